@@ -1,0 +1,1 @@
+"""One file an experiment; each names its corpus and yields its trials."""

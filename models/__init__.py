@@ -1,0 +1,1 @@
+"""Detectors: backbones, heads, training, scoring. Knows arrays and tensors; nothing of files, Ray or MLflow."""
