@@ -1,0 +1,112 @@
+"""What the stand-ins know of faces: the principal components of a set of drawn ones, and a first guess made from them.
+
+Real generators learned from the photographs that they are tested on; the counterpart here is a linear model of a few
+hundred drawn faces, whose seed no recipe shares.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from data.faces import draw_face
+
+Planes = NDArray[np.float32]
+
+_NUM_FACES = 160
+_NUM_COMPONENTS = 48
+_DRAWN_SIZE = 32
+_SEED = 0x0FACE5
+
+
+@lru_cache(maxsize=8)
+def face_space(height: int, width: int) -> tuple[Planes, Planes, Planes]:
+    """Mean and scaled principal components of drawn faces, resized to a picture's shape.
+
+    Returns:
+        mean (H, W, 3) in levels; components (K, H, W, 3), each times its standard deviation, so that a face is
+        `mean + weights @ components` with weights of unit variance; and the variance that they leave, (H, W, 3) levels**2.
+    """
+    mean, components, rest = _drawn_space()
+    zoom = (height / _DRAWN_SIZE, width / _DRAWN_SIZE, 1)
+    options = {"order": 1, "mode": "nearest", "grid_mode": True}
+    resized = np.stack([ndimage.zoom(c, zoom, **options) for c in components])
+    return ndimage.zoom(mean, zoom, **options), resized, ndimage.zoom(rest, zoom, **options)
+
+
+@lru_cache(maxsize=1)
+def _drawn_space() -> tuple[Planes, Planes, Planes]:
+    faces = np.stack([draw_face(np.random.default_rng([_SEED, i]), _DRAWN_SIZE) for i in range(_NUM_FACES)])
+    faces = np.concatenate([faces, faces[:, :, ::-1]]) * np.float32(255)
+    flat = faces.reshape(len(faces), -1)
+    mean = flat.mean(axis=0)
+    _, strength, directions = np.linalg.svd(flat - mean, full_matrices=False)
+    scaled = strength[:_NUM_COMPONENTS, None] / np.sqrt(len(faces)) * directions[:_NUM_COMPONENTS]
+    rest = flat.var(axis=0) - (scaled**2).sum(axis=0)
+    shape = faces.shape[1:]
+    return mean.reshape(shape), scaled.reshape(-1, *shape), np.clip(rest, 1, None).reshape(shape)
+
+
+def face_guess(image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.random.Generator | None = None) -> Planes:
+    """Fill the mask with the face that the known pixels suggest; known pixels stay.
+
+    The weights' posterior mean given the known pixels (probabilistic PCA; Tipping and Bishop 1999), or with `rng` one
+    draw from the posterior, then the mismatch at the mask's border is continued smoothly into it so that there is no
+    step.
+
+    Args:
+        image: (H, W, 3) uint8, not read under the mask.
+        mask: (H, W) bool, True = fill.
+        rng: None for the most likely face, else one plausible face of many.
+
+    Returns:
+        (H, W, 3) float32 levels in [0, 255].
+    """
+    known = ~mask
+    if not mask.any():
+        return image.astype(np.float32)
+    mean, components, rest = face_space(*mask.shape)
+    residual = image[known].astype(np.float32) - mean[known]
+    basis = components[:, known].reshape(len(components), -1)
+    # Neighbouring pixels share their error, so the evidence of one is counted as that of a 4 x 4 block.
+    precision = 1 / (16 * rest[known].reshape(-1))
+    covariance = np.linalg.inv(basis * precision @ basis.T + np.eye(len(basis)))
+    weights = covariance @ (basis @ (precision * residual.reshape(-1)))
+    if rng is not None:
+        weights += np.linalg.cholesky(covariance) @ rng.standard_normal(len(weights))
+    guess = mean + np.tensordot(weights.astype(np.float32), components, axes=1)
+    difference = np.where(known[..., None], image - guess, 0)
+    return np.clip(guess + diffuse(difference, mask), 0, 255).astype(np.float32)
+
+
+def diffuse(planes: Planes, mask: NDArray[np.bool_]) -> Planes:
+    """Continue known values smoothly into the mask by normalised convolution, fine scales first.
+
+    Args:
+        planes: (H, W, C); read outside the mask only.
+        mask: (H, W) bool, True = unknown.
+
+    Returns:
+        (H, W, C) float32, equal to `planes` outside the mask; 0 everywhere if nothing is known.
+    """
+    filled = np.where(mask[..., None], 0, planes).astype(np.float32)
+    todo, sigma = mask.copy(), 1.0
+    if mask.all():
+        return filled
+    while todo.any():
+        weight = ndimage.gaussian_filter((~mask).astype(np.float32), sigma, mode="nearest")
+        reached = todo & (weight > 0.1)
+        if sigma > 2 * max(mask.shape):
+            reached = todo
+        blurred = ndimage.gaussian_filter(np.where(mask[..., None], 0, planes), (sigma, sigma, 0), mode="nearest")
+        filled[reached] = blurred[reached] / np.maximum(weight[reached, None], 1e-6)
+        todo &= ~reached
+        sigma *= 1.6
+    # The rings of different scales meet in small steps: a few rounds of Laplace's equation take them away.
+    for _ in range(12):
+        smooth = ndimage.uniform_filter(filled, (3, 3, 0), mode="nearest")
+        filled[mask] = smooth[mask]
+    return filled

@@ -1,0 +1,75 @@
+"""`autoencoder`: the mechanism of LDM, a lossy autoencoder that the whole picture passes."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+from data.faces import to_bytes
+from data.inpainters import register_inpainter
+from data.inpainters._prior import face_guess
+
+_BLOCK = 8
+_STRIDE = 4
+_LEAK = 0.3  # of the autoencoder's error stays in the known pixels ...
+_MOST = 8  # ... at most so many levels, as measured on LDM's published outputs
+_SAMPLING = 0.35  # standard deviation of the sampled latent, in quantisation steps
+
+# Orthonormal luma, blue-yellow, red-green.
+_COLOURS = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]], np.float32) / np.sqrt([[3], [2], [6]]).astype(np.float32)
+
+
+@register_inpainter("autoencoder")
+def autoencoder(image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Fill, encode and decode the whole picture, mix the known pixels back imperfectly.
+
+    The latent is that of overlapping 8 x 8 cosine blocks, quantised more coarsely for higher frequencies and for
+    colour, with a little noise as a variational latent has; decoding averages the overlapping blocks.
+
+    Like LDM (Rombach et al. 2022): the fill exists only as a decoded latent, with ringing and a faint grid at the
+    decoder's stride, and about half of the known pixels change, by at most 8 levels. Unlike LDM: the autoencoder is
+    a fixed transform instead of a trained network and there is no diffusion in the latent; the content comes from
+    the linear face model.
+
+    Args:
+        image: (H, W, 3) uint8, not read under the mask: what is encoded has been filled before.
+        mask: (H, W) bool, True = repaint.
+        rng: samples the plausible face and the latent.
+
+    Returns:
+        (H, W, 3) uint8; outside the mask within 8 levels of `image`.
+    """
+    filled = face_guess(image, mask, rng)
+    decoded = _encode_decode(filled, rng)
+    leak = np.clip(_LEAK * (decoded - filled), -_MOST, _MOST)
+    return to_bytes(np.where(mask[..., None], decoded, filled + leak))
+
+
+def _encode_decode(picture: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """(H, W, 3) levels -> the same shape, after the latent."""
+    height, width, _ = picture.shape
+    pad_y, pad_x = (_STRIDE + (-n) % _STRIDE for n in (height, width))
+    padded = np.pad(picture @ _COLOURS.T, ((_STRIDE, pad_y), (_STRIDE, pad_x), (0, 0)), mode="symmetric")
+    blocks = np.lib.stride_tricks.sliding_window_view(padded, (_BLOCK, _BLOCK), axis=(0, 1))[::_STRIDE, ::_STRIDE]
+    steps = _steps()
+    latent = fft.dctn(blocks, axes=(-2, -1), norm="ortho") / steps
+    latent = (np.rint(latent) + _SAMPLING * rng.standard_normal(latent.shape, np.float32) * (np.abs(latent) > 0.5)) * steps
+    blocks = fft.idctn(latent, axes=(-2, -1), norm="ortho")
+    ramp = np.sin(np.pi * (np.arange(_BLOCK, dtype=np.float32) + 0.5) / _BLOCK) ** 2  # sums to 1 at half overlap
+    window = np.outer(ramp, ramp)
+    total = np.zeros_like(padded)
+    for row in range(blocks.shape[0]):
+        for column in range(blocks.shape[1]):
+            y, x = row * _STRIDE, column * _STRIDE
+            total[y : y + _BLOCK, x : x + _BLOCK] += (blocks[row, column] * window).transpose(1, 2, 0)
+    return total[_STRIDE : _STRIDE + height, _STRIDE : _STRIDE + width] @ _COLOURS
+
+
+@lru_cache(maxsize=1)
+def _steps() -> NDArray[np.float32]:
+    """Quantisation steps (3, 8, 8), in levels of the orthonormal transform: rising with frequency, coarse in colour."""
+    frequency = np.hypot(*np.ogrid[:_BLOCK, :_BLOCK]).astype(np.float32)
+    return (5 + 3.5 * frequency) * np.array([1.0, 1.8, 1.8], np.float32)[:, None, None]
