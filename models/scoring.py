@@ -1,0 +1,172 @@
+"""Scores and labels in, figures of merit out. The orientation everywhere: fake = 1, a higher score means fake."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
+from models.detector import DETECTION_CLASSES, FAKE, REAL
+
+
+def detection_metrics(labels: np.ndarray, scores: np.ndarray, *, threshold: float = 0.0) -> dict[str, float]:
+    """Figures of merit of a detector; all in [0, 1].
+
+    An image is called fake when its score is *above* the threshold; a tie is called real, as by argmax over the logits.
+
+    Args:
+        labels: (N,), 0 = real, 1 = fake.
+        scores: (N,), log-odds of "fake".
+        threshold: in units of the scores.
+
+    Returns:
+        `accuracy`, `balanced_accuracy` (mean of the next two), `real_accuracy` (reals called real), `fake_accuracy`
+        (fakes called fake); and, whatever the threshold, `auroc` (ties count one half; 0 = perfectly inverted), `ap`
+        (average precision for "fake": the step-wise sum, not interpolated) and `eer` (the error rate where the ROC
+        curve, interpolated linearly, crosses false positive rate = false negative rate).
+
+    Raises:
+        ValueError: no real or no fake image, a label besides 0 and 1, a score that is not finite, or unequal lengths.
+    """
+    labels, scores = _checked(labels, scores)
+    false_positives, true_positives, _ = roc_curve(labels, scores, drop_intermediate=False)
+    # false positive rate minus false negative rate climbs from -1 to 1 along the curve, strictly
+    eer = np.interp(0.0, false_positives + true_positives - 1.0, false_positives)
+    return {
+        **_at_threshold(labels, scores, threshold),
+        "auroc": float(roc_auc_score(labels, scores)),
+        "ap": float(average_precision_score(labels, scores)),
+        "eer": float(eer),
+    }
+
+
+def choose_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
+    """The threshold with the best balanced accuracy, to be called with the *validation* split.
+
+    Between two neighbouring scores every threshold does the same, so the candidates are the middles of the gaps. Of the
+    gaps that are equally good the widest wins, then the lowest. When no gap beats calling everything real (balanced
+    accuracy 0.5), the highest score is returned, which does that.
+
+    Args:
+        labels: (N,), 0 = real, 1 = fake.
+        scores: (N,), log-odds of "fake".
+
+    Raises:
+        ValueError: as `detection_metrics`.
+    """
+    labels, scores = _checked(labels, scores)
+    values, position = np.unique(scores, return_inverse=True)
+    fakes = np.bincount(position, weights=labels == FAKE)
+    reals = np.bincount(position, weights=labels == REAL)
+    # Candidate i lies above values[0..i]. Counts stay integers (in float64), so that equal is exactly equal.
+    rate = np.cumsum(reals) * fakes.sum() + (fakes.sum() - np.cumsum(fakes)) * reals.sum()
+    best = np.flatnonzero(rate == rate.max())
+    if best[-1] == len(values) - 1:  # as good as calling everything real
+        return float(values[-1])
+    chosen = best[np.argmax(values[best + 1] - values[best])]
+    low, high = values[chosen], values[chosen + 1]
+    middle = low + (high - low) / 2
+    return float(middle if middle < high else low)
+
+
+def cell_metrics(labels: np.ndarray, scores: np.ndarray, valid_threshold: float) -> dict[str, float]:
+    """One cell of a cross-generator matrix: `detection_metrics` at 0, and again where validation put the threshold.
+
+    Args:
+        labels: (N,), 0 = real, 1 = fake.
+        scores: (N,), log-odds of "fake".
+        valid_threshold: from `choose_threshold` on the validation split of the *training* generator.
+
+    Returns:
+        `detection_metrics`, plus each threshold-dependent one at `valid_threshold` as `<name>_valid_threshold`.
+
+    Raises:
+        ValueError: as `detection_metrics`.
+    """
+    metrics = detection_metrics(labels, scores)
+    chosen = _at_threshold(*_checked(labels, scores), valid_threshold)
+    return metrics | {f"{name}_valid_threshold": value for name, value in chosen.items()}
+
+
+def attribution_metrics(labels: np.ndarray, logits: np.ndarray, classes: Sequence[str]) -> dict[str, float]:
+    """Figures of merit of a classifier of generators; all in [0, 1].
+
+    The class with the highest logit is the answer; of equal ones the first.
+
+    Args:
+        labels: (N,), indices into `classes`.
+        logits: (N, C).
+        classes: C names.
+
+    Returns:
+        `accuracy`, `balanced_accuracy` (mean over the classes of the next), `accuracy/<class>` (the part of the class's
+        images that get its name), `macro_f1` (mean over the classes of 2 TP / (2 TP + FP + FN)).
+
+    Raises:
+        ValueError: a class without images (its accuracy would be undefined), a label out of range, a logit that is not
+            finite, or shapes that disagree.
+    """
+    counts = confusion(labels, logits, len(classes))
+    absent = [name for name, total in zip(classes, counts.sum(axis=1), strict=True) if total == 0]
+    if absent:
+        raise ValueError(f"no image of class {', '.join(absent)} among the {counts.sum()} scored ones")
+    hits = np.diag(counts)
+    per_class = hits / counts.sum(axis=1)
+    return {
+        "accuracy": float(hits.sum() / counts.sum()),
+        "balanced_accuracy": float(per_class.mean()),
+        "macro_f1": float((2 * hits / (counts.sum(axis=0) + counts.sum(axis=1))).mean()),
+        **{f"accuracy/{name}": float(value) for name, value in zip(classes, per_class, strict=True)},
+    }
+
+
+def confusion(labels: np.ndarray, logits: np.ndarray, num_classes: int) -> np.ndarray:
+    """Counts (C, C), int64: row = true class, column = the class with the highest logit (of equal ones the first).
+
+    Args:
+        labels: (N,), in [0, C).
+        logits: (N, C).
+        num_classes: C.
+
+    Raises:
+        ValueError: a label out of range, a logit that is not finite, or shapes that disagree.
+    """
+    labels, logits = np.asarray(labels), np.asarray(logits)
+    if labels.ndim != 1 or logits.shape != (len(labels), num_classes):
+        raise ValueError(f"labels have shape {labels.shape}, logits {logits.shape}; wanted (N,) and (N, {num_classes})")
+    if not np.isfinite(logits).all():
+        raise ValueError(f"{(~np.isfinite(logits)).any(axis=1).sum()} of {len(logits)} rows of logits are not finite")
+    strange = sorted(set(labels.tolist()) - set(range(num_classes)))
+    if strange:
+        raise ValueError(f"labels {strange} are out of range: there are {num_classes} classes")
+    pairs = labels.astype(np.int64) * num_classes + logits.argmax(axis=1)
+    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def _at_threshold(labels: np.ndarray, scores: np.ndarray, threshold: float) -> dict[str, float]:
+    if not np.isfinite(threshold):
+        raise ValueError(f"the threshold must be finite, got {threshold}")
+    right = (scores > threshold) == (labels == FAKE)
+    real, fake = float(right[labels == REAL].mean()), float(right[labels == FAKE].mean())
+    return {
+        "accuracy": float(right.mean()),
+        "balanced_accuracy": (real + fake) / 2,
+        "real_accuracy": real,
+        "fake_accuracy": fake,
+    }
+
+
+def _checked(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
+    if labels.ndim != 1 or labels.shape != scores.shape:
+        raise ValueError(f"labels have shape {labels.shape}, scores {scores.shape}; wanted (N,) for both")
+    if not np.isfinite(scores).all():
+        raise ValueError(f"{(~np.isfinite(scores)).sum()} of {len(scores)} scores are not finite")
+    strange = sorted(set(labels.tolist()) - {REAL, FAKE})
+    if strange:
+        raise ValueError(f"labels must be 0 (real) or 1 (fake), got {strange} too")
+    absent = [name for number, name in enumerate(DETECTION_CLASSES) if not (labels == number).any()]
+    if absent:
+        raise ValueError(f"no {' and no '.join(absent)} image among the {len(labels)} scored ones; both are needed")
+    return labels, scores
