@@ -173,7 +173,7 @@ def test_no_threshold_beats_the_chosen_one(case: tuple[np.ndarray, np.ndarray], 
 @given(scored(), st.randoms())
 def test_order_of_the_images_does_not_matter(case: tuple[np.ndarray, np.ndarray], random: Random) -> None:
     labels, scores = case
-    order = np.arange(len(labels))
+    order = list(range(len(labels)))
     random.shuffle(order)
     assert choose_threshold(labels, scores) == choose_threshold(labels[order], scores[order])
     assert detection_metrics(labels, scores) == pytest.approx(detection_metrics(labels[order], scores[order]))

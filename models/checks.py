@@ -1,0 +1,53 @@
+"""What both families of detectors check and compute alike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.detector import Examples
+
+
+def check_examples(train: Examples, valid: Examples, classes: tuple[str, ...]) -> None:
+    """Refuse what cannot be trained on, before any time is spent.
+
+    Raises:
+        ValueError: a class without training images, no validation images, or a label out of range.
+    """
+    for name, examples in (("training", train), ("validation", valid)):
+        if len(examples.labels) == 0:
+            raise ValueError(f"the {name} split is empty; check the manifest's splits and generators")
+        if examples.labels.min() < 0 or examples.labels.max() >= len(classes):
+            raise ValueError(f"the {name} labels must lie in 0 .. {len(classes) - 1} ({', '.join(classes)})")
+    counts = np.bincount(train.labels, minlength=len(classes))
+    absent = [name for name, count in zip(classes, counts, strict=True) if count == 0]
+    if absent:
+        raise ValueError(
+            f"no training image of class {', '.join(absent)} among {len(train.labels)}; add some, or leave the class out"
+        )
+
+
+def softmax_loss(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Mean cross-entropy in nats: logits (N, C), labels (N,)."""
+    logits = logits - logits.max(axis=1, keepdims=True)
+    chosen = logits[np.arange(len(labels)), labels]
+    return float((np.log(np.exp(logits).sum(axis=1)) - chosen).mean())
+
+
+def matching_facts(path: Path, wanted: Mapping[str, Any]) -> None:
+    """Compare a saved detector's description with the one that is to take its state.
+
+    Raises:
+        ValueError: the file is missing, unreadable or differs; the message names file and entry.
+    """
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is not a saved detector's description: {error}") from None
+    for key, value in wanted.items():
+        if found.get(key) != value:
+            raise ValueError(f"{path} has {key} {found.get(key)!r}, this detector has {value!r}")

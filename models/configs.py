@@ -1,0 +1,101 @@
+"""What can be set about the two families of methods. Reading this imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+RESIZE = ("squash", "crop")
+PRECISION = ("mixed", "full")
+SELECT = ("best", "last")
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if not value >= least:  # a NaN fails too
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """A network of which everything trains, with Adam and cross-entropy.
+
+    Attributes:
+        backbone: a timm name, with its pretraining tag where one is meant ("xception41.tf_in1k").
+        weights: where its weights come from: "random", "hub", or "file:<digest>".
+        size: side of the square input, pixels; 0 = the backbone's own.
+        resize: "squash" the whole image to that size, or "crop" its middle as timm evaluates.
+        epochs: passes over the training images.
+        batch_size: images in a step of the optimiser.
+        learning_rate: Adam's, constant.
+        weight_decay: added to the gradient times the weight (Adam's L2 penalty).
+        flip: mirror half of the training images, drawn anew in each epoch.
+        precision: "mixed" computes in 16 bits where a GPU is used, "full" in 32 bits everywhere.
+        select: keep the epoch that is "best" by validation loss, or the "last".
+    """
+
+    backbone: str
+    weights: str
+    size: int = 0
+    resize: str = "squash"
+    epochs: int = 1
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    flip: bool = True
+    precision: str = "mixed"
+    select: str = "best"
+
+    def __post_init__(self) -> None:
+        _one_of("resize", self.resize, RESIZE)
+        _one_of("precision", self.precision, PRECISION)
+        _one_of("select", self.select, SELECT)
+        _at_least("size", self.size, 0)
+        _at_least("epochs", self.epochs, 1)
+        _at_least("batch_size", self.batch_size, 2)  # batch normalisation has no variance over one image
+        _at_least("weight_decay", self.weight_decay, 0)
+        if not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"learning_rate must be positive and finite, got {self.learning_rate}")
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """A linear classifier on given features: logistic regression.
+
+    Attributes:
+        l2: weight of the penalty |W|^2 / 2 beside the *mean* cross-entropy of standardised features; 0 = choose, by
+            validation loss, from `models.linear.L2_CHOICES`.
+        max_iterations: of L-BFGS, for each value of `l2`.
+    """
+
+    l2: float = 0.0
+    max_iterations: int = 1000
+
+    def __post_init__(self) -> None:
+        _at_least("l2", self.l2, 0)
+        _at_least("max_iterations", self.max_iterations, 1)
+
+
+@dataclass(frozen=True)
+class LinearConfig(ProbeConfig):
+    """A linear classifier on the features of a frozen backbone.
+
+    Attributes:
+        backbone: a name within the method's family (timm, open_clip or segment-anything).
+        weights: where its weights come from: "random", "hub", "hub:<tag>" or "file:<digest>".
+        size: side of the square input, pixels; 0 = the backbone's own.
+        resize: "squash" the whole image to that size, or "crop" its middle as the backbone's authors evaluate.
+    """
+
+    backbone: str = ""
+    weights: str = "hub"
+    size: int = 0
+    resize: str = "squash"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _one_of("resize", self.resize, RESIZE)
+        _at_least("size", self.size, 0)

@@ -1,0 +1,20 @@
+"""Statistics of high-pass residuals and a linear classifier: needs no weights and no GPU.
+
+The features are a small relative of the spatial rich model (Fridrich and Kodovsky, IEEE TIFS 7(3), 2012): the
+strong baseline of the field's older half, against which a learned detector can be measured.
+"""
+
+from __future__ import annotations
+
+from models.configs import ProbeConfig
+from models.detector import BuildContext, Detector
+from models.registry import register_detector
+
+
+@register_detector("residual_linear", config=ProbeConfig(), gpu_share=0)
+def build(config: ProbeConfig, context: BuildContext) -> Detector:
+    """High-pass residual statistics (SRM), linear classifier; no weights needed."""
+    from models.linear import LinearDetector
+    from models.residuals import ResidualEncoder
+
+    return LinearDetector(ResidualEncoder(), context.classes, config, weights_note="none")
