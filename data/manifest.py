@@ -1,0 +1,439 @@
+"""One row an image: what it is, where it lies, what its bytes are; checked as a whole before any work starts."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import logging
+import os
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from filelock import FileLock
+
+from data.images import BadImage, ImageFacts, probe
+from data.parallel import parallel_map
+from data.sources import get_source
+from data.sources.base import FAKE, REAL, SHARED_REAL, SPLITS, Entry, Problem, relative, shown_names
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = (
+    "path", "label", "generator", "source_id", "split", "mask", "digest", "mask_digest", "width", "height", "format"
+)  # fmt: skip
+_CONTENT = ["label", "generator", "source_id", "split", "digest", "mask_digest"]
+_ORDER = ["split", "label", "generator", "source_id", "digest", "path"]
+_NULLABLE = ["mask", "mask_digest"]
+_SHOWN_FILES = 20
+_SHARE_THAT_MATTERS = 0.05  # of the images; less is taken for chance
+_PROBE_VERSION = 1  # raise it when `data.images` accepts or refuses other files than before
+
+
+class DataProblems(ValueError):
+    """Everything that is wrong with a data folder, in one message.
+
+    Attributes:
+        problems: sorted.
+    """
+
+    def __init__(self, problems: Iterable[Problem], where: str = "", layout: str = "") -> None:
+        self.problems = sorted(problems)
+        super().__init__(self.problems, where, layout)  # all of them, so that the error can be pickled
+        self._where, self._layout = where, layout
+
+    def __str__(self) -> str:
+        kinds: defaultdict[tuple[str, str], list[Problem]] = defaultdict(list)
+        for problem in self.problems:
+            kinds[problem.what, problem.remedy].append(problem)
+        count = len(self.problems)
+        lines = [f"{count} problem{'s' if count > 1 else ''} in {self._where or 'the data'}"]
+        for (what, remedy), group in kinds.items():
+            lines += ["", f"{what} ({len(group)}); remedy: {remedy}"]
+            lines += [f"  {p.path}{f'  ({p.detail})' if p.detail else ''}" for p in group[:_SHOWN_FILES]]
+            if len(group) > _SHOWN_FILES:
+                lines.append(f"  ... and {len(group) - _SHOWN_FILES} more")
+        if self._layout:
+            lines += ["", "The layout that is expected:", "", self._layout]
+        if any(problem.skippable for problem in self.problems):
+            lines += ["", "--skip-bad leaves the files out that can be left out, and records them with the results."]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """The images of one corpus.
+
+    Attributes:
+        root: the folder that all paths are relative to.
+        source: name of the corpus' layout, as registered in `data.sources`.
+        table: one row an image, columns `COLUMNS`: path and mask (posix, relative to the root), label (0 real, 1 fake),
+            generator ("real" for real images that all generators share), source_id, split, digest and mask_digest
+            (SHA-256 of the files), width, height, format. Without a mask, mask and mask_digest are `pd.NA`. Rows are
+            in an order that depends on the content alone; the index is 0 ... n - 1.
+        skipped: what was left out because it was bad.
+        notes: what a reader of the results should know.
+    """
+
+    root: Path
+    source: str
+    table: pd.DataFrame
+    skipped: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def digest(self) -> str:
+        """16 hexadecimal digits over what the rows are, not where they lie: moving the folder changes nothing."""
+        columns = [self.table[column].astype(object) for column in _CONTENT]
+        rows = sorted(json.dumps([None if pd.isna(v) else v for v in row]) for row in zip(*columns, strict=True))
+        return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
+
+    @property
+    def generators(self) -> tuple[str, ...]:
+        """Those who made the fakes, sorted."""
+        return tuple(sorted(self.table.loc[self.table["label"] == FAKE, "generator"].unique()))
+
+    def select(self, split: str, generators: Sequence[str]) -> pd.DataFrame:
+        """The fakes of these generators in a split, with the real images that belong to them.
+
+        The rows keep the order and the index of `table`.
+
+        Raises:
+            ValueError: no such split or generator; the message lists what exists.
+        """
+        if split not in SPLITS:
+            raise ValueError(f"no split {split!r}; there are: {', '.join(SPLITS)}")
+        if unknown := set(generators) - set(self.generators):
+            raise ValueError(f"no generator {', '.join(sorted(unknown))}; there are: {', '.join(self.generators)}")
+        wanted = self.table["generator"].isin(generators)
+        shared = (self.table["label"] == REAL) & (self.table["generator"] == SHARED_REAL)
+        return self.table[(self.table["split"] == split) & (wanted | shared)]
+
+    def limit(self, n: int) -> Manifest:
+        """At most `n` images a split, generator and label, chosen by a hash of the source id.
+
+        Fakes so stay together with their originals where both exist. Raises `ValueError` for n < 1.
+        """
+        table = _limited(self.table, n).reset_index(drop=True)
+        return Manifest(self.root, self.source, table, self.skipped, self.notes)
+
+    def paths(self, rows: pd.DataFrame) -> list[Path]:
+        """The absolute paths of these rows' images."""
+        return [self.root / path for path in rows["path"]]
+
+    def summary(self) -> str:
+        """A small table in plain text: images a generator and split."""
+        names = self.table["generator"].where(
+            (self.table["label"] == FAKE) | (self.table["generator"] == SHARED_REAL),
+            self.table["generator"] + " (real)",
+        )
+        counts = pd.crosstab(names, self.table["split"]).reindex(columns=list(SPLITS), fill_value=0)
+        counts.index.name = counts.columns.name = None
+        return counts.to_string()
+
+    def save(self, folder: Path) -> None:
+        """Write manifest.parquet and manifest.json into `folder`, each of them whole or not at all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_parquet(self.table, folder / "manifest.parquet")
+        facts = {
+            "digest": self.digest,
+            "root": str(self.root),
+            "source": self.source,
+            "skipped": [asdict(problem) for problem in self.skipped],
+            "notes": self.notes,
+        }
+        with _replacing(folder / "manifest.json") as temporary:
+            temporary.write_text(json.dumps(facts, indent=1))
+
+    @classmethod
+    def load(cls, folder: Path) -> Manifest:
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: the two files do not belong together.
+        """
+        facts = json.loads((folder / "manifest.json").read_text())
+        manifest = cls(
+            root=Path(facts["root"]),
+            source=facts["source"],
+            table=_typed(pd.read_parquet(folder / "manifest.parquet")),
+            skipped=tuple(Problem(**problem) for problem in facts["skipped"]),
+            notes=tuple(facts["notes"]),
+        )
+        if manifest.digest != facts["digest"]:
+            raise ValueError(f"manifest.parquet and manifest.json in {folder} do not belong together; build it again")
+        return manifest
+
+
+def build_manifest(
+    source: str,
+    root: Path,
+    *,
+    cache: Path,
+    seed: int = 0,
+    skip_bad: bool = False,
+    limit: int | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Manifest:
+    """Read a data folder, check every file in it, and give its manifest.
+
+    Args:
+        source: name of the layout; see `data.sources.list_sources`.
+        cache: facts about files are kept here; a second build opens only files whose size or time has changed.
+        seed: of the splits, where the folder has none of its own.
+        skip_bad: leave bad files out and record them in `Manifest.skipped`. A bad mask leaves its image in, without a
+            mask; of an image in two splits the copy in the most held-out split stays.
+        limit: at most so many images a split, generator and label; the others are neither opened nor checked.
+        workers: threads that decode; None: one a core.
+        progress: called with (files done, files to open), from this thread.
+
+    Raises:
+        DataProblems: all that is wrong, at once.
+        KeyError: no such source; the message lists what exists.
+    """
+    root = Path(root).absolute()
+    scan = get_source(source)
+    found = scan(root, seed=seed)
+    table = _entries_table(found.entries, root)
+    if limit is not None:
+        table = _limited(table, limit)
+    expected = _groups(table)
+    files = sorted({*table["path"], *table["mask"].dropna()})
+    facts, bad = _probe_all(files, root, cache=Path(cache), workers=workers, progress=progress)
+
+    problems = [*found.problems, *bad]
+    table = _join_facts(table, facts, problems)
+    table = _leave_out(table, _contradictory_labels(table), problems)
+    table = _leave_out(table, [*_leaks(table, "source_id"), *_leaks(table, "digest")], problems)
+    # What a missing folder has emptied is reported already; what lost its last file just now is not.
+    structural = any(not problem.skippable for problem in found.problems)
+    problems += _empty_groups(table, only=expected if structural else None)
+
+    blocking = [problem for problem in problems if not (skip_bad and problem.skippable)]
+    if blocking:
+        needs_layout = any(not problem.skippable for problem in blocking)
+        layout = inspect.cleandoc(scan.__doc__ or "") if needs_layout else ""
+        raise DataProblems(blocking, where=f"{root} (source {source})", layout=layout)
+    table = table.sort_values(_ORDER).reset_index(drop=True)[list(COLUMNS)]
+    notes = (*found.notes, *_shortcut_notes(table))
+    return Manifest(root, source, table, tuple(sorted(problems)), notes)
+
+
+def _entries_table(entries: list[Entry], root: Path) -> pd.DataFrame:
+    rows = [
+        (relative(e.path, root), e.label, e.generator, e.source_id, e.split, relative(e.mask, root) if e.mask else None)
+        for e in entries
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS[:6])).astype({"label": "int64", "mask": "string"})
+
+
+def _typed(table: pd.DataFrame) -> pd.DataFrame:
+    """Same column types whatever the pandas version and whether or not there are masks."""
+    return table.astype(dict.fromkeys(_NULLABLE, "string") | dict.fromkeys(("label", "width", "height"), "int64"))
+
+
+def _limited(table: pd.DataFrame, n: int) -> pd.DataFrame:
+    if n < 1:
+        raise ValueError(f"the limit must be at least 1, got {n}")
+    rank = table["source_id"].map(lambda source_id: hashlib.sha256(source_id.encode()).hexdigest())
+    order = rank.sort_values(kind="stable").index
+    kept = table.loc[order].groupby(["split", "generator", "label"]).head(n).index
+    return table.loc[sorted(kept)]
+
+
+def _join_facts(table: pd.DataFrame, facts: dict[str, ImageFacts], problems: list[Problem]) -> pd.DataFrame:
+    """Add what the files' bytes tell; rows with a bad image go, bad or misfitting masks are taken from their rows."""
+    table = table[table["path"].isin(facts.keys())].copy()
+    images = [facts[path] for path in table["path"]]
+    masks = [None if pd.isna(mask) else facts.get(mask) for mask in table["mask"]]
+    for row, (path, image, mask) in enumerate(zip(table["mask"], images, masks, strict=True)):
+        if mask and (mask.width, mask.height) != (image.width, image.height):
+            detail = f"mask {mask.width} x {mask.height}, image {image.width} x {image.height}"
+            what, remedy = "mask and image differ in size", "bring back the mask that belongs to the image"
+            problems.append(Problem(path, what, remedy, detail, skippable=True))
+            masks[row] = None
+    table["mask"] = table["mask"].where(pd.Series([mask is not None for mask in masks], index=table.index))
+    table["digest"] = [image.digest for image in images]
+    table["mask_digest"] = [mask.digest if mask else None for mask in masks]
+    table["width"] = [image.width for image in images]
+    table["height"] = [image.height for image in images]
+    table["format"] = [image.format for image in images]
+    return _typed(table)
+
+
+def _leave_out(table: pd.DataFrame, bad: list[Problem], problems: list[Problem]) -> pd.DataFrame:
+    problems += bad
+    return table[~table["path"].isin({problem.path for problem in bad})]
+
+
+def _contradictory_labels(table: pd.DataFrame) -> list[Problem]:
+    """Every copy of an image that is called real in one place and fake in another."""
+    what, remedy = "the same bytes labelled both real and fake", "find out which it is and remove the others"
+    twins = table[table.groupby("digest")["label"].transform("nunique") > 1]
+    copies = twins.groupby("digest")["path"].agg(list)
+    return [
+        Problem(path, what, remedy, f"same as {shown_names([p for p in copies[digest] if p != path])}", skippable=True)
+        for path, digest in zip(twins["path"], twins["digest"], strict=True)
+    ]
+
+
+def _leaks(table: pd.DataFrame, column: str) -> list[Problem]:
+    """Images whose source id or bytes occur in a more held-out split as well."""
+    what = {"source_id": "one photograph in two splits", "digest": "the same bytes in two splits"}[column]
+    remedy = "keep it in one split; where names mean nothing and only collide, rename the files"
+    if column == "digest":
+        remedy = "keep it in one split"
+    held_out = table["split"].map({split: rank for rank, split in enumerate(SPLITS)})
+    most = held_out.groupby(table[column]).transform("max")
+    leaked = table[held_out < most]
+    keeper = table[held_out == most].drop_duplicates(column).set_index(column)["path"]
+    return [
+        Problem(path, what, remedy, f"also {keeper[key]}", skippable=True)
+        for path, key in zip(leaked["path"], leaked[column], strict=True)
+    ]
+
+
+def _groups(table: pd.DataFrame) -> set[tuple[str, str, int]]:
+    return set(zip(table["generator"], table["split"], table["label"].tolist(), strict=True))
+
+
+def _empty_groups(table: pd.DataFrame, only: set[tuple[str, str, int]] | None) -> list[Problem]:
+    """What a comparison needs and the table lacks: fakes of every generator and their reals, in every split."""
+    present = _groups(table)
+    generators = {generator for generator, _, label in present | (only or set()) if label == FAKE}
+    if SHARED_REAL in generators:
+        return [Problem(SHARED_REAL, "a generator named 'real'", "rename its folder; the name means real images")]
+    if not generators and only is None:
+        return [Problem(".", "no fake images", "give a folder that holds fakes of at least one generator")]
+    needed = set()
+    for generator in generators:
+        own = any(name == generator and label == REAL for name, _, label in present | (only or set()))
+        for split in SPLITS:
+            needed |= {(generator, split, FAKE), (generator if own else SHARED_REAL, split, REAL)}
+    if only is not None:
+        needed &= only
+    remedy = "bring usable images for it (or another seed, where the splits are made by chance)"
+    return [
+        Problem(generator, "a split without images", remedy, f"{split}, {'fake' if label == FAKE else 'real'}")
+        for generator, split, label in sorted(needed - present)
+    ]
+
+
+def _shortcut_notes(table: pd.DataFrame) -> list[str]:
+    """Differences between real and fake files that a detector could learn in place of the manipulation."""
+    notes: list[str] = []
+    described = table.assign(size=table["width"].astype(str) + " x " + table["height"].astype(str))
+    fakes = described[described["label"] == FAKE]
+    for generator, made in fakes.groupby("generator"):
+        real = described[(described["label"] == REAL) & described["generator"].isin([SHARED_REAL, generator])]
+        for column, words in (("format", "file format"), ("size", "image size")):
+            shares = [rows[column].value_counts(normalize=True) for rows in (real, made)]
+            if shares[0].sub(shares[1], fill_value=0).abs().sum() / 2 > _SHARE_THAT_MATTERS:
+                in_words = [", ".join(f"{v} {share:.0%}" for v, share in s.head(3).items()) for s in shares]
+                notes.append(
+                    f"{generator} and real images differ in {words} ({in_words[1]} against {in_words[0]}); "
+                    "a detector can learn that instead"
+                )
+    makers = fakes.groupby("digest")["generator"].nunique()
+    if shared := int((makers > 1).sum()):
+        notes.append(f"{shared} fakes have the same bytes under two generators; attribution cannot tell them apart")
+    return notes
+
+
+def _probe_all(
+    files: list[str], root: Path, *, cache: Path, workers: int | None, progress: Callable[[int, int], None] | None
+) -> tuple[dict[str, ImageFacts], list[Problem]]:
+    """Facts about every good file, and a problem for every bad one; only what changed is opened."""
+    key = hashlib.sha256(os.path.realpath(root).encode()).hexdigest()[:16]
+    cache_file = cache / "probes" / f"{key}-v{_PROBE_VERSION}.parquet"
+    known = _read_probes(cache_file)
+    facts: dict[str, ImageFacts] = {}
+    stamps: dict[str, tuple[int, int]] = {}
+    for file in files:
+        try:
+            stat = os.stat(root / file)
+        except OSError:
+            continue  # `probe` says why
+        stamps[file] = (stat.st_size, stat.st_mtime_ns)
+        if file in known and known[file][0] == stamps[file]:
+            facts[file] = known[file][1]
+    unknown = [file for file in files if file not in facts]
+
+    def probe_or_say(file: str) -> ImageFacts | Problem:
+        try:
+            return probe(root / file)
+        except BadImage as error:
+            return Problem(file, error.what, error.remedy, error.detail, skippable=True)
+
+    problems: list[Problem] = []
+    fresh: dict[str, ImageFacts] = {}
+    try:
+        with closing(parallel_map(probe_or_say, unknown, workers=workers, ahead=256)) as results:
+            for number, (file, result) in enumerate(zip(unknown, results, strict=True), 1):
+                if isinstance(result, Problem):
+                    problems.append(result)
+                else:
+                    fresh[file] = result
+                if progress is not None:
+                    progress(number, len(unknown))
+    finally:  # an interrupted build keeps what it has seen
+        if fresh:
+            _add_probes(cache_file, {file: (stamps[file], fact) for file, fact in fresh.items() if file in stamps})
+    return facts | fresh, problems
+
+
+_Probes = dict[str, tuple[tuple[int, int], ImageFacts]]  # path -> ((size, mtime_ns), facts)
+
+
+def _read_probes(cache_file: Path) -> _Probes:
+    if not cache_file.exists():
+        return {}
+    try:
+        rows = pd.read_parquet(cache_file).itertuples(index=False, name=None)
+        return {path: ((size, mtime), ImageFacts(*facts)) for path, size, mtime, *facts in rows}
+    except Exception as error:  # a cache that cannot be read costs time, nothing else
+        logger.warning("%s cannot be read (%s); every file is opened again", cache_file, error)
+        return {}
+
+
+def _add_probes(cache_file: Path, fresh: _Probes) -> None:
+    cache_file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{cache_file}.lock"):
+        probes = _read_probes(cache_file) | fresh
+        rows: list[tuple[Any, ...]] = [
+            (path, *stamp, facts.digest, facts.width, facts.height, facts.format, facts.mode)
+            for path, (stamp, facts) in probes.items()
+        ]
+        names = ["path", "size", "mtime_ns", "digest", "width", "height", "format", "mode"]
+        _write_parquet(pd.DataFrame(rows, columns=names), cache_file)
+
+
+class _replacing:
+    """A temporary file beside `path` that takes its place when the block ends well, and is removed when not."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+
+    def __enter__(self) -> Path:
+        return self._temporary
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            os.replace(self._temporary, self._path)
+        else:
+            self._temporary.unlink(missing_ok=True)
+
+
+def _write_parquet(table: pd.DataFrame, path: Path) -> None:
+    with _replacing(path) as temporary:
+        table.to_parquet(temporary, index=False)

@@ -1,0 +1,37 @@
+"""Doing a bounded amount of work ahead of whoever consumes it."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+def parallel_map(
+    function: Callable[[T], U], items: Iterable[T], *, workers: int | None, ahead: int
+) -> Generator[U, None, None]:
+    """`function` of every item, in order, computed in threads at most `ahead` items before they are asked for.
+
+    Threads, because Pillow and hashlib release the interpreter's lock while they work. An exception of `function` is
+    raised at its item's turn; closing the iterator drops what has not been started.
+
+    Args:
+        workers: number of threads; None: one a core.
+    """
+    num_workers = workers or os.cpu_count() or 1
+    pool = ThreadPoolExecutor(num_workers)
+    pending: deque[Future[U]] = deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) >= max(ahead, num_workers):
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

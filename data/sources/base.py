@@ -1,0 +1,189 @@
+"""What a corpus hands over, and how a folder of pictures is listed."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data.images import IMAGE_SUFFIXES
+
+SPLITS = ("train", "valid", "test")
+REAL, FAKE = 0, 1
+SHARED_REAL = "real"  # the generator of real images that all generators share
+
+_SHOWN_NAMES = 5
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of a corpus.
+
+    Attributes:
+        path: the image file.
+        label: 0 real, 1 fake.
+        generator: who made it; of a real image "real" where all generators share the real images, else the generator
+            whose folder it came with.
+        source_id: the photograph behind it; a fake and its original share it.
+        split: "train", "valid" or "test".
+        mask: the mask file, or None.
+    """
+
+    path: Path
+    label: int
+    generator: str
+    source_id: str
+    split: str
+    mask: Path | None = None
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """Something in the data that has to be settled before any work starts.
+
+    Attributes:
+        path: the file or folder, relative to the root.
+        what: what is wrong, the same words for every file with the same trouble.
+        remedy: what to do about it.
+        detail: what differs from file to file; may be empty.
+        skippable: True where leaving this one file out settles it.
+    """
+
+    path: str
+    what: str
+    remedy: str
+    detail: str = ""
+    skippable: bool = False
+
+
+@dataclass
+class Scan:
+    """What a corpus found under its root.
+
+    Attributes:
+        entries: the images that are usable as far as names tell.
+        problems: what has to be settled; files named in a skippable problem are not among the entries.
+        notes: what a reader of the results should know; no harm by itself.
+    """
+
+    entries: list[Entry] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Listing:
+    """The images in a folder, sorted by path, with what stood in the way."""
+
+    images: list[Path] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def relative(path: Path, root: Path) -> str:
+    """`path` below `root` as a posix string; "." for the root itself."""
+    return path.relative_to(root).as_posix()
+
+
+def root_problems(root: Path) -> list[Problem]:
+    """What is wrong with the root before anything in it is looked at; empty when it is a folder."""
+    if root.is_dir():
+        return []
+    if root.exists():
+        return [Problem(str(root), "not a folder", "give the folder that holds the images")]
+    return [Problem(str(root), "does not exist", "check the path; on a cluster it must exist on this machine")]
+
+
+def list_images(folder: Path, root: Path, *, recursive: bool = False) -> Listing:
+    """The image files in `folder`, by suffix; none is opened and nothing is left aside without a word.
+
+    Hidden names are ignored. Links are followed where they stay inside `root` (itself allowed to be a link), a folder
+    once however many links lead to it. Links that leave `root` or lead nowhere are problems.
+    """
+    listing = Listing()
+    inside = os.path.realpath(root)
+    seen: set[str] = set()
+    folders: list[Path] = [folder]
+    links: list[Path] = []  # last, so that a folder is read under its own name
+    while folders or links:
+        current = folders.pop() if folders else links.pop(0)
+        real = os.path.realpath(current)
+        if not _is_inside(real, inside):
+            what, remedy = "a linked folder outside the data folder", "copy it in, or give the folder it leads to"
+            listing.problems.append(Problem(relative(current, root), what, remedy, f"leads to {real}"))
+            continue
+        if real in seen:
+            listing.notes.append(f"{relative(current, root)} leads to a folder that was read already; left aside")
+            continue
+        seen.add(real)
+        try:
+            with os.scandir(current) as scanned:
+                found = sorted((entry for entry in scanned if not entry.name.startswith(".")), key=lambda e: e.name)
+        except OSError as error:
+            what, remedy = "the folder cannot be read", "check its permissions"
+            listing.problems.append(Problem(relative(current, root), what, remedy, error.strerror or ""))
+            continue
+        others, subfolders = [], []
+        for entry in found:
+            path = current / entry.name
+            if problem := _name_or_link_problem(entry, path, root, inside):
+                listing.problems.append(problem)
+            elif entry.is_dir():
+                subfolders.append(entry.name)
+                if recursive:
+                    (links if entry.is_symlink() else folders).append(path)
+            elif entry.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
+                listing.images.append(path)
+            else:
+                others.append(entry.name)
+        where = relative(current, root)
+        if others:
+            what = "file that is not an image was" if len(others) == 1 else "files that are not images were"
+            listing.notes.append(f"{len(others)} {what} left aside in {where}: {shown_names(others)}")
+        if subfolders and not recursive:
+            what = "folder was" if len(subfolders) == 1 else "folders were"
+            listing.notes.append(f"{len(subfolders)} {what} left aside in {where}: {shown_names(subfolders)}")
+    listing.images.sort()
+    return listing
+
+
+def shown_names(names: list[str]) -> str:
+    """The first few names, then how many more there are."""
+    more = len(names) - _SHOWN_NAMES
+    return ", ".join(names[:_SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def images_by_stem(listing: Listing, root: Path) -> dict[str, Path]:
+    """Stem -> image of one folder; files that share a stem are left out and become problems of the listing."""
+    groups: defaultdict[str, list[Path]] = defaultdict(list)
+    for path in listing.images:
+        groups[path.stem].append(path)
+    for paths in groups.values():
+        if len(paths) > 1:
+            names = shown_names([path.name for path in paths])
+            what, remedy = "several files with one stem in a folder", "keep the one that belongs to the photograph"
+            listing.problems += [Problem(relative(p, root), what, remedy, names, skippable=True) for p in paths]
+    return {stem: paths[0] for stem, paths in groups.items() if len(paths) == 1}
+
+
+def _name_or_link_problem(entry: os.DirEntry[str], path: Path, root: Path, inside: str) -> Problem | None:
+    try:
+        entry.name.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(relative(path, root)).decode(errors="backslashreplace")
+        return Problem(shown, "the name is not valid UTF-8", "rename it", skippable=True)
+    if not entry.is_symlink():
+        return None
+    if not os.path.exists(path):
+        remedy = "remove the link or bring back what it leads to"
+        return Problem(relative(path, root), "a link that leads nowhere", remedy, f"leads to {os.readlink(path)}", True)
+    real = os.path.realpath(path)
+    if entry.is_file() and not _is_inside(real, inside):
+        what, remedy = "a link to a file outside the data folder", "copy the files in, or give the real folder"
+        return Problem(relative(path, root), what, remedy, f"leads to {real}", True)
+    return None
+
+
+def _is_inside(real: str, folder: str) -> bool:
+    return real == folder or real.startswith(folder.rstrip(os.sep) + os.sep)

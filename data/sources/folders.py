@@ -1,0 +1,110 @@
+"""Plain folders, as most of the field shares its images: 0_real beside 1_fake, one pair a generator."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from pathlib import Path
+
+from data.sources import register_source
+from data.sources.base import (
+    FAKE,
+    REAL,
+    Entry,
+    Listing,
+    Problem,
+    Scan,
+    images_by_stem,
+    list_images,
+    relative,
+    root_problems,
+)
+
+_LABELS = {"0_real": REAL, "1_fake": FAKE}
+_SPLIT_NAMES = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
+_TRAIN_SHARE, _VALID_SHARE = 0.8, 0.1
+
+
+@register_source("folders")
+def scan(root: Path, *, seed: int = 0) -> Scan:
+    """Plain folders; the data folder is the one that holds a folder for each generator:
+
+        <generator>/0_real/*.png                    <generator>/1_fake/*.png
+        <generator>/<category>/0_real/*.png         <generator>/<category>/1_fake/*.png
+
+    A level named train, valid (or val) or test may stand anywhere among the folders, for all images or for none.
+    Without it the images are split 80/10/10 by name and seed, one name always into one split.
+    """
+    found = Scan(problems=root_problems(root))
+    if found.problems:
+        return found
+    listing = list_images(root, root, recursive=True)
+    found.problems += listing.problems
+    found.notes += listing.notes
+    folders: defaultdict[Path, list[Path]] = defaultdict(list)
+    for path in listing.images:
+        folders[path.parent].append(path)
+
+    split_of: dict[Path, str | None] = {}
+    for folder, paths in sorted(folders.items()):
+        place = _place(folder.relative_to(root).parts)
+        if isinstance(place, Problem):
+            found.problems.append(place)
+            continue
+        label, generator, category, split = place
+        split_of[folder] = split
+        in_folder = Listing(images=paths)
+        for stem, path in images_by_stem(in_folder, root).items():
+            source_id = "/".join([*category, stem])
+            found.entries.append(
+                Entry(path, label, generator, source_id, split or _split_by_chance(source_id, seed=seed))
+            )
+        found.problems += in_folder.problems
+
+    without = [folder for folder, split in split_of.items() if split is None]
+    if without and len(without) < len(split_of):
+        what, remedy = "no split level, while other folders have one", "give every folder a split or none of them"
+        found.problems += [Problem(relative(folder, root), what, remedy) for folder in without]
+    elif without:
+        found.notes.append(f"the folders name no splits; made here, 80/10/10 by name with seed {seed}")
+    found.problems += _one_class_problems(found.entries)
+    if not folders and not found.problems:
+        found.problems.append(Problem(".", "no images in the folder", "give the folder that holds the generators"))
+    return found
+
+
+def _place(parts: tuple[str, ...]) -> tuple[int, str, list[str], str | None] | Problem:
+    """A folder's path below the root -> label, generator, category levels, split (None where the path names none)."""
+    where = "/".join(parts) or "."
+    splits = [_SPLIT_NAMES[part.lower()] for part in parts if part.lower() in _SPLIT_NAMES]
+    if len(splits) > 1:
+        return Problem(where, "two split levels in one path", "keep one of them")
+    names = [part for part in parts if part.lower() not in _SPLIT_NAMES]
+    classes = [part for part in names if part in _LABELS]
+    if len(classes) != 1:
+        what = "images neither under 0_real nor under 1_fake" if not classes else "two class levels in one path"
+        return Problem(where, what, "move them into a class folder or out of the data folder")
+    at = names.index(classes[0])
+    if at == 0:
+        return Problem(where, "no generator level above the class folder", "give the folder above, or add the level")
+    return _LABELS[classes[0]], names[0], names[1:at] + names[at + 1 :], splits[0] if splits else None
+
+
+def _split_by_chance(source_id: str, *, seed: int) -> str:
+    digest = hashlib.sha256(f"{seed}:{source_id}".encode()).digest()
+    share = int.from_bytes(digest[:8], "big") / 2**64
+    if share < _TRAIN_SHARE:
+        return "train"
+    return "valid" if share < _TRAIN_SHARE + _VALID_SHARE else "test"
+
+
+def _one_class_problems(entries: list[Entry]) -> list[Problem]:
+    labels: defaultdict[str, set[int]] = defaultdict(set)
+    for entry in entries:
+        labels[entry.generator].add(entry.label)
+    remedy = "a generator needs both; bring the other class or take the folder away"
+    return [
+        Problem(generator, f"no {'fake' if found == {REAL} else 'real'} images", remedy)
+        for generator, found in sorted(labels.items())
+        if len(found) == 1
+    ]

@@ -1,0 +1,311 @@
+"""Decoded pixels and features on disk, addressed by the digest of the image that they come from."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import math
+import shutil
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from data.images import decode, file_digest
+from data.manifest import Manifest
+from data.parallel import parallel_map
+from data.transforms import Geometry
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Progress = Callable[[int, int], None]
+
+_SHARD_BYTES = 256 * 2**20
+_SHARD_ROWS = 1024
+_SHARD, _UNFINISHED = "shard-", "unfinished-"
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class ArrayStore:
+    """Rows of one shape and type on disk, each under the digest of an image.
+
+    A shard is a folder `shard-<random>` with `rows.npy` and `digests.txt` (one a line). It appears whole, by one
+    rename, and never changes. So readers need no lock, and a builder that is killed loses one shard at most.
+    """
+
+    def __init__(self, folder: Path, *, row_shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
+        """Touches nothing on disk; `folder` is made when it is first filled."""
+        self.folder = Path(folder)
+        self.row_shape = tuple(row_shape)
+        self.dtype = np.dtype(dtype)
+
+    def fill(
+        self,
+        items: Mapping[str, T],
+        compute: Callable[[list[Any]], np.ndarray],
+        *,
+        batch: int,
+        prepare: Callable[[T], Any] | None = None,
+        workers: int | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Compute and keep the rows that are missing. Of two builders at once the second waits for the first.
+
+        Args:
+            items: digest -> what its row is computed from.
+            compute: at most `batch` items (or what `prepare` made of them) -> their rows, (n, *row_shape).
+            prepare: done for every item in threads, two batches ahead of `compute`; None: items are taken as they are.
+            workers: threads for `prepare`; None: one a core.
+            progress: called with (rows done, rows to compute) after every batch.
+
+        Raises:
+            OSError: the disk is full or cannot be written; shards that were finished stay.
+            ValueError: `compute` returned another shape, or the folder holds rows of another shape or type.
+        """
+        if items.keys() <= self._index().keys():
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            logger.info("another process is filling %s; waiting for it", self.folder)
+            lock.acquire()
+        try:
+            for leftover in self.folder.glob(f"{_UNFINISHED}*"):
+                shutil.rmtree(leftover)
+            present = self._index(remove_damaged=True)
+            missing = [digest for digest in items if digest not in present]
+            self._fill_missing(missing, items, compute, batch, prepare, workers, progress)
+        finally:
+            lock.release()
+
+    def open(self, digests: Sequence[str]) -> StoredRows:
+        """The rows of these digests, in this order, a digest as often as it is named.
+
+        Raises:
+            KeyError: some are not in the store; the message says how many.
+        """
+        index = self._index()
+        if missing := sum(digest not in index for digest in digests):
+            raise KeyError(f"{missing} of {len(digests)} rows are not in {self.folder}; fill it first")
+        places = [index[digest] for digest in digests]
+        shards = sorted({shard for shard, _ in places})
+        number = {shard: i for i, shard in enumerate(shards)}
+        where = np.array([(number[shard], row) for shard, row in places], dtype=np.int64).reshape(-1, 2)
+        return StoredRows([self.folder / shard / "rows.npy" for shard in shards], where, self.row_shape, self.dtype)
+
+    def _index(self, *, remove_damaged: bool = False) -> dict[str, tuple[str, int]]:
+        """Digest -> (name of the shard, row in it) of every readable shard."""
+        index: dict[str, tuple[str, int]] = {}
+        for shard in sorted(self.folder.glob(f"{_SHARD}*")):
+            try:
+                digests = (shard / "digests.txt").read_text().split()
+                rows = np.load(shard / "rows.npy", mmap_mode="r")
+                if len(rows) != len(digests):
+                    raise ValueError(f"{len(rows)} rows but {len(digests)} digests")
+            except (OSError, ValueError, EOFError) as error:
+                logger.warning("%s is damaged and will be computed again (%s)", shard, error)
+                if remove_damaged:
+                    shutil.rmtree(shard)
+                continue
+            if rows.shape[1:] != self.row_shape or rows.dtype != self.dtype:
+                held, wanted = f"{rows.dtype} {rows.shape[1:]}", f"{self.dtype} {self.row_shape}"
+                raise ValueError(f"{self.folder} holds rows of {held}, not of {wanted}; remove it or use another cache")
+            index.update((digest, (shard.name, row)) for row, digest in enumerate(digests))
+        return index
+
+    def _fill_missing(
+        self,
+        missing: list[str],
+        items: Mapping[str, T],
+        compute: Callable[[list[Any]], np.ndarray],
+        batch: int,
+        prepare: Callable[[T], Any] | None,
+        workers: int | None,
+        progress: Progress | None,
+    ) -> None:
+        row_bytes = max(1, self.dtype.itemsize * math.prod(self.row_shape))
+        batch = max(1, batch)
+        shard_rows = max(1, min(_SHARD_ROWS, _SHARD_BYTES // row_bytes))
+        shard_rows = max(batch, shard_rows // batch * batch)  # whole batches, so that none is cut short
+        done = 0
+        with closing(
+            parallel_map(
+                prepare or (lambda item: item),
+                (items[digest] for digest in missing),
+                workers=workers if prepare else 1,
+                ahead=2 * batch,
+            )
+        ) as prepared:
+            for start in range(0, len(missing), shard_rows):
+                digests = missing[start : start + shard_rows]
+                unfinished = self.folder / f"{_UNFINISHED}{uuid.uuid4().hex}"
+                try:
+                    unfinished.mkdir()
+                    (unfinished / "digests.txt").write_text("\n".join(digests) + "\n")
+                    with open(unfinished / "rows.npy", "wb") as file:
+                        # Plain writes and no memory map: on a full disk a map kills the process, a write says so.
+                        shape = (len(digests), *self.row_shape)
+                        header = {"descr": self.dtype.str, "fortran_order": False, "shape": shape}
+                        np.lib.format.write_array_header_1_0(file, header)
+                        for first in range(0, len(digests), batch):
+                            inputs = list(islice(prepared, min(batch, len(digests) - first)))
+                            file.write(self._checked(compute(inputs), len(inputs)).tobytes())
+                            done += len(inputs)
+                            if progress is not None:
+                                progress(done, len(missing))
+                    unfinished.rename(self.folder / f"{_SHARD}{uuid.uuid4().hex}")
+                except BaseException as error:
+                    shutil.rmtree(unfinished, ignore_errors=True)
+                    if isinstance(error, OSError) and error.errno in _DISK_FULL:
+                        needed = (len(missing) - start) * row_bytes / 2**20
+                        text = f"the disk is full: {needed:.0f} MiB more are needed; free them or use another cache"
+                        raise OSError(error.errno, text, str(self.folder)) from error
+                    raise
+
+    def _checked(self, rows: np.ndarray, count: int) -> np.ndarray:
+        rows = np.asarray(rows)
+        if rows.shape != (count, *self.row_shape) or rows.dtype != self.dtype:
+            wanted = f"{self.dtype} {(count, *self.row_shape)}"
+            raise ValueError(f"expected rows of {wanted}, got {rows.dtype} {rows.shape}")
+        return rows
+
+
+class StoredRows:
+    """Rows of a store in a chosen order; read from disk only when they are asked for. Cheap to pickle.
+
+    Attributes:
+        shape: (N, *row_shape).
+        dtype: of the rows.
+    """
+
+    def __init__(self, shards: list[Path], where: np.ndarray, row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        """`where` is int64 (N, 2): the shard's number and the row in it."""
+        self.shape = (len(where), *row_shape)
+        self.dtype = dtype
+        self._shards, self._where = shards, where
+        self._maps: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        """A copy of the rows that a slice, index array or boolean mask picks, in its order; of one row for an int."""
+        where = self._where[index]
+        if where.ndim == 1:
+            return np.array(self._map(int(where[0]))[where[1]])
+        rows = np.empty((len(where), *self.shape[1:]), dtype=self.dtype)
+        for shard in np.unique(where[:, 0]):
+            here = np.flatnonzero(where[:, 0] == shard)
+            rows[here] = self._map(int(shard))[where[here, 1]]
+        return rows
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_maps": {}}
+
+    def _map(self, shard: int) -> np.ndarray:
+        if shard not in self._maps:
+            self._maps[shard] = np.load(self._shards[shard], mmap_mode="r")
+        return self._maps[shard]
+
+
+def pixel_store(cache: Path, geometry: Geometry) -> ArrayStore:
+    """Where pixels of this geometry are kept: uint8 rows (size, size, 3)."""
+    shape = (geometry.size, geometry.size, 3)
+    return ArrayStore(Path(cache) / "pixels" / geometry.key, row_shape=shape, dtype=np.uint8)
+
+
+def fill_pixels(
+    store: ArrayStore,
+    manifest: Manifest,
+    rows: pd.DataFrame,
+    geometry: Geometry,
+    *,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Decode and transform the images of these manifest rows into the store, as far as they are missing.
+
+    Raises:
+        ValueError: a file cannot be read or is not what it was when the manifest was built; the message names it.
+        OSError: the disk is full.
+    """
+    store.fill(
+        _items(manifest, rows),
+        np.stack,
+        batch=32,
+        prepare=lambda item: geometry.apply(_decode_checked(*item)),
+        workers=workers,
+        progress=progress,
+    )
+
+
+def feature_store(cache: Path, key: str, num_features: int) -> ArrayStore:
+    """Where an encoder's features are kept: float32 rows (num_features,). `key` is the encoder's."""
+    if not key or len(key) > 150 or "/" in key or "\\" in key or key.startswith("."):
+        raise ValueError(f"an encoder's key must be a folder name of at most 150 characters, got {key!r}")
+    return ArrayStore(Path(cache) / "features" / key, row_shape=(num_features,), dtype=np.float32)
+
+
+def fill_features(
+    store: ArrayStore,
+    manifest: Manifest,
+    rows: pd.DataFrame,
+    geometry: Geometry | None,
+    encode: Callable[[Any], np.ndarray],
+    *,
+    batch: int,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Encode the images of these manifest rows into the store, as far as they are missing.
+
+    Decoding goes on in threads, two batches ahead of the encoder; pixels are not kept.
+
+    Args:
+        geometry: None: images come at their native size.
+        encode: pixels -> float32 (n, D); pixels are uint8 (n, size, size, 3), or a list of n arrays uint8 (H, W, 3)
+            where geometry is None.
+
+    Raises:
+        ValueError: as for `fill_pixels`; or a feature is not finite, and the message names the image.
+        OSError: the disk is full.
+    """
+
+    def prepare(item: tuple[Path, str]) -> tuple[Path, np.ndarray]:
+        pixels = _decode_checked(*item)
+        return item[0], pixels if geometry is None else geometry.apply(pixels)
+
+    def compute(prepared: list[tuple[Path, np.ndarray]]) -> np.ndarray:
+        pixels = [image for _, image in prepared]
+        features = np.asarray(encode(pixels if geometry is None else np.stack(pixels)), dtype=np.float32)
+        if features.ndim == 2 and len(features) == len(prepared):
+            for row in np.flatnonzero(~np.isfinite(features).all(axis=1)):
+                raise ValueError(f"the encoder gave features that are not finite for {prepared[row][0]}")
+        return features
+
+    store.fill(_items(manifest, rows), compute, batch=batch, prepare=prepare, workers=workers, progress=progress)
+
+
+def _items(manifest: Manifest, rows: pd.DataFrame) -> dict[str, tuple[Path, str]]:
+    """Digest -> (file, digest), one file for each digest."""
+    return {digest: (path, digest) for path, digest in zip(manifest.paths(rows), rows["digest"], strict=True)}
+
+
+def _decode_checked(path: Path, digest: str) -> np.ndarray:
+    """uint8 (H, W, 3), and certain to be the picture that the manifest speaks of: rows are kept under its digest."""
+    try:
+        if file_digest(path) == digest:
+            return decode(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read any more: {error}") from error
+    raise ValueError(f"{path} has changed since the manifest was built; build it again")
