@@ -26,9 +26,8 @@ def check_examples(train: Examples, valid: Examples, classes: tuple[str, ...]) -
     counts = np.bincount(train.labels, minlength=len(classes))
     absent = [name for name, count in zip(classes, counts, strict=True) if count == 0]
     if absent:
-        raise ValueError(
-            f"no training image of class {', '.join(absent)} among {len(train.labels)}; add some, or leave the class out"
-        )
+        missing = ", ".join(absent)
+        raise ValueError(f"no training image of class {missing} among {len(train.labels)}: add some, or drop the class")
 
 
 def softmax_loss(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -128,7 +128,7 @@ class LinearDetector(Detector):
         return features
 
     def save(self, folder: Path) -> None:
-        """Write `head.pt`, the state of a `torch.nn.Linear(D, C)` on raw features, and `head.json` that describes it."""
+        """Write `head.pt`, the state of a `torch.nn.Linear(D, C)` on raw features, and `head.json` about it."""
         torch.save({"weight": torch.from_numpy(self._weight), "bias": torch.from_numpy(self._bias)}, folder / "head.pt")
         (folder / "head.json").write_text(json.dumps(self._facts(), indent=2))
 

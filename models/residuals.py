@@ -19,7 +19,7 @@ ORDER = 4  # neighbours in one co-occurrence
 BLOCK = 8  # side of the blocks whose energies are compared, pixels
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)  # of those energies
 MIN_SIDE = 16  # pixels; the largest kernel leaves 12, which hold one block
-LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
+LUMINANCE = (299, 587, 114)  # thousandths of R, G, B: ITU-R BT.601
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,12 @@ KERNELS = (
 )
 
 
+def luminance(image: np.ndarray) -> np.ndarray:
+    """uint8 (H, W, 3) -> int16 (H, W), 0 to 255, rounded; in integers, so that every machine rounds alike."""
+    red, green, blue = (image[:, :, place].astype(np.int32) * weight for place, weight in enumerate(LUMINANCE))
+    return ((red + green + blue + 500) // 1000).astype(np.int16)
+
+
 def residual(channel: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Correlate a channel with a kernel where the kernel fits.
 
@@ -91,7 +97,7 @@ def quantise(values: np.ndarray, step: float) -> np.ndarray:
 def symmetry_classes() -> np.ndarray:
     """Which tuples of levels are counted together: int64 (625,), the class of each of the 5^4 tuples, 0 to 168.
 
-    A tuple counts the same as its reverse (as in the mirrored image) and as its negative (as in the inverted image): the
+    A tuple counts the same as its reverse (the mirrored image's) and as its negative (the inverted image's): the
     symmetrisation of the paper's section II.C.
     """
     base = 2 * TRUNCATION + 1
@@ -138,8 +144,8 @@ def describe(image: np.ndarray) -> np.ndarray:
         raise ValueError(f"wanted uint8 (H, W, 3), got {image.dtype} {image.shape}")
     if min(image.shape[:2]) < MIN_SIDE:
         raise ValueError(f"residual statistics need {MIN_SIDE} pixels a side, got {image.shape[1]} x {image.shape[0]}")
-    luminance = np.rint(image.astype(np.float32) @ LUMINANCE).astype(np.int16)
-    turned = [np.ascontiguousarray(np.rot90(luminance, turn)) for turn in range(4)]
+    channel = luminance(image)
+    turned = [np.ascontiguousarray(np.rot90(channel, turn)) for turn in range(4)]
     parts: list[np.ndarray] = []
     for kernel in KERNELS:
         residuals = [residual(turned[turn], kernel.weights) for turn in kernel.turns]
