@@ -21,7 +21,7 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _FETCH_AGAIN = "fetch the file again"
 
 
-class BadImage(ValueError):
+class BadImage(ValueError):  # noqa: N818
     """A picture file that is refused. The message says what is wrong and what to do, and leaves out the path.
 
     Attributes:
@@ -58,7 +58,7 @@ class ImageFacts:
 
 def file_digest(path: Path) -> str:
     """SHA-256 of the file's bytes, 64 hexadecimal digits. Raises `OSError` when it cannot be read."""
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -101,7 +101,7 @@ def probe(path: Path) -> ImageFacts:
 
 def _opened(path: Path) -> BufferedReader:
     try:
-        return open(path, "rb")
+        return Path(path).open("rb")
     except OSError as error:
         raise BadImage("cannot be opened", "check that it exists and may be read", error.strerror or "") from error
 

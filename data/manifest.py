@@ -9,8 +9,8 @@ import logging
 import os
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +37,7 @@ _SHARE_THAT_MATTERS = 0.05  # of the images; less is taken for chance
 _PROBE_VERSION = 1  # raise it when `data.images` accepts or refuses other files than before
 
 
-class DataProblems(ValueError):
+class DataProblems(ValueError):  # noqa: N818
     """Everything that is wrong with a data folder, in one message.
 
     Attributes:
@@ -188,6 +188,7 @@ def build_manifest(
 
     Args:
         source: name of the layout; see `data.sources.list_sources`.
+        root: the data folder; may be a link.
         cache: facts about files are kept here; a second build opens only files whose size or time has changed.
         seed: of the splits, where the folder has none of its own.
         skip_bad: leave bad files out and record them in `Manifest.skipped`. A bad mask leaves its image in, without a
@@ -360,7 +361,7 @@ def _probe_all(
     stamps: dict[str, tuple[int, int]] = {}
     for file in files:
         try:
-            stat = os.stat(root / file)
+            stat = (root / file).stat()
         except OSError:
             continue  # `probe` says why
         stamps[file] = (stat.st_size, stat.st_mtime_ns)
@@ -417,21 +418,15 @@ def _add_probes(cache_file: Path, fresh: _Probes) -> None:
         _write_parquet(pd.DataFrame(rows, columns=names), cache_file)
 
 
-class _replacing:
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` that takes its place when the block ends well, and is removed when not."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-
-    def __enter__(self) -> Path:
-        return self._temporary
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            os.replace(self._temporary, self._path)
-        else:
-            self._temporary.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _write_parquet(table: pd.DataFrame, path: Path) -> None:

@@ -20,8 +20,7 @@ def parallel_map(
     Threads, because Pillow and hashlib release the interpreter's lock while they work. An exception of `function` is
     raised at its item's turn; closing the iterator drops what has not been started.
 
-    Args:
-        workers: number of threads; None: one a core.
+    `workers` is the number of threads; None: one a core.
     """
     num_workers = workers or os.cpu_count() or 1
     pool = ThreadPoolExecutor(num_workers)

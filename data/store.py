@@ -62,6 +62,7 @@ class ArrayStore:
         Args:
             items: digest -> what its row is computed from.
             compute: at most `batch` items (or what `prepare` made of them) -> their rows, (n, *row_shape).
+            batch: how many items at most.
             prepare: done for every item in threads, two batches ahead of `compute`; None: items are taken as they are.
             workers: threads for `prepare`; None: one a core.
             progress: called with (rows done, rows to compute) after every batch.
@@ -152,7 +153,7 @@ class ArrayStore:
                 try:
                     unfinished.mkdir()
                     (unfinished / "digests.txt").write_text("\n".join(digests) + "\n")
-                    with open(unfinished / "rows.npy", "wb") as file:
+                    with (unfinished / "rows.npy").open("wb") as file:
                         # Plain writes and no memory map: on a full disk a map kills the process, a write says so.
                         shape = (len(digests), *self.row_shape)
                         header = {"descr": self.dtype.str, "fortran_order": False, "shape": shape}
@@ -269,12 +270,9 @@ def fill_features(
 ) -> None:
     """Encode the images of these manifest rows into the store, as far as they are missing.
 
-    Decoding goes on in threads, two batches ahead of the encoder; pixels are not kept.
-
-    Args:
-        geometry: None: images come at their native size.
-        encode: pixels -> float32 (n, D); pixels are uint8 (n, size, size, 3), or a list of n arrays uint8 (H, W, 3)
-            where geometry is None.
+    Decoding goes on in threads, two batches ahead of the encoder; pixels are not kept. `encode` maps uint8
+    (n, size, size, 3), n at most `batch`, to float32 (n, D); where `geometry` is None, images come at their native
+    size, as a list of n arrays uint8 (H, W, 3).
 
     Raises:
         ValueError: as for `fill_pixels`; or a feature is not finite, and the message names the image.

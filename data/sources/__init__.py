@@ -14,7 +14,9 @@ from data.sources.base import Scan
 class Source(Protocol):
     """Reads a folder's layout; opens no picture, raises nothing for what it finds and writes it into the result."""
 
-    def __call__(self, root: Path, *, seed: int = 0) -> Scan: ...
+    def __call__(self, root: Path, *, seed: int = 0) -> Scan:
+        """`seed` decides the splits where the folder has none."""
+        ...
 
 
 _S = TypeVar("_S", bound=Source)

@@ -175,9 +175,9 @@ def _name_or_link_problem(entry: os.DirEntry[str], path: Path, root: Path, insid
         return Problem(shown, "the name is not valid UTF-8", "rename it", skippable=True)
     if not entry.is_symlink():
         return None
-    if not os.path.exists(path):
+    if not path.exists():
         remedy = "remove the link or bring back what it leads to"
-        return Problem(relative(path, root), "a link that leads nowhere", remedy, f"leads to {os.readlink(path)}", True)
+        return Problem(relative(path, root), "a link that leads nowhere", remedy, f"leads to {path.readlink()}", True)
     real = os.path.realpath(path)
     if entry.is_file() and not _is_inside(real, inside):
         what, remedy = "a link to a file outside the data folder", "copy the files in, or give the real folder"

@@ -26,7 +26,7 @@ _SHORT_NAMES = {"repaint-p2-9k": "repaint"}  # as the published tables call it
 
 @register_source("dolos")
 def scan(root: Path, *, seed: int = 0) -> Scan:
-    """The Dolos layout; the data folder is the one that holds celebahq/, or celebahq/ itself:
+    """The Dolos layout. The data folder is the one that holds celebahq/, or celebahq/ itself.
 
         celebahq/real/{train,valid,test}/*.png
         celebahq/fake/<generator>/images/{train,valid,test}/*.png

@@ -27,7 +27,7 @@ _TRAIN_SHARE, _VALID_SHARE = 0.8, 0.1
 
 @register_source("folders")
 def scan(root: Path, *, seed: int = 0) -> Scan:
-    """Plain folders; the data folder is the one that holds a folder for each generator:
+    """Plain folders. The data folder is the one that holds a folder for each generator.
 
         <generator>/0_real/*.png                    <generator>/1_fake/*.png
         <generator>/<category>/0_real/*.png         <generator>/<category>/1_fake/*.png
