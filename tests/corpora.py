@@ -1,0 +1,59 @@
+"""Tiny corpora on disk, for any test that needs a data folder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+COUNTS = {"train": 4, "valid": 2, "test": 3}
+
+
+def picture(name: str, size: int = 16) -> np.ndarray:
+    """A smooth picture that follows from its name alone: uint8 (size, size, 3)."""
+    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
+    coarse = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return np.array(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC))
+
+
+def write_image(path: Path, pixels: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def write_dolos(
+    root: Path,
+    generators: Iterable[str] = ("lama", "ldm"),
+    counts: Mapping[str, int] = COUNTS,
+    size: int = 16,
+) -> Path:
+    """A Dolos tree: in every fake the middle of the photograph is another picture, marked black in the mask."""
+    base = root / "celebahq"
+    middle = slice(size // 4, size - size // 4)
+    mask = np.full((size, size), 255, dtype=np.uint8)
+    mask[middle, middle] = 0
+    first = 0
+    for split, count in counts.items():
+        for number in range(first, first + count):
+            name = f"{number:05d}.png"
+            real = picture(name, size)
+            write_image(base / "real" / split / name, real)
+            for generator in generators:
+                fake = real.copy()
+                fake[middle, middle] = picture(f"{generator}/{name}", size)[middle, middle]
+                write_image(base / "fake" / generator / "images" / split / name, fake)
+                write_image(base / "fake" / generator / "masks" / split / name, mask)
+        first += count
+    return root
+
+
+def write_folders(root: Path, folders: Mapping[str, int], size: int = 16) -> Path:
+    """Plain folders: path below the root (such as "progan/0_real") -> number of images in it."""
+    for folder, count in folders.items():
+        for number in range(count):
+            write_image(root / folder / f"{number:04d}.png", picture(f"{folder}/{number}", size))
+    return root

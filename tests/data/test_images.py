@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import hashlib
+import pickle
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from data import images
+from data.images import BadImage, decode, probe, read_mask
+from tests.corpora import picture, write_image
+
+
+def refused(path: Path, words: str) -> None:
+    """Both ways in refuse the file, in words that name a remedy and not the path."""
+    for read in (decode, probe, read_mask):
+        with pytest.raises(BadImage, match=words) as caught:
+            read(path)
+        assert str(path) not in str(caught.value)
+        assert caught.value.remedy in str(caught.value)
+
+
+def png_16_bit(path: Path, colour_type: int = 2) -> Path:
+    """A 2 x 1 PNG with 16 bits a channel, which Pillow cannot write as RGB."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    channels = {0: 1, 2: 3}[colour_type]
+    header = struct.pack(">IIBBBBB", 2, 1, 16, colour_type, 0, 0, 0)
+    body = zlib.compress(b"\0" + b"\x12\x34" * 2 * channels)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b""))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp"])
+def test_rgb_comes_back_as_it_was_written(tmp_path: Path, suffix: str) -> None:
+    pixels = picture("a")[:, :9]
+    result = decode(write_image(tmp_path / f"a{suffix}", pixels))
+    assert result.dtype == np.uint8
+    assert result.shape == (16, 9, 3)
+    assert result.flags.c_contiguous
+    assert result.flags.writeable
+    np.testing.assert_array_equal(result, pixels)
+
+
+@pytest.mark.parametrize(("suffix", "options"), [(".jpg", {"quality": 90}), (".webp", {"lossless": True})])
+def test_lossy_formats_are_read(tmp_path: Path, suffix: str, options: dict[str, object]) -> None:
+    Image.fromarray(picture("a", 64)).save(tmp_path / f"a{suffix}", **options)
+    assert np.abs(decode(tmp_path / f"a{suffix}").astype(int) - picture("a", 64)).mean() < 3
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P"])
+def test_one_bit_grey_and_palette_become_rgb_without_loss(tmp_path: Path, mode: str) -> None:
+    image = Image.fromarray(picture("a")).convert(mode)
+    image.save(tmp_path / "a.png")
+    expected = np.array(image.convert("RGB"))
+    np.testing.assert_array_equal(decode(tmp_path / "a.png"), expected)
+    assert len(np.unique(expected)) > 1
+    assert probe(tmp_path / "a.png").mode == mode
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_opaque_alpha_is_dropped_and_transparency_is_refused(tmp_path: Path, mode: str) -> None:
+    image = Image.fromarray(picture("a")).convert(mode)
+    image.save(tmp_path / "opaque.png")
+    np.testing.assert_array_equal(decode(tmp_path / "opaque.png"), np.array(image.convert("RGB")))
+    image.putpixel((3, 3), (0,) * (len(mode) - 1) + (254,))
+    image.save(tmp_path / "clear.png")
+    refused(tmp_path / "clear.png", "transparent")
+
+
+def test_a_transparent_palette_entry_is_refused_only_when_a_pixel_uses_it(tmp_path: Path) -> None:
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, 255, 0, 0])
+    image.save(tmp_path / "unused.png", transparency=0)
+    np.testing.assert_array_equal(decode(tmp_path / "unused.png"), np.full((4, 4, 3), (255, 0, 0)))
+    image.save(tmp_path / "used.png", transparency=1)
+    refused(tmp_path / "used.png", "transparent")
+
+
+def test_a_transparent_colour_of_an_rgb_picture_is_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4), (1, 2, 3)).save(tmp_path / "a.png", transparency=(1, 2, 3))
+    refused(tmp_path / "a.png", "transparent")
+
+
+def test_cmyk_is_refused(tmp_path: Path) -> None:
+    Image.new("CMYK", (8, 8)).save(tmp_path / "a.jpg")
+    refused(tmp_path / "a.jpg", "CMYK")
+
+
+@pytest.mark.parametrize("colour_type", [0, 2])
+def test_16_bits_are_refused_although_pillow_reads_them(tmp_path: Path, colour_type: int) -> None:
+    path = png_16_bit(tmp_path / "a.png", colour_type)
+    with Image.open(path) as image:
+        image.load()
+    refused(path, "16 bits")
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_wide_pixels_in_other_formats_are_refused(tmp_path: Path, mode: str) -> None:
+    Image.new(mode, (4, 4)).save(tmp_path / "a.tif")
+    refused((tmp_path / "a.tif").rename(tmp_path / "a.png"), "not a PNG, JPEG, BMP or WebP")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_animations_are_refused(tmp_path: Path, suffix: str) -> None:
+    frames = [Image.fromarray(picture(name)) for name in "ab"]
+    frames[0].save(tmp_path / f"a{suffix}", save_all=True, append_images=frames[1:])
+    refused(tmp_path / f"a{suffix}", "several pictures")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
+    pixels = picture("a")[:, :9]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    turned = pixels.swapaxes(0, 1) if orientation > 4 else pixels
+    flips = {1: (), 2: (1,), 3: (0, 1), 4: (0,), 5: (), 6: (1,), 7: (0, 1), 8: (0,)}[orientation]
+    np.testing.assert_array_equal(decode(tmp_path / "a.png"), np.flip(turned, flips))
+    facts = probe(tmp_path / "a.png")
+    assert (facts.height, facts.width) == turned.shape[:2]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp"])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@given(share=st.floats(0, 1, exclude_max=True))
+def test_a_truncated_file_is_refused_unless_every_pixel_is_there(tmp_path: Path, suffix: str, share: float) -> None:
+    path = write_image(tmp_path / f"whole{suffix}", picture("a"))
+    cut = tmp_path / f"cut{suffix}"
+    data = path.read_bytes()
+    cut.write_bytes(data[: int(share * len(data))])
+    try:
+        pixels = decode(cut)
+    except BadImage:
+        return
+    np.testing.assert_array_equal(pixels, decode(path))
+    assert share * len(data) > len(data) - 32  # a PNG's last checksum and its end mark
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@given(data=st.binary(max_size=64), start=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"RIFF"]))
+def test_bytes_that_are_no_picture_are_refused(tmp_path: Path, data: bytes, start: bytes) -> None:
+    (tmp_path / "a.png").write_bytes(start + data)
+    with pytest.raises(BadImage):
+        probe(tmp_path / "a.png")
+
+
+def test_a_file_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
+    refused(tmp_path / "missing.png", "cannot be opened")
+    (tmp_path / "empty.png").touch()
+    refused(tmp_path / "empty.png", "empty")
+
+
+def test_bombs_are_refused_before_they_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_image(tmp_path / "a.png", picture("a"))
+    monkeypatch.setattr(images, "MAX_PIXELS", 16 * 16 - 1)
+    monkeypatch.setattr(images, "_to_rgb", lambda image: pytest.fail("decoded"))
+    refused(path, "million pixels")
+
+
+def test_pillows_own_alarm_about_bombs_is_a_refusal_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_image(tmp_path / "a.png", picture("a"))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    refused(path, "million pixels")
+
+
+def test_a_name_that_lies_is_read_and_reported(tmp_path: Path) -> None:
+    Image.fromarray(picture("a")).save(tmp_path / "a.png", format="JPEG")
+    facts = probe(tmp_path / "a.png")
+    assert (facts.format, facts.width, facts.height, facts.mode) == ("JPEG", 16, 16, "RGB")
+    assert facts.digest == hashlib.sha256((tmp_path / "a.png").read_bytes()).hexdigest()
+    assert images.file_digest(tmp_path / "a.png") == facts.digest
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA"])
+def test_a_mask_is_true_where_the_file_is_black(tmp_path: Path, mode: str) -> None:
+    grey = np.full((4, 6), 255, dtype=np.uint8)
+    grey[1:3, 2:5] = 0
+    Image.fromarray(grey).convert(mode).save(tmp_path / "m.png")
+    mask = read_mask(tmp_path / "m.png")
+    assert mask.dtype == bool
+    np.testing.assert_array_equal(mask, grey == 0)
+
+
+def test_a_mask_is_cut_at_128_in_luminance(tmp_path: Path) -> None:
+    write_image(tmp_path / "m.png", np.array([[0, 127, 128, 255]], dtype=np.uint8))
+    assert read_mask(tmp_path / "m.png").tolist() == [[True, True, False, False]]
+    write_image(tmp_path / "c.png", np.array([[[0, 0, 255], [0, 255, 0]]], dtype=np.uint8))
+    assert read_mask(tmp_path / "c.png").tolist() == [[True, False]]  # blue is dark, green is bright
+
+
+def test_the_error_survives_pickling() -> None:
+    error = pickle.loads(pickle.dumps(BadImage("broken", "mend it", "at 3")))
+    assert (error.what, error.remedy, error.detail, str(error)) == (
+        "broken",
+        "mend it",
+        "at 3",
+        "broken (at 3): mend it",
+    )

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from data.transforms import INTERPOLATIONS, POLICIES, Geometry
+from tests.corpora import picture
+
+
+def noisy(height: int, width: int) -> np.ndarray:
+    smooth = np.array(Image.fromarray(picture("a")).resize((width, height), Image.Resampling.BICUBIC)).astype(int)
+    noise = np.random.default_rng(0).integers(-40, 40, smooth.shape)
+    return np.clip(smooth + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("height", "width"), [(256, 256), (218, 178), (179, 301), (64, 64), (333, 90)])
+@pytest.mark.parametrize(("size", "crop_fraction"), [(224, 0.875), (299, 0.903), (299, 1.0)])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_crop_is_what_timm_does(height: int, width: int, size: int, crop_fraction: float, interpolation: str) -> None:
+    create_transform = pytest.importorskip("timm.data").create_transform
+    transform = create_transform((3, size, size), interpolation=interpolation, crop_pct=crop_fraction)
+    pil_stages = transform.transforms[:2]
+    assert [type(stage).__name__ for stage in pil_stages] == ["Resize", "CenterCrop"]
+    image = noisy(height, width)
+    expected = Image.fromarray(image)
+    for stage in pil_stages:
+        expected = stage(expected)
+    geometry = Geometry(size, interpolation=interpolation, policy="crop", crop_fraction=crop_fraction)
+    np.testing.assert_array_equal(geometry.apply(image), np.array(expected))
+
+
+def test_squash_is_torchvisions_resize_of_a_pil_image() -> None:
+    transforms = pytest.importorskip("torchvision.transforms")
+    image = noisy(218, 178)
+    bicubic = transforms.InterpolationMode.BICUBIC
+    expected = transforms.Resize((299, 299), interpolation=bicubic)(Image.fromarray(image))
+    np.testing.assert_array_equal(Geometry(299).apply(image), np.array(expected))
+
+
+@pytest.mark.parametrize(("height", "width"), [(218, 178), (100, 251)])
+def test_pad_is_segment_anythings(height: int, width: int) -> None:
+    sam = pytest.importorskip("segment_anything.utils.transforms")
+    image = noisy(height, width)
+    inner = sam.ResizeLongestSide(128).apply_image(image)
+    result = Geometry(128, interpolation="bilinear", policy="pad", fill=(9, 8, 7)).apply(image)
+    np.testing.assert_array_equal(result[: inner.shape[0], : inner.shape[1]], inner)
+    rest = np.ones((128, 128), dtype=bool)
+    rest[: inner.shape[0], : inner.shape[1]] = False
+    assert (result[rest] == (9, 8, 7)).all()
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_an_image_of_the_right_size_is_left_alone(policy: str, interpolation: str) -> None:
+    image = noisy(48, 48)
+    np.testing.assert_array_equal(Geometry(48, interpolation=interpolation, policy=policy).apply(image), image)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    policy=st.sampled_from(POLICIES),
+    size=st.integers(1, 40),
+    height=st.integers(1, 80),
+    width=st.integers(1, 80),
+    crop_fraction=st.floats(0.5, 1),
+)
+def test_the_result_is_always_the_square(policy: str, size: int, height: int, width: int, crop_fraction: float) -> None:
+    image = np.full((height, width, 3), 77, dtype=np.uint8)
+    result = Geometry(size, policy=policy, crop_fraction=crop_fraction, fill=(77, 77, 77)).apply(image)
+    assert result.shape == (size, size, 3)
+    assert result.dtype == np.uint8
+    assert result.flags.c_contiguous
+    assert (result == 77).all()
+
+
+def test_shrinking_is_antialiased() -> None:
+    stripes = np.zeros((64, 64, 3), dtype=np.uint8)
+    stripes[:, ::2] = 255
+    inner = Geometry(16, interpolation="bilinear").apply(stripes)[:, 2:-2]
+    assert inner.min() > 100
+    assert inner.max() < 155
+
+
+def test_keys_name_what_the_result_depends_on_and_nothing_else() -> None:
+    assert Geometry(299).key == "squash-299-bicubic"
+    assert Geometry(299, policy="crop", crop_fraction=0.903).key == "crop-299-bicubic-0.903"
+    assert Geometry(64, "bilinear", "pad", fill=(124, 116, 104)).key == "pad-64-bilinear-124.116.104"
+    assert Geometry(299, crop_fraction=0.5, fill=(1, 1, 1)).key == Geometry(299).key
+    assert Geometry(8, policy="crop", crop_fraction=1).key == Geometry(8, policy="crop", crop_fraction=1.0).key
+    variants = [Geometry(s, i, p, c) for s in (1, 11) for i in INTERPOLATIONS for p in POLICIES for c in (0.5, 0.25)]
+    keys = {geometry.key for geometry in variants}
+    assert len(keys) == 2 * 4 * (1 + 2 + 1)
+    assert all(re.fullmatch(r"[a-z0-9.-]+", key) for key in keys)
+
+
+def test_lists_from_json_are_taken_as_colours() -> None:
+    assert Geometry(8, policy="pad", fill=[1, 2, 3]) == Geometry(8, policy="pad", fill=(1, 2, 3))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"policy": "stretch"}, "squash, crop, pad"),
+        ({"interpolation": "cubic"}, "nearest, bilinear, bicubic, lanczos"),
+        ({"size": 0}, "at least one pixel"),
+        ({"crop_fraction": 0.0}, "crop_fraction"),
+        ({"crop_fraction": math.nan}, "crop_fraction"),
+        ({"fill": (0, 0, 256)}, "0 to 255"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(settings: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Geometry(**{"size": 8} | settings)  # type: ignore[arg-type]
