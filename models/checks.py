@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
+import torch
 
 from models.detector import Examples
 
@@ -50,3 +52,11 @@ def matching_facts(path: Path, wanted: Mapping[str, Any]) -> None:
     for key, value in wanted.items():
         if found.get(key) != value:
             raise ValueError(f"{path} has {key} {found.get(key)!r}, this detector has {value!r}")
+
+
+def load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read a saved state dict onto the CPU. Raises `ValueError` when the file is missing, truncated or holds code."""
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except (OSError, RuntimeError, UnpicklingError, EOFError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-RESIZE = ("squash", "crop")
+RESIZE = ("squash", "crop", "pad")
 PRECISION = ("mixed", "full")
 SELECT = ("best", "last")
 
@@ -25,9 +25,9 @@ class NetworkConfig:
 
     Attributes:
         backbone: a timm name, with its pretraining tag where one is meant ("xception41.tf_in1k").
-        weights: where its weights come from: "random", "hub", or "file:<digest>".
+        weights: see `models.weights`; the classifier is always new.
         size: side of the square input, pixels; 0 = the backbone's own.
-        resize: "squash" the whole image to that size, or "crop" its middle as timm evaluates.
+        resize: "squash" the whole image to that size, "crop" its middle as timm evaluates, or "pad" it to a square.
         epochs: passes over the training images.
         batch_size: images in a step of the optimiser.
         learning_rate: Adam's, constant.
@@ -45,7 +45,7 @@ class NetworkConfig:
     batch_size: int = 32
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
-    flip: bool = True
+    flip: bool = False
     precision: str = "mixed"
     select: str = "best"
 
@@ -85,17 +85,20 @@ class LinearConfig(ProbeConfig):
 
     Attributes:
         backbone: a name within the method's family (timm, open_clip or segment-anything).
-        weights: where its weights come from: "random", "hub", "hub:<tag>" or "file:<digest>".
+        weights: see `models.weights`.
         size: side of the square input, pixels; 0 = the backbone's own.
-        resize: "squash" the whole image to that size, or "crop" its middle as the backbone's authors evaluate.
+        resize: "own" = as the family's authors do it; else "squash", "crop" or "pad" (see `NetworkConfig`).
+        precision: "mixed" computes the features in 16 bits where a GPU is used, "full" in 32 bits everywhere.
     """
 
     backbone: str = ""
     weights: str = "hub"
     size: int = 0
-    resize: str = "squash"
+    resize: str = "own"
+    precision: str = "full"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _one_of("resize", self.resize, RESIZE)
+        _one_of("resize", self.resize, ("own", *RESIZE))
+        _one_of("precision", self.precision, PRECISION)
         _at_least("size", self.size, 0)

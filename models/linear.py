@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +12,15 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from models.checks import check_examples, matching_facts, softmax_loss
-from models.configs import ProbeConfig
-from models.detector import CamTarget, Detector, Encoder, Examples, FitSession, Prediction, Rows
+from models.backbones import Backbone, FrozenEncoder, encoder_key, load_backbone
+from models.checks import check_examples, load_tensors, matching_facts, softmax_loss
+from models.configs import LinearConfig, ProbeConfig
+from models.detector import BuildContext, CamTarget, Detector, Encoder, Examples, FitSession, Prediction, Rows
 
 log = logging.getLogger(__name__)
 
 L2_CHOICES = (1.0, 0.1, 0.01, 0.001, 0.0001)  # from the strongest; of equals on validation the stronger is kept
 CONSTANT = 1e-6  # a feature whose deviation is below this part of its largest value holds only rounding noise
-
-CamBuilder = Callable[[torch.nn.Module], CamTarget]
 
 
 class LinearDetector(Detector):
@@ -39,7 +37,7 @@ class LinearDetector(Detector):
         config: ProbeConfig,
         *,
         weights_note: str,
-        cam: CamBuilder | None = None,
+        backbone: Backbone | None = None,
     ) -> None:
         """
         Args:
@@ -47,15 +45,14 @@ class LinearDetector(Detector):
             classes: C names, "real" first.
             config: how the classifier is fitted.
             weights_note: where the encoder's weights come from.
-            cam: given the fitted head (raw features (N, D) -> logits (N, C)), what Grad-CAM needs; None where the
-                encoder has no gradients.
+            backbone: the encoder's network, for Grad-CAM; None where there is none.
         """
         self.encoder: Encoder = encoder
         self.classes = classes
         self.config = config
         self.geometry = encoder.geometry
         self.weights_note = weights_note
-        self._cam = cam
+        self._backbone = backbone
         self._weight = np.zeros((len(classes), encoder.num_features), dtype=np.float32)
         self._bias = np.zeros(len(classes), dtype=np.float32)
 
@@ -135,16 +132,63 @@ class LinearDetector(Detector):
     def load(self, folder: Path) -> None:
         """Read what `save` wrote. Raises `ValueError` when it is of other classes or another encoder."""
         matching_facts(folder / "head.json", self._facts())
-        state = torch.load(folder / "head.pt", weights_only=True, map_location="cpu")
+        state = load_tensors(folder / "head.pt")
+        if {name: tuple(tensor.shape) for name, tensor in state.items()} != {
+            "weight": self._weight.shape,
+            "bias": self._bias.shape,
+        }:
+            raise ValueError(f"{folder / 'head.pt'} is no classifier of {self._weight.shape[1]} features")
         self._weight, self._bias = state["weight"].numpy(), state["bias"].numpy()
 
     def _facts(self) -> dict[str, object]:
-        return {"classes": list(self.classes), "encoder": self.encoder.key, "num_features": self.encoder.num_features}
+        # without the precision, so that what a GPU fitted in 16 bits can be explained on a CPU
+        key = self.encoder.key if self._backbone is None else encoder_key(self._backbone)
+        return {"classes": list(self.classes), "encoder": key, "num_features": self.encoder.num_features}
 
-    def cam_target(self) -> CamTarget | None:
-        """The encoder's network followed by the fitted head, or None for an encoder without gradients."""
-        if self._cam is None:
-            return None
+    def _head(self) -> torch.nn.Linear:
         head = torch.nn.Linear(self.encoder.num_features, len(self.classes))
         head.load_state_dict({"weight": torch.from_numpy(self._weight), "bias": torch.from_numpy(self._bias)})
-        return self._cam(head.requires_grad_(False))
+        return head.requires_grad_(False)
+
+    def cam_target(self) -> CamTarget | None:
+        """The backbone followed by the fitted classifier, or None for an encoder without gradients."""
+        if self._backbone is None:
+            return None
+        module = _Classified(self._backbone, self._head()).eval()
+        return CamTarget(module, self._backbone.cam_layers(), self._backbone.cam_reshape)
+
+
+class _Classified(torch.nn.Module):
+    """Backbone and classifier in one; no parameter asks for gradients, so the picture must, or none would flow."""
+
+    def __init__(self, backbone: Backbone, head: torch.nn.Linear) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head.to(next(backbone.parameters()).device)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalised float32 (N, 3, H, W) -> logits (N, C)."""
+        if torch.is_grad_enabled() and not x.requires_grad:
+            x = x.detach().requires_grad_()
+        return self.head(self.backbone(x))
+
+
+def probe_backbone(family: str, config: LinearConfig, context: BuildContext) -> LinearDetector:
+    """A linear classifier on a frozen backbone of a family of `models.backbones`.
+
+    Raises:
+        ValueError: the family has no such backbone.
+        WeightsError: the weights cannot be had or do not fit.
+    """
+    backbone = load_backbone(
+        family,
+        config.backbone,
+        weights=config.weights,
+        weight_files=context.weight_files,
+        seed=context.seed,
+        policy=None if config.resize == "own" else config.resize,
+        size=config.size or None,
+    )
+    autocast = config.precision == "mixed" and torch.device(context.device).type == "cuda"
+    encoder = FrozenEncoder(backbone, device=context.device, autocast=autocast)
+    return LinearDetector(encoder, context.classes, config, weights_note=backbone.weights_note, backbone=backbone)

@@ -22,7 +22,7 @@ class DetectorInfo:
         name: as on the command line and in every table.
         config: the frozen dataclass instance that holds every hyper-parameter's default; values are str, int, float
             or bool, so that the resolved configuration can be hashed, logged and read back.
-        gpu_share: fraction of one GPU that a trial asks for by default; 1/n.
+        gpu_share: fraction of one GPU that a trial asks for by default; 1/n, or 0 for a method that uses none.
         build: (config, context) -> Detector; imports what is heavy inside.
         summary: one line for `--help` and tables.
     """

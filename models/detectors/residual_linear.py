@@ -11,7 +11,7 @@ from models.detector import BuildContext, Detector
 from models.registry import register_detector
 
 
-@register_detector("residual_linear", config=ProbeConfig(), gpu_share=0)
+@register_detector("residual_linear", config=ProbeConfig(), gpu_share=0.0)
 def build(config: ProbeConfig, context: BuildContext) -> Detector:
     """High-pass residual statistics (SRM), linear classifier; no weights needed."""
     from models.linear import LinearDetector

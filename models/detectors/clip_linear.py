@@ -1,0 +1,23 @@
+"""A linear classifier on frozen CLIP features (arXiv 2103.00020), after Ojha et al. (arXiv 2302.10174).
+
+Ojha et al. found that features which were never trained to tell real from fake carry over to unseen generators.
+OpenAI's weights need QuickGELU, hence the architecture's name; any open_clip name works.
+"""
+
+from __future__ import annotations
+
+from models.configs import LinearConfig
+from models.detector import BuildContext, Detector
+from models.registry import register_detector
+
+
+@register_detector(
+    "clip_linear",
+    config=LinearConfig(backbone="ViT-L-14-quickgelu", weights="hub:openai"),
+    gpu_share=0.25,
+)
+def build(config: LinearConfig, context: BuildContext) -> Detector:
+    """CLIP image encoder, frozen; linear classifier."""
+    from models.linear import probe_backbone
+
+    return probe_backbone("open_clip", config, context)

@@ -1,0 +1,18 @@
+"""A linear classifier on frozen features of Segment Anything's image encoder (Kirillov et al., arXiv 2304.02643).
+
+SAM was trained to find borders, at 1024 pixels; an image is enlarged to that. `vit_l` and `vit_h` work too.
+"""
+
+from __future__ import annotations
+
+from models.configs import LinearConfig
+from models.detector import BuildContext, Detector
+from models.registry import register_detector
+
+
+@register_detector("sam_linear", config=LinearConfig(backbone="vit_b", weights="hub"), gpu_share=0.5)
+def build(config: LinearConfig, context: BuildContext) -> Detector:
+    """SAM image encoder, frozen; linear classifier."""
+    from models.linear import probe_backbone
+
+    return probe_backbone("sam", config, context)

@@ -1,0 +1,24 @@
+"""Xception from ImageNet weights (Chollet, arXiv 1610.02357; timm's `xception41.tf_in1k`).
+
+The publication says Adam, cross-entropy and one epoch. It gives neither learning rate nor batch size nor augmentation:
+1e-4 is a tenth of what is used from random weights, so that one epoch moves the features without wiping them out, 32
+fits any GPU, and nothing is augmented.
+"""
+
+from __future__ import annotations
+
+from models.configs import NetworkConfig
+from models.detector import BuildContext, Detector
+from models.registry import register_detector
+
+
+@register_detector(
+    "xception_pretrained",
+    config=NetworkConfig(backbone="xception41.tf_in1k", weights="hub", learning_rate=1e-4),
+    gpu_share=0.5,
+)
+def build(config: NetworkConfig, context: BuildContext) -> Detector:
+    """Xception from ImageNet weights, everything trains."""
+    from models.training import NetworkDetector
+
+    return NetworkDetector(config, context)

@@ -1,0 +1,23 @@
+"""Xception from random weights (Chollet, arXiv 1610.02357; timm's `xception41`, that of DeepLab, arXiv 1802.02611).
+
+The publication says Adam, cross-entropy and one epoch. It gives neither learning rate nor batch size nor augmentation:
+1e-3 is Adam's own default (arXiv 1412.6980), 32 fits any GPU, and nothing is augmented.
+"""
+
+from __future__ import annotations
+
+from models.configs import NetworkConfig
+from models.detector import BuildContext, Detector
+from models.registry import register_detector
+
+
+@register_detector(
+    "xception_scratch",
+    config=NetworkConfig(backbone="xception41", weights="random", learning_rate=1e-3),
+    gpu_share=0.5,
+)
+def build(config: NetworkConfig, context: BuildContext) -> Detector:
+    """Xception from random weights, everything trains."""
+    from models.training import NetworkDetector
+
+    return NetworkDetector(config, context)

@@ -1,0 +1,293 @@
+"""A network of which everything trains: Adam, cross-entropy, checkpoints in the middle of an epoch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from models.backbones import timm_cam, timm_classifier
+from models.checks import check_examples, load_tensors, matching_facts, softmax_loss
+from models.configs import NetworkConfig
+from models.detector import BuildContext, CamTarget, Detector, Examples, FitSession, Prediction, Rows, TrainingDiverged
+from models.weights import weights_note
+
+log = logging.getLogger(__name__)
+
+CHECK_EVERY = 20  # steps between two looks at the losses; each look waits for the GPU
+
+State = dict[str, Any]
+
+
+class NetworkDetector(Detector):
+    """A timm network with its own classifier, trained on pixels.
+
+    Initial weights, the order of the images, their mirroring and dropout are functions of (seed, epoch, step), never of
+    what happened before, so a checkpoint needs no generator's state: on a CPU a training that was interrupted ends bit
+    by bit like one that was not. On a GPU cuDNN is held to its deterministic algorithms.
+    """
+
+    def __init__(self, config: NetworkConfig, context: BuildContext) -> None:
+        """
+        Args:
+            config: hyper-parameters.
+            context: classes, seed, device, weight files.
+
+        Raises:
+            ValueError: timm has no such network.
+            WeightsError: the weights cannot be had or do not fit.
+        """
+        network, self.preprocessing = timm_classifier(
+            config.backbone,
+            len(context.classes),
+            weights=config.weights,
+            weight_files=context.weight_files,
+            seed=context.seed,
+            policy=config.resize,
+            size=config.size or None,
+        )
+        self.config = config
+        self.classes = context.classes
+        self.geometry = self.preprocessing.geometry
+        self.weights_note = weights_note(config.weights, context.weight_files)
+        self._seed = context.seed
+        self._device = torch.device(context.device)
+        self._network = cast(Any, network.to(self._device))  # timm's methods are not nn.Module's
+        self._dtype = _compute_dtype(self._device, config.precision)
+
+    # Training --------------------------------------------------------------------------------------------------------
+
+    def fit(self, train: Examples, valid: Examples, session: FitSession) -> None:
+        """Train, and keep the epoch that `config.select` says.
+
+        The state given to `session.save_checkpoint` refers to the live tensors: write it before returning.
+
+        Raises:
+            ValueError: a class without training images, no validation images, a label out of range.
+            TrainingDiverged: a loss is not finite.
+        """
+        check_examples(train, valid, self.classes)
+        optimiser = torch.optim.Adam(
+            self._network.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
+        )
+        scaler = torch.amp.GradScaler(self._device.type, enabled=self._dtype is torch.float16)
+        num_steps = len(_batches(len(train.labels), self.config.batch_size))
+        sums = torch.zeros(2, num_steps, device=self._device)  # of losses and of right answers, a column a step
+        first_epoch, first_step, best = 1, 0, None
+        if session.resume is not None:
+            first_epoch, first_step, best = self._restore(session.resume, optimiser, scaler, sums)
+
+        def state(epoch: int, step: int) -> State:
+            """What is needed to go on with this step (from 0) of this epoch (from 1)."""
+            return {
+                "epoch": epoch,
+                "step": step,
+                "network": self._network.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "scaler": scaler.state_dict(),
+                "sums": sums,
+                "best": best,
+            }
+
+        cuda = [torch.cuda.current_device()] if self._device.type == "cuda" else []
+        with torch.random.fork_rng(cuda), torch.backends.cudnn.flags(enabled=True, deterministic=True):
+            for epoch in range(first_epoch, self.config.epochs + 1):
+                if first_step == 0:
+                    sums.zero_()
+                self._network.train()
+                for step, pixels, labels in self._training_batches(train, epoch, first_step):
+                    self._step(pixels, labels, optimiser, scaler, sums[:, step])
+                    due = session.checkpoint_due()
+                    if due or step % CHECK_EVERY == CHECK_EVERY - 1:
+                        self._check(sums[0], epoch)
+                    if due:
+                        session.save_checkpoint(state(epoch, step + 1))
+                first_step = 0
+                self._check(sums[0], epoch)
+                metrics = self._epoch_metrics(sums, train, valid)
+                if not np.isfinite(metrics["valid/loss"]):
+                    raise self._diverged(f"the validation loss after epoch {epoch} is {metrics['valid/loss']}")
+                if best is None or metrics["valid/loss"] < best["loss"]:
+                    best = {"loss": metrics["valid/loss"], "epoch": epoch, "network": _copy(self._network.state_dict())}
+                session.on_epoch(epoch, metrics)
+                if session.checkpoint_due():
+                    session.save_checkpoint(state(epoch + 1, 0))
+        if self.config.select == "best" and best is not None:
+            log.info("epoch %d of %d is the best on validation", best["epoch"], self.config.epochs)
+            self._network.load_state_dict(best["network"])
+
+    def _training_batches(
+        self, train: Examples, epoch: int, first_step: int
+    ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+        """(step, pixels uint8 (N, H, W, 3), labels (N,)) on the device, from `first_step` on.
+
+        torch's generators are seeded anew for each step, for dropout and the like.
+        """
+        generator = np.random.default_rng([self._seed, epoch])
+        order = generator.permutation(len(train.labels))
+        mirrored = generator.random(len(order)) < (0.5 if self.config.flip else 0.0)
+        for step, place in enumerate(_batches(len(order), self.config.batch_size)):
+            if step < first_step:
+                continue
+            torch.manual_seed(int(np.random.SeedSequence([self._seed, epoch, step]).generate_state(1)[0]))
+            index = order[place]
+            pixels = self._to_device(self._gather(train.inputs, index))
+            flip = self._to_device(mirrored[place])[:, None, None, None]
+            yield step, torch.where(flip, pixels.flip(2), pixels), self._to_device(train.labels[index])
+
+    def _step(
+        self,
+        pixels: torch.Tensor,
+        labels: torch.Tensor,
+        optimiser: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        sums: torch.Tensor,
+    ) -> None:
+        """One step of the optimiser; leaves (sum of losses, number of right answers) in `sums`, without waiting."""
+        optimiser.zero_grad()
+        with self._autocast():
+            logits = self._network(self.preprocessing.normalise(pixels))
+        loss = nn.functional.cross_entropy(logits.float(), labels)
+        scaler.scale(loss).backward()
+        scaler.step(optimiser)
+        scaler.update()
+        sums[0] = loss.detach() * len(labels)
+        sums[1] = (logits.detach().argmax(dim=1) == labels).sum()
+
+    def _restore(
+        self, state: State, optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler, sums: torch.Tensor
+    ) -> tuple[int, int, State | None]:
+        if state["sums"].shape != sums.shape:
+            raise ValueError(
+                f"the checkpoint is of a training with {state['sums'].shape[1]} steps an epoch, this one has "
+                f"{sums.shape[1]}: it belongs to another trial"
+            )
+        self._network.load_state_dict(state["network"])
+        optimiser.load_state_dict(state["optimiser"])
+        scaler.load_state_dict(state["scaler"])
+        sums.copy_(state["sums"])
+        return state["epoch"], state["step"], state["best"]
+
+    def _epoch_metrics(self, sums: torch.Tensor, train: Examples, valid: Examples) -> dict[str, float]:
+        loss, hits = (sums.double().sum(dim=1) / len(train.labels)).tolist()
+        logits = self.predict(valid.inputs).logits
+        return {
+            "train/loss": loss,
+            "train/accuracy": hits,
+            "valid/loss": softmax_loss(logits, valid.labels),
+            "valid/accuracy": float((logits.argmax(axis=1) == valid.labels).mean()),
+            "learning_rate": self.config.learning_rate,
+        }
+
+    def _check(self, losses: torch.Tensor, epoch: int) -> None:
+        broken = (~torch.isfinite(losses)).nonzero().flatten().tolist()
+        if broken:
+            value = float(losses[broken[0]])
+            raise self._diverged(f"the loss became {value} in epoch {epoch}, step {broken[0] + 1} of {len(losses)}")
+
+    def _diverged(self, what: str) -> TrainingDiverged:
+        remedy = f"try a lower learning_rate (now {self.config.learning_rate:g})"
+        if self._dtype is not torch.float32:
+            remedy += " or precision=full"
+        return TrainingDiverged(f"{what}; {remedy}")
+
+    # Inference -------------------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def predict(self, inputs: Rows) -> Prediction:
+        """Score every row once, in order: uint8 (N, H, W, 3). The embeddings are what the classifier sees.
+
+        The classifier computes in 32 bits even where the rest does not, so that scores do not collide.
+        """
+        network = self._network.eval()
+        width = int(getattr(network, "head_hidden_size", None) or network.num_features)
+        logits = np.empty((len(inputs), len(self.classes)), dtype=np.float32)
+        embeddings = np.empty((len(inputs), width), dtype=np.float32)
+        for start in range(0, len(inputs), self.config.batch_size):
+            place = np.arange(start, min(start + self.config.batch_size, len(inputs)))
+            pixels = self._to_device(self._gather(inputs, place))
+            with self._autocast():
+                features = network.forward_features(self.preprocessing.normalise(pixels))
+                embedding = network.forward_head(features, pre_logits=True)
+            embedding = embedding.float()
+            embeddings[place] = embedding.cpu().numpy()
+            logits[place] = network.get_classifier()(embedding).cpu().numpy()
+        return Prediction(logits, embeddings)
+
+    def _autocast(self) -> torch.autocast:
+        mixed = self._dtype is not torch.float32
+        return torch.autocast(self._device.type, dtype=self._dtype if mixed else None, enabled=mixed)
+
+    def _gather(self, inputs: Rows, index: np.ndarray) -> np.ndarray:
+        pixels, size = inputs[index], self.preprocessing.size
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != (size, size, 3):
+            raise ValueError(f"need uint8 (N, {size}, {size}, 3), got {pixels.dtype} {pixels.shape}")
+        return pixels
+
+    def _to_device(self, array: np.ndarray) -> torch.Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        if self._device.type == "cuda":  # pinned, the copy runs beside the last step's computation
+            tensor = tensor.pin_memory()
+        return tensor.to(self._device, non_blocking=True)
+
+    # Files -----------------------------------------------------------------------------------------------------------
+
+    def save(self, folder: Path) -> None:
+        """Write `model.pt`, timm's own state dict, and `model.json`, which says of what.
+
+        `timm.create_model(backbone, num_classes=C)` loads it, with `img_size=size` for a transformer at another size.
+        """
+        state = {name: tensor.cpu().contiguous() for name, tensor in self._network.state_dict().items()}
+        torch.save(state, folder / "model.pt")
+        more = {"preprocessing": dataclasses.asdict(self.preprocessing), "config": dataclasses.asdict(self.config)}
+        (folder / "model.json").write_text(json.dumps(self._facts() | more, indent=2))
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote. Raises `ValueError` when it is of another network, other classes or damaged."""
+        matching_facts(folder / "model.json", self._facts())
+        state = load_tensors(folder / "model.pt")
+        try:
+            self._network.load_state_dict(state)
+        except RuntimeError as error:
+            raise ValueError(f"{folder / 'model.pt'} does not fit {self.config.backbone}: {error}") from None
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "backbone": self.config.backbone,
+            "num_classes": len(self.classes),
+            "classes": list(self.classes),
+            "size": self.preprocessing.size,
+        }
+
+    def cam_target(self) -> CamTarget:
+        """The network and its last feature map."""
+        layers, reshape = timm_cam(self._network, self.preprocessing.size)
+        return CamTarget(self._network.eval(), layers, reshape)
+
+
+def _batches(num_rows: int, batch_size: int) -> list[slice]:
+    """Slices that cover all rows. What is left over makes a smaller batch; a single row joins the batch before it,
+    because batch normalisation has no variance over one image.
+    """
+    starts = list(range(0, num_rows, batch_size))
+    if len(starts) > 1 and num_rows - starts[-1] == 1:
+        starts.pop()
+    return [slice(start, end) for start, end in zip(starts, [*starts[1:], num_rows], strict=True)]
+
+
+def _compute_dtype(device: torch.device, precision: str) -> torch.dtype:
+    """float32 on a CPU or where asked for; else bfloat16 where the GPU computes in it, else float16."""
+    if device.type != "cuda" or precision == "full":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def _copy(state: State) -> State:
+    return {name: tensor.clone() for name, tensor in state.items()}

@@ -1,0 +1,290 @@
+"""What every registered method promises. A new method is tested by being registered, and by a line in `toys.SMALL`."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.configs import LinearConfig, NetworkConfig
+from models.detector import BuildContext, Detector, Examples, FitSession, fake_scores
+from models.registry import create_detector, detector_info, list_detectors, resolve_config
+from models.scoring import attribution_metrics, detection_metrics
+from tests.models.toys import ATTRIBUTION, DETECTION, SIDE, SMALL, Recorder, examples, make_images, make_labels, small
+
+ROOT = Path(__file__).parents[2]
+SEEDLESS = {"residual_linear"}  # nothing in them is random
+
+
+@pytest.fixture(params=list_detectors())
+def name(request: pytest.FixtureRequest) -> str:
+    if request.param not in SMALL:
+        pytest.fail(f"no small version of {request.param!r}: add a line to SMALL in tests/models/toys.py")
+    return str(request.param)
+
+
+_fitted: dict[tuple[str, int], tuple[Detector, Recorder]] = {}
+
+
+def fitted(name: str, classes: tuple[str, ...] = DETECTION) -> tuple[Detector, Recorder]:
+    """Fitted once a test session; whoever changes it builds an own one."""
+    key = name, len(classes)
+    if key not in _fitted:
+        detector, recorder = small(name, classes), Recorder()
+        detector.fit(examples(detector, 32, seed=1), examples(detector, 8, seed=2), recorder.session)
+        _fitted[key] = detector, recorder
+    return _fitted[key]
+
+
+def test_learns_to_detect_the_right_way_round(name: str) -> None:
+    detector, _ = fitted(name)
+    test = examples(detector, 16, seed=3)
+    scores = fake_scores(detector.predict(test.inputs).logits)
+    assert scores[test.labels == 1].mean() > scores[test.labels == 0].mean()
+    assert detection_metrics(test.labels, scores)["auroc"] > 0.9
+
+
+def test_learns_to_attribute(name: str) -> None:
+    detector, _ = fitted(name, ATTRIBUTION)
+    test = examples(detector, 8, seed=3)
+    metrics = attribution_metrics(test.labels, detector.predict(test.inputs).logits, ATTRIBUTION)
+    assert metrics["accuracy"] > 0.5  # 0.2 by chance
+
+
+@pytest.mark.parametrize("classes", [DETECTION, ATTRIBUTION], ids=["detection", "attribution"])
+def test_prediction(name: str, classes: tuple[str, ...]) -> None:
+    detector, _ = fitted(name, classes)
+    inputs = examples(detector, 7, seed=4).inputs
+    first, second = detector.predict(inputs), detector.predict(inputs)
+    assert first.logits.shape == (len(inputs), len(classes))
+    assert first.embeddings.ndim == 2 and len(first.embeddings) == len(inputs)
+    for array in (first.logits, first.embeddings):
+        assert array.dtype == np.float32 and np.isfinite(array).all()
+    np.testing.assert_array_equal(first.logits, second.logits)
+    np.testing.assert_array_equal(first.embeddings, second.embeddings)
+    order = np.random.default_rng(0).permutation(len(inputs))
+    moved = detector.predict(inputs[order])
+    np.testing.assert_allclose(moved.logits, first.logits[order], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(moved.embeddings, first.embeddings[order], rtol=1e-3, atol=1e-4)
+
+
+def test_nothing_to_predict(name: str) -> None:
+    detector, _ = fitted(name)
+    inputs = examples(detector, 1, seed=4).inputs[np.arange(0)]
+    prediction = detector.predict(inputs)
+    assert prediction.logits.shape == (0, 2) and len(prediction.embeddings) == 0
+
+
+@pytest.mark.parametrize("classes", [DETECTION, ATTRIBUTION], ids=["detection", "attribution"])
+def test_save_and_load(name: str, classes: tuple[str, ...], tmp_path: Path) -> None:
+    detector, _ = fitted(name, classes)
+    detector.save(tmp_path)
+    for file in tmp_path.glob("*.pt"):
+        torch.load(file, weights_only=True)
+    other = small(name, classes)
+    inputs = examples(detector, 3, seed=4).inputs
+    other.load(tmp_path)
+    np.testing.assert_array_equal(other.predict(inputs).logits, detector.predict(inputs).logits)
+
+
+def test_load_refuses_what_does_not_fit(name: str, tmp_path: Path) -> None:
+    detector, _ = fitted(name)
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path))):
+        detector.load(tmp_path)
+    detector.save(tmp_path)
+    with pytest.raises(ValueError, match=rf"{re.escape(str(tmp_path))}.*classes"):
+        small(name, ("real", "other")).load(tmp_path)
+    (file,) = tmp_path.glob("*.pt")
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(ValueError, match=re.escape(file.name)):
+        small(name).load(tmp_path)
+
+
+def test_the_seed_decides_everything(name: str) -> None:
+    def logits(seed: int) -> np.ndarray:
+        detector = small(name, seed=seed)
+        detector.fit(examples(detector, 10, seed=1), examples(detector, 4, seed=2), FitSession())
+        return detector.predict(examples(detector, 4, seed=3).inputs).logits
+
+    first = logits(seed=5)
+    torch.rand(3)  # whatever the caller does in between
+    np.testing.assert_array_equal(first, logits(seed=5))
+    assert np.array_equal(first, logits(seed=6)) == (name in SEEDLESS)
+
+
+def test_the_callers_random_numbers_are_left_alone(name: str) -> None:
+    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002
+    detector = small(name)
+    detector.fit(examples(detector, 4, seed=1), examples(detector, 4, seed=2), FitSession())
+    assert torch.equal(before, torch.get_rng_state())
+    np.testing.assert_array_equal(numpy_before, np.random.get_state()[1])  # noqa: NPY002
+
+
+def test_epochs_are_reported(name: str) -> None:
+    _, recorder = fitted(name)
+    assert [epoch for epoch, _ in recorder.epochs] == list(range(1, len(recorder.epochs) + 1))
+    for _, metrics in recorder.epochs:
+        assert {"train/loss", "train/accuracy", "valid/loss", "valid/accuracy"} <= set(metrics)
+        assert all(type(value) is float and np.isfinite(value) for value in metrics.values())
+
+
+def test_reported_validation_is_that_of_the_kept_state(name: str) -> None:
+    detector, recorder = fitted(name)
+    valid = examples(detector, 8, seed=2)
+    accuracy = float((detector.predict(valid.inputs).logits.argmax(axis=1) == valid.labels).mean())
+    best = min((metrics for _, metrics in recorder.epochs), key=lambda metrics: metrics["valid/loss"])
+    assert accuracy == pytest.approx(best["valid/accuracy"])
+
+
+def test_what_is_frozen_stays(name: str) -> None:
+    detector = small(name)
+    if detector.encoder is None:
+        pytest.skip("everything trains")
+    images = make_images(make_labels(2, 4, seed=3), seed=3)
+    before = detector.encoder.encode(images)
+    detector.fit(examples(detector, 8, seed=1), examples(detector, 4, seed=2), FitSession())
+    np.testing.assert_array_equal(before, detector.encoder.encode(images))
+
+
+def test_impossible_training_sets_are_refused(name: str) -> None:
+    detector = small(name)
+    good, empty = examples(detector, 4, seed=1), np.arange(0)
+    with pytest.raises(ValueError, match="training split is empty"):
+        detector.fit(Examples(good.inputs[empty], good.labels[empty]), good, FitSession())
+    with pytest.raises(ValueError, match="validation split is empty"):
+        detector.fit(good, Examples(good.inputs[empty], good.labels[empty]), FitSession())
+    with pytest.raises(ValueError, match="no training image of class fake"):
+        detector.fit(Examples(good.inputs, np.zeros_like(good.labels)), good, FitSession())
+    with pytest.raises(ValueError, match=r"labels must lie in 0 \.\. 1"):
+        detector.fit(Examples(good.inputs, good.labels + 1), good, FitSession())
+
+
+def test_inputs_of_the_wrong_shape_are_refused(name: str) -> None:
+    detector, _ = fitted(name)
+    if detector.encoder is None:
+        wrong = np.zeros((2, SIDE // 2, SIDE, 3), dtype=np.uint8)
+    else:
+        wrong = np.zeros((2, detector.encoder.num_features + 1), dtype=np.float32)
+    with pytest.raises(ValueError, match=r"\(2, "):
+        detector.predict(wrong)
+
+
+def test_grad_cam_runs(name: str) -> None:
+    from pytorch_grad_cam import GradCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    detector, _ = fitted(name)
+    target = detector.cam_target()
+    if target is None:
+        assert name == "residual_linear", "only a method without a differentiable layer may have none"
+        return
+    pictures = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with GradCAM(target.module, target.layers, target.reshape) as cam:
+        maps = cam(pictures, [ClassifierOutputTarget(1)] * 2)
+    assert maps.shape == (2, SIDE, SIDE) and np.isfinite(maps).all()
+    pictures = pictures.requires_grad_()
+    target.module(pictures)[:, 1].sum().backward()
+    assert pictures.grad is not None and bool(pictures.grad.abs().sum() > 0)
+
+
+def test_cam_module_gives_the_detectors_logits(name: str) -> None:
+    detector, _ = fitted(name)
+    target = detector.cam_target()
+    if target is None:
+        pytest.skip("no differentiable layer")
+    images = make_images(np.array([0, 1]), seed=9)
+    owner = detector if detector.encoder is None else detector.encoder.backbone  # type: ignore[attr-defined]
+    pixels = owner.preprocessing.normalise(torch.from_numpy(images))  # type: ignore[attr-defined]
+    inputs = images if detector.encoder is None else detector.encoder.encode(images)
+    found = target.module(pixels).detach().numpy()
+    np.testing.assert_allclose(found, detector.predict(inputs).logits, rtol=1e-3, atol=1e-4)
+
+
+def test_geometry_and_notes(name: str) -> None:
+    detector = small(name)
+    if detector.encoder is None:
+        assert detector.geometry is not None
+    else:
+        assert detector.geometry == detector.encoder.geometry
+    assert detector.weights_note in ("random weights", "none")
+
+
+def test_encoder_keys() -> None:
+    detectors = [small(name, seed=seed) for name in list_detectors() for seed in (0, 1) if name in SMALL]
+    by_key: dict[str, list[Detector]] = {}
+    for detector in detectors:
+        if detector.encoder is not None:
+            assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,149}", detector.encoder.key)
+            by_key.setdefault(detector.encoder.key, []).append(detector)
+    for sharing in by_key.values():  # only what is without any randomness may share features between seeds
+        assert len(sharing) == 1 or {detector.weights_note for detector in sharing} == {"none"}
+
+
+def test_configuration_survives_json(name: str) -> None:
+    config = resolve_config(name)
+    assert json.loads(json.dumps(config)) == config
+    assert resolve_config(name, {key: str(value) for key, value in config.items()}) == config
+
+
+def test_as_published() -> None:
+    scratch, pretrained = (detector_info(f"xception_{kind}").config for kind in ("scratch", "pretrained"))
+    assert scratch == NetworkConfig(backbone="xception41", weights="random", learning_rate=1e-3)
+    assert pretrained == NetworkConfig(backbone="xception41.tf_in1k", weights="hub", learning_rate=1e-4)
+    assert (scratch.epochs, scratch.batch_size, scratch.flip, scratch.weight_decay) == (1, 32, False, 0.0)
+    assert detector_info("clip_linear").config == LinearConfig(backbone="ViT-L-14-quickgelu", weights="hub:openai")
+    assert detector_info("sam_linear").config == LinearConfig(backbone="vit_b", weights="hub")
+    shares = {name: detector_info(name).gpu_share for name in list_detectors()}
+    assert shares == {
+        "clip_linear": 0.25,
+        "residual_linear": 0.0,
+        "sam_linear": 0.5,
+        "xception_pretrained": 0.5,
+        "xception_scratch": 0.5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("xception_scratch", {"batch_size": "1"}, "batch_size must be at least 2"),
+        ("xception_scratch", {"epochs": "0"}, "epochs"),
+        ("xception_scratch", {"learning_rate": "nan"}, "learning_rate"),
+        ("xception_scratch", {"learning_rate": "0"}, "learning_rate"),
+        ("xception_scratch", {"precision": "half"}, "mixed, full"),
+        ("xception_scratch", {"select": "test"}, "best, last"),
+        ("clip_linear", {"resize": "stretch"}, "own, squash, crop, pad"),
+        ("sam_linear", {"l2": "-1"}, "l2"),
+        ("residual_linear", {"backbone": "vit_b"}, "has no setting"),
+    ],
+)
+def test_configuration_refuses(name: str, overrides: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        resolve_config(name, overrides)
+
+
+@pytest.mark.parametrize("classes", [("fake", "real"), ("real",), ("real", "lama", "lama")])
+def test_classes_are_checked(classes: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="'real' first"):
+        create_detector("residual_linear", resolve_config("residual_linear"), BuildContext(classes))
+
+
+def test_importing_models_knows_neither_ray_nor_mlflow() -> None:
+    modules = ("training", "linear", "residuals", "scoring", "registry", "backbones", "weights", "preprocessing")
+    _import_and_ban([f"models.{module}" for module in modules], ["ray", "mlflow", "data", "grid", "analysis"])
+
+
+def test_reading_the_registry_is_cheap() -> None:
+    banned = ["torch", "sklearn", "scipy", "timm", "open_clip", "segment_anything"]
+    _import_and_ban(["models.registry", "models.configs"], banned, "models.registry.list_detectors()")
+
+
+def _import_and_ban(modules: list[str], banned: list[str], then: str = "") -> None:
+    code = f"import sys, {', '.join(modules)}\n{then}\nprint([name for name in {banned} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,86 @@
+"""A small made-up data set with a planted signal, and a small version of each registered method."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.detector import BuildContext, Detector, Examples, FitSession
+from models.registry import create_detector, resolve_config
+
+DETECTION = ("real", "fake")
+ATTRIBUTION = ("real", "lama", "ldm", "repaint", "pluralistic")
+SIDE = 64
+
+_NETWORK = {"backbone": "test_resnet", "weights": "random", "size": SIDE, "epochs": 4, "batch_size": 16}
+
+# A method's overrides that make it small, weightless, and take images of SIDE x SIDE.
+SMALL: dict[str, dict[str, Any]] = {
+    "clip_linear": {"backbone": "demo-vit-64", "weights": "random"},
+    "residual_linear": {},
+    "sam_linear": {"backbone": "demo", "weights": "random"},
+    "xception_pretrained": _NETWORK | {"learning_rate": 3e-3, "flip": True},
+    "xception_scratch": _NETWORK | {"learning_rate": 3e-3},
+}
+
+
+def make_images(labels: np.ndarray, seed: int) -> np.ndarray:
+    """uint8 (N, SIDE, SIDE, 3): smooth noise; class c > 0 has stripes of c + 1 pixels and a tint of its own."""
+    generator = np.random.default_rng(seed)
+    coarse = generator.normal(128, 20, (len(labels), SIDE // 8, SIDE // 8, 3))
+    images = coarse.repeat(8, axis=1).repeat(8, axis=2) + generator.normal(0, 6, (len(labels), SIDE, SIDE, 3))
+    stripes = np.arange(SIDE)[:, None] + np.zeros(SIDE, dtype=int)
+    for image, label in zip(images, labels, strict=True):
+        if label:
+            image += 25.0 * ((stripes // (label + 1)) % 2)[:, :, None]
+            image[16:48, 16:48, label % 3] += 30.0 if label < 3 else -30.0
+    return images.clip(0, 255).astype(np.uint8)
+
+
+def make_labels(num_classes: int, num_each: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).permutation(np.repeat(np.arange(num_classes), num_each))
+
+
+def small(name: str, classes: tuple[str, ...] = DETECTION, seed: int = 0, **overrides: Any) -> Detector:
+    config = resolve_config(name, SMALL[name] | overrides)
+    return create_detector(name, config, BuildContext(classes, seed=seed))
+
+
+def examples(detector: Detector, num_each: int, seed: int) -> Examples:
+    labels = make_labels(len(detector.classes), num_each, seed)
+    images = make_images(labels, seed)
+    return Examples(images if detector.encoder is None else detector.encoder.encode(images), labels)
+
+
+class Recorder:
+    """A session that keeps what it is told; checkpoints go through a file's worth of bytes, as in earnest."""
+
+    def __init__(self, checkpoint_at: Callable[[int], bool] = lambda count: False, resume: Any = None) -> None:
+        self.epochs: list[tuple[int, dict[str, float]]] = []
+        self.states: list[bytes] = []
+        self._asked = 0
+        self._checkpoint_at = checkpoint_at
+        self.session = FitSession(
+            on_epoch=lambda epoch, metrics: self.epochs.append((epoch, copy.copy(metrics))),
+            checkpoint_due=self._due,
+            save_checkpoint=self._save,
+            resume=resume,
+        )
+
+    def _due(self) -> bool:
+        self._asked += 1
+        return self._checkpoint_at(self._asked)
+
+    def _save(self, state: dict[str, Any]) -> None:
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        self.states.append(buffer.getvalue())
+
+
+def read_back(state: bytes) -> dict[str, Any]:
+    return torch.load(io.BytesIO(state), weights_only=True)
