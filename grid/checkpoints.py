@@ -1,0 +1,80 @@
+"""Checkpoints of unfinished trials: folders `<root>/<launch>/<trial key>/checkpoint_<n>`, whoever wrote them.
+
+Ray Tune writes its checkpoints in exactly this layout and the in-process runner does the same, so that a later launch
+goes on from either. A finished trial's folders are removed; its weights are in MLflow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+_STATE, _SEAL = "state.pt", "seal.json"
+
+
+def write_state(folder: Path, state: dict[str, Any], *, order: int) -> None:
+    """Write a training state into `folder`, sealed by its digest so that a truncated one is recognised.
+
+    Args:
+        folder: an existing empty folder.
+        state: anything that `torch.load(weights_only=True)` reads back.
+        order: grows from one checkpoint of a trial to the next, over retries and launches too.
+    """
+    import torch
+
+    torch.save(state, folder / _STATE)
+    digest = _digest(folder / _STATE)
+    (folder / _SEAL).write_text(json.dumps({"sha256": digest, "order": order}))
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Read a state back. Raises `ValueError` when the folder is incomplete or its contents do not match the seal."""
+    import torch
+
+    seal = _seal(folder)
+    if seal is None or not (folder / _STATE).is_file() or _digest(folder / _STATE) != seal["sha256"]:
+        raise ValueError(f"the checkpoint {folder} is truncated or incomplete")
+    state: dict[str, Any] = torch.load(folder / _STATE, map_location="cpu", weights_only=True)
+    return state
+
+
+def latest_state(root: Path, key: str, *also: Path) -> tuple[dict[str, Any] | None, int]:
+    """The newest sound state of a trial and its order; (None, 0) when there is none.
+
+    Args:
+        root: as in the module's docstring.
+        key: the trial's.
+        also: further checkpoint folders to consider (a copy that Ray fetched, say).
+    """
+    folders = [*root.glob(f"*/{key}/checkpoint_*"), *also]
+    sealed = sorted(((seal["order"], folder) for folder in folders if (seal := _seal(folder))), reverse=True)
+    for order, folder in sealed:
+        try:
+            return read_state(folder), order
+        except ValueError as error:
+            log.warning("%s; going back to the one before it", error)
+    return None, 0
+
+
+def remove_states(root: Path, key: str) -> None:
+    """Remove a finished trial's checkpoints."""
+    for folder in root.glob(f"*/{key}"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _seal(folder: Path) -> dict[str, Any] | None:
+    try:
+        seal = json.loads((folder / _SEAL).read_text())
+    except (OSError, ValueError):
+        return None
+    return seal if isinstance(seal, dict) and {"sha256", "order"} <= seal.keys() else None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,58 @@
+"""Names under which a grid is kept in MLflow: the one contract between what is written and what is read."""
+
+from __future__ import annotations
+
+# Tags of every run.
+ROLE = "grid.role"  # GRID_ROLE or TRIAL_ROLE
+GRID_ROLE = "grid"
+TRIAL_ROLE = "trial"
+DATA = "grid.data"  # the manifest's digest
+SOURCE = "grid.source"  # the corpus
+SKIPPED = "grid.skipped_files"
+
+# Tags of a trial's run.
+KEY = "grid.key"  # the trial's identity
+TASK = "grid.task"
+METHOD = "grid.method"
+TRAIN_GENERATORS = "grid.train_generators"  # joined by LIST_SEPARATOR
+SEED = "grid.seed"
+WEIGHTS = "grid.weights"  # where the backbone's weights come from, in words
+DEVICE = "grid.device"
+PRECISION = "grid.precision"
+NODE = "grid.node"
+GPU_SHARE = "grid.gpu_share"
+VERSIONS = "grid.versions"
+ERROR = "grid.error"
+GIT_CHANGED = "grid.git_changed"  # "true": the checkout differed from the commit
+MLFLOW_VERSION = "grid.mlflow_version"
+LIST_SEPARATOR = "+"
+
+# MLflow's own.
+PARENT_RUN = "mlflow.parentRunId"
+RUN_NAME = "mlflow.runName"
+GIT_COMMIT = "mlflow.source.git.commit"
+SOURCE_NAME = "mlflow.source.name"
+USER = "mlflow.user"
+
+# Metrics of a trial: `train/…` and `valid/…` over epochs, then once:
+THRESHOLD = "valid/threshold"  # log-odds of fake, chosen on the trial's own validation split
+SECONDS = "time/seconds"
+
+
+def test_metric(generator: str, metric: str) -> str:
+    """`test/<generator>/<metric>`; generator "all" for attribution's five-class figures."""
+    return f"test/{generator}/{metric}"
+
+
+ALL = "all"
+
+# Artifacts of a trial's run.
+SCORES = "scores.parquet"  # one row a unique test image
+EMBEDDINGS = "embeddings.npy"  # float16 (N, D), rows as in SCORES
+CHECKPOINT = "checkpoint"  # folder, written by the detector
+SPEC = "spec.json"
+TRACEBACK = "traceback.txt"
+
+# Artifacts of the grid's parent run.
+PLAN = "plan.json"  # every trial of the grid, finished or not
+MANIFEST_SUMMARY = "manifest.txt"

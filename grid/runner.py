@@ -1,0 +1,212 @@
+"""From pending trials to finished ones: what every executor does, and the in-process executor for debugging."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from models.registry import detector_info
+
+from grid import names
+from grid.checkpoints import latest_state, remove_states, write_state
+from grid.settings import RunSettings
+from grid.spec import TrialSpec
+
+if TYPE_CHECKING:
+    from grid.tracking import Tracker
+
+log = logging.getLogger(__name__)
+
+STARTED, REPORTED, DONE, FAILED = "started", "reported", "done", "failed"
+
+
+@dataclass(frozen=True)
+class TrialEvent:
+    """Something that happened to a trial, for whoever watches.
+
+    Attributes:
+        key: the trial's.
+        kind: "started", "reported" (an epoch ended), "done" or "failed".
+        metrics: of the epoch.
+        error: one line, for "failed".
+    """
+
+    key: str
+    kind: str
+    metrics: dict[str, float] = field(default_factory=dict)
+    error: str = ""
+
+
+class Executor(Protocol):
+    """Something that computes trials: in this process, on a Ray cluster, or not at all in a test."""
+
+    def prepare(self, specs: Sequence[TrialSpec], progress: Callable[[str, int, int], None]) -> None:
+        """Compute what several trials share, once for each distinct input: progress gets (what, done, total)."""
+        ...
+
+    def run(self, specs: Sequence[TrialSpec], watch: Callable[[TrialEvent], None]) -> None:
+        """Run every trial to its end; a failed one does not stop the others. KeyboardInterrupt passes through."""
+        ...
+
+
+class PermanentFailureError(RuntimeError):
+    """A trial failed in a way that a retry would only repeat; already recorded in MLflow."""
+
+
+def execute_trial(
+    spec: TrialSpec,
+    settings: RunSettings,
+    tracker: Tracker,
+    *,
+    share: float,
+    report: Callable[[dict[str, float], Path | None], None],
+    resume_from: Sequence[Path] = (),
+) -> None:
+    """Compute one trial and record it in MLflow, going on from its newest sound checkpoint.
+
+    Args:
+        spec: what.
+        settings: with what.
+        tracker: where its results are kept.
+        share: of a GPU that it was given.
+        report: takes (metrics, checkpoint folder or None); the folder is the callee's only during the call.
+        resume_from: checkpoint folders to consider besides those below `settings.checkpoints`.
+
+    Raises:
+        PermanentFailureError: a retry would fail the same way.
+        Exception: anything else; the run is marked as failed, and a retry goes on in it.
+    """
+    from data.manifest import DataProblems, Manifest
+    from models.detector import FitSession, TrainingDiverged, WeightsError
+
+    from grid.trial import choose_device, run_trial
+
+    run = tracker.open_trial(spec, {names.NODE: os.uname().nodename, names.GPU_SHARE: f"{share:g}"})
+    state, order = latest_state(settings.checkpoints, spec.key, *resume_from)
+    last_checkpoint = time.monotonic()
+
+    def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
+        run.log_epoch(epoch, metrics)
+        report({"epoch": epoch, **metrics}, None)
+
+    def checkpoint_due() -> bool:
+        return time.monotonic() - last_checkpoint >= settings.checkpoint_seconds
+
+    def save_checkpoint(state: dict[str, Any]) -> None:
+        nonlocal order, last_checkpoint
+        order += 1
+        with tempfile.TemporaryDirectory() as name:
+            write_state(Path(name), state, order=order)
+            report({}, Path(name))
+        last_checkpoint = time.monotonic()
+
+    session = FitSession(on_epoch, checkpoint_due, save_checkpoint, state)
+    try:
+        device = choose_device(settings, share)
+        manifest = Manifest.load(settings.manifests / spec.data)
+        with tempfile.TemporaryDirectory() as name:
+            fitted = Path(name)
+            result = run_trial(spec, settings, manifest, session, device=device, checkpoint_to=fitted)
+            run.finish(result, fitted)
+    except Exception as error:
+        run.fail(error, traceback.format_exc())
+        if isinstance(error, DataProblems | TrainingDiverged | WeightsError):
+            raise PermanentFailureError(f"{type(error).__name__}: {error}") from error
+        raise
+
+
+def distinct_inputs(specs: Sequence[TrialSpec]) -> list[TrialSpec]:
+    """One trial for each method and configuration: trials that share both share their pixels or features."""
+    return list({(spec.method, spec.config): spec for spec in specs}.values())
+
+
+def prepare_shared(spec: TrialSpec, settings: RunSettings, share: float, progress: Callable[[int, int], None]) -> None:
+    """Decode or encode every image of the data set for the spec's method, unless that is done already."""
+    from data.manifest import Manifest
+
+    from grid.trial import build, choose_device, prepare_inputs, set_threads
+
+    set_threads(settings)
+    manifest = Manifest.load(settings.manifests / spec.data)
+    detector = build(spec, settings, choose_device(settings, share))
+    prepare_inputs(detector, manifest, manifest.table, settings, progress=progress)
+
+
+def check_detectors(specs: Sequence[TrialSpec], settings: RunSettings) -> None:
+    """Build each distinct detector once on the CPU, so that missing or wrong weights are known before the grid starts.
+
+    Raises:
+        WeightsError: naming every method whose weights cannot be had.
+    """
+    from models.detector import WeightsError
+
+    from grid.trial import build
+
+    problems = []
+    for spec in distinct_inputs(specs):
+        try:
+            build(spec, settings, "cpu")
+        except WeightsError as error:
+            problems.append(f"{spec.method}: {str(error).replace('METHOD', spec.method)}")
+    if problems:
+        raise WeightsError("\n".join(problems))
+
+
+@dataclass
+class LocalExecutor:
+    """The same trials in this process, one after the other: for a debugger, and where Ray is not wanted."""
+
+    settings: RunSettings
+    tracker: Tracker
+
+    def prepare(self, specs: Sequence[TrialSpec], progress: Callable[[str, int, int], None]) -> None:
+        """See `Executor`."""
+        for spec in distinct_inputs(specs):
+            prepare_shared(spec, self.settings, self._share(spec), partial(progress, spec.method))
+
+    def _share(self, spec: TrialSpec) -> float:
+        import torch
+
+        return self.settings.gpu_share(detector_info(spec.method).gpu_share, gpus_available=torch.cuda.device_count())
+
+    def run(self, specs: Sequence[TrialSpec], watch: Callable[[TrialEvent], None]) -> None:
+        """See `Executor`. A failed trial is not retried here: its traceback is what a debugging run is for."""
+        for spec in specs:
+            folder = self.settings.checkpoints / "local" / spec.key
+            watch(TrialEvent(spec.key, STARTED))
+
+            def report(
+                metrics: dict[str, float], checkpoint: Path | None, key: str = spec.key, folder: Path = folder
+            ) -> None:
+                if checkpoint is not None:
+                    _keep(checkpoint, folder)
+                if metrics:
+                    watch(TrialEvent(key, REPORTED, metrics))
+
+            try:
+                execute_trial(spec, self.settings, self.tracker, share=self._share(spec), report=report)
+            except Exception as error:
+                log.debug("trial %s failed", spec.key, exc_info=True)
+                watch(TrialEvent(spec.key, FAILED, error=f"{type(error).__name__}: {error}"))
+            else:
+                remove_states(self.settings.checkpoints, spec.key)
+                watch(TrialEvent(spec.key, DONE))
+
+
+def _keep(checkpoint: Path, folder: Path, *, num_to_keep: int = 2) -> None:
+    """Copy a checkpoint into the trial's folder and drop all but the newest, as Ray Tune does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = sorted(int(path.name.rpartition("_")[2]) for path in folder.glob("checkpoint_*"))
+    number = numbers[-1] + 1 if numbers else 0
+    shutil.copytree(checkpoint, folder / f"checkpoint_{number:06d}")
+    for old in [*numbers, number][:-num_to_keep]:
+        shutil.rmtree(folder / f"checkpoint_{old:06d}", ignore_errors=True)

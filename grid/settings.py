@@ -1,0 +1,79 @@
+"""How a grid is run on the machines at hand. Nothing here changes what a result means, so none of it is in a key."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Paths, devices and shares; every path is absolute, because Ray trials run in a folder of their own.
+
+    Attributes:
+        cache: manifests, decoded pixels and features; may be deleted at any time between runs.
+        runs: MLflow's local store, checkpoints of unfinished trials.
+        tracking_uri: of MLflow.
+        device: "auto", "cpu" or "cuda"; auto takes the GPU where a trial has a share of one.
+        cpus_per_trial: CPU cores that a trial asks Ray for and computes with (at least one thread).
+        gpus_per_trial: share of a GPU; None: the method's own share.
+        max_concurrent: trials at once; 0: as many as the resources allow.
+        max_failures: times that a trial is retried, going on from its last checkpoint.
+        checkpoint_seconds: wall clock between checkpoints within an epoch.
+        weight_files: digest -> local weights file.
+    """
+
+    cache: Path
+    runs: Path
+    tracking_uri: str
+    device: str = "auto"
+    cpus_per_trial: float = 1.0
+    gpus_per_trial: float | None = None
+    max_concurrent: int = 0
+    max_failures: int = 2
+    checkpoint_seconds: float = 60.0
+    weight_files: Mapping[str, Path] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("cache", "runs"):
+            if not getattr(self, name).is_absolute():
+                raise ValueError(f"{name} must be an absolute path, got {getattr(self, name)}")
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise ValueError(f"device is one of auto, cpu, cuda; got {self.device!r}")
+        if self.cpus_per_trial <= 0:
+            raise ValueError(f"cpus_per_trial must be above 0, got {self.cpus_per_trial}")
+        share = self.gpus_per_trial
+        if share is not None and (share < 0 or (share > 1 and share != int(share))):
+            raise ValueError(f"gpus_per_trial is a share of one GPU (0 to 1) or a whole number, got {share}")
+
+    @property
+    def manifests(self) -> Path:
+        """Folder of saved manifests, one folder a digest."""
+        return self.cache / "manifests"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder below which unfinished trials keep their checkpoints."""
+        return self.runs / "tune"
+
+    def gpu_share(self, method_share: float, *, gpus_available: float) -> float:
+        """The share of a GPU that a trial asks for: the override, else the method's own where there is a GPU."""
+        if self.device == "cpu" or not gpus_available:
+            return 0.0
+        return method_share if self.gpus_per_trial is None else self.gpus_per_trial
+
+    def to_json(self) -> str:
+        """For the trip to another process."""
+        return json.dumps(dataclasses.asdict(self), default=str, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> RunSettings:
+        """The inverse of `to_json`."""
+        fields = json.loads(text)
+        for name in ("cache", "runs"):
+            fields[name] = Path(fields[name])
+        fields["weight_files"] = {digest: Path(path) for digest, path in fields["weight_files"].items()}
+        return cls(**fields)

@@ -1,0 +1,298 @@
+"""The only writer of MLflow: one parent run a grid, one child run a trial; no global active run."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import math
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+import numpy as np
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from grid import names
+from grid.plan import FAILED, FINISHED, INTERRUPTED, RUNNING, TrialState
+from grid.spec import TrialSpec
+
+if TYPE_CHECKING:
+    from data.manifest import Manifest
+
+    from grid.trial import TrialResult
+
+ROOT = Path(__file__).resolve().parents[1]
+_STATES = {"FINISHED": FINISHED, "FAILED": FAILED, "KILLED": INTERRUPTED, "RUNNING": RUNNING, "SCHEDULED": RUNNING}
+_PREFERENCE = (FINISHED, RUNNING, INTERRUPTED, FAILED)  # which run speaks for a trial that has several
+
+
+class TrackingError(RuntimeError):
+    """MLflow cannot be reached or refuses; the message says what to do."""
+
+
+def local_store(runs: Path) -> str:
+    """Tracking URI of the local default: a SQLite file under `runs`, which is created."""
+    runs.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{runs / 'mlflow.db'}"
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """A grid's place in MLflow.
+
+    Attributes:
+        uri: tracking URI.
+        experiment_id: of the MLflow experiment.
+        parent_id: of the grid's parent run.
+        origin: tags that say who runs which code; found once, by the driver, because workers have no git history.
+    """
+
+    uri: str
+    experiment_id: str
+    parent_id: str
+    origin: Mapping[str, str]
+
+    @property
+    def client(self) -> MlflowClient:
+        """A client of this store."""
+        return MlflowClient(tracking_uri=self.uri)
+
+    def open_trial(self, spec: TrialSpec, tags: Mapping[str, str]) -> TrialRun:
+        """Find the trial's unfinished run, or create one: a retry and a later launch go on in the same run."""
+        client = self.client
+        runs = _search(client, self.experiment_id, f"tags.`{names.KEY}` = '{spec.key}'")
+        runs = [run for run in runs if run.info.status != "FINISHED"]
+        all_tags = {
+            names.ROLE: names.TRIAL_ROLE,
+            names.PARENT_RUN: self.parent_id,
+            names.KEY: spec.key,
+            names.TASK: spec.task,
+            names.METHOD: spec.method,
+            names.TRAIN_GENERATORS: names.LIST_SEPARATOR.join(spec.train_generators),
+            names.SEED: str(spec.seed),
+            names.DATA: spec.data,
+            **self.origin,
+            **tags,
+        }
+        if runs:
+            run_id = runs[0].info.run_id
+            client.update_run(run_id, status="RUNNING")
+            client.log_batch(run_id, tags=[RunTag(key, value) for key, value in all_tags.items()])
+        else:
+            run_id = client.create_run(self.experiment_id, tags=all_tags, run_name=spec.name).info.run_id
+            params = [Param(key, str(value)) for key, value in spec.params().items()]
+            client.log_batch(run_id, params=params)
+            client.log_dict(run_id, spec.to_dict(), names.SPEC)
+            inputs = client.get_run(self.parent_id).inputs
+            if inputs:
+                client.log_inputs(run_id, inputs.dataset_inputs)
+        return TrialRun(self.uri, run_id)
+
+    def close_interrupted(self, keys: Iterable[str]) -> None:
+        """Mark the runs of trials that nobody is running any more."""
+        client = self.client
+        for state in trial_states(self.uri, self.experiment_id, keys).values():
+            if state.state == RUNNING:
+                client.set_terminated(state.run_id, "KILLED")
+
+    def close_grid(self, *, complete: bool) -> None:
+        """End the parent run; the next launch opens it again."""
+        self.client.set_terminated(self.parent_id, "FINISHED" if complete else "FAILED")
+
+
+@dataclass(frozen=True)
+class TrialRun:
+    """One trial's run, written to from the process that computes it."""
+
+    uri: str
+    run_id: str
+
+    @property
+    def client(self) -> MlflowClient:
+        """A client of this store."""
+        return MlflowClient(tracking_uri=self.uri)
+
+    def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Log metrics at step `epoch`, unless an earlier attempt has: a repeated step would be a second point."""
+        client = self.client
+        known = client.get_run(self.run_id).data.metrics
+        for name in metrics:
+            if name in known and any(point.step >= epoch for point in client.get_metric_history(self.run_id, name)):
+                return
+        client.log_batch(self.run_id, metrics=_points(metrics, step=epoch))
+
+    def finish(self, result: TrialResult, checkpoint: Path) -> None:
+        """Log everything that the trial leaves behind, artifacts first: a run is FINISHED only when it is whole."""
+        client = self.client
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            result.scores.to_parquet(folder / names.SCORES, index=False)
+            np.save(folder / names.EMBEDDINGS, result.embeddings)
+            client.log_artifacts(self.run_id, str(folder))
+        client.log_artifacts(self.run_id, str(checkpoint), names.CHECKPOINT)
+        known = client.get_run(self.run_id).data.metrics
+        final = {metric: value for metric, value in result.metrics.items() if metric not in known}
+        tags = [RunTag(key, value) for key, value in result.tags.items()] + [RunTag(names.ERROR, "")]
+        client.log_batch(self.run_id, metrics=_points(final, step=0), tags=tags)
+        client.set_terminated(self.run_id, "FINISHED")
+
+    def fail(self, error: BaseException, traceback: str) -> None:
+        """Record why the trial failed, then end its run."""
+        client = self.client
+        client.log_text(self.run_id, traceback, names.TRACEBACK)
+        client.set_tag(self.run_id, names.ERROR, f"{type(error).__name__}: {error}"[:5000])
+        client.set_terminated(self.run_id, "FAILED")
+
+
+def open_grid(uri: str, experiment: str, manifest: Manifest, trials: Iterable[TrialSpec], artifacts: Path) -> Tracker:
+    """Find or create the experiment and the grid's parent run: one for each experiment and data set.
+
+    Call it from one process before any trial starts: several processes that create a fresh SQLite store at once fail.
+
+    Args:
+        uri: tracking URI.
+        experiment: name of the MLflow experiment.
+        manifest: the data set, logged as an MLflow input.
+        trials: the whole grid, logged so that progress can be told from MLflow alone.
+        artifacts: where a local store keeps artifacts; a server decides for itself.
+
+    Raises:
+        TrackingError: the store cannot be reached, or the experiment was deleted.
+    """
+    client = MlflowClient(tracking_uri=uri)
+    experiment_id = find_experiment(uri, experiment)
+    if experiment_id is None:
+        location = artifacts.resolve().as_uri() if uri.startswith("sqlite:") else None
+        experiment_id = client.create_experiment(experiment, artifact_location=location)
+    origin = _origin()
+    found = _search(
+        client, experiment_id, f"tags.`{names.ROLE}` = 'grid' and tags.`{names.DATA}` = '{manifest.digest}'"
+    )
+    if found:
+        parent_id = found[0].info.run_id
+        client.update_run(parent_id, status="RUNNING")
+    else:
+        tags = {
+            names.ROLE: names.GRID_ROLE,
+            names.DATA: manifest.digest,
+            names.SOURCE: manifest.source,
+            names.SKIPPED: str(len(manifest.skipped)),
+            **origin,
+        }
+        name = f"{experiment} on {manifest.digest}"
+        parent_id = client.create_run(experiment_id, tags=tags, run_name=name).info.run_id
+        client.log_text(parent_id, manifest.summary(), names.MANIFEST_SUMMARY)
+        source = json.dumps({"uri": manifest.root.as_uri()})
+        profile = json.dumps({"num_rows": len(manifest.table), "generators": list(manifest.generators)})
+        dataset = Dataset(manifest.source, manifest.digest, "local", source, profile=profile)
+        client.log_inputs(parent_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "train, valid, test")])])
+    planned = {trial["key"]: trial for trial in _planned(client, parent_id)}
+    planned |= {trial.key: trial.to_dict() | {"key": trial.key} for trial in trials}
+    client.log_dict(parent_id, {"trials": list(planned.values())}, names.PLAN)
+    return Tracker(uri, experiment_id, parent_id, origin)
+
+
+def find_experiment(uri: str, experiment: str) -> str | None:
+    """Id of the experiment, or None. Raises `TrackingError` when the store cannot be read or it is deleted."""
+    try:
+        found = MlflowClient(tracking_uri=uri).get_experiment_by_name(experiment)
+    except (MlflowException, OSError) as error:
+        raise TrackingError(
+            f"cannot reach MLflow at {uri}: {error}\nIs the server running, and MLFLOW_TRACKING_URI right?"
+        ) from error
+    if found is None:
+        return None
+    if found.lifecycle_stage != "active":
+        raise TrackingError(
+            f"the MLflow experiment {experiment!r} is deleted; restore it (`mlflow experiments restore -x "
+            f"{found.experiment_id}`) or choose another name with --experiment"
+        )
+    return str(found.experiment_id)
+
+
+def trial_states(uri: str, experiment_id: str, keys: Iterable[str]) -> dict[str, TrialState]:
+    """What MLflow knows of the given trials; those without a run are absent."""
+    wanted = set(keys)
+    states: dict[str, TrialState] = {}
+    for run in _search(MlflowClient(tracking_uri=uri), experiment_id, f"tags.`{names.ROLE}` = 'trial'"):
+        key = run.data.tags.get(names.KEY)
+        if key in wanted:
+            state = TrialState(run.info.run_id, _STATES[run.info.status])
+            if key not in states or _PREFERENCE.index(state.state) < _PREFERENCE.index(states[key].state):
+                states[key] = state
+    return states
+
+
+def planned_grids(uri: str, experiment_id: str) -> list[tuple[Run, list[TrialSpec]]]:
+    """The grids of an experiment, newest first: each parent run with every trial that was ever planned in it."""
+    client = MlflowClient(tracking_uri=uri)
+    grids = _search(client, experiment_id, f"tags.`{names.ROLE}` = 'grid'")
+    return [(run, [_as_spec(trial) for trial in _planned(client, run.info.run_id)]) for run in grids]
+
+
+def errors(uri: str, states: Mapping[str, TrialState]) -> dict[str, str]:
+    """Key -> message of those trials that failed."""
+    client = MlflowClient(tracking_uri=uri)
+    failed = {key: state for key, state in states.items() if state.state == FAILED}
+    return {key: client.get_run(state.run_id).data.tags.get(names.ERROR, "?") for key, state in failed.items()}
+
+
+def latest_metrics(uri: str, run_id: str) -> dict[str, float]:
+    """The last value of every metric of a run."""
+    return dict(MlflowClient(tracking_uri=uri).get_run(run_id).data.metrics)
+
+
+def _as_spec(fields: dict[str, Any]) -> TrialSpec:
+    return TrialSpec.from_dict({name: value for name, value in fields.items() if name != "key"})
+
+
+def _planned(client: MlflowClient, parent_id: str) -> list[dict[str, Any]]:
+    present = {artifact.path for artifact in client.list_artifacts(parent_id)}
+    if names.PLAN not in present:
+        return []
+    with tempfile.TemporaryDirectory() as folder:
+        text = Path(client.download_artifacts(parent_id, names.PLAN, folder)).read_text()
+    trials: list[dict[str, Any]] = json.loads(text)["trials"]
+    return trials
+
+
+def _search(client: MlflowClient, experiment_id: str, query: str) -> list[Run]:
+    runs: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs([experiment_id], query, max_results=1000, page_token=token)
+        runs.extend(page)
+        token = page.token
+        if not token:
+            return runs
+
+
+def _points(metrics: Mapping[str, float], *, step: int) -> list[Metric]:
+    now = int(time.time() * 1000)
+    bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+    if bad:
+        raise ValueError(f"these metrics are not finite: {', '.join(bad)}")
+    return [Metric(name, float(value), now, step) for name, value in metrics.items()]
+
+
+def _origin() -> dict[str, str]:
+    """Who runs which code, as far as it can be told: a checkout without git has no commit."""
+    tags = {names.SOURCE_NAME: "launch.py", names.MLFLOW_VERSION: mlflow.__version__}
+    git = ["git", "-C", str(ROOT)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+        tags |= {names.GIT_COMMIT: commit, names.GIT_CHANGED: str(bool(changed.strip())).lower()}
+    except (OSError, subprocess.CalledProcessError):
+        pass
+    with suppress(OSError, KeyError):  # a container may run under a user id without a name
+        tags[names.USER] = getpass.getuser()
+    return tags

@@ -1,0 +1,192 @@
+"""One trial: a `TrialSpec` in, a `TrialResult` out. Joins data and models; knows neither a scheduler nor a tracker."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from data.manifest import Manifest
+from data.store import feature_store, fill_features, fill_pixels, pixel_store
+from data.transforms import Geometry
+from models.detector import BuildContext, Detector, Examples, FitSession, Rows, fake_scores
+from models.registry import create_detector
+from models.scoring import attribution_metrics, cell_metrics, choose_threshold
+
+from grid import names
+from grid.settings import RunSettings
+from grid.spec import DETECTION, TrialSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What a trial leaves behind.
+
+    Attributes:
+        metrics: final figures under the names of `grid.names`: `test/<generator>/<metric>`, the validation threshold.
+        scores: one row a unique test image: path, digest, source_id, generator, label (0 real, 1 fake), `logit_<class>`
+            for each class, and for detection `score` (log-odds of fake).
+        embeddings: float16 (N, D), rows as in `scores`.
+        tags: facts about how it was computed (device, weights).
+    """
+
+    metrics: dict[str, float]
+    scores: pd.DataFrame
+    embeddings: np.ndarray
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+def choose_device(settings: RunSettings, share: float) -> str:
+    """The torch device of a trial with this share of a GPU; a share may be of a logical GPU where there is no real one.
+
+    Raises:
+        RuntimeError: "cuda" was asked for, and torch sees no GPU.
+    """
+    import torch
+
+    available = torch.cuda.is_available()
+    if settings.device == "cuda" and not available:
+        raise RuntimeError("--device cuda was asked for but torch sees no GPU; use --device auto or cpu")
+    return "cuda" if available and share > 0 and settings.device != "cpu" else "cpu"
+
+
+def build(spec: TrialSpec, settings: RunSettings, device: str) -> Detector:
+    """The spec's detector, unfitted."""
+    context = BuildContext(spec.classes, spec.seed, device, settings.weight_files)
+    return create_detector(spec.method, dict(spec.config), context)
+
+
+def prepare_inputs(
+    detector: Detector,
+    manifest: Manifest,
+    rows: pd.DataFrame,
+    settings: RunSettings,
+    *,
+    progress: Progress | None = None,
+) -> Rows:
+    """What the detector takes for the given manifest rows, decoded or encoded once and read back from the store."""
+    digests: list[str] = rows["digest"].tolist()
+    workers = max(1, round(settings.cpus_per_trial))
+    geometry = Geometry(**detector.geometry) if detector.geometry is not None else None
+    if detector.encoder is not None:
+        store = feature_store(settings.cache, detector.encoder.key, detector.encoder.num_features)
+        encode = detector.encoder.encode
+        fill_features(store, manifest, rows, geometry, encode, batch=32, workers=workers, progress=progress)
+        return store.open(digests)
+    if geometry is None:
+        raise TypeError("a detector that trains on pixels must name their geometry")
+    store = pixel_store(settings.cache, geometry)
+    fill_pixels(store, manifest, rows, geometry, workers=workers, progress=progress)
+    return store.open(digests)
+
+
+def class_numbers(rows: pd.DataFrame, spec: TrialSpec) -> np.ndarray:
+    """int64 (N,): 0 for real; 1 for fake, or the generator's place in `spec.classes` for attribution."""
+    if spec.task == DETECTION:
+        return rows["label"].to_numpy(np.int64)
+    number = {name: place for place, name in enumerate(spec.classes)}
+    names_of = np.where(rows["label"] == 0, "real", rows["generator"])
+    return np.array([number[name] for name in names_of], dtype=np.int64)
+
+
+def run_trial(
+    spec: TrialSpec,
+    settings: RunSettings,
+    manifest: Manifest,
+    session: FitSession,
+    *,
+    device: str,
+    checkpoint_to: Path,
+) -> TrialResult:
+    """Train, choose a threshold on the validation split, then score each unique test image once.
+
+    Args:
+        spec: what to do.
+        settings: with what.
+        manifest: of the data set that `spec.data` names.
+        session: progress, checkpoints, and the state to go on from.
+        device: a torch device string.
+        checkpoint_to: an existing empty folder, into which the fitted detector is saved.
+
+    Raises:
+        ValueError: the manifest is another data set's, or a split that is needed is empty.
+        TrainingDiverged, WeightsError: from the detector.
+    """
+    started = time.perf_counter()
+    if manifest.digest != spec.data:
+        raise ValueError(f"the trial is about data set {spec.data}, but the manifest given is {manifest.digest}")
+    set_threads(settings)
+    detector = build(spec, settings, device)
+
+    train, valid = (manifest.select(split, spec.train_generators) for split in ("train", "valid"))
+    train_examples, valid_examples = (
+        Examples(prepare_inputs(detector, manifest, rows, settings), class_numbers(rows, spec))
+        for rows in (train, valid)
+    )
+    detector.fit(train_examples, valid_examples, session)
+    detector.save(checkpoint_to)
+
+    test = manifest.select("test", manifest.generators)
+    prediction = detector.predict(prepare_inputs(detector, manifest, test, settings))
+    scores = test[["path", "digest", "source_id", "generator", "label"]].reset_index(drop=True)
+    for place, name in enumerate(spec.classes):
+        scores[f"logit_{name}"] = prediction.logits[:, place]
+    if spec.task == DETECTION:
+        scores["score"] = fake_scores(prediction.logits)
+        threshold = choose_threshold(valid_examples.labels, fake_scores(detector.predict(valid_examples.inputs).logits))
+        metrics = {names.THRESHOLD: threshold} | test_cells(scores, manifest.generators, threshold)
+    else:
+        found = attribution_metrics(class_numbers(test, spec), prediction.logits, spec.classes)
+        metrics = {names.test_metric(names.ALL, metric): value for metric, value in found.items()}
+    metrics[names.SECONDS] = time.perf_counter() - started
+    tags = {names.DEVICE: device, names.WEIGHTS: detector.weights_note, names.VERSIONS: json.dumps(versions())}
+    return TrialResult(metrics, scores, prediction.embeddings.astype(np.float16), tags)
+
+
+def test_cells(scores: pd.DataFrame, generators: Sequence[str], threshold: float) -> dict[str, float]:
+    """Every test cell of a detection trial from one set of scores.
+
+    A generator's cell holds its fakes, and the real images that are shared or came with it.
+
+    Args:
+        scores: columns generator, label, score.
+        generators: one cell each.
+        threshold: chosen on the validation split.
+    """
+    cells: dict[str, float] = {}
+    for generator in generators:
+        reals = (scores["label"] == 0) & scores["generator"].isin(["real", generator])
+        cell = scores[reals | ((scores["label"] == 1) & (scores["generator"] == generator))]
+        found = cell_metrics(cell["label"].to_numpy(), cell["score"].to_numpy(), threshold)
+        cells |= {names.test_metric(generator, metric): value for metric, value in found.items()}
+    return cells
+
+
+def set_threads(settings: RunSettings) -> None:
+    """Compute with the cores that the trial was given: Ray sets one thread for any share below two cores."""
+    import torch
+
+    torch.set_num_threads(max(1, round(settings.cpus_per_trial)))
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result may depend on."""
+    import platform
+    from importlib.metadata import version
+
+    packages = ("torch", "timm", "open_clip_torch", "segment-anything", "scikit-learn", "numpy", "pillow")
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}
+
+
+def state_in_words(state: dict[str, Any] | None) -> str:
+    """Where a resumed trial goes on from, for the log."""
+    return "from the start" if state is None else f"from epoch {state.get('epoch', '?')}, step {state.get('step', '?')}"

@@ -1,0 +1,243 @@
+"""The only user of Ray: pending trials on fractions of GPUs, retried from their last checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Read by Ray when it is imported: no usage statistics, no warning that frequent checkpoints are slow, no result files
+# that nobody reads.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+
+import ray
+from models.registry import detector_info
+from ray import tune
+from ray.tune import Callback, Checkpoint, CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
+from ray.tune.experiment import Trial
+
+from grid.checkpoints import remove_states
+from grid.runner import (
+    DONE,
+    FAILED,
+    REPORTED,
+    STARTED,
+    PermanentFailureError,
+    TrialEvent,
+    distinct_inputs,
+    execute_trial,
+    prepare_shared,
+)
+from grid.settings import RunSettings
+from grid.spec import TrialSpec
+from grid.tracking import Tracker
+
+ROOT = Path(__file__).resolve().parents[1]
+# What a worker needs of the checkout is its code; everything else would be uploaded for nothing.
+EXCLUDES = ["/.git/", "/.venv/", "/runs/", "/report/", "/tests/", "/docs/", "/benchmarks/", "__pycache__/", "*.pyc"]
+
+log = logging.getLogger(__name__)
+
+
+def connect(*, address: str | None = None, num_gpus: int | None = None, num_cpus: int | None = None) -> None:
+    """Start Ray on this machine, or join the cluster at `address`; the workers import this checkout's code, always.
+
+    Args:
+        address: of a running cluster ("auto" on its head); None: a Ray of our own on this machine.
+        num_gpus: logical GPUs of a Ray of our own; None: what the machine has.
+        num_cpus: likewise.
+    """
+    own: dict[str, Any] = {}
+    if address is None:
+        own = {"num_gpus": num_gpus, "num_cpus": num_cpus, "include_dashboard": False}
+    ray.init(
+        address=address or "local",
+        runtime_env={"working_dir": str(ROOT), "excludes": EXCLUDES},
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        configure_logging=True,
+        **own,
+    )
+
+
+@contextmanager
+def session(**connection: Any) -> Iterator[None]:
+    """`connect` for the duration of a block."""
+    connect(**connection)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def gpus_available() -> float:
+    """GPUs, real or logical, of the Ray that is connected."""
+    return float(ray.cluster_resources().get("GPU", 0))
+
+
+@dataclass
+class TuneExecutor:
+    """Trials as Ray Tune trials, what they share as Ray tasks before them."""
+
+    settings: RunSettings
+    tracker: Tracker
+
+    def _resources(self, spec: TrialSpec) -> dict[str, float]:
+        share = self.settings.gpu_share(detector_info(spec.method).gpu_share, gpus_available=gpus_available())
+        return {"cpu": self.settings.cpus_per_trial, "gpu": share}
+
+    def prepare(self, specs: Sequence[TrialSpec], progress: Callable[[str, int, int], None]) -> None:
+        """See `grid.runner.Executor`: one task for each distinct input, each on the share that its trials get."""
+        board: Any = ray.remote(_Board).options(num_cpus=0).remote()
+        tasks: dict[Any, str] = {}
+        for spec in distinct_inputs(specs):
+            resources = self._resources(spec)
+            task: Any = ray.remote(_prepare).options(
+                max_retries=2, num_cpus=resources["cpu"], num_gpus=resources["gpu"]
+            )
+            tasks[task.remote(spec.to_dict(), self.settings.to_json(), resources["gpu"], board)] = spec.method
+        while tasks:
+            ready, _ = ray.wait(list(tasks), timeout=0.5)
+            for method, (done, total) in ray.get(board.read.remote()).items():
+                progress(method, done, total)
+            for ended in ready:
+                del tasks[ended]
+                ray.get(ended)
+        ray.kill(board)
+
+    def run(self, specs: Sequence[TrialSpec], watch: Callable[[TrialEvent], None]) -> None:
+        """See `grid.runner.Executor`. Retries go on from the last checkpoint, in the same MLflow run."""
+        if not specs:
+            return
+        by_key = {spec.key: spec.to_dict() for spec in specs}
+        resources = {spec.key: self._resources(spec) for spec in specs}
+        settings, tracker = self.settings, self.tracker
+
+        def compute(config: dict[str, Any]) -> None:
+            key = config["trial"]
+            _compute(by_key[key], settings.to_json(), tracker, resources[key]["gpu"])
+
+        launch = time.strftime("%Y%m%d-%H%M%S")
+        storage = settings.checkpoints
+        storage.mkdir(parents=True, exist_ok=True)
+        tuner = Tuner(
+            tune.with_resources(compute, lambda config: tune.PlacementGroupFactory([resources[config["trial"]]])),
+            param_space={"trial": tune.grid_search(list(by_key))},
+            tune_config=TuneConfig(
+                max_concurrent_trials=settings.max_concurrent or None,
+                trial_name_creator=_key_of,
+                trial_dirname_creator=_key_of,
+                reuse_actors=True,
+            ),
+            run_config=RunConfig(
+                name=launch,
+                storage_path=str(storage),
+                failure_config=FailureConfig(max_failures=settings.max_failures),
+                checkpoint_config=CheckpointConfig(num_to_keep=2),
+                callbacks=[_Watcher(watch)],
+                verbose=0,
+            ),
+        )
+        results = tuner.fit()
+        ended = [results[index] for index in range(len(results))]
+        failed = {result.config["trial"] for result in ended if result.error and result.config}
+        for spec in specs:
+            if spec.key not in failed:
+                remove_states(storage, spec.key)
+        if not any((storage / launch).glob("*/checkpoint_*")):
+            shutil.rmtree(storage / launch, ignore_errors=True)
+
+
+def _key_of(trial: Trial) -> str:
+    return str(trial.config["trial"])
+
+
+def _compute(spec: dict[str, Any], settings: str, tracker: Tracker, share: float) -> None:
+    """Runs in the trial's worker."""
+
+    def report(metrics: dict[str, float], checkpoint: Path | None) -> None:
+        kept = Checkpoint.from_directory(str(checkpoint)) if checkpoint else None
+        tune.report({**metrics, "has_checkpoint": kept is not None}, checkpoint=kept)
+
+    last = tune.get_checkpoint()
+    resume = [Path(last.path)] if last else []
+    try:
+        execute_trial(
+            TrialSpec.from_dict(spec),
+            RunSettings.from_json(settings),
+            tracker,
+            share=share,
+            report=report,
+            resume_from=resume,
+        )
+    except PermanentFailureError as error:
+        tune.report({"permanent_failure": str(error)})
+
+
+class _Watcher(Callback):
+    """Turns Tune's call-backs, which run in the driver, into events."""
+
+    def __init__(self, watch: Callable[[TrialEvent], None]) -> None:
+        self._watch = watch
+        self._gave_up: set[str] = set()
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._watch(TrialEvent(_key_of(trial), STARTED))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        if "permanent_failure" in result:
+            self._gave_up.add(_key_of(trial))
+            self._watch(TrialEvent(_key_of(trial), FAILED, error=result["permanent_failure"]))
+        elif "epoch" in result:
+            metrics = {name: value for name, value in result.items() if "/" in name and isinstance(value, float)}
+            self._watch(TrialEvent(_key_of(trial), REPORTED, {"epoch": result["epoch"], **metrics}))
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        if _key_of(trial) not in self._gave_up:
+            self._watch(TrialEvent(_key_of(trial), DONE))
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        if trial.status == Trial.ERROR:  # else it is about to be retried
+            self._watch(TrialEvent(_key_of(trial), FAILED, error=_last_error(trial)))
+
+
+def _last_error(trial: Trial) -> str:
+    try:
+        lines = [line for line in Path(trial.error_file).read_text().splitlines() if line.strip()]
+    except (OSError, TypeError):  # a worker that was killed may leave no file
+        lines = []
+    return lines[-1] if lines else "the worker died"
+
+
+class _Board:
+    """Where preparing tasks write how far they are, for the driver to show."""
+
+    def __init__(self) -> None:
+        self._progress: dict[str, tuple[int, int]] = {}
+
+    def write(self, what: str, done: int, total: int) -> None:
+        self._progress[what] = (done, total)
+
+    def read(self) -> dict[str, tuple[int, int]]:
+        return self._progress
+
+
+def _prepare(spec: dict[str, Any], settings: str, share: float, board: Any) -> None:
+    trial = TrialSpec.from_dict(spec)
+    prepare_shared(
+        trial,
+        RunSettings.from_json(settings),
+        share,
+        lambda done, total: board.write.remote(trial.method, done, total),
+    )

@@ -1,0 +1,396 @@
+#!/usr/bin/env python
+"""Run, plan or follow an experiment grid.
+
+python launch.py                        the built-in demo, nothing needed
+python launch.py dolos --data DIR       the published experiment on the Dolos data set
+python launch.py folders --data DIR     the same on <generator>/0_real, <generator>/1_fake
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from grid.experiments import list_experiments, load_experiment
+from grid.spec import TASKS, TrialSpec
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from data.manifest import Manifest
+    from grid.plan import Plan
+    from grid.runner import Executor
+    from grid.settings import RunSettings
+
+ROOT = Path(__file__).resolve().parent
+OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+class BadInputError(Exception):
+    """Something the user can mend; the message says how."""
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line; see `--help`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiment", nargs="?", default="demo", help=f"one of: {', '.join(list_experiments())}")
+
+    what = parser.add_argument_group("what to run")
+    what.add_argument("--data", type=Path, metavar="DIR", help="the corpus' folder; the demo draws its own")
+    what.add_argument("--methods", type=_names, metavar="A,B", help="only these methods")
+    what.add_argument(
+        "--tasks", type=_names, default=list(TASKS), metavar="A,B", help="only these of detection,attribution"
+    )
+    what.add_argument(
+        "--generators", type=_names, metavar="A,B", help="train on these generators only; tests stay on all"
+    )
+    what.add_argument("--seeds", type=int, nargs="+", metavar="N", help="default: the experiment's own")
+    what.add_argument("--limit", type=int, metavar="N", help="at most N images for each class and split: a quick look")
+    what.add_argument("--split-seed", type=int, default=0, metavar="N", help="of splits made where a corpus has none")
+    what.add_argument("--skip-bad", action="store_true", help="leave bad files out, and record how many")
+    what.add_argument(
+        "--weights", action="append", default=[], metavar="METHOD=W", help="a local file, hub, hub:TAG or random"
+    )
+    what.add_argument(
+        "--set", action="append", default=[], metavar="METHOD.NAME=VALUE", help="a method's setting; METHOD * is all"
+    )
+
+    where = parser.add_argument_group("where and how")
+    where.add_argument("--plan", action="store_true", help="print what would run and stop; starts nothing")
+    where.add_argument("--status", action="store_true", help="print a grid's progress from MLflow; starts nothing")
+    where.add_argument("--local", action="store_true", help="in this process, one trial after the other, without Ray")
+    where.add_argument("--experiment-name", metavar="NAME", help="of the MLflow experiment; default: the experiment")
+    where.add_argument(
+        "--runs", type=Path, default=ROOT / "runs", metavar="DIR", help="MLflow's local store and checkpoints"
+    )
+    where.add_argument("--cache", type=Path, metavar="DIR", help="decoded pixels and features; default: RUNS/cache")
+    where.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    where.add_argument("--gpus-per-trial", type=float, metavar="X", help="share of a GPU; default: the method's own")
+    where.add_argument("--cpus-per-trial", type=float, default=1.0, metavar="X", help="default: 1")
+    where.add_argument("--max-concurrent", type=int, default=0, metavar="N", help="trials at once; default: what fits")
+    where.add_argument("--max-failures", type=int, default=2, metavar="N", help="retries of a trial; default: 2")
+    where.add_argument("--checkpoint-seconds", type=float, default=60.0, metavar="S", help="default: 60")
+    where.add_argument(
+        "--address", metavar="ADDRESS", help="of a Ray cluster (auto on its head); default: RAY_ADDRESS, else our own"
+    )
+    where.add_argument("--num-gpus", type=int, metavar="N", help="GPUs of our own Ray; may be logical, for a trial run")
+    where.add_argument("--num-cpus", type=int, metavar="N", help="CPU cores of our own Ray")
+    where.add_argument("--verbose", action="store_true", help="log what the parts do; full tracebacks")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says. Returns the exit status: 0, 1 some trials failed, 2 bad input, 130 interrupted."""
+    options = parse_arguments(arguments)
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    console = Console(soft_wrap=True)
+    level = logging.INFO if options.verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        return status(options, console) if options.status else launch(options, console)
+    except BadInputError as error:
+        if options.verbose:
+            console.print_exception()
+        console.print(f"[bold red]error:[/] {str(error).replace('[', chr(92) + '[')}", highlight=False)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        console.print("\ninterrupted; the same command goes on from here")
+        return INTERRUPTED
+
+
+def launch(options: argparse.Namespace, console: Console) -> int:
+    """Plan the grid, run what is pending, print the tables."""
+    settings, configs = resolve(options)
+    manifest = read_data(options, settings, console)
+    if manifest is None:
+        console.print("the demo's images are not drawn yet, so every trial is pending; run without --plan to draw them")
+        return OK
+    trials = wanted_trials(options, manifest, configs)
+
+    from grid import tracking
+    from grid.plan import make_plan
+
+    name = options.experiment_name or options.experiment
+    try:
+        experiment_id = tracking.find_experiment(settings.tracking_uri, name)
+        states = {}
+        if experiment_id:
+            states = tracking.trial_states(settings.tracking_uri, experiment_id, [trial.key for trial in trials])
+        plan = make_plan(trials, states)
+        if options.plan:
+            print_plan(plan, settings, console)
+            return OK
+        if not plan.pending:
+            console.print(f"all {len(plan.trials)} trials are finished; nothing to run")
+            print_tables(name, settings, manifest, console)
+            return OK
+        failed = run_pending(plan, name, options, settings, manifest, console)
+    except tracking.TrackingError as error:
+        raise BadInputError(str(error)) from error
+    print_tables(name, settings, manifest, console)
+    return SOME_FAILED if failed else OK
+
+
+def resolve(options: argparse.Namespace) -> tuple[RunSettings, dict[str, dict[str, object]]]:
+    """Turn the command line into settings and each method's whole configuration; every mistake in one message."""
+    from grid.settings import RunSettings
+    from models.detector import WeightsError
+    from models.registry import resolve_config
+    from models.weights import parse_weights_argument
+
+    try:
+        experiment = load_experiment(options.experiment)
+    except KeyError as error:
+        raise BadInputError(error.args[0]) from error
+    methods = options.methods or list(experiment.METHODS)
+    overrides = {method: dict(experiment.METHODS.get(method, {})) for method in methods}
+    problems = [
+        f"--tasks has no {task!r}; there are: {', '.join(TASKS)}" for task in options.tasks if task not in TASKS
+    ]
+    weight_files: dict[str, Path] = {}
+    for text in options.set:
+        target, _, value = text.partition("=")
+        method, _, setting = target.rpartition(".")
+        if not method or not setting or "=" not in text:
+            problems.append(f"--set wants METHOD.NAME=VALUE, got {text!r}")
+        elif method != "*" and method not in methods:
+            problems.append(f"--set {text}: no method {method!r} in this grid; there are: {', '.join(methods)}")
+        else:
+            for one in methods if method == "*" else [method]:
+                overrides[one][setting] = value
+    for text in options.weights:
+        method, _, value = text.partition("=")
+        if method not in methods or not value:
+            problems.append(f"--weights wants METHOD=W with METHOD of {', '.join(methods)}; got {text!r}")
+            continue
+        try:
+            weights, path = parse_weights_argument(value)
+        except WeightsError as error:
+            problems.append(f"--weights {text}: {error}")
+            continue
+        overrides[method]["weights"] = weights
+        if path is not None:
+            weight_files[weights.removeprefix("file:")] = path.resolve()
+    configs = {}
+    for method, chosen in overrides.items():
+        try:
+            configs[method] = resolve_config(method, chosen)
+        except (KeyError, ValueError) as error:
+            problems.append(str(error.args[0]))
+    runs = options.runs.resolve()
+    try:
+        settings = RunSettings(
+            cache=(options.cache or runs / "cache").resolve(),
+            runs=runs,
+            tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs / 'mlflow.db'}",
+            device=options.device,
+            cpus_per_trial=options.cpus_per_trial,
+            gpus_per_trial=options.gpus_per_trial,
+            max_concurrent=options.max_concurrent,
+            max_failures=options.max_failures,
+            checkpoint_seconds=options.checkpoint_seconds,
+            weight_files=weight_files,
+        )
+    except ValueError as error:
+        problems.append(str(error))
+    if problems:
+        raise BadInputError("\n".join(problems))
+    return settings, configs
+
+
+def read_data(options: argparse.Namespace, settings: RunSettings, console: Console) -> Manifest | None:
+    """Validate the corpus and save its manifest where the trials find it; None: a plan of a demo not drawn yet."""
+    from data.manifest import DataProblems, build_manifest
+    from grid.progress import counting
+
+    source = load_experiment(options.experiment).SOURCE
+    with counting(console) as count:
+        if source == "demo" and options.data is None:
+            from data.sources.demo import DemoRecipe, make_demo
+
+            root = settings.cache / "demo" / DemoRecipe().key
+            if options.plan and not root.exists():
+                return None
+            root = make_demo(settings.cache / "demo", progress=lambda done, total: count("drawing faces", done, total))
+        elif options.data is None:
+            raise BadInputError(f"{options.experiment} needs --data DIR, the corpus' folder")
+        else:
+            root = options.data.resolve()
+        try:
+            manifest = build_manifest(
+                source,
+                root,
+                cache=settings.cache,
+                seed=options.split_seed,
+                skip_bad=options.skip_bad,
+                limit=options.limit,
+                progress=lambda done, total: count("reading images", done, total),
+            )
+        except DataProblems as error:
+            raise BadInputError(str(error)) from error
+    manifest.save(settings.manifests / manifest.digest)
+    console.print(manifest.summary(), highlight=False, markup=False)
+    return manifest
+
+
+def wanted_trials(
+    options: argparse.Namespace, manifest: Manifest, configs: dict[str, dict[str, object]]
+) -> list[TrialSpec]:
+    """The grid's trials, all of them."""
+    experiment = load_experiment(options.experiment)
+    trials = list(
+        experiment.trials(
+            generators=manifest.generators,
+            configs=configs,
+            tasks=options.tasks,
+            seeds=options.seeds or experiment.SEEDS,
+            data=manifest.digest,
+        )
+    )
+    if options.generators:
+        unknown = sorted(set(options.generators) - set(manifest.generators))
+        if unknown:
+            raise BadInputError(
+                f"--generators: no {', '.join(unknown)} in the data; there are: {', '.join(manifest.generators)}"
+            )
+        wanted = set(options.generators)
+        trials = [trial for trial in trials if trial.task != "detection" or set(trial.train_generators) <= wanted]
+    if not trials:
+        raise BadInputError("these options leave no trial to run")
+    return trials
+
+
+def run_pending(
+    plan: Plan, name: str, options: argparse.Namespace, settings: RunSettings, manifest: Manifest, console: Console
+) -> bool:
+    """Check weights, prepare shared inputs, run. Returns whether any trial failed."""
+    from grid import tracking
+    from grid.progress import GridProgress, counting
+    from grid.runner import LocalExecutor, check_detectors
+    from models.detector import WeightsError
+
+    pending = plan.pending
+    keys = [trial.key for trial in pending]
+    console.print(f"{len(plan.trials)} trials, {len(plan.finished)} finished before, {len(pending)} to run")
+    try:
+        check_detectors(pending, settings)
+    except WeightsError as error:
+        raise BadInputError(str(error)) from error
+    settings.runs.mkdir(parents=True, exist_ok=True)
+    tracker = tracking.open_grid(settings.tracking_uri, name, manifest, plan.trials, settings.runs / "artifacts")
+
+    def run(executor: Executor) -> GridProgress:
+        with counting(console) as count:
+            executor.prepare(pending, count)
+        with GridProgress(console, pending, finished=len(plan.finished)) as progress:
+            executor.run(pending, progress)
+        return progress
+
+    complete = False
+    try:
+        if options.local:
+            progress = run(LocalExecutor(settings, tracker))
+        else:
+            from grid import tuning
+
+            address = options.address or os.environ.get("RAY_ADDRESS")
+            with tuning.session(address=address, num_gpus=options.num_gpus, num_cpus=options.num_cpus):
+                progress = run(tuning.TuneExecutor(settings, tracker))
+        lost = set(keys) - progress.done - set(progress.failed)
+        if lost:
+            raise KeyboardInterrupt
+        complete = not progress.failed
+    finally:
+        tracker.close_interrupted(keys)
+        tracker.close_grid(complete=complete)
+    if progress.failed:
+        console.print(
+            f"\n[red]{len(progress.failed)} of {len(pending)} trials failed[/]; their tracebacks are in MLflow"
+        )
+    return bool(progress.failed)
+
+
+def print_plan(plan: Plan, settings: RunSettings, console: Console) -> None:
+    """Every trial with its state and the share that it would ask for."""
+    from rich.table import Table
+
+    from models.registry import detector_info
+
+    table = Table(title=f"{len(plan.trials)} trials, {len(plan.pending)} to run")
+    for column in ("task", "trial", "key", "state", "GPU share", "CPU cores"):
+        table.add_column(column)
+    for trial in plan.trials:
+        share = settings.gpu_share(detector_info(trial.method).gpu_share, gpus_available=1)
+        row = (trial.task, trial.name, trial.key, plan.state(trial), f"{share:g}", f"{settings.cpus_per_trial:g}")
+        table.add_row(*row)
+    console.print(table)
+    console.print("GPU shares hold where there is a GPU; without one, trials run on their CPU cores alone")
+
+
+def status(options: argparse.Namespace, console: Console) -> int:
+    """Progress of the experiment's grids, from MLflow alone."""
+    from rich.table import Table
+
+    from grid import tracking
+    from grid.plan import RUNNING
+
+    settings, _ = resolve(options)
+    name = options.experiment_name or options.experiment
+    try:
+        experiment_id = tracking.find_experiment(settings.tracking_uri, name)
+    except tracking.TrackingError as error:
+        raise BadInputError(str(error)) from error
+    if experiment_id is None:
+        raise BadInputError(
+            f"no MLflow experiment named {name!r} at {settings.tracking_uri}; nothing was launched there yet"
+        )
+    for parent, trials in tracking.planned_grids(settings.tracking_uri, experiment_id):
+        states = tracking.trial_states(settings.tracking_uri, experiment_id, [trial.key for trial in trials])
+        counts: dict[str, int] = {}
+        table = Table(title=parent.info.run_name, title_justify="left")
+        for column in ("task", "trial", "state", "latest"):
+            table.add_column(column)
+        errors = tracking.errors(settings.tracking_uri, states)
+        for trial in trials:
+            known = states.get(trial.key)
+            state = known.state if known else "pending"
+            counts[state] = counts.get(state, 0) + 1
+            note = errors.get(trial.key, "")
+            if known and state == RUNNING:
+                metrics = tracking.latest_metrics(settings.tracking_uri, known.run_id)
+                note = ", ".join(f"{key} {value:.3f}" for key, value in sorted(metrics.items()) if "/" in key)
+            table.add_row(trial.task, trial.name, state, note.replace("[", "\\["))
+        console.print(table)
+        console.print(", ".join(f"{count} {state}" for state, count in sorted(counts.items())) + f" of {len(trials)}\n")
+    return OK
+
+
+def print_tables(name: str, settings: RunSettings, manifest: Manifest, console: Console) -> None:
+    """The matrices and the attribution rows of everything finished, and how to look further."""
+    from analysis.store import load_results
+    from analysis.text import print_results
+
+    console.print()
+    print_results(load_results(settings.tracking_uri, name, data=manifest.digest), console)
+    console.print(f"\nMLflow UI:  mlflow ui --backend-store-uri {settings.tracking_uri} --port 5000", highlight=False)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _as_interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())
