@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import data.sources
+from data.sources import get_source, list_sources, register_source
+from data.sources.base import Entry, Listing, Problem, Scan, images_by_stem, list_images
+from tests.corpora import picture, write_dolos, write_image
+
+
+def scan(root: Path) -> Scan:
+    return get_source("dolos")(root)
+
+
+def kinds(found: Scan | Listing) -> dict[str, str]:
+    """Path -> what is wrong with it."""
+    return {problem.path: problem.what for problem in found.problems}
+
+
+def test_a_sound_tree(dolos: Path) -> None:
+    found = scan(dolos)
+    assert found.problems == []
+    assert found.notes == []
+    counts = Counter((entry.label, entry.generator, entry.split) for entry in found.entries)
+    assert counts == {
+        (label, generator, split): count
+        for label, generator in ((0, "real"), (1, "lama"), (1, "ldm"))
+        for split, count in (("train", 4), ("valid", 2), ("test", 3))
+    }
+    base = dolos / "celebahq"
+    fake = base / "fake/lama/images/valid/00005.png"
+    mask = base / "fake/lama/masks/valid/00005.png"
+    assert Entry(fake, 1, "lama", "00005", "valid", mask) in found.entries
+    assert Entry(base / "real/valid/00005.png", 0, "real", "00005", "valid", None) in found.entries
+
+
+def test_the_root_may_be_celebahq_itself(dolos: Path) -> None:
+    assert scan(dolos / "celebahq") == scan(dolos)
+
+
+def test_the_published_folder_of_repaint_gets_its_short_name(tmp_path: Path) -> None:
+    root = write_dolos(tmp_path, generators=["repaint-p2-9k"])
+    assert {entry.generator for entry in scan(root).entries} == {"real", "repaint"}
+    shutil.copytree(root / "celebahq/fake/repaint-p2-9k", root / "celebahq/fake/repaint")
+    assert kinds(scan(root)) == {"celebahq/fake/repaint-p2-9k": "two folders for one generator"}
+
+
+def test_masks_pair_by_stem_whatever_the_suffix(dolos: Path) -> None:
+    image = dolos / "celebahq/fake/lama/images/test/00006.png"
+    image.rename(image.with_suffix(".jpg"))
+    entry = next(entry for entry in scan(dolos).entries if entry.path == image.with_suffix(".jpg"))
+    assert entry.mask == dolos / "celebahq/fake/lama/masks/test/00006.png"
+
+
+def test_everything_that_is_missing_is_said_at_once(dolos: Path) -> None:
+    base = dolos / "celebahq"
+    shutil.rmtree(base / "real/valid")
+    (base / "real/val").mkdir()
+    shutil.rmtree(base / "fake/lama/images")
+    shutil.rmtree(base / "fake/ldm/images/test")
+    (base / "fake/ldm/images/test").mkdir()
+    found = scan(dolos)
+    assert kinds(found) == {
+        "celebahq/real/valid": "missing folder",
+        "celebahq/fake/lama/images": "missing folder",
+        "celebahq/fake/ldm/images/test": "no images in the folder",
+    }
+    assert not any(problem.skippable for problem in found.problems)
+    assert all(problem.remedy for problem in found.problems)
+    assert next(p for p in found.problems if p.path == "celebahq/real/valid").detail == "there are: test, train, val"
+
+
+@pytest.mark.parametrize("folder", ["real", "fake"])
+def test_a_missing_half(dolos: Path, folder: str) -> None:
+    shutil.rmtree(dolos / "celebahq" / folder)
+    assert kinds(scan(dolos)) == {f"celebahq/{folder}": "missing folder"}
+
+
+def test_an_empty_folder_and_no_folder_at_all(tmp_path: Path) -> None:
+    assert kinds(scan(tmp_path)) == {"real": "missing folder", "fake": "missing folder"}
+    assert kinds(scan(tmp_path / "nowhere")) == {str(tmp_path / "nowhere"): "does not exist"}
+    (tmp_path / "file").touch()
+    assert kinds(scan(tmp_path / "file")) == {str(tmp_path / "file"): "not a folder"}
+    (tmp_path / "real").mkdir()
+    (tmp_path / "fake").mkdir()
+    assert kinds(scan(tmp_path))["fake"] == "no generator in the folder"
+
+
+def test_a_mask_without_image_is_a_problem_and_a_fake_without_mask_a_note(dolos: Path) -> None:
+    fake = dolos / "celebahq/fake"
+    (fake / "lama/images/train/00001.png").unlink()
+    (fake / "ldm/masks/train/00002.png").unlink()
+    shutil.rmtree(fake / "ldm/masks/test")
+    found = scan(dolos)
+    assert [(p.path, p.what, p.skippable) for p in found.problems] == [
+        ("celebahq/fake/lama/masks/train/00001.png", "a mask without an image", True)
+    ]
+    assert [note[: note.index(";")] for note in found.notes] == [
+        "ldm, train: 1 of 4 fakes have no mask",
+        "ldm, test: 3 of 3 fakes have no mask",
+    ]
+    assert sum(entry.mask is None for entry in found.entries if entry.generator == "ldm") == 4
+
+
+def test_two_files_with_one_stem_are_both_left_out(dolos: Path) -> None:
+    folder = dolos / "celebahq/fake/lama/images/train"
+    write_image(folder / "00001.jpg", picture("x"))
+    found = scan(dolos)
+    assert set(kinds(found).values()) == {"several files with one stem in a folder"}
+    assert {Path(path).name for path in kinds(found)} == {"00001.png", "00001.jpg"}
+    assert "00001" not in {e.source_id for e in found.entries if e.generator == "lama"}
+
+
+def test_nothing_is_left_aside_without_a_word(dolos: Path) -> None:
+    train = dolos / "celebahq/real/train"
+    for name in ("a.txt", "b.npy", "c", ".hidden.png", ".DS_Store"):
+        (train / name).touch()
+    write_image(train / "more/x.png", picture("x"))
+    (dolos / "celebahq/real/readme.md").touch()
+    (dolos / "celebahq/fake/lama/images/extra").mkdir()
+    found = scan(dolos)
+    assert found.problems == []
+    assert found.notes == [
+        "files beside the folders left aside in celebahq/real: readme.md",
+        "3 files that are not images were left aside in celebahq/real/train: a.txt, b.npy, c",
+        "1 folder was left aside in celebahq/real/train: more",
+        "folders that are not a split left aside in celebahq/fake/lama/images: extra",
+    ]
+
+
+# Listing folders, for every source
+
+
+def test_images_are_listed_sorted_by_suffix_in_any_case(tmp_path: Path) -> None:
+    for name in ("b.PNG", "a.jpeg", "c.webp", "d.gif", "sub/e.bmp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [path.name for path in list_images(tmp_path, tmp_path).images] == ["a.jpeg", "b.PNG", "c.webp"]
+    recursive = list_images(tmp_path, tmp_path, recursive=True)
+    assert [path.name for path in recursive.images] == ["a.jpeg", "b.PNG", "c.webp", "e.bmp"]
+    assert recursive.notes == ["1 file that is not an image was left aside in .: d.gif"]
+
+
+def test_links_are_followed_inside_the_root_only(tmp_path: Path) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    image = write_image(root / "a/1.png", picture("1"))
+    secret = write_image(outside / "2.png", picture("2"))
+    (root / "a/inside.png").symlink_to(image)
+    (root / "a/outside.png").symlink_to(secret)
+    (root / "a/dangling.png").symlink_to(root / "nothing.png")
+    (root / "a/self.png").symlink_to(root / "a/self.png")
+    (root / "away").symlink_to(outside)
+    found = list_images(root, root, recursive=True)
+    assert [path.name for path in found.images] == ["1.png", "inside.png"]
+    assert kinds(found) == {
+        "a/outside.png": "a link to a file outside the data folder",
+        "a/dangling.png": "a link that leads nowhere",
+        "a/self.png": "a link that leads nowhere",
+        "away": "a linked folder outside the data folder",
+    }
+    assert {p.path for p in found.problems if p.skippable} == {"a/outside.png", "a/dangling.png", "a/self.png"}
+
+
+def test_a_name_that_only_starts_like_the_root_is_outside(tmp_path: Path) -> None:
+    write_image(tmp_path / "root2/1.png", picture("1"))
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/1.png").symlink_to(tmp_path / "root2/1.png")
+    assert list_images(tmp_path / "root", tmp_path / "root").images == []
+
+
+def test_the_root_itself_may_be_a_link(dolos: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(dolos)
+    found = scan(tmp_path / "link")
+    assert found.problems == []
+    assert len(found.entries) == 27
+    assert all(entry.path.is_relative_to(tmp_path / "link") for entry in found.entries)
+
+
+def test_linked_folders_are_read_once_under_their_own_name(tmp_path: Path) -> None:
+    write_image(tmp_path / "z/1.png", picture("1"))
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/z").symlink_to(tmp_path / "z")
+    (tmp_path / "a/loop").symlink_to(tmp_path)
+    found = list_images(tmp_path, tmp_path, recursive=True)
+    assert found.images == [tmp_path / "z/1.png"]
+    assert found.problems == []
+    assert sorted(note.split()[0] for note in found.notes) == ["a/loop", "a/z"]
+
+
+def test_names_that_are_not_utf8_are_problems(tmp_path: Path) -> None:
+    try:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")).touch()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    found = list_images(tmp_path, tmp_path)
+    assert found.images == []
+    assert kinds(found) == {"\\xff.png": "the name is not valid UTF-8"}
+
+
+def test_stems_are_compared_within_one_listing(tmp_path: Path) -> None:
+    listing = Listing(images=[tmp_path / "a.png", tmp_path / "b.png", tmp_path / "b.jpg"])
+    assert images_by_stem(listing, tmp_path) == {"a": tmp_path / "a.png"}
+    assert sorted(kinds(listing)) == ["b.jpg", "b.png"]
+    assert {problem.detail for problem in listing.problems} == {"b.png, b.jpg"}
+
+
+# The register
+
+
+def test_the_register_refuses_duplicates_and_lists_what_exists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data.sources, "_sources", dict(data.sources._sources))
+    assert {"dolos", "folders"} <= set(list_sources())
+
+    def empty(root: Path, *, seed: int = 0) -> Scan:
+        return Scan()
+
+    assert register_source("empty")(empty) is empty
+    assert get_source("empty") is empty
+    with pytest.raises(ValueError, match="'empty' is registered already"):
+        register_source("empty")(empty)
+    with pytest.raises(KeyError, match=r"'dolls'; there are: .*dolos.*empty.*folders"):
+        get_source("dolls")
+
+
+def test_problems_sort_and_do_not_change() -> None:
+    problems = [Problem("b", "x", "y"), Problem("a", "x", "y", "detail", True), Problem("a", "x", "y")]
+    assert [p.path for p in sorted(problems)] == ["a", "a", "b"]
+    with pytest.raises(AttributeError):
+        problems[0].path = "c"  # type: ignore[misc]

@@ -1,0 +1,429 @@
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from filelock import FileLock
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import data.store
+from data.images import decode
+from data.manifest import Manifest, build_manifest
+from data.store import ArrayStore, feature_store, fill_features, fill_pixels, pixel_store
+from data.transforms import Geometry
+from tests.corpora import picture, write_image
+
+ROOT = Path(__file__).parents[2]
+
+# A builder in a process of its own: every row is (number, process id); prints each batch that it computes.
+BUILDER = """
+import os, sys, time
+from pathlib import Path
+import numpy as np
+import data.store
+data.store._SHARD_ROWS = 4
+hang_in = int(sys.argv[2])
+batches = 0
+def compute(items):
+    global batches
+    batches += 1
+    time.sleep(60 if batches == hang_in else 0.02)
+    print(len(items), flush=True)
+    return np.array([[item, os.getpid()] for item in items], dtype=np.int64)
+store = data.store.ArrayStore(Path(sys.argv[1]), row_shape=(2,), dtype=np.int64)
+print("ready", flush=True)
+store.fill({str(n): n for n in range(20)}, compute, batch=2)
+"""
+
+
+def builder(folder: Path, *, hang_in: int = 0) -> subprocess.Popen[str]:
+    """`hang_in` is the batch, counted from 1, in which it waits to be killed."""
+    arguments = [sys.executable, "-c", BUILDER, str(folder), str(hang_in)]
+    return subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def numbers(folder: Path) -> ArrayStore:
+    return ArrayStore(folder, row_shape=(2,), dtype=np.int64)
+
+
+def doubled(items: list[int]) -> np.ndarray:
+    return np.array([[item, 2 * item] for item in items], dtype=np.int64)
+
+
+def items(count: int) -> dict[str, int]:
+    return {f"d{number}": number for number in range(count)}
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data.store, "_SHARD_ROWS", 4)
+
+
+@pytest.fixture
+def store(tmp_path: Path, small_shards: None) -> ArrayStore:
+    """Ten rows (number, 2 * number) in three shards."""
+    store = numbers(tmp_path / "store")
+    store.fill(items(10), doubled, batch=2)
+    return store
+
+
+def shards(store: ArrayStore) -> list[Path]:
+    return sorted(store.folder.glob("shard-*"))
+
+
+# Reading
+
+
+def test_rows_come_in_the_order_asked(store: ArrayStore) -> None:
+    assert len(shards(store)) == 3
+    rows = store.open([f"d{number}" for number in (9, 0, 5, 5)])
+    assert (len(rows), rows.shape, rows.dtype) == (4, (4, 2), np.int64)
+    assert rows[:].tolist() == [[9, 18], [0, 0], [5, 10], [5, 10]]
+    assert rows[np.array([3, 0])].tolist() == [[5, 10], [9, 18]]
+    assert rows[np.array([True, False, False, True])].tolist() == [[9, 18], [5, 10]]
+    assert rows[-1].tolist() == [5, 10]
+    assert rows[1:1].shape == rows[np.array([], dtype=int)].shape == (0, 2)
+    assert store.open([])[:].shape == (0, 2)
+    with pytest.raises(IndexError):
+        rows[np.array([4])]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@given(asked=st.lists(st.integers(0, 9), max_size=20), picks=st.data())
+def test_gathering_is_that_of_an_array(store: ArrayStore, asked: list[int], picks: st.DataObject) -> None:
+    rows, expected = store.open([f"d{n}" for n in asked]), doubled(asked).reshape(-1, 2)
+    index: Any = picks.draw(
+        st.one_of(
+            st.slices(len(asked)),
+            st.lists(st.integers(-len(asked), len(asked) - 1) if asked else st.nothing()).map(
+                lambda picked: np.array(picked, dtype=np.int64)
+            ),
+        )
+    )
+    np.testing.assert_array_equal(rows[index], expected[index])
+
+
+def test_what_is_read_is_a_copy(store: ArrayStore) -> None:
+    rows = store.open(["d1", "d2"])
+    for index in (0, slice(None), np.array([0])):
+        rows[index][...] = 77
+    assert rows[:].tolist() == [[1, 2], [2, 4]]
+
+
+def test_rows_are_cheap_to_pickle(store: ArrayStore) -> None:
+    rows = store.open([f"d{number}" for number in range(10)])
+    assert rows[:].shape == (10, 2)  # maps are open
+    again = pickle.loads(pickle.dumps(rows))
+    assert len(pickle.dumps(rows)) < 2000
+    np.testing.assert_array_equal(again[:], rows[:])
+
+
+def test_missing_rows_are_counted(store: ArrayStore, tmp_path: Path) -> None:
+    with pytest.raises(KeyError, match="2 of 3 rows are not in"):
+        store.open(["d1", "x", "y"])
+    with pytest.raises(KeyError, match="1 of 1"):
+        numbers(tmp_path / "nothing").open(["x"])
+    assert not (tmp_path / "nothing").exists()
+
+
+# Filling
+
+
+def test_only_what_is_missing_is_computed(store: ArrayStore) -> None:
+    computed: list[int] = []
+
+    def compute(batch: list[int]) -> np.ndarray:
+        computed.extend(batch)
+        return doubled(batch)
+
+    calls: list[tuple[int, int]] = []
+    store.fill(items(10), compute, batch=3)
+    assert computed == []
+    store.fill(items(17), compute, batch=3, progress=lambda done, total: calls.append((done, total)))
+    assert computed == list(range(10, 17))
+    assert calls == [(3, 7), (6, 7), (7, 7)]
+    assert store.open(list(items(17)))[:].tolist() == doubled(list(range(17))).tolist()
+
+
+@pytest.mark.parametrize("batch", [1, 3, 4, 100])
+def test_batches_are_never_larger_than_asked(tmp_path: Path, small_shards: None, batch: int) -> None:
+    sizes: list[int] = []
+
+    def compute(items: list[int]) -> np.ndarray:
+        sizes.append(len(items))
+        return doubled(items)
+
+    numbers(tmp_path).fill(items(10), compute, batch=batch)
+    assert max(sizes) == min(batch, 10)
+    assert sum(sizes) == 10
+    assert numbers(tmp_path).open(list(items(10)))[:].tolist() == doubled(list(range(10))).tolist()
+
+
+def test_shards_are_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data.store, "_SHARD_BYTES", 3 * 16)
+    numbers(tmp_path).fill(items(10), doubled, batch=1)
+    assert len(shards(numbers(tmp_path))) == 4
+
+
+def test_preparing_runs_ahead_by_two_batches_at_most(tmp_path: Path) -> None:
+    prepared: list[int] = []
+    ahead: list[int] = []
+    consumed = 0
+
+    def prepare(item: int) -> int:
+        prepared.append(item)
+        return item
+
+    def compute(batch: list[int]) -> np.ndarray:
+        nonlocal consumed
+        time.sleep(0.01)
+        consumed += len(batch)
+        ahead.append(len(prepared) - consumed)
+        return doubled(batch)
+
+    numbers(tmp_path).fill(items(40), compute, batch=4, prepare=prepare, workers=2)
+    assert 0 < max(ahead) <= 8
+    assert sorted(prepared) == list(range(40))
+
+
+def test_rows_of_the_wrong_shape_or_type_are_refused(tmp_path: Path, store: ArrayStore) -> None:
+    fresh = numbers(tmp_path / "fresh")
+    for wrong in (np.zeros((2, 3), np.int64), np.zeros((1, 2), np.int64), np.zeros((2, 2), np.float32)):
+        with pytest.raises(ValueError, match=r"expected rows of int64 \(2, 2\)"):
+            fresh.fill(items(2), lambda batch, wrong=wrong: wrong, batch=2)
+    assert [path.name for path in fresh.folder.iterdir()] == [".lock"]
+    other = ArrayStore(store.folder, row_shape=(2,), dtype=np.float32)
+    with pytest.raises(ValueError, match="holds rows of int64"):
+        other.open(["d1"])
+
+
+def test_a_full_disk_is_said_and_leaves_no_half_shard(store: ArrayStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(batch: list[int]) -> np.ndarray:
+        if 15 in batch:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return doubled(batch)
+
+    with pytest.raises(OSError, match="the disk is full: 0 MiB more") as caught:
+        store.fill(items(20), full, batch=2)
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.filename == str(store.folder)
+    assert not list(store.folder.glob("unfinished-*"))
+    assert len(store.open(list(items(14)))) == 14  # the shard before is whole
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full to write to")
+def test_writing_to_a_full_device_raises_instead_of_killing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda self, *a, **k: opened(Path("/dev/full") if self.name == "rows.npy" else self, *a, **k)
+    )
+    with pytest.raises(OSError, match="the disk is full"):
+        numbers(tmp_path).fill(items(4), doubled, batch=2)
+    assert not list(tmp_path.glob("*-*"))
+
+
+# Damage
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "no rows", "no digests", "few digests", "noise"])
+def test_a_damaged_shard_is_said_and_computed_again(
+    store: ArrayStore, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    shard = shards(store)[1]
+    rows = shard / "rows.npy"
+    lost = (shard / "digests.txt").read_text().split()
+    match damage:
+        case "cut":
+            rows.write_bytes(rows.read_bytes()[:-1])
+        case "empty":
+            rows.write_bytes(b"")
+        case "no rows":
+            rows.unlink()
+        case "no digests":
+            (shard / "digests.txt").unlink()
+        case "few digests":
+            (shard / "digests.txt").write_text(lost[0])
+        case "noise":
+            rows.write_bytes(b"\x80" * 200)
+    with pytest.raises(KeyError, match=f"{len(lost)} of 10"):
+        store.open(list(items(10)))
+    assert f"{shard} is damaged" in caplog.text
+    computed: list[int] = []
+
+    def compute(batch: list[int]) -> np.ndarray:
+        computed.extend(batch)
+        return doubled(batch)
+
+    store.fill(items(10), compute, batch=2)
+    assert sorted(f"d{number}" for number in computed) == sorted(lost)
+    caplog.clear()
+    assert store.open(list(items(10)))[:].tolist() == doubled(list(range(10))).tolist()
+    assert caplog.text == ""
+
+
+# Several processes
+
+
+def test_of_two_builders_the_second_waits_and_computes_nothing(tmp_path: Path) -> None:
+    processes = [builder(tmp_path) for _ in range(2)]
+    outputs = [process.communicate(timeout=60)[0].split() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sorted(len(output) for output in outputs) == [1, 11]  # "ready"; and ten batches of one of them
+    rows = numbers(tmp_path).open([str(number) for number in range(20)])[:]
+    assert rows[:, 0].tolist() == list(range(20))
+    assert len(set(rows[:, 1])) == 1
+
+
+def test_a_killed_builder_loses_one_shard_at_most(tmp_path: Path) -> None:
+    victim = builder(tmp_path, hang_in=6)
+    assert victim.stdout is not None
+    for _ in range(6):  # "ready" and five batches of two: two shards of four, and half of the third
+        victim.stdout.readline()
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    victim.stdout.close()
+    assert len(list(tmp_path.glob("unfinished-*"))) == 1
+    assert len(shards(numbers(tmp_path))) == 2
+    heir = builder(tmp_path)
+    output = heir.communicate(timeout=60)[0].split()
+    assert output == ["ready", *["2"] * 6]  # the other twelve rows
+    assert not list(tmp_path.glob("unfinished-*"))
+    rows = numbers(tmp_path).open([str(number) for number in range(20)])[:]
+    assert rows[:, 0].tolist() == list(range(20))
+    assert rows[:, 1].tolist() == [victim.pid] * 8 + [heir.pid] * 12
+
+
+def test_waiting_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lock = FileLock(tmp_path / ".lock", thread_local=False)
+    lock.acquire()
+    threading.Timer(0.2, lock.release).start()
+    with caplog.at_level(logging.INFO):
+        numbers(tmp_path).fill(items(3), doubled, batch=2)
+    assert "waiting for it" in caplog.text
+    assert len(numbers(tmp_path).open(list(items(3)))) == 3
+
+
+# Pixels and features of a manifest
+
+
+@pytest.fixture
+def manifest(dolos: Path, cache: Path) -> Manifest:
+    return build_manifest("dolos", dolos, cache=cache)
+
+
+def mean_colour(pixels: Any) -> np.ndarray:
+    return np.stack([image.mean(axis=(0, 1)) for image in pixels]).astype(np.float32)
+
+
+def test_pixels_are_decoded_transformed_and_kept(manifest: Manifest, cache: Path) -> None:
+    geometry = Geometry(8)
+    store = pixel_store(cache, geometry)
+    assert store.folder == cache / "pixels" / "squash-8-bicubic"
+    calls: list[tuple[int, int]] = []
+    rows = manifest.select("test", ["ldm"])
+    fill_pixels(store, manifest, rows, geometry, workers=2, progress=lambda *call: calls.append(call))
+    assert calls == [(6, 6)]
+    fill_pixels(store, manifest, manifest.table, geometry)
+    pixels = store.open(list(manifest.table["digest"]))
+    assert (pixels.shape, pixels.dtype) == ((27, 8, 8, 3), np.uint8)
+    for number, path in enumerate(manifest.paths(manifest.table)):
+        np.testing.assert_array_equal(pixels[number], geometry.apply(decode(path)))
+
+
+@pytest.mark.parametrize("geometry", [Geometry(8), None])
+def test_features_are_encoded_in_batches_and_kept(manifest: Manifest, cache: Path, geometry: Geometry | None) -> None:
+    batches: list[int] = []
+
+    def encode(pixels: Any) -> np.ndarray:
+        assert isinstance(pixels, list if geometry is None else np.ndarray)
+        assert all(image.dtype == np.uint8 for image in pixels)
+        batches.append(len(pixels))
+        return mean_colour(pixels)
+
+    store = feature_store(cache, "mean-colour", 3)
+    assert store.folder == cache / "features" / "mean-colour"
+    fill_features(store, manifest, manifest.table, geometry, encode, batch=10)
+    assert batches == [10, 10, 7]
+    fill_features(store, manifest, manifest.table, geometry, encode, batch=10)
+    assert len(batches) == 3
+    features = store.open(list(manifest.table["digest"]))
+    images = [decode(path) for path in manifest.paths(manifest.table)]
+    expected = mean_colour(images if geometry is None else [geometry.apply(image) for image in images])
+    assert features.dtype == np.float32
+    np.testing.assert_array_equal(features[:], expected)
+
+
+def test_native_images_may_differ_in_size(tmp_path: Path, cache: Path, dolos: Path) -> None:
+    write_image(dolos / "celebahq/real/test/00006.png", picture("large", 40))
+    manifest = build_manifest("dolos", dolos, cache=cache)
+    shapes = set()
+
+    def encode(pixels: list[np.ndarray]) -> np.ndarray:
+        shapes.update(image.shape for image in pixels)
+        return mean_colour(pixels)
+
+    fill_features(feature_store(cache, "x", 3), manifest, manifest.table, None, encode, batch=5)
+    assert shapes == {(16, 16, 3), (40, 40, 3)}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_that_are_not_finite_name_the_image(manifest: Manifest, cache: Path, value: float) -> None:
+    bad = manifest.paths(manifest.table)[13]
+    colour = mean_colour([decode(bad)])[0]
+
+    def encode(pixels: list[np.ndarray]) -> np.ndarray:
+        features = mean_colour(pixels)
+        features[(features == colour).all(axis=1), 1] = value
+        return features
+
+    with pytest.raises(ValueError, match="not finite for ") as caught:
+        fill_features(feature_store(cache, "x", 3), manifest, manifest.table, None, encode, batch=8)
+    assert str(bad) in str(caught.value)
+
+
+@pytest.mark.parametrize("change", ["other pixels", "gone", "cut"])
+def test_a_file_that_changed_after_the_manifest_is_never_kept_under_its_old_digest(
+    manifest: Manifest, cache: Path, change: str
+) -> None:
+    path = manifest.paths(manifest.table)[5]
+    if change == "other pixels":
+        write_image(path, picture("other"))
+    elif change == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-40])
+    geometry = Geometry(8)
+    with pytest.raises(ValueError, match=str(path)):
+        fill_pixels(pixel_store(cache, geometry), manifest, manifest.table, geometry)
+
+
+@pytest.mark.parametrize("key", ["", "a/b", "..", "x" * 151])
+def test_keys_that_are_no_folder_name_are_refused(cache: Path, key: str) -> None:
+    with pytest.raises(ValueError, match="folder name"):
+        feature_store(cache, key, 3)
+
+
+def test_importing_data_brings_no_framework_and_touches_nothing(tmp_path: Path) -> None:
+    code = (
+        "import json, sys, data.store, data.manifest, data.sources; data.sources.list_sources();"
+        "print(json.dumps([name for name in ('torch', 'ray', 'mlflow', 'models') if name in sys.modules]))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, check=True
+    )
+    assert json.loads(result.stdout) == []
+    assert not list(tmp_path.iterdir())
