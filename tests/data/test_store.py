@@ -307,11 +307,19 @@ def test_a_killed_builder_loses_one_shard_at_most(tmp_path: Path) -> None:
 
 
 def test_waiting_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    lock = FileLock(tmp_path / ".lock", thread_local=False)
-    lock.acquire()
-    threading.Timer(0.2, lock.release).start()
+    held = threading.Event()
+
+    def hold() -> None:
+        with FileLock(tmp_path / ".lock"):
+            held.set()
+            time.sleep(0.2)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
     with caplog.at_level(logging.INFO):
         numbers(tmp_path).fill(items(3), doubled, batch=2)
+    holder.join()
     assert "waiting for it" in caplog.text
     assert len(numbers(tmp_path).open(list(items(3)))) == 3
 
