@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -21,7 +22,7 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _FETCH_AGAIN = "fetch the file again"
 
 
-class BadImage(ValueError):  # noqa: N818
+class BadImage(ValueError):
     """A picture file that is refused. The message says what is wrong and what to do, and leaves out the path.
 
     Attributes:
@@ -47,6 +48,8 @@ class ImageFacts:
         width, height: pixels, as a person sees the picture (after EXIF orientation).
         format: what the file really is, whatever its name says: "PNG", "JPEG", "BMP" or "WEBP".
         mode: Pillow's name of the pixel type on disk, such as "RGB", "L" or "P".
+        quantisation: of a JPEG, 8 hexadecimal digits that stand for its quantisation tables and so for the quality it
+            was saved with; else empty.
     """
 
     digest: str
@@ -54,6 +57,7 @@ class ImageFacts:
     height: int
     format: str
     mode: str
+    quantisation: str = ""
 
 
 def file_digest(path: Path) -> str:
@@ -72,7 +76,7 @@ def decode(path: Path) -> np.ndarray:
         BadImage: unreadable or truncated; CMYK, 16-bit, float, transparent or animated; more than `MAX_PIXELS`.
     """
     with _opened(path) as file:
-        return _decode(file)[0]
+        return _decode(file)
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -95,8 +99,9 @@ def probe(path: Path) -> ImageFacts:
     with _opened(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
-        pixels, format_name, mode = _decode(file)
-    return ImageFacts(digest, pixels.shape[1], pixels.shape[0], format_name, mode)
+        header: dict[str, str] = {}
+        pixels = _decode(file, header)
+    return ImageFacts(digest, pixels.shape[1], pixels.shape[0], **header)
 
 
 def _opened(path: Path) -> BufferedReader:
@@ -106,17 +111,20 @@ def _opened(path: Path) -> BufferedReader:
         raise BadImage("cannot be opened", "check that it exists and may be read", error.strerror or "") from error
 
 
-def _decode(file: BufferedReader) -> tuple[np.ndarray, str, str]:
-    """An open file at its start -> uint8 (H, W, 3), format, mode on disk."""
-    header = file.read(32)
+def _decode(file: BufferedReader, facts: dict[str, str] | None = None) -> np.ndarray:
+    """An open file at its start -> uint8 (H, W, 3). What the header tells is written into `facts`."""
+    start = file.read(32)
     file.seek(0)
-    if not header:
+    if not start:
         raise BadImage("empty file", _FETCH_AGAIN)
     try:
         with Image.open(file, formats=_FORMATS) as image:
-            format_name, mode = image.format or "", image.mode
-            _refuse(image, header)
-            return _to_rgb(image), format_name, mode
+            _refuse(image, start)
+            if facts is not None:
+                tables = getattr(image, "quantization", None)
+                quantisation = hashlib.sha256(repr(sorted(tables.items())).encode()).hexdigest()[:8] if tables else ""
+                facts.update(format=image.format or "", mode=image.mode, quantisation=quantisation)
+            return _to_rgb(image)
     except BadImage:
         raise
     except UnidentifiedImageError as error:
@@ -128,14 +136,14 @@ def _decode(file: BufferedReader) -> tuple[np.ndarray, str, str]:
         raise BadImage("truncated or damaged", _FETCH_AGAIN, str(error)) from error
 
 
-def _refuse(image: Image.Image, header: bytes) -> None:
+def _refuse(image: Image.Image, start: bytes) -> None:
     """Everything that the header tells, before a pixel is decoded."""
     if image.width * image.height > MAX_PIXELS:
         raise _too_large(f"{image.width} x {image.height}")
     if getattr(image, "n_frames", 1) > 1:
         raise BadImage("animated, or several pictures in one file", "save one of them as a picture of its own")
     # Pillow opens 16-bit RGB files as 8-bit and drops the low bits without a word, so the file's own header is asked.
-    if header.startswith(_PNG_SIGNATURE) and header[12:16] == b"IHDR" and header[24] > 8:
+    if start.startswith(_PNG_SIGNATURE) and start[12:16] == b"IHDR" and start[24] > 8:
         raise BadImage("16 bits a channel", "convert it to 8 bits, the same way for real and fake")
     if image.mode == "CMYK":
         raise BadImage("CMYK colours", "convert it to RGB with its colour profile")
@@ -144,9 +152,10 @@ def _refuse(image: Image.Image, header: bytes) -> None:
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
-    if image.getexif().get(_ORIENTATION, 1) != 1:
-        image = ImageOps.exif_transpose(image)
     image.load()
+    with suppress(SyntaxError):  # EXIF data that make no sense turn nothing, here as in any viewer
+        if image.getexif().get(_ORIENTATION, 1) != 1:
+            image = ImageOps.exif_transpose(image)
     if image.mode in _ALPHA_MODES or "transparency" in image.info:
         image = image.convert("RGBA")
         if np.asarray(image.getchannel("A")).min() < 255:

@@ -11,7 +11,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,17 @@ _CONTENT = ["label", "generator", "source_id", "split", "digest", "mask_digest"]
 _ORDER = ["split", "label", "generator", "source_id", "digest", "path"]
 _NULLABLE = ["mask", "mask_digest"]
 _SHOWN_FILES = 20
+_SHORTCUTS = {
+    "format": "file format",
+    "size": "image size",
+    "mode": "pixel type on disk",
+    "quantisation": "JPEG quantisation",
+}
 _SHARE_THAT_MATTERS = 0.05  # of the images; less is taken for chance
-_PROBE_VERSION = 1  # raise it when `data.images` accepts or refuses other files than before
+_PROBE_VERSION = 2  # raise it when `data.images` accepts other files, or tells other facts, than before
 
 
-class DataProblems(ValueError):  # noqa: N818
+class DataProblems(ValueError):
     """Everything that is wrong with a data folder, in one message.
 
     Attributes:
@@ -224,8 +230,8 @@ def build_manifest(
         needs_layout = any(not problem.skippable for problem in blocking)
         layout = inspect.cleandoc(scan.__doc__ or "") if needs_layout else ""
         raise DataProblems(blocking, where=f"{root} (source {source})", layout=layout)
+    notes = (*found.notes, *_comparison_notes(table))
     table = table.sort_values(_ORDER).reset_index(drop=True)[list(COLUMNS)]
-    notes = (*found.notes, *_shortcut_notes(table))
     return Manifest(root, source, table, tuple(sorted(problems)), notes)
 
 
@@ -265,9 +271,8 @@ def _join_facts(table: pd.DataFrame, facts: dict[str, ImageFacts], problems: lis
     table["mask"] = table["mask"].where(pd.Series([mask is not None for mask in masks], index=table.index))
     table["digest"] = [image.digest for image in images]
     table["mask_digest"] = [mask.digest if mask else None for mask in masks]
-    table["width"] = [image.width for image in images]
-    table["height"] = [image.height for image in images]
-    table["format"] = [image.format for image in images]
+    for column in ("width", "height", "format", "mode", "quantisation"):
+        table[column] = [getattr(image, column) for image in images]
     return _typed(table)
 
 
@@ -329,21 +334,24 @@ def _empty_groups(table: pd.DataFrame, only: set[tuple[str, str, int]] | None) -
     ]
 
 
-def _shortcut_notes(table: pd.DataFrame) -> list[str]:
-    """Differences between real and fake files that a detector could learn in place of the manipulation."""
+def _comparison_notes(table: pd.DataFrame) -> list[str]:
+    """What would make a comparison of real and fake unfair, above all what a detector could learn in its place."""
     notes: list[str] = []
     described = table.assign(size=table["width"].astype(str) + " x " + table["height"].astype(str))
     fakes = described[described["label"] == FAKE]
     for generator, made in fakes.groupby("generator"):
         real = described[(described["label"] == REAL) & described["generator"].isin([SHARED_REAL, generator])]
-        for column, words in (("format", "file format"), ("size", "image size")):
-            shares = [rows[column].value_counts(normalize=True) for rows in (real, made)]
-            if shares[0].sub(shares[1], fill_value=0).abs().sum() / 2 > _SHARE_THAT_MATTERS:
-                in_words = [", ".join(f"{v} {share:.0%}" for v, share in s.head(3).items()) for s in shares]
+        for column, words in _SHORTCUTS.items():
+            pair = [rows.loc[rows[column] != "", column].value_counts(normalize=True) for rows in (made, real)]
+            if all(map(len, pair)) and pair[0].sub(pair[1], fill_value=0).abs().sum() / 2 > _SHARE_THAT_MATTERS:
+                shown = [", ".join(f"{value} {share:.0%}" for value, share in s.head(3).items()) for s in pair]
                 notes.append(
-                    f"{generator} and real images differ in {words} ({in_words[1]} against {in_words[0]}); "
+                    f"{generator} and real images differ in {words} ({shown[0]} against {shown[1]}); "
                     "a detector can learn that instead"
                 )
+        num_made, num_real = (int((rows["split"] == "test").sum()) for rows in (made, real))
+        if num_made != num_real:
+            notes.append(f"{generator}, test: {num_made} fakes against {num_real} real images; read balanced accuracy")
     makers = fakes.groupby("digest")["generator"].nunique()
     if shared := int((makers > 1).sum()):
         notes.append(f"{shared} fakes have the same bytes under two generators; attribution cannot tell them apart")
@@ -410,11 +418,8 @@ def _add_probes(cache_file: Path, fresh: _Probes) -> None:
     cache_file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{cache_file}.lock"):
         probes = _read_probes(cache_file) | fresh
-        rows: list[tuple[Any, ...]] = [
-            (path, *stamp, facts.digest, facts.width, facts.height, facts.format, facts.mode)
-            for path, (stamp, facts) in probes.items()
-        ]
-        names = ["path", "size", "mtime_ns", "digest", "width", "height", "format", "mode"]
+        rows: list[tuple[Any, ...]] = [(path, *stamp, *astuple(facts)) for path, (stamp, facts) in probes.items()]
+        names = ["path", "size", "mtime_ns", *(field.name for field in fields(ImageFacts))]
         _write_parquet(pd.DataFrame(rows, columns=names), cache_file)
 
 

@@ -129,6 +129,13 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     assert (facts.height, facts.width) == turned.shape[:2]
 
 
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_exif_data_without_sense_turn_nothing(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(picture("a")).save(path, exif=b"Exif\0\0nonsense and more of it", lossless=True)
+    np.testing.assert_array_equal(decode(path), picture("a"))
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp"])
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
 @given(share=st.floats(0, 1, exclude_max=True))

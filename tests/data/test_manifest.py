@@ -375,7 +375,7 @@ def test_copies_within_one_split_and_label_are_no_problem(dolos: Path, cache: Pa
 
 def test_shortcuts_are_shown(dolos: Path, cache: Path) -> None:
     for path in (dolos / "celebahq/fake/lama/images").glob("*/*"):
-        Image.open(path).resize((20, 16)).save(path.with_suffix(".jpg"))
+        Image.open(path).resize((20, 16)).convert("L").save(path.with_suffix(".jpg"))
         path.unlink()
     for path in (dolos / "celebahq/fake/lama/masks").glob("*/*"):
         write_image(path, np.zeros((16, 20), dtype=np.uint8))
@@ -383,7 +383,26 @@ def test_shortcuts_are_shown(dolos: Path, cache: Path) -> None:
     assert [note[: note.index(";")] for note in notes] == [
         "lama and real images differ in file format (JPEG 100% against PNG 100%)",
         "lama and real images differ in image size (20 x 16 100% against 16 x 16 100%)",
+        "lama and real images differ in pixel type on disk (L 100% against RGB 100%)",
     ]
+
+
+def test_jpeg_quality_as_a_shortcut_is_shown(dolos: Path, cache: Path) -> None:
+    for path in sorted((dolos / "celebahq").rglob("*.png")):
+        if "masks" not in path.parts:
+            quality = 95 if "ldm" in path.parts else 75
+            Image.open(path).save(path.with_suffix(".jpg"), quality=quality)
+            path.unlink()
+    notes = build_manifest("dolos", dolos, cache=cache).notes
+    assert len(notes) == 1
+    assert notes[0].startswith("ldm and real images differ in JPEG quantisation (")
+
+
+def test_unequal_test_sets_are_shown(dolos: Path, cache: Path) -> None:
+    for folder in ("images", "masks"):
+        (dolos / "celebahq/fake/ldm" / folder / "test/00006.png").unlink()
+    notes = build_manifest("dolos", dolos, cache=cache).notes
+    assert notes == ("ldm, test: 2 fakes against 3 real images; read balanced accuracy",)
 
 
 @pytest.mark.skipif(not MINI_DOLOS.is_dir(), reason="the folder shared/mini_dolos is not beside the checkout")
