@@ -28,6 +28,13 @@ class LinearDetector(Detector):
 
     Features are standardised with the training set's mean and deviation, and those are folded into the weights
     afterwards, so that what is saved is one `torch.nn.Linear(D, C)` on raw features.
+
+    Args:
+        encoder: what makes the features.
+        classes: C names, "real" first.
+        config: how the classifier is fitted.
+        weights_note: where the encoder's weights come from.
+        backbone: the encoder's network, for Grad-CAM; None where there is none.
     """
 
     def __init__(
@@ -39,14 +46,6 @@ class LinearDetector(Detector):
         weights_note: str,
         backbone: Backbone | None = None,
     ) -> None:
-        """
-        Args:
-            encoder: what makes the features.
-            classes: C names, "real" first.
-            config: how the classifier is fitted.
-            weights_note: where the encoder's weights come from.
-            backbone: the encoder's network, for Grad-CAM; None where there is none.
-        """
         self.encoder: Encoder = encoder
         self.classes = classes
         self.config = config

@@ -32,18 +32,17 @@ class NetworkDetector(Detector):
     Initial weights, the order of the images, their mirroring and dropout are functions of (seed, epoch, step), never of
     what happened before, so a checkpoint needs no generator's state: on a CPU a training that was interrupted ends bit
     by bit like one that was not. On a GPU cuDNN is held to its deterministic algorithms.
+
+    Args:
+        config: hyper-parameters.
+        context: classes, seed, device, weight files.
+
+    Raises:
+        ValueError: timm has no such network.
+        WeightsError: the weights cannot be had or do not fit.
     """
 
     def __init__(self, config: NetworkConfig, context: BuildContext) -> None:
-        """
-        Args:
-            config: hyper-parameters.
-            context: classes, seed, device, weight files.
-
-        Raises:
-            ValueError: timm has no such network.
-            WeightsError: the weights cannot be had or do not fit.
-        """
         network, self.preprocessing = timm_classifier(
             config.backbone,
             len(context.classes),
@@ -232,7 +231,7 @@ class NetworkDetector(Detector):
         return pixels
 
     def _to_device(self, array: np.ndarray) -> torch.Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        tensor = torch.from_numpy(np.require(array, requirements=["C", "W"]))
         if self._device.type == "cuda":  # pinned, the copy runs beside the last step's computation
             tensor = tensor.pin_memory()
         return tensor.to(self._device, non_blocking=True)
@@ -273,8 +272,10 @@ class NetworkDetector(Detector):
 
 
 def _batches(num_rows: int, batch_size: int) -> list[slice]:
-    """Slices that cover all rows. What is left over makes a smaller batch; a single row joins the batch before it,
-    because batch normalisation has no variance over one image.
+    """Slices that cover all rows, of which there is at least one.
+
+    What is left over makes a smaller batch; a single row joins the batch before it, because batch normalisation has no
+    variance over one image.
     """
     starts = list(range(0, num_rows, batch_size))
     if len(starts) > 1 and num_rows - starts[-1] == 1:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -63,9 +64,11 @@ def test_prediction(name: str, classes: tuple[str, ...]) -> None:
     inputs = examples(detector, 7, seed=4).inputs
     first, second = detector.predict(inputs), detector.predict(inputs)
     assert first.logits.shape == (len(inputs), len(classes))
-    assert first.embeddings.ndim == 2 and len(first.embeddings) == len(inputs)
+    assert first.embeddings.ndim == 2
+    assert len(first.embeddings) == len(inputs)
     for array in (first.logits, first.embeddings):
-        assert array.dtype == np.float32 and np.isfinite(array).all()
+        assert array.dtype == np.float32
+        assert np.isfinite(array).all()
     np.testing.assert_array_equal(first.logits, second.logits)
     np.testing.assert_array_equal(first.embeddings, second.embeddings)
     order = np.random.default_rng(0).permutation(len(inputs))
@@ -78,7 +81,8 @@ def test_nothing_to_predict(name: str) -> None:
     detector, _ = fitted(name)
     inputs = examples(detector, 1, seed=4).inputs[np.arange(0)]
     prediction = detector.predict(inputs)
-    assert prediction.logits.shape == (0, 2) and len(prediction.embeddings) == 0
+    assert prediction.logits.shape == (0, 2)
+    assert len(prediction.embeddings) == 0
 
 
 @pytest.mark.parametrize("classes", [DETECTION, ATTRIBUTION], ids=["detection", "attribution"])
@@ -119,11 +123,11 @@ def test_the_seed_decides_everything(name: str) -> None:
 
 
 def test_the_callers_random_numbers_are_left_alone(name: str) -> None:
-    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002
+    before, numpy_before = torch.get_rng_state(), np.random.get_state(legacy=False)
     detector = small(name)
     detector.fit(examples(detector, 4, seed=1), examples(detector, 4, seed=2), FitSession())
     assert torch.equal(before, torch.get_rng_state())
-    np.testing.assert_array_equal(numpy_before, np.random.get_state()[1])  # noqa: NPY002
+    np.testing.assert_equal(np.random.get_state(legacy=False), numpy_before)
 
 
 def test_epochs_are_reported(name: str) -> None:
@@ -187,10 +191,12 @@ def test_grad_cam_runs(name: str) -> None:
     pictures = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with GradCAM(target.module, target.layers, target.reshape) as cam:
         maps = cam(pictures, [ClassifierOutputTarget(1)] * 2)
-    assert maps.shape == (2, SIDE, SIDE) and np.isfinite(maps).all()
+    assert maps.shape == (2, SIDE, SIDE)
+    assert np.isfinite(maps).all()
     pictures = pictures.requires_grad_()
     target.module(pictures)[:, 1].sum().backward()
-    assert pictures.grad is not None and bool(pictures.grad.abs().sum() > 0)
+    assert pictures.grad is not None
+    assert bool(pictures.grad.abs().sum() > 0)
 
 
 def test_cam_module_gives_the_detectors_logits(name: str) -> None:
@@ -199,8 +205,8 @@ def test_cam_module_gives_the_detectors_logits(name: str) -> None:
     if target is None:
         pytest.skip("no differentiable layer")
     images = make_images(np.array([0, 1]), seed=9)
-    owner = detector if detector.encoder is None else detector.encoder.backbone  # type: ignore[attr-defined]
-    pixels = owner.preprocessing.normalise(torch.from_numpy(images))  # type: ignore[attr-defined]
+    owner: Any = detector if detector.encoder is None else cast(Any, detector.encoder).backbone
+    pixels = owner.preprocessing.normalise(torch.from_numpy(images))
     inputs = images if detector.encoder is None else detector.encoder.encode(images)
     found = target.module(pixels).detach().numpy()
     np.testing.assert_allclose(found, detector.predict(inputs).logits, rtol=1e-3, atol=1e-4)

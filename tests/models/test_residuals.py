@@ -125,7 +125,9 @@ def test_mirroring_and_turning_keep_the_cooccurrences() -> None:
 def test_features_are_finite_and_independent_of_size() -> None:
     for image in (noise(16, 16), noise(16, 99), noise(200, 17)):
         features = describe(image)
-        assert features.shape == (NUM_FEATURES,) and features.dtype == np.float32 and np.isfinite(features).all()
+        assert features.shape == (NUM_FEATURES,)
+        assert features.dtype == np.float32
+        assert np.isfinite(features).all()
         np.testing.assert_allclose((tuple_counts(features) ** 2).sum(axis=1), 1, rtol=1e-5)
 
 

@@ -39,7 +39,7 @@ def test_unequal_classes_by_hand() -> None:
 
 def test_perfect_and_inverted() -> None:
     labels, scores = np.array([0, 0, 1, 1]), np.array([-2.0, -1.0, 1.0, 2.0])
-    perfect = {name: 1.0 for name in detection_metrics(labels, scores)} | {"eer": 0.0}
+    perfect = dict.fromkeys(detection_metrics(labels, scores), 1.0) | {"eer": 0.0}
     assert detection_metrics(labels, scores) == perfect
     inverted = detection_metrics(labels, -scores)
     assert inverted["auroc"] == inverted["accuracy"] == 0.0
@@ -124,7 +124,7 @@ def test_attribution_refusals() -> None:
 @st.composite
 def scored(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     """Labels of both classes, scores with ties."""
-    labels = [0, 1] + draw(st.lists(st.integers(0, 1), max_size=20))
+    labels = [0, 1, *draw(st.lists(st.integers(0, 1), max_size=20))]
     scores = draw(st.lists(st.integers(-8, 8), min_size=len(labels), max_size=len(labels)))
     return np.array(labels), np.array(scores, dtype=np.float64)
 

@@ -63,7 +63,7 @@ class Recorder:
     def __init__(self, checkpoint_at: Callable[[int], bool] = lambda count: False, resume: Any = None) -> None:
         self.epochs: list[tuple[int, dict[str, float]]] = []
         self.states: list[bytes] = []
-        self._asked = 0
+        self.asked = 0
         self._checkpoint_at = checkpoint_at
         self.session = FitSession(
             on_epoch=lambda epoch, metrics: self.epochs.append((epoch, copy.copy(metrics))),
@@ -73,8 +73,8 @@ class Recorder:
         )
 
     def _due(self) -> bool:
-        self._asked += 1
-        return self._checkpoint_at(self._asked)
+        self.asked += 1
+        return self._checkpoint_at(self.asked)
 
     def _save(self, state: dict[str, Any]) -> None:
         buffer = io.BytesIO()

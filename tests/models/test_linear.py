@@ -1,0 +1,172 @@
+"""The linear classifier: it is at the optimum, it is one plain linear layer, and validation chooses its penalty."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from models.configs import ProbeConfig
+from models.detector import Examples, FitSession, fake_scores
+from models.linear import L2_CHOICES, LinearDetector
+
+CLASSES = ("real", "a", "b")
+
+
+class Given:
+    """An encoder whose features are made by the test."""
+
+    geometry = None
+
+    def __init__(self, num_features: int) -> None:
+        self.num_features = num_features
+        self.key = f"given-{num_features}"
+
+    def encode(self, pixels: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+        raise NotImplementedError
+
+
+def detector(num_features: int, num_classes: int = 2, **config: Any) -> LinearDetector:
+    encoder: Any = Given(num_features)
+    return LinearDetector(encoder, CLASSES[:num_classes], ProbeConfig(**config), weights_note="none")
+
+
+def blobs(num_rows: int, num_features: int, num_classes: int, seed: int, spread: float = 1.0) -> Examples:
+    """Features in very different units; `spread` in those of the distance between the classes."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(num_rows) % num_classes
+    centres = np.random.default_rng(99).normal(size=(num_classes, num_features))
+    features = centres[labels] + spread * generator.normal(size=(num_rows, num_features))
+    return Examples((features * np.linspace(0.01, 100, num_features) + 5).astype(np.float32), labels)
+
+
+def reported(probe: LinearDetector, train: Examples, valid: Examples) -> dict[str, float]:
+    told: list[tuple[int, dict[str, float]]] = []
+    probe.fit(train, valid, FitSession(on_epoch=lambda epoch, metrics: told.append((epoch, metrics))))
+    ((epoch, metrics),) = told
+    assert epoch == 1
+    return metrics
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+@pytest.mark.parametrize("l2", [0.01, 1.0])
+def test_the_gradient_vanishes(num_classes: int, l2: float) -> None:
+    train = blobs(120, 6, num_classes, seed=0)
+    probe = detector(6, num_classes, l2=l2)
+    probe.fit(train, train, FitSession())
+    features = np.asarray(train.inputs[np.arange(120)], dtype=np.float64)
+    standard = (features - features.mean(axis=0)) / features.std(axis=0)
+    logits = probe.predict(train.inputs).logits.astype(np.float64)
+    weight = probe._weight.astype(np.float64) * features.std(axis=0)  # on standardised features
+    chances = np.exp(logits - logits.max(axis=1, keepdims=True))
+    chances /= chances.sum(axis=1, keepdims=True)
+    excess = chances - np.eye(num_classes)[train.labels]
+    if num_classes == 2:  # the objective has one weight vector, the difference of the two
+        gradient = excess[:, 1] @ standard / 120 + l2 * (weight[1] - weight[0])
+    else:
+        gradient = excess.T @ standard / 120 + l2 * weight
+    np.testing.assert_allclose(gradient, 0, atol=2e-4)
+    np.testing.assert_allclose(excess.mean(axis=0), 0, atol=2e-4)
+
+
+def test_the_difference_of_two_logits_is_the_decision_function() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    train = blobs(80, 4, 2, seed=0)
+    probe = detector(4, l2=0.1)
+    probe.fit(train, train, FitSession())
+    features = np.asarray(train.inputs[np.arange(80)], dtype=np.float64)
+    standard = (features - features.mean(axis=0)) / features.std(axis=0)
+    wanted = LogisticRegression(C=1 / (0.1 * 80), tol=1e-10).fit(standard, train.labels).decision_function(standard)
+    logits = probe.predict(train.inputs).logits
+    np.testing.assert_allclose(fake_scores(logits), wanted, atol=1e-3)
+    np.testing.assert_allclose(logits[:, 0], -logits[:, 1], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_plain_torch_reads_the_head(num_classes: int, tmp_path: Path) -> None:
+    train = blobs(60, 5, num_classes, seed=0)
+    probe = detector(5, num_classes)
+    probe.fit(train, train, FitSession())
+    probe.save(tmp_path)
+    head = torch.nn.Linear(5, num_classes)
+    head.load_state_dict(torch.load(tmp_path / "head.pt", weights_only=True))
+    with torch.inference_mode():
+        logits = head(torch.from_numpy(train.inputs[np.arange(60)])).numpy()
+    np.testing.assert_allclose(logits, probe.predict(train.inputs).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_units_of_the_features_do_not_matter() -> None:
+    train, test = blobs(60, 5, 2, seed=0), blobs(40, 5, 2, seed=1)
+    scale = np.array([1, 1e-3, 1e3, 2, 0.5], dtype=np.float32)
+    probes = [detector(5), detector(5)]
+    probes[0].fit(train, test, FitSession())
+    scaled = [Examples(part.inputs[np.arange(len(part.labels))] * scale, part.labels) for part in (train, test)]
+    probes[1].fit(scaled[0], scaled[1], FitSession())
+    first, second = probes[0].predict(test.inputs).logits, probes[1].predict(scaled[1].inputs).logits
+    np.testing.assert_allclose(first, second, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("value", [0.0, 7.0, 0.1, 1e6])
+def test_a_constant_feature_is_ignored(value: float) -> None:
+    train, valid = blobs(60, 4, 2, seed=0), blobs(40, 4, 2, seed=1)
+    features = np.array(train.inputs[np.arange(60)])
+    features[:, 2] = value * (1 + 1e-7 * train.labels)  # float32's rounding noise, which happens to fit the labels
+    probe = detector(4)
+    probe.fit(Examples(features, train.labels), valid, FitSession())
+    assert (probe._weight[:, 2] == 0).all()
+    assert np.isfinite(probe.predict(valid.inputs).logits).all()
+
+
+def test_validation_chooses_the_penalty() -> None:
+    easy, noisy = blobs(60, 20, 2, seed=0, spread=0.1), blobs(60, 20, 2, seed=0, spread=8.0)
+    fixed = {
+        l2: reported(detector(20, l2=l2), noisy, blobs(200, 20, 2, seed=1, spread=8.0))["valid/loss"]
+        for l2 in L2_CHOICES
+    }
+    metrics = reported(detector(20), noisy, blobs(200, 20, 2, seed=1, spread=8.0))
+    assert metrics["valid/loss"] == min(fixed.values())
+    assert metrics["l2"] == min(fixed, key=lambda l2: fixed[l2])
+    assert reported(detector(20), easy, blobs(200, 20, 2, seed=1, spread=0.1))["l2"] < metrics["l2"]
+
+
+def test_reported_figures_are_those_of_the_folded_head() -> None:
+    train, valid = blobs(60, 5, 3, seed=0), blobs(45, 5, 3, seed=1)
+    probe = detector(5, 3)
+    metrics = reported(probe, train, valid)
+    for name, part in (("train", train), ("valid", valid)):
+        logits = torch.from_numpy(probe.predict(part.inputs).logits)
+        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(part.labels))
+        assert metrics[f"{name}/loss"] == pytest.approx(float(loss), rel=1e-4)
+        right = (logits.argmax(dim=1).numpy() == part.labels).mean()
+        assert metrics[f"{name}/accuracy"] == pytest.approx(right)
+
+
+def test_an_unfinished_optimisation_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    train = blobs(60, 5, 2, seed=0)
+    with caplog.at_level(logging.WARNING):
+        detector(5, max_iterations=1, l2=1e-4).fit(train, train, FitSession())
+    assert "raise max_iterations" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        detector(5, l2=1e-4).fit(train, train, FitSession())
+    assert not caplog.text
+
+
+def test_broken_features_are_refused() -> None:
+    train = blobs(60, 5, 2, seed=0)
+    features = np.array(train.inputs[np.arange(60)])
+    features[3, 1] = np.nan
+    with pytest.raises(ValueError, match="1 of 60 images have features that are not finite"):
+        detector(5).fit(Examples(features, train.labels), train, FitSession())
+
+
+def test_another_encoders_head_is_refused(tmp_path: Path) -> None:
+    detector(5).save(tmp_path)
+    with pytest.raises(ValueError, match=r"head\.json has encoder 'given-5'"):
+        detector(4).load(tmp_path)
