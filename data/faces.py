@@ -153,7 +153,7 @@ def add_sensor_noise(image: Floats, rng: np.random.Generator) -> Bytes:
         (H, W, 3) uint8.
     """
     height, width, _ = image.shape
-    gain = np.exp(rng.uniform(np.log(0.0004), np.log(0.0025)))
+    gain = np.exp(rng.uniform(np.log(0.0001), np.log(0.0012)))
     read = rng.uniform(0.001, 0.004)
     linear = image.astype(np.float64) ** 2.2
     site_noise = rng.standard_normal((height, width))

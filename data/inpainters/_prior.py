@@ -21,6 +21,9 @@ _NUM_COMPONENTS = 48
 _DRAWN_SIZE = 32
 _SEED = 0x0FACE5
 
+# Luma, blue-yellow, red-green: orthonormal, so that `planes @ COLOURS.T` is undone by `@ COLOURS`.
+COLOURS = (np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])).astype(np.float32)
+
 
 @lru_cache(maxsize=8)
 def face_space(height: int, width: int) -> tuple[Planes, Planes, Planes]:
@@ -50,36 +53,44 @@ def _drawn_space() -> tuple[Planes, Planes, Planes]:
     return mean.reshape(shape), scaled.reshape(-1, *shape), np.clip(rest, 1, None).reshape(shape)
 
 
-def face_guess(image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.random.Generator | None = None) -> Planes:
-    """Fill the mask with the face that the known pixels suggest; known pixels stay.
+def likely_face(image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.random.Generator | None = None) -> Planes:
+    """The face that the known pixels suggest, over the whole picture.
 
     The weights' posterior mean given the known pixels (probabilistic PCA; Tipping and Bishop 1999), or with `rng` one
-    draw from the posterior, then the mismatch at the mask's border is continued smoothly into it so that there is no
-    step.
+    draw from the posterior.
 
     Args:
         image: (H, W, 3) uint8, not read under the mask.
-        mask: (H, W) bool, True = fill.
+        mask: (H, W) bool, True = unknown.
         rng: None for the most likely face, else one plausible face of many.
 
     Returns:
-        (H, W, 3) float32 levels in [0, 255].
+        (H, W, 3) float32 levels, mostly in [0, 255]; a soft picture that matches the known pixels only roughly.
     """
     known = ~mask
-    if not mask.any():
-        return image.astype(np.float32)
     mean, components, rest = face_space(*mask.shape)
     residual = image[known].astype(np.float32) - mean[known]
     basis = components[:, known].reshape(len(components), -1)
     # Neighbouring pixels share their error, so the evidence of one is counted as that of a 4 x 4 block.
     precision = 1 / (16 * rest[known].reshape(-1))
-    covariance = np.linalg.inv(basis * precision @ basis.T + np.eye(len(basis)))
+    covariance = np.linalg.inv(basis * precision @ basis.T + np.eye(len(basis), dtype=np.float32))
     weights = covariance @ (basis @ (precision * residual.reshape(-1)))
     if rng is not None:
-        weights += np.linalg.cholesky(covariance) @ rng.standard_normal(len(weights))
-    guess = mean + np.tensordot(weights.astype(np.float32), components, axes=1)
-    difference = np.where(known[..., None], image - guess, 0)
-    return np.clip(guess + diffuse(difference, mask), 0, 255).astype(np.float32)
+        weights += np.linalg.cholesky(covariance) @ rng.standard_normal(len(weights), np.float32)
+    return mean + np.tensordot(weights, components, axes=1)
+
+
+def face_guess(image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.random.Generator | None = None) -> Planes:
+    """Fill the mask with the likely face, its mismatch at the border continued smoothly; known pixels stay.
+
+    Args and errors as for `likely_face`.
+
+    Returns:
+        (H, W, 3) float32 levels in [0, 255].
+    """
+    face = likely_face(image, mask, rng)
+    mismatch = np.where(mask[..., None], 0, image - face)
+    return np.clip(face + diffuse(mismatch, mask), 0, 255)
 
 
 def diffuse(planes: Planes, mask: NDArray[np.bool_]) -> Planes:
