@@ -6,11 +6,12 @@ Importing this module imports none of the three (open_clip alone takes 11 s); bu
 from __future__ import annotations
 
 import contextlib
+import difflib
 import hashlib
+import logging
 import math
 import re
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -83,6 +84,8 @@ class Backbone(nn.Module):
         self.weights_digest = source.digest
         self._pool = pool
         self._find_cam = find_cam
+        self._cam: Cam | None = None
+        self.train(False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalised (N, 3, S, S) -> features (N, D), S = `preprocessing.size`."""
@@ -95,12 +98,17 @@ class Backbone(nn.Module):
 
     def cam_layers(self) -> list[nn.Module]:
         """The layers whose activations Grad-CAM weights."""
-        return self._find_cam(self.network, self.preprocessing.size)[0]
+        return self._found_cam()[0]
 
     @property
     def cam_reshape(self) -> Reshape | None:
         """Activations of those layers -> (N, channels, h, w); None where they already have that shape."""
-        return self._find_cam(self.network, self.preprocessing.size)[1]
+        return self._found_cam()[1]
+
+    def _found_cam(self) -> Cam:
+        if self._cam is None:
+            self._cam = self._find_cam(self.network, self.preprocessing.size)
+        return self._cam
 
 
 @dataclass(frozen=True)
@@ -118,6 +126,11 @@ class TokenGrid:
     batch_first: bool = True
 
     def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(N, L, channels), or (L, N, channels) -> (N, channels, h, w).
+
+        Raises:
+            ValueError: the patches make no square.
+        """
         if not self.batch_first:
             tokens = tokens.transpose(0, 1)
         patches = tokens[:, self.num_prefix :]
@@ -241,33 +254,32 @@ def _timm_network(
     seed: int,
     policy: str | None,
     size: int | None,
-) -> tuple[nn.Module, Preprocessing, WeightsSource]:
+) -> tuple[Any, Preprocessing, WeightsSource]:
     import timm
 
     source = local_source(weights, weight_files=weight_files, seed=seed)
     tag = weights.partition(":")[2] if source is None else ""
     name = f"{name.partition('.')[0]}.{tag}" if tag else name
     architecture = name.partition(".")[0]
-    if not timm.is_model(name):
-        near = ", ".join(timm.list_models(f"{architecture[:6]}*")[:8]) or "see timm.list_models()"
-        raise ValueError(f"timm has no network {name!r}; near it: {near}")
-    config = timm.get_pretrained_cfg(name)
+    if not timm.is_model(architecture):
+        raise ValueError(f"timm has no network {architecture!r}; {_nearest(architecture, timm.list_models())}")
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError:  # no such tag
+        config = None
     if config is None:
         tags = ", ".join(timm.list_pretrained(f"{architecture}.*")) or "none"
-        raise WeightsError(f"timm has no weights {name!r}; there are: {tags}")
+        raise WeightsError(f"timm publishes no weights {name!r}; there are: {tags}")
     if source is None:
         path = _timm_hub_file(name, config)
         source = WeightsSource(path, file_digest(path), weights_note(f"hub:{config.tag}" if config.tag else "hub"))
 
     side = size or int(config.input_size[-1])
-    options = {"img_size": side} if config.fixed_input_size and side != config.input_size[-1] else {}
+    options: dict[str, Any] = {"img_size": side} if config.fixed_input_size and side != config.input_size[-1] else {}
     with _seeded(seed):
         network = timm.create_model(name, pretrained=False, num_classes=num_classes, **options)
     if source.path is not None:
-        if weights == PACKAGED:
-            state = _packaged_state(architecture, source.path)
-        else:
-            state = read_state_dict(source.path)
+        state = _packaged_state(architecture, source.path) if weights == PACKAGED else read_state_dict(source.path)
         _load_timm(network, state, source.path, config.classifier, resized=bool(options))
 
     policy = "crop" if policy == "timm" else policy or "squash"
@@ -319,7 +331,8 @@ def _load_timm(
         )
     convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     if convert is not None:
-        state = convert(state, network)
+        with contextlib.suppress(LookupError, RuntimeError, ValueError, AttributeError, AssertionError):
+            state = convert(state, network)  # fails on a wrong file, which the comparison below describes better
     heads = [classifier] if isinstance(classifier, str) else list(classifier or ())
     load_strictly(network, state, source=path, ignore=[f"{head}." for head in heads])
 
@@ -327,6 +340,11 @@ def _load_timm(
 def _three(values: Sequence[float]) -> tuple[float, float, float]:
     red, green, blue = (float(value) for value in values)
     return red, green, blue
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=6, cutoff=0.5)
+    return f"near it: {', '.join(near)}" if near else "nothing is near it"
 
 
 def timm_cam(network: nn.Module, size: int) -> Cam:
@@ -341,8 +359,10 @@ def timm_cam(network: nn.Module, size: int) -> Cam:
     blocks = getattr(network, "blocks", None)
     num_prefix = getattr(network, "num_prefix_tokens", None)
     if isinstance(blocks, nn.Sequential | nn.ModuleList) and num_prefix is not None and hasattr(blocks[-1], "norm1"):
-        return [blocks[-1].norm1], TokenGrid(int(num_prefix))
+        norm: Any = blocks[-1].norm1
+        return [norm], TokenGrid(int(num_prefix))
 
+    runnable: Any = network
     returned: list[tuple[nn.Module, torch.Tensor]] = []
 
     def note(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -356,7 +376,7 @@ def timm_cam(network: nn.Module, size: int) -> Cam:
         network.eval()
         with torch.no_grad():
             picture = torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype)
-            features = network.forward_features(picture)  # type: ignore[operator]
+            features = runnable.forward_features(picture)
     finally:
         for handle in handles:
             handle.remove()
@@ -408,21 +428,21 @@ def clip_backbone(
     tag: Mapping[str, Any] = {}
     reference = name
     if name.startswith("hf-hub:"):
+        if weights.startswith("hub:"):
+            raise WeightsError(f"{name} names its weights itself, without a tag: use weights 'hub', not {weights!r}")
         reference, published = _fetch_clip_folder(name, with_weights=source is None)
         if source is None:
             source = WeightsSource(published, file_digest(published), weights_note(f"hub:{name[len('hf-hub:') :]}"))
     elif not name.startswith("local-dir:") and open_clip.get_model_config(name) is None:
-        near = ", ".join(model for model in open_clip.list_models() if model.lower()[:5] == name.lower()[:5])
-        raise ValueError(f"open_clip has no architecture {name!r}; near it: {near or 'see open_clip.list_models()'}")
+        raise ValueError(f"open_clip has no architecture {name!r}; {_nearest(name, open_clip.list_models())}")
     if source is None:
         tag_name, tag = _clip_tag(name, weights.partition(":")[2])
+        _refuse_other_activation(name, f"the weights {tag_name!r}", bool(tag.get("quick_gelu", False)))
         path = _clip_hub_file(name, tag)
         source = WeightsSource(path, file_digest(path), weights_note(f"hub:{tag_name}"))
-        _refuse_other_activation(name, f"the weights {tag_name!r}", bool(tag.get("quick_gelu", False)))
 
     is_timm = "timm_model_name" in (open_clip.get_model_config(reference) or {}).get("vision_cfg", {})
-    with _seeded(seed), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _seeded(seed), _without_remarks():
         model = open_clip.create_model(
             reference,
             load_weights=False,
@@ -463,6 +483,26 @@ def clip_backbone(
     )
 
 
+@contextlib.contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Keep open_clip from saying that no weights were loaded, just before they are.
+
+    It speaks through the root logger itself, which would even install a handler there.
+    """
+    root, handler = logging.getLogger(), logging.NullHandler()
+
+    def drop(record: logging.LogRecord) -> bool:
+        return False
+
+    root.addHandler(handler)
+    root.addFilter(drop)
+    try:
+        yield
+    finally:
+        root.removeFilter(drop)
+        root.removeHandler(handler)
+
+
 def _register_architectures() -> None:
     import open_clip
 
@@ -471,7 +511,11 @@ def _register_architectures() -> None:
 
 
 def _fetch_clip_folder(name: str, *, with_weights: bool) -> tuple[str, Path]:
-    """ "hf-hub:owner/name" -> ("local-dir:..." of its downloaded configuration, the weights or the configuration)."""
+    """Download a hub model's configuration, and its weights if asked for.
+
+    Returns:
+        "local-dir:..." of the configuration, and the path of the weights (else of the configuration).
+    """
     repository = name.removeprefix("hf-hub:")
     path = hub_file(repository, ["open_clip_config.json"], what=name)
     folder = f"local-dir:{path.parent}"
@@ -564,13 +608,13 @@ def _clip_width(tower: nn.Module, size: int) -> int:
     return features.shape[-1]
 
 
-def _clip_cam(tower: nn.Module, size: int) -> Cam:
+def _clip_cam(tower: Any, size: int) -> Cam:
     if hasattr(tower, "transformer"):
-        transformer: Any = tower.transformer
+        transformer = tower.transformer
         return [transformer.resblocks[-1].ln_1], TokenGrid(1, batch_first=getattr(transformer, "batch_first", False))
     if hasattr(tower, "trunk"):
-        return timm_cam(tower.trunk, size)  # type: ignore[arg-type]
-    return [tower.layer4], None  # type: ignore[list-item]
+        return timm_cam(tower.trunk, size)
+    return [tower.layer4], None
 
 
 # segment-anything ----------------------------------------------------------------------------------------------------
@@ -611,6 +655,7 @@ def sam_backbone(
         path = url_file(_SAM_URL + _SAM_FILES[name], what=f"SAM {name}")
         source = WeightsSource(path, file_digest(path), weights_note(weights))
 
+    encoder: Any
     with _seeded(seed):
         encoder, mean, std = _demo_sam() if name == "demo" else _published_sam(name)
     if source.path is not None:
@@ -619,7 +664,7 @@ def sam_backbone(
     if size is not None and size != encoder.img_size:
         _resize_sam(encoder, size)
     preprocessing = Preprocessing(
-        size=int(encoder.img_size),  # type: ignore[arg-type]
+        size=int(encoder.img_size),
         mean=mean,
         std=std,
         interpolation="bilinear",
@@ -629,7 +674,7 @@ def sam_backbone(
         encoder,
         family="sam",
         name=name,
-        num_features=int(encoder.neck[0].out_channels),  # type: ignore[index, union-attr, arg-type]
+        num_features=int(encoder.neck[0].out_channels),
         preprocessing=preprocessing,
         source=source,
         pool=_mean_over_positions,
@@ -674,8 +719,8 @@ def _resize_sam(encoder: Any, size: int) -> None:
     encoder.img_size = size  # relative positions are resized by the encoder itself, in every forward
 
 
-def _sam_cam(encoder: nn.Module, size: int) -> Cam:
-    return [encoder.neck[-1]], None  # type: ignore[index]
+def _sam_cam(encoder: Any, size: int) -> Cam:
+    return [encoder.neck[-1]], None
 
 
 # Encoding ------------------------------------------------------------------------------------------------------------
@@ -710,16 +755,12 @@ class FrozenEncoder:
             ValueError: the pixels have another type or size: a silent resize would change the features.
         """
         size = self.backbone.preprocessing.size
-        batches = [
-            np.asarray(pixels[start : start + self.batch_size]) for start in range(0, len(pixels), self.batch_size)
-        ]
         features = np.empty((len(pixels), self.num_features), dtype=np.float32)
-        done = 0
-        for batch in batches:
+        for start in range(0, len(pixels), self.batch_size):
+            batch = np.asarray(pixels[start : start + self.batch_size])
             if batch.dtype != np.uint8 or batch.shape[1:] != (size, size, 3):
                 raise ValueError(f"need uint8 (N, {size}, {size}, 3), got {batch.dtype} {batch.shape}")
-            features[done : done + len(batch)] = self._encode_batch(batch)
-            done += len(batch)
+            features[start : start + len(batch)] = self._encode_batch(batch)
         return features
 
     @torch.inference_mode()
