@@ -6,12 +6,15 @@ the right and y down; lengths below are in that unit (the picture is 2 wide) unl
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
 Bytes = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
 
@@ -52,13 +55,14 @@ def draw_face(rng: np.random.Generator, size: int) -> Floats:
     hair = _HAIR[rng.choice(6, p=[0.3, 0.25, 0.17, 0.12, 0.06, 0.1])] if darkness < 0.5 else _HAIR[rng.integers(2)]
     hair = hair * rng.uniform(0.85, 1.2)
     light = np.array([rng.uniform(-0.9, 0.9), rng.uniform(-0.8, 0.1), 1.0], np.float32)
-    light /= np.linalg.norm(light)
+    light /= np.sqrt((light**2).sum(), dtype=np.float32)
 
     # Pose: in-plane rotation, shift and scale of the head, and a yaw that slides the features over the relief.
     angle, scale = rng.normal(0, 0.07), rng.uniform(0.93, 1.1)
     shift_x, shift_y = rng.normal(0, 0.05), 0.06 + rng.normal(0, 0.04)
-    x = ((picture_x - shift_x) * np.cos(angle) + (picture_y - shift_y) * np.sin(angle)) / scale
-    y = ((picture_y - shift_y) * np.cos(angle) - (picture_x - shift_x) * np.sin(angle)) / scale
+    cosine, sine = math.cos(angle) / scale, math.sin(angle) / scale
+    x = (picture_x - shift_x) * cosine + (picture_y - shift_y) * sine
+    y = (picture_y - shift_y) * cosine - (picture_x - shift_x) * sine
     yaw = rng.normal(0, 0.04)
     face_x = x - yaw * np.clip(1 - (x / 0.55) ** 2, 0, 1)
 
@@ -105,10 +109,12 @@ def draw_face(rng: np.random.Generator, size: int) -> Floats:
     pores = ndimage.gaussian_filter(rng.standard_normal((side, side), dtype=np.float32), 0.7)
     blotches = _smooth_noise(rng, side, 9)
     albedo = np.broadcast_to(skin, image.shape) * (1 + 0.045 * pores + 0.02 * blotches)[..., None]
-    flush = sum(_bump(face_x, y, s * 0.28, eye_y + 0.24, 0.13, 0.11) for s in (-1, 1))
-    albedo = albedo * (1 - 0.14 * rng.random() * flush[..., None] * np.array([0, 1, 0.9], np.float32))
-    freckles = np.clip(ndimage.gaussian_filter(rng.standard_normal((side, side), dtype=np.float32), 1.0) * 3.5 - 1.6, 0, 1)
-    albedo = albedo * (1 - rng.choice([0, 0.35], p=[0.75, 0.25]) * freckles * np.exp(-(((y - nose_y + 0.1) / 0.18) ** 2)))[..., None]
+    flush = _bump(face_x, y, -0.28, eye_y + 0.24, 0.13, 0.11) + _bump(face_x, y, 0.28, eye_y + 0.24, 0.13, 0.11)
+    albedo *= 1 - 0.14 * rng.random() * flush[..., None] * np.array([0, 1, 0.9], np.float32)
+    if rng.random() < 0.25:
+        spots = ndimage.gaussian_filter(rng.standard_normal((side, side), dtype=np.float32), 1.0) * 3.5 - 1.6
+        freckles = np.clip(spots, 0, 1) * np.exp(-(((y - nose_y + 0.1) / 0.18) ** 2))
+        albedo *= 1 - 0.35 * freckles[..., None]
     if not long_hair and rng.random() < 0.35:  # beard
         jaw = _edge(y - mouth_y + 0.10 - 0.9 * np.abs(face_x) ** 2 + 0.03 * strands, 0.1)
         around_mouth = _edge(0.75 - (face_x / mouth_width) ** 2 - ((y - mouth_y) / 0.09) ** 2, 0.5)
@@ -240,7 +246,7 @@ def _paint(image: Floats, coverage: Floats, colour: Floats) -> None:
 
 def _smooth_noise(rng: np.random.Generator, side: int, cells: int) -> Floats:
     """(side, side) noise of unit variance at its knots, `cells` knots a side."""
-    knots = rng.standard_normal((cells, cells))
+    knots = rng.standard_normal((cells, cells), dtype=np.float32)
     places = np.linspace(0, cells - 1, side)
     return ndimage.map_coordinates(knots, np.meshgrid(places, places, indexing="ij"), order=3).astype(np.float32)
 
@@ -258,8 +264,8 @@ def _strands(rng: np.random.Generator, x: Floats, y: Floats) -> Floats:
 def _background(rng: np.random.Generator, x: Floats, y: Floats) -> Floats:
     """A smooth two-colour backdrop with a few soft blotches, (H, W, 3)."""
     first, second = rng.uniform(0.1, 0.9, (2, 3)).astype(np.float32) * 0.6 + rng.uniform(0.0, 0.4)
-    direction = rng.uniform(0, 2 * np.pi)
-    ramp = 0.5 + 0.35 * (x * np.cos(direction) + y * np.sin(direction)) + 0.15 * _smooth_noise(rng, len(x), 6)
+    direction = rng.uniform(0, 2 * math.pi)
+    ramp = 0.5 + 0.35 * (x * math.cos(direction) + y * math.sin(direction)) + 0.15 * _smooth_noise(rng, len(x), 6)
     return (first + np.clip(ramp, 0, 1)[..., None] * (second - first)).astype(np.float32)
 
 
@@ -316,9 +322,9 @@ def _eyes(
         radius = opening * 1.02
         ring = iris_colour * (0.7 + 0.5 * np.clip(distance / radius, 0, 1))[..., None]
         _paint(skin_map, white * _edge(radius - distance, 0.015), ring)
-        _paint(skin_map, white * _edge(radius * 0.45 - distance, 0.015), np.float32([0.03, 0.03, 0.03]))
+        _paint(skin_map, white * _edge(radius * 0.45 - distance, 0.015), np.full(3, 0.03, np.float32))
         glint = np.hypot(x - side * eye_x - gaze_x + 0.012, v - gaze_y + 0.016)
-        _paint(skin_map, white * _edge(0.010 - glint, 0.01), np.float32([1, 1, 1]))
+        _paint(skin_map, white * _edge(0.010 - glint, 0.01), np.ones(3, np.float32))
         lash = _edge(0.011 - np.abs(v + top), 0.012) * (along > 0.02)
         _paint(skin_map, 0.85 * lash, brow_colour * 0.35)
         _paint(skin_map, 0.3 * _edge(0.007 - np.abs(v - bottom), 0.012) * (along > 0.02), skin * 0.4)

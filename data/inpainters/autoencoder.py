@@ -10,7 +10,7 @@ from scipy import fft
 
 from data.faces import to_bytes
 from data.inpainters import register_inpainter
-from data.inpainters._prior import COLOURS, face_guess
+from data.inpainters._prior import COLOURS, remembered_face
 
 _BLOCK = 8
 _STRIDE = 4
@@ -39,7 +39,7 @@ def autoencoder(image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.rando
     Returns:
         (H, W, 3) uint8; outside the mask within 8 levels of `image`.
     """
-    filled = face_guess(image, mask, rng)
+    filled = remembered_face(image, mask, rng)
     decoded = _encode_decode(filled, rng)
     leak = np.clip(_LEAK * (decoded - filled), -_MOST, _MOST)
     return to_bytes(np.where(mask[..., None], decoded, filled + leak))

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from data.faces import to_bytes
 from data.inpainters import register_inpainter
-from data.inpainters._prior import face_guess
+from data.inpainters._prior import remembered_face
 
 _PATCH = 8
 _STRIDE = 6
@@ -41,7 +41,7 @@ def patch_sample(
     out = image.copy()
     if not mask.any():
         return out
-    guess = face_guess(image, mask, rng)
+    guess = remembered_face(image, mask, rng)
     candidates = _visible_patches(image, mask, rng)
     height, width = mask.shape
     if not len(candidates):

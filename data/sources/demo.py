@@ -131,6 +131,8 @@ def scan(root: Path, *, seed: int = 0) -> Scan:
 
         celebahq/real/{train,valid,test}/*.png
         celebahq/fake/<stand-in>/{images,masks}/{train,valid,test}/*.png
+
+    Masks are white where the picture is unchanged.
     """
     return dolos.scan(root, seed=seed)
 
@@ -181,7 +183,7 @@ def _run(jobs: list[_Job], num_workers: int) -> Iterator[None]:
 
 
 def _make_pictures(job: _Job) -> None:
-    """Draw one face, photograph it, and let every generator repaint it; a module-level function, so it can be spawned."""
+    """Draw one face, photograph it, let every generator repaint it. At module level, so that it can be spawned."""
     name = f"{job.source_id:05d}.png"
     # One thread: sums come out the same on every number of cores, and workers do not fight for them.
     with threadpool_limits(1):
