@@ -14,9 +14,9 @@ from data.inpainters._prior import COLOURS, remembered_face
 
 _BLOCK = 8
 _STRIDE = 4
-_LEAK = 0.14  # of the autoencoder's error stays in the known pixels ...
+_LEAK = 0.11  # of the autoencoder's error stays in the known pixels ...
 _MOST = 8  # ... at most so many levels, as measured on LDM's published outputs
-_SAMPLING = 0.35  # standard deviation of the sampled latent, in quantisation steps
+_SAMPLING = 0.45  # standard deviation of the sampled latent, in quantisation steps
 
 
 @register_inpainter("autoencoder")
@@ -69,4 +69,4 @@ def _encode_decode(picture: NDArray[np.float32], rng: np.random.Generator) -> ND
 def _steps() -> NDArray[np.float32]:
     """Quantisation steps (3, 8, 8), in levels of the orthonormal transform: rising with frequency, coarse in colour."""
     frequency = np.hypot(*np.ogrid[:_BLOCK, :_BLOCK]).astype(np.float32)
-    return (5 + 3.5 * frequency) * np.array([1.0, 1.8, 1.8], np.float32)[:, None, None]
+    return (8 + 6 * frequency) * np.array([1.0, 1.8, 1.8], np.float32)[:, None, None]

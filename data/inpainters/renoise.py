@@ -41,14 +41,14 @@ def renoise(image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.random.Ge
     mean, _, _ = face_space(*mask.shape)
     state = mean + _NOISE[0] * rng.standard_normal(known.shape, np.float32)
     clean = mean
-    for level, following in zip(_NOISE, [*_NOISE[1:], 0.0], strict=True):
+    for level, following in zip(_NOISE, [*_NOISE[1:], 2.0], strict=True):
         for again in reversed(range(_NUM_RESAMPLINGS)):
             noise = rng.standard_normal(known.shape, np.float32)
             reminded = np.where(hidden, state, known + np.float32(level) * noise)
             clean = _denoise(reminded, float(level))
             onward = level if again else following
             state = clean + np.float32(onward) * rng.standard_normal(known.shape, np.float32)
-    return to_bytes(clean)
+    return to_bytes(state)
 
 
 def _denoise(noisy: NDArray[np.float32], level: float) -> NDArray[np.float32]:
