@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from rich.console import Console
     from rich.logging import RichHandler
 
-    console = Console(soft_wrap=True)
+    console = Console(width=None if sys.stdout.isatty() else 120)
     level = logging.INFO if options.verbose else logging.WARNING
     logging.basicConfig(level=level, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
     signal.signal(signal.SIGTERM, _as_interrupt)
@@ -118,6 +118,7 @@ def launch(options: argparse.Namespace, console: Console) -> int:
 
     from grid import tracking
     from grid.plan import make_plan
+    from grid.runner import InfeasibleError
 
     name = options.experiment_name or options.experiment
     try:
@@ -131,12 +132,12 @@ def launch(options: argparse.Namespace, console: Console) -> int:
             return OK
         if not plan.pending:
             console.print(f"all {len(plan.trials)} trials are finished; nothing to run")
-            print_tables(name, settings, manifest, console)
+            print_tables(name, settings, plan, console)
             return OK
         failed = run_pending(plan, name, options, settings, manifest, console)
-    except tracking.TrackingError as error:
+    except (tracking.TrackingError, InfeasibleError) as error:
         raise BadInputError(str(error)) from error
-    print_tables(name, settings, manifest, console)
+    print_tables(name, settings, plan, console)
     return SOME_FAILED if failed else OK
 
 
@@ -239,6 +240,10 @@ def read_data(options: argparse.Namespace, settings: RunSettings, console: Conso
             raise BadInputError(str(error)) from error
     manifest.save(settings.manifests / manifest.digest)
     console.print(manifest.summary(), highlight=False, markup=False)
+    for note in manifest.notes:
+        console.print(f"note: {note}", style="yellow", highlight=False, markup=False)
+    if manifest.skipped:
+        console.print(f"left out: {len(manifest.skipped)} bad files; recorded in MLflow", style="yellow")
     return manifest
 
 
@@ -305,6 +310,7 @@ def run_pending(
             address = options.address or os.environ.get("RAY_ADDRESS")
             with tuning.session(address=address, num_gpus=options.num_gpus, num_cpus=options.num_cpus):
                 progress = run(tuning.TuneExecutor(settings, tracker))
+        # Tune ends its trials when it is interrupted and returns; what has no outcome then was interrupted.
         lost = set(keys) - progress.done - set(progress.failed)
         if lost:
             raise KeyboardInterrupt
@@ -374,14 +380,19 @@ def status(options: argparse.Namespace, console: Console) -> int:
     return OK
 
 
-def print_tables(name: str, settings: RunSettings, manifest: Manifest, console: Console) -> None:
-    """The matrices and the attribution rows of everything finished, and how to look further."""
+def print_tables(name: str, settings: RunSettings, plan: Plan, console: Console) -> None:
+    """The matrices and the attribution rows of the plan's finished trials, and how to look further."""
     from analysis.store import load_results
     from analysis.text import print_results
 
     console.print()
-    print_results(load_results(settings.tracking_uri, name, data=manifest.digest), console)
-    console.print(f"\nMLflow UI:  mlflow ui --backend-store-uri {settings.tracking_uri} --port 5000", highlight=False)
+    results = load_results(settings.tracking_uri, name, data=plan.trials[0].data)
+    print_results(results[results["key"].isin([trial.key for trial in plan.trials])], console)
+    if settings.tracking_uri.startswith("http"):
+        console.print(f"\nMLflow UI:  {settings.tracking_uri}", highlight=False)
+    else:
+        mlflow = Path(sys.executable).with_name("mlflow")
+        console.print(f"\nMLflow UI:  {mlflow} ui --backend-store-uri {settings.tracking_uri}", highlight=False)
 
 
 def _names(text: str) -> list[str]:

@@ -67,6 +67,7 @@ def attribution_table(results: pd.DataFrame) -> pd.DataFrame:
     """Attribution accuracy: one row a method, columns overall, real, then one a generator; means over seeds."""
     rows = results[(results["task"] == "attribution") & results["metric"].str.match("accuracy(/|$)")]
     table = rows.pivot_table(index="method", columns="metric", values="value", aggfunc="mean")
+    table = table.reindex([method for method in dict.fromkeys(results["method"]) if method in table.index])
     table = table.rename(columns=lambda name: name.partition("/")[2] or "overall")
     generators = ordered(set(table.columns) - {"overall", "real"})
     return table.reindex(columns=["overall", "real", *generators]).rename_axis(index="method", columns="accuracy on")

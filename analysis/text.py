@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pandas as pd
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -17,6 +18,7 @@ def print_results(results: pd.DataFrame, console: Console) -> None:
     for method in dict.fromkeys(detection["method"]):
         _print_matrix(detection, method, console)
     if (results["task"] == "attribution").any():
+        console.print("[bold]attribution[/]: accuracy over all classes, and of each class")
         console.print(_attribution(results))
 
 
@@ -24,18 +26,14 @@ def _print_matrix(results: pd.DataFrame, method: str, console: Console) -> None:
     of_method = results[results["method"] == method]
     matrix = cross_generator_matrix(results, method)
     auroc = cross_generator_matrix(results, method, "auroc")
-    table = Table(
-        title=f"{_labelled(method, of_method)}: accuracy (AUROC), {ORIENTATION}",
-        title_justify="left",
-        title_style="bold",
-    )
-    table.add_column("tested on \\ trained on")
+    console.print(f"[bold]{_labelled(method, of_method)}[/]: accuracy (AUROC); {ORIENTATION}", highlight=False)
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("")
     for column in matrix.columns:
         table.add_column(str(column), justify="right")
-    values, aurocs = matrix.stack(future_stack=True).to_dict(), auroc.stack(future_stack=True).to_dict()
-    for row in matrix.index:
-        cells = [_cell(values[row, column], aurocs[row, column], row == column) for column in matrix.columns]
-        table.add_row(str(row), *cells)
+    for row, accuracies, aurocs in zip(matrix.index, matrix.to_numpy(), auroc.to_numpy(), strict=True):
+        in_domain = [row in str(column).split("+") for column in matrix.columns]
+        table.add_row(str(row), *map(_cell, accuracies, aurocs, in_domain))
     console.print(table)
     for name, values in (("accuracy", matrix), ("AUROC", auroc)):
         means = matrix_means(values)
@@ -49,7 +47,7 @@ def _print_matrix(results: pd.DataFrame, method: str, console: Console) -> None:
 
 def _attribution(results: pd.DataFrame) -> Table:
     figures = attribution_table(results)
-    table = Table(title="attribution: accuracy overall and for each class", title_justify="left", title_style="bold")
+    table = Table(box=box.SIMPLE_HEAD)
     table.add_column("method")
     for column in figures.columns:
         table.add_column(str(column), justify="right")

@@ -58,6 +58,10 @@ class Executor(Protocol):
         ...
 
 
+class InfeasibleError(ValueError):
+    """No machine could ever hold such a trial; the message says what it asks for and what there is."""
+
+
 class PermanentFailureError(RuntimeError):
     """A trial failed in a way that a retry would only repeat; already recorded in MLflow."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import math
+import os
 import subprocess
 import tempfile
 import time
@@ -13,6 +14,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+# Read by MLflow when it is imported: no telemetry, no bars, no line for each migration.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import mlflow
 import numpy as np

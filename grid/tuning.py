@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from grid.runner import (
     FAILED,
     REPORTED,
     STARTED,
+    InfeasibleError,
     PermanentFailureError,
     TrialEvent,
     distinct_inputs,
@@ -79,6 +80,21 @@ def session(**connection: Any) -> Iterator[None]:
         ray.shutdown()
 
 
+def check_feasible(demand: Mapping[str, float]) -> None:
+    """Raise `InfeasibleError` where no node of the cluster could hold a trial: Ray would wait for one without end."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(all(node.get(name, 0) >= amount for name, amount in demand.items()) for node in nodes):
+        largest = {name: max(node.get(name, 0) for node in nodes) for name in demand}
+        raise InfeasibleError(
+            f"no node has what one trial asks for ({_amounts(demand)}; the most on a node: {_amounts(largest)}); "
+            "lower --cpus-per-trial or --gpus-per-trial"
+        )
+
+
+def _amounts(resources: Mapping[str, float]) -> str:
+    return ", ".join(f"{amount:g} {name}" for name, amount in resources.items())
+
+
 def gpus_available() -> float:
     """GPUs, real or logical, of the Ray that is connected."""
     return float(ray.cluster_resources().get("GPU", 0))
@@ -93,18 +109,20 @@ class TuneExecutor:
 
     def _resources(self, spec: TrialSpec) -> dict[str, float]:
         share = self.settings.gpu_share(detector_info(spec.method).gpu_share, gpus_available=gpus_available())
-        return {"cpu": self.settings.cpus_per_trial, "gpu": share}
+        return {"CPU": self.settings.cpus_per_trial, "GPU": share}
 
     def prepare(self, specs: Sequence[TrialSpec], progress: Callable[[str, int, int], None]) -> None:
         """See `grid.runner.Executor`: one task for each distinct input, each on the share that its trials get."""
+        for spec in distinct_inputs(specs):
+            check_feasible(self._resources(spec))
         board: Any = ray.remote(_Board).options(num_cpus=0).remote()
         tasks: dict[Any, str] = {}
         for spec in distinct_inputs(specs):
             resources = self._resources(spec)
             task: Any = ray.remote(_prepare).options(
-                max_retries=2, num_cpus=resources["cpu"], num_gpus=resources["gpu"]
+                max_retries=2, num_cpus=resources["CPU"], num_gpus=resources["GPU"]
             )
-            tasks[task.remote(spec.to_dict(), self.settings.to_json(), resources["gpu"], board)] = spec.method
+            tasks[task.remote(spec.to_dict(), self.settings.to_json(), resources["GPU"], board)] = spec.method
         while tasks:
             ready, _ = ray.wait(list(tasks), timeout=0.5)
             for method, (done, total) in ray.get(board.read.remote()).items():
@@ -124,7 +142,7 @@ class TuneExecutor:
 
         def compute(config: dict[str, Any]) -> None:
             key = config["trial"]
-            _compute(by_key[key], settings.to_json(), tracker, resources[key]["gpu"])
+            _compute(by_key[key], settings.to_json(), tracker, resources[key]["GPU"])
 
         launch = time.strftime("%Y%m%d-%H%M%S")
         storage = settings.checkpoints
@@ -189,6 +207,9 @@ class _Watcher(Callback):
     def __init__(self, watch: Callable[[TrialEvent], None]) -> None:
         self._watch = watch
         self._gave_up: set[str] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune snapshots its call-backs; this one watches a terminal, and no experiment is ever restored
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._watch(TrialEvent(_key_of(trial), STARTED))
