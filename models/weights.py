@@ -200,9 +200,7 @@ def hub_file(repository: str, names: Sequence[str], *, what: str) -> Path:
             get_hf_file_metadata(url, timeout=NETWORK_TIMEOUT_S)
             return Path(hf_hub_download(repository, name, revision=revision or None))
         except EntryNotFoundError as error:
-            if (
-                getattr(error, "response", None) is None
-            ):  # raised without a server's answer: not in the cache, no network
+            if getattr(error, "response", None) is None:  # no server answered
                 raise cannot_fetch(what) from error
         except Exception as error:  # many kinds, from many versions: network, permission, offline mode
             raise cannot_fetch(what, _network_reason(error)) from error
@@ -338,7 +336,8 @@ def _read_torch(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported" not in str(error) and "global" not in str(error).lower():
+        reason = str(error).partition("WeightsUnpickler error:")[2]
+        if not reason or "Unsupported operand" in reason:  # not even a pickle that torch.save could have written
             _damaged(path, error)
         raise WeightsError(
             f"{path} holds more than tensors (Python objects, which could run code), so it is not opened. Where you "

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from models import backbones
+from models.backbones import sam_backbone
+from models.detector import WeightsError
+from models.weights import file_digest
+from tests.models_backbones.helpers import (
+    as_file_weights,
+    assert_gradient_reaches,
+    assert_places_land,
+    cam_activations,
+    picture,
+)
+
+
+def whole_state(encoder: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """In the format of the published files: a whole SAM, of which the other parts do not matter."""
+    state = {f"image_encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    return {**state, "prompt_encoder.not_a_point_embed.weight": torch.ones(1, 256), "mask_decoder.x": torch.ones(1)}
+
+
+def test_features_are_the_necks_mean() -> None:
+    backbone = sam_backbone("demo", weights="random", seed=1)
+    x = picture(backbone, 2)
+    with torch.no_grad():
+        neck = backbone.network(x)
+        features = backbone(x)
+    assert neck.shape == (2, 64, 8, 8)
+    assert features.shape == (2, backbone.num_features) == (2, 64)
+    assert torch.allclose(features, neck.flatten(2).mean(dim=2), atol=1e-6)
+    head = torch.nn.Linear(64, 2)
+    places = head(neck.permute(0, 2, 3, 1))  # the same classifier at every place
+    assert torch.allclose(head(features), places.mean(dim=(1, 2)), atol=1e-5)
+
+
+def test_cam() -> None:
+    backbone = sam_backbone("demo", weights="random", seed=1)
+    assert backbone.cam_reshape is None
+    with torch.no_grad():
+        _, activations, _ = cam_activations(backbone, picture(backbone))
+        assert torch.equal(activations, backbone.network(picture(backbone)))
+    assert_places_land(backbone, within=1)  # the neck ends with a 3 x 3 convolution
+    assert_gradient_reaches(backbone)
+
+
+def test_preprocessing_is_sams() -> None:
+    preprocessing = sam_backbone("demo", weights="random").preprocessing
+    assert (preprocessing.size, preprocessing.policy, preprocessing.interpolation) == (64, "pad", "bilinear")
+    assert [255 * value for value in preprocessing.mean] == pytest.approx([123.675, 116.28, 103.53])
+    assert [255 * value for value in preprocessing.std] == pytest.approx([58.395, 57.12, 57.375])
+    assert preprocessing.geometry["fill"] == (124, 116, 104)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_loads_a_whole_sam_or_its_encoder(tmp_path: Path, whole: bool) -> None:
+    theirs = sam_backbone("demo", weights="random", seed=1)
+    path = tmp_path / "sam.pth"
+    torch.save(whole_state(theirs.network) if whole else theirs.network.state_dict(), path)
+    weights, files = as_file_weights(path)
+    ours = sam_backbone("demo", weights=weights, weight_files=files, seed=2)
+    x = picture(ours)
+    assert torch.equal(ours(x), theirs(x))
+    assert ours.weights_digest == file_digest(path)
+
+
+def test_a_wrong_file_is_refused(tmp_path: Path) -> None:
+    state = whole_state(sam_backbone("demo", weights="random").network)
+    del state["image_encoder.neck.0.weight"]
+    path = tmp_path / "sam.pth"
+    torch.save(state, path)
+    weights, files = as_file_weights(path)
+    with pytest.raises(WeightsError, match=r"sam\.pth do not fit .*1 missing \(neck\.0\.weight \(64, 64, 1, 1\)\)"):
+        sam_backbone("demo", weights=weights, weight_files=files)
+
+
+def test_another_size() -> None:
+    backbone = sam_backbone("demo", weights="random", size=96)
+    assert backbone.preprocessing.size == 96
+    with torch.no_grad():
+        assert backbone.network(picture(backbone)).shape == (1, 64, 12, 12)
+    assert_places_land(backbone, within=1)  # the neck ends with a 3 x 3 convolution
+    with pytest.raises(ValueError, match="multiple of 8"):
+        sam_backbone("demo", weights="random", size=60)
+
+
+def test_weights_follow_from_the_seed_and_nothing_else() -> None:
+    before = torch.get_rng_state()
+    first = sam_backbone("demo", weights="random", seed=5)
+    assert torch.equal(torch.get_rng_state(), before)
+    x = picture(first)
+    assert torch.equal(first(x), sam_backbone("demo", weights="random", seed=5)(x))
+    assert not torch.equal(first(x), sam_backbone("demo", weights="random", seed=6)(x))
+
+
+def test_names_and_tags() -> None:
+    with pytest.raises(ValueError, match="vit_b, vit_l, vit_h, demo"):
+        sam_backbone("vit_s", weights="random")
+    with pytest.raises(WeightsError, match="nobody publishes"):
+        sam_backbone("demo", weights="hub")
+    with pytest.raises(WeightsError, match="no tags"):
+        sam_backbone("vit_b", weights="hub:sa1b")
+    with pytest.raises(WeightsError, match="cannot fetch the weights of SAM vit_b"):
+        sam_backbone("vit_b", weights="hub")
+
+
+@pytest.mark.slow
+def test_vit_b(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The genuine architecture: a whole SAM saved as published, fetched as from the hub, one picture of 1024 pixels."""
+    from segment_anything import sam_model_registry
+
+    sam = sam_model_registry["vit_b"]()
+    path = tmp_path / "sam_vit_b_01ec64.pth"
+    torch.save(sam.state_dict(), path)
+    asked = []
+
+    def fetch(url: str, *, what: str) -> Path:
+        asked.append(url)
+        return path
+
+    monkeypatch.setattr(backbones, "url_file", fetch)
+    backbone = sam_backbone("vit_b", weights="hub")
+    assert asked == ["https://dl.fbaipublicfiles.com/segment_anything/sam_vit_b_01ec64.pth"]
+    theirs = sam.image_encoder.state_dict()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in backbone.network.state_dict().items())
+    assert (backbone.preprocessing.size, backbone.num_features) == (1024, 256)
+    assert torch.allclose(255 * torch.tensor(backbone.preprocessing.mean), sam.pixel_mean.flatten(), atol=1e-3)
+    with torch.inference_mode():
+        features, activations, _ = cam_activations(backbone, picture(backbone))
+    assert features.shape == (1, 256)
+    assert activations.shape == (1, 256, 64, 64)
