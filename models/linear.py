@@ -184,7 +184,7 @@ def probe_backbone(family: str, config: LinearConfig, context: BuildContext) -> 
         config.backbone,
         weights=config.weights,
         weight_files=context.weight_files,
-        seed=context.seed,
+        seed=0,  # a frozen encoder with random weights is part of the method, not of the trial: its features are shared
         policy=None if config.resize == "own" else config.resize,
         size=config.size or None,
     )

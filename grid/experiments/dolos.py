@@ -2,8 +2,9 @@
 
     python launch.py dolos --data DIR
 
-Cost and expected result: `docs/reproducing.md`. One epoch, as published; the publication gives neither learning rate
-nor batch size, so those are each method's defaults.
+25 trials. Cost: not measured. Published: mean in-domain / cross-generator accuracy 0.589 / 0.541 (xception_scratch),
+0.895 / 0.536 (xception_pretrained), 0.929 / 0.713 (clip_linear), 0.696 / 0.530 (sam_linear). One epoch, as published;
+the publication gives neither learning rate nor batch size, so those are each method's defaults.
 """
 
 from __future__ import annotations

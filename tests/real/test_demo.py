@@ -1,0 +1,63 @@
+"""The README's first command, with the figures that it promises. Runs the demo unless it is finished already."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis.matrices import attribution_table, cross_generator_matrix, matrix_means
+from analysis.store import load_results
+from data.inpainters import list_inpainters
+from grid.experiments import demo
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def launch() -> str:
+    process = subprocess.run([sys.executable, "launch.py"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
+
+
+@pytest.fixture(scope="module")
+def results() -> pd.DataFrame:
+    launch()
+    table = load_results(f"sqlite:///{ROOT / 'runs' / 'mlflow.db'}", "demo")
+    # What somebody ran before with other settings is in the same store; the demo's own trials are the newest.
+    return table
+
+
+def test_a_second_launch_runs_nothing_and_prints_every_table(results: pd.DataFrame) -> None:
+    output = launch()
+    assert "all 25 trials are finished; nothing to run" in output
+    assert output.count("rows: tested on, columns: trained on") == 5
+    for method in demo.METHODS:
+        assert f"{method} [" in output
+    assert "clip_linear [random weights]" in output
+    assert "sam_linear [random weights]" in output
+    assert "mlflow ui" in output
+
+
+@pytest.mark.parametrize("method", demo.METHODS)
+def test_every_matrix_is_whole(results: pd.DataFrame, method: str) -> None:
+    matrix = cross_generator_matrix(results, method)
+    assert matrix.shape == (4, 4)
+    assert list(matrix.index) == list(matrix.columns) == list_inpainters()
+    assert matrix.notna().all(axis=None)
+    assert attribution_table(results).loc[method].notna().all()
+
+
+@pytest.mark.parametrize("method", ["xception_scratch", "xception_pretrained"])
+def test_trained_methods_are_better_on_the_generator_that_they_know(results: pd.DataFrame, method: str) -> None:
+    means = matrix_means(cross_generator_matrix(results, method))
+    assert means.in_domain > means.cross_generator
+
+
+def test_the_demo_can_be_learnt(results: pd.DataFrame) -> None:
+    best = max(matrix_means(cross_generator_matrix(results, method)).in_domain for method in demo.METHODS)
+    assert best >= 0.85
