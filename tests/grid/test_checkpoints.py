@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from grid.checkpoints import latest_state, read_state, remove_states, write_state
+
+KEY = "0123456789abcdef"
+
+
+def write(root: Path, launch: str, number: int, *, order: int, key: str = KEY) -> Path:
+    folder = root / launch / key / f"checkpoint_{number:06d}"
+    folder.mkdir(parents=True)
+    write_state(folder, {"epoch": order, "weights": torch.full((3,), float(order))}, order=order)
+    return folder
+
+
+def truncate(folder: Path) -> None:
+    file = folder / "state.pt"
+    file.write_bytes(file.read_bytes()[:-7])
+
+
+def epoch(root: Path, *also: Path) -> tuple[int | None, int]:
+    state, order = latest_state(root, KEY, *also)
+    return (None if state is None else state["epoch"]), order
+
+
+def test_a_state_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    state = read_state(write(tmp_path, "local", 0, order=4))
+    assert state["epoch"] == 4
+    assert torch.equal(state["weights"], torch.full((3,), 4.0))
+
+
+def test_without_checkpoints_a_trial_starts_anew(tmp_path: Path) -> None:
+    assert latest_state(tmp_path / "never made", KEY) == (None, 0)
+    write(tmp_path, "local", 0, order=1, key="f" * 16)  # another trial's
+    assert latest_state(tmp_path, KEY) == (None, 0)
+
+
+def test_the_newest_one_wins(tmp_path: Path) -> None:
+    for number, order in enumerate((1, 2, 3)):
+        write(tmp_path, "local", number, order=order)
+    assert epoch(tmp_path) == (3, 3)
+
+
+def test_the_newest_one_wins_over_several_launches_whatever_they_are_called(tmp_path: Path) -> None:
+    write(tmp_path, "20260101-000000", 5, order=6)
+    write(tmp_path, "20250101-000000", 0, order=11)
+    write(tmp_path, "local", 9, order=10)
+    assert epoch(tmp_path) == (11, 11)
+
+
+def test_a_folder_from_elsewhere_is_considered_too(tmp_path: Path) -> None:
+    write(tmp_path / "root", "local", 0, order=2)
+    fetched = write(tmp_path / "fetched", "x", 0, order=3)
+    assert epoch(tmp_path / "root", fetched) == (3, 3)
+    assert epoch(tmp_path / "root", tmp_path / "gone") == (2, 2)
+
+
+def test_a_truncated_one_is_passed_over_with_a_warning_that_names_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path, "local", 0, order=1)
+    write(tmp_path, "local", 1, order=2)
+    newest = write(tmp_path, "local", 2, order=3)
+    truncate(newest)
+    with caplog.at_level(logging.WARNING):
+        assert epoch(tmp_path) == (2, 2)
+    assert f"{newest} is truncated or incomplete; going back to the one before it" in caplog.text
+
+
+def test_several_damaged_ones_are_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, "local", 0, order=1)
+    truncate(write(tmp_path, "local", 1, order=2))
+    (write(tmp_path, "local", 2, order=3) / "state.pt").unlink()
+    assert epoch(tmp_path) == (1, 1)
+    assert len(caplog.records) == 2
+
+
+def test_when_none_is_sound_the_trial_starts_anew(tmp_path: Path) -> None:
+    truncate(write(tmp_path, "local", 0, order=1))
+    assert latest_state(tmp_path, KEY) == (None, 0)
+
+
+@pytest.mark.parametrize("seal", [None, "", "{", "[]", '{"order": 9}', '{"sha256": "x"}'])
+def test_one_without_a_sound_seal_was_never_finished_and_is_ignored(tmp_path: Path, seal: str | None) -> None:
+    write(tmp_path, "local", 0, order=1)
+    newest = write(tmp_path, "local", 1, order=2)
+    (newest / "seal.json").unlink()
+    if seal is not None:
+        (newest / "seal.json").write_text(seal)
+    assert epoch(tmp_path) == (1, 1)
+    with pytest.raises(ValueError, match="truncated or incomplete"):
+        read_state(newest)
+
+
+def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
+    folder = write(tmp_path, "local", 0, order=1)
+    content = bytearray((folder / "state.pt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "state.pt").write_bytes(bytes(content))
+    with pytest.raises(ValueError, match=r"checkpoint_000000 is truncated or incomplete"):
+        read_state(folder)
+
+
+def test_a_state_is_read_without_running_any_code_in_it(tmp_path: Path) -> None:
+    class Harmful:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return Path.touch, (str(tmp_path / "ran"),)
+
+    folder = tmp_path / "local" / KEY / "checkpoint_000000"
+    folder.mkdir(parents=True)
+    write_state(folder, {"epoch": Harmful()}, order=1)
+    with pytest.raises(Exception, match=r"weights_only|Weights only"):
+        read_state(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_removing_a_trials_checkpoints_leaves_those_of_others(tmp_path: Path) -> None:
+    write(tmp_path, "local", 0, order=1)
+    write(tmp_path, "20260101-000000", 0, order=2)
+    other = write(tmp_path, "local", 0, order=3, key="f" * 16)
+    remove_states(tmp_path, KEY)
+    assert latest_state(tmp_path, KEY) == (None, 0)
+    assert other.is_dir()
+    remove_states(tmp_path, KEY)  # and again, where there is nothing left

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from grid.settings import RunSettings
+from grid.spec import TrialSpec
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> RunSettings:
+    return RunSettings(cache=tmp_path / "cache", runs=tmp_path / "runs", tracking_uri="sqlite:///x.db")
+
+
+def test_settings_survive_the_trip_to_another_process(tmp_path: Path) -> None:
+    settings = RunSettings(
+        cache=tmp_path / "a folder",
+        runs=tmp_path / "runs",
+        tracking_uri="http://localhost:5000",
+        device="cpu",
+        cpus_per_trial=0.5,
+        gpus_per_trial=0.25,
+        max_concurrent=3,
+        max_failures=0,
+        checkpoint_seconds=1.5,
+        weight_files={"0123456789abcdef": tmp_path / "weights.pt"},
+    )
+    back = RunSettings.from_json(settings.to_json())
+    assert back == settings
+    assert isinstance(back.cache, Path)
+    assert isinstance(back.weight_files["0123456789abcdef"], Path)
+
+
+def test_the_defaults_survive_it_too(plain: RunSettings) -> None:
+    assert RunSettings.from_json(plain.to_json()) == plain
+    assert json.loads(plain.to_json())["gpus_per_trial"] is None
+
+
+def test_everything_that_is_kept_lies_below_the_two_folders(plain: RunSettings) -> None:
+    assert plain.manifests.is_relative_to(plain.cache)
+    assert plain.checkpoints.is_relative_to(plain.runs)
+
+
+def test_making_settings_makes_no_folder(plain: RunSettings) -> None:
+    assert not plain.cache.exists()
+    assert not plain.runs.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cache": Path("cache")}, "cache must be an absolute path, got cache"),
+        ({"runs": Path("runs")}, "runs must be an absolute path"),
+        ({"device": "gpu"}, "device is one of auto, cpu, cuda; got 'gpu'"),
+        ({"cpus_per_trial": 0}, "cpus_per_trial must be above 0"),
+        ({"cpus_per_trial": -1}, "cpus_per_trial must be above 0, got -1"),
+        ({"gpus_per_trial": -0.5}, "gpus_per_trial"),
+        ({"gpus_per_trial": 1.5}, r"share of one GPU \(0 to 1\) or a whole number, got 1.5"),
+    ],
+)
+def test_what_cannot_work_is_refused(plain: RunSettings, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(plain, **changes)
+
+
+@pytest.mark.parametrize("share", [0, 0.1, 0.25, 1, 1.0, 2, 8.0])
+def test_a_share_is_a_part_of_one_gpu_or_whole_gpus(plain: RunSettings, share: float) -> None:
+    assert dataclasses.replace(plain, gpus_per_trial=share).gpu_share(0.5, gpus_available=8) == share
+
+
+def test_a_trial_asks_for_its_methods_share_where_there_is_a_gpu(plain: RunSettings) -> None:
+    assert plain.gpu_share(0.25, gpus_available=1) == 0.25
+    assert plain.gpu_share(0.25, gpus_available=0) == 0
+
+
+def test_on_the_cpu_no_gpu_is_asked_for_whatever_was_said(plain: RunSettings) -> None:
+    settings = dataclasses.replace(plain, device="cpu", gpus_per_trial=1)
+    assert settings.gpu_share(0.25, gpus_available=4) == 0
+
+
+def test_no_setting_has_the_name_of_a_part_of_the_key() -> None:
+    settings = {field.name for field in dataclasses.fields(RunSettings)}
+    assert not settings & {field.name for field in dataclasses.fields(TrialSpec)}
