@@ -69,7 +69,8 @@ def draw_face(rng: np.random.Generator, size: int) -> Floats:
     half_width, half_height = rng.uniform(0.46, 0.56), rng.uniform(0.66, 0.76)
     taper = 1 - rng.uniform(0.08, 0.28) * np.clip(y / half_height, 0, 1) ** 2
     squareness = rng.uniform(2.0, 2.5)
-    radius = (np.abs(x / (half_width * taper)) ** squareness + np.abs(y / half_height) ** squareness) ** (1 / squareness)
+    radius = np.abs(x / (half_width * taper)) ** squareness + np.abs(y / half_height) ** squareness
+    radius **= 1 / squareness
 
     image = _background(rng, picture_x, picture_y)
     strands = _strands(rng, x, y)
@@ -78,8 +79,9 @@ def draw_face(rng: np.random.Generator, size: int) -> Floats:
     hair_lit = (0.75 + 0.35 * light[0] * x + 0.2 * light[1] * y + 0.35 * strands)[..., None] * hair
     if long_hair:
         bottom, wide = rng.uniform(0.5, 1.2), rng.uniform(0.62, 0.76)
-        drop = np.where(y > -0.15, (np.abs(x) / (wide + 0.08 * y)) ** 4 + np.clip((y + 0.15) / (bottom + 0.15), 0, None) ** 6,
-                        np.abs(x / wide) ** 2.3 + np.abs((y + 0.15) / 0.78) ** 2.3)  # fmt: skip
+        crown = np.abs(x / wide) ** 2.3 + np.abs((y + 0.15) / 0.78) ** 2.3
+        fall = (np.abs(x) / (wide + 0.08 * y)) ** 4 + np.clip((y + 0.15) / (bottom + 0.15), 0, None) ** 6
+        drop = np.where(y > -0.15, fall, crown)
         _paint(image, _edge(1 - drop + 0.1 * strands, 0.12), hair_lit * 0.8)
 
     _body(rng, image, x, y, skin, light)
@@ -191,10 +193,9 @@ def draw_mask(rng: np.random.Generator, size: int) -> Bools:
         pen = ImageDraw.Draw(canvas)
         if kind == "half":
             left, top, right, bottom = np.array([0.16, 0.12, 0.84, 0.92]) + rng.uniform(-0.06, 0.06, 4)
-            left, top, right, bottom = [
-                (0.5, top, right, bottom), (left, top, 0.5, bottom), (left, 0.52, right, bottom), (left, top, right, 0.52)
-            ][rng.integers(4)]  # fmt: skip
-            pen.rectangle([left * size, top * size, right * size, bottom * size], fill=1)
+            halves = [(0.5, top, right, bottom), (left, top, 0.5, bottom)]
+            halves += [(left, 0.52, right, bottom), (left, top, right, 0.52)]
+            pen.rectangle([float(side * size) for side in halves[rng.integers(4)]], fill=1)
         elif kind == "box":
             centre, extent = rng.uniform(0.35, 0.65, 2), rng.uniform(0.38, 0.66, 2)
             low, high = np.clip(centre - extent / 2, 0, 1), np.clip(centre + extent / 2, 0, 1)

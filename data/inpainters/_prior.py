@@ -1,7 +1,7 @@
-"""What the stand-ins know of faces: the principal components of a set of drawn ones, and a first guess made from them.
+"""What the stand-ins know of faces: an album of drawn ones and its principal components.
 
-Real generators learned from the photographs that they are tested on; the counterpart here is a linear model of a few
-hundred drawn faces, whose seed no recipe shares.
+Real generators learned from photographs of the kind that they are tested on; the counterpart here is an album of drawn
+faces that no recipe's seed gives.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def face_space(height: int, width: int) -> tuple[Planes, Planes, Planes]:
 
     Returns:
         mean (H, W, 3) in levels; components (K, H, W, 3), each times its standard deviation, so that a face is
-        `mean + weights @ components` with weights of unit variance; and the variance that they leave, (H, W, 3) levels**2.
+        `mean + weights @ components` with weights of unit variance; and the variance that they leave,
+        (H, W, 3) levels**2.
     """
     mean, components, rest = _drawn_space()
     zoom = (height / _DRAWN_SIZE, width / _DRAWN_SIZE, 1)
@@ -52,23 +53,22 @@ def _drawn_space() -> tuple[Planes, Planes, Planes]:
     faces = _drawn_faces()
     flat = faces.reshape(len(faces), -1)
     mean = flat.mean(axis=0)
-    _, strength, directions = np.linalg.svd(flat - mean, full_matrices=False)
-    scaled = strength[:_NUM_COMPONENTS, None] / np.sqrt(len(faces)) * directions[:_NUM_COMPONENTS]
+    centred = flat - mean
+    _, mixtures = np.linalg.eigh(centred @ centred.T)  # fewer faces than pixels: the small side's eigenvectors
+    scaled = mixtures[:, : -_NUM_COMPONENTS - 1 : -1].T @ centred / np.sqrt(len(faces), dtype=np.float32)
     rest = flat.var(axis=0) - (scaled**2).sum(axis=0)
     shape = faces.shape[1:]
     return mean.reshape(shape), scaled.reshape(-1, *shape), np.clip(rest, 1, None).reshape(shape)
 
 
-def likely_face(image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.random.Generator | None = None) -> Planes:
+def likely_face(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Planes:
     """The face that the known pixels suggest, over the whole picture.
 
-    The weights' posterior mean given the known pixels (probabilistic PCA; Tipping and Bishop 1999), or with `rng` one
-    draw from the posterior.
+    The weights' posterior mean given the known pixels (probabilistic PCA; Tipping and Bishop 1999).
 
     Args:
         image: (H, W, 3) uint8, not read under the mask.
         mask: (H, W) bool, True = unknown.
-        rng: None for the most likely face, else one plausible face of many.
 
     Returns:
         (H, W, 3) float32 levels, mostly in [0, 255]; a soft picture that matches the known pixels only roughly.
@@ -81,22 +81,7 @@ def likely_face(image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.rando
     precision = 1 / (16 * rest[known].reshape(-1))
     covariance = np.linalg.inv(basis * precision @ basis.T + np.eye(len(basis), dtype=np.float32))
     weights = covariance @ (basis @ (precision * residual.reshape(-1)))
-    if rng is not None:
-        weights += np.linalg.cholesky(covariance) @ rng.standard_normal(len(weights), np.float32)
     return mean + np.tensordot(weights, components, axes=1)
-
-
-def face_guess(image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.random.Generator | None = None) -> Planes:
-    """Fill the mask with the likely face, its mismatch at the border continued smoothly; known pixels stay.
-
-    Args and errors as for `likely_face`.
-
-    Returns:
-        (H, W, 3) float32 levels in [0, 255].
-    """
-    face = likely_face(image, mask, rng)
-    mismatch = np.where(mask[..., None], 0, image - face)
-    return np.clip(face + diffuse(mismatch, mask), 0, 255)
 
 
 @lru_cache(maxsize=8)
@@ -111,7 +96,7 @@ def remembered_face(
 ) -> Planes:
     """Fill the mask from a drawn face that resembles the known pixels near it; known pixels stay.
 
-    Sharp, unlike `face_guess`, since it is one face and not a mean of many. The mismatch at the mask's border is
+    Sharp, unlike `likely_face`, since it is one face and not a mean of many. The mismatch at the mask's border is
     continued smoothly into the fill.
 
     Args:

@@ -30,8 +30,8 @@ def autoencoder(image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.rando
 
     Like LDM (Rombach et al. 2022): the fill exists only as a decoded latent, with ringing and a faint grid at the
     decoder's stride, and about half of the known pixels change, by at most 8 levels. Unlike LDM: the autoencoder is
-    a fixed transform instead of a trained network and there is no diffusion in the latent; the content comes from
-    the linear face model.
+    a fixed transform instead of a trained network and there is no diffusion in the latent; the content comes
+    from an album of drawn faces.
 
     Args:
         image: (H, W, 3) uint8, not read under the mask: what is encoded has been filled before.
@@ -55,8 +55,8 @@ def _encode_decode(picture: NDArray[np.float32], rng: np.random.Generator) -> ND
     blocks = np.lib.stride_tricks.sliding_window_view(padded, (_BLOCK, _BLOCK), axis=(0, 1))[::_STRIDE, ::_STRIDE]
     steps = _steps()
     latent = fft.dctn(blocks, axes=(-2, -1), norm="ortho") / steps
-    latent = (np.rint(latent) + _SAMPLING * rng.standard_normal(latent.shape, np.float32) * (np.abs(latent) > 0.5)) * steps
-    blocks = fft.idctn(latent, axes=(-2, -1), norm="ortho")
+    sampled = _SAMPLING * rng.standard_normal(latent.shape, np.float32) * (np.abs(latent) > 0.5)
+    blocks = fft.idctn((np.rint(latent) + sampled) * steps, axes=(-2, -1), norm="ortho")
     ramp = np.sin(np.pi * (np.arange(_BLOCK, dtype=np.float32) + 0.5) / _BLOCK)
     # The square's copies sum to 1 at half overlap, the sine's only on average.
     ramp = (1 - _UNEVEN) * ramp**2 + _UNEVEN * ramp * (_STRIDE / ramp.sum())

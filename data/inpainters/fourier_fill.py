@@ -16,19 +16,17 @@ _BY_COLOUR = np.array([1, 2, 2], np.float32)  # colour changes more slowly than 
 
 
 @register_inpainter("fourier_fill")
-def fourier_fill(
-    image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def fourier_fill(image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.uint8]:
     """Continue the known pixels by the strongest frequencies of the whole picture; paste exactly.
 
     Papoulis-Gerchberg extrapolation with a shrinking threshold (Papoulis 1975; Guleryuz 2006, "Nonlinear
-    approximation based image recovery") of what a linear face model leaves: transform, keep what exceeds a threshold, transform back, put the
-    known pixels back, lower the threshold. The cosine transform is the Fourier transform of the mirrored picture, so
-    nothing wraps around.
+    approximation based image recovery") of what a linear face model leaves: transform, keep what exceeds a threshold,
+    transform back, put the known pixels back, lower the threshold. The cosine transform is the Fourier transform of
+    the mirrored picture, so nothing wraps around.
 
     Like LaMa (Suvorov et al. 2022): every output pixel depends on every known one through a spectral step, repeating
     texture carries on, noise does not, nothing outside the mask changes. Unlike LaMa: nothing is learned but the linear
-    face model of the first guess, and there is no adversarial loss that would sharpen the fill.
+    face model, and there is no adversarial loss that would sharpen the fill.
 
     Args:
         image: (H, W, 3) uint8, not read under the mask.

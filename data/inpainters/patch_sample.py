@@ -1,4 +1,4 @@
-"""`patch_sample`: the mechanism of Pluralistic, one of several plausible fills, its texture taken from the visible part."""
+"""`patch_sample`: the mechanism of Pluralistic, a plausible fill with texture from the visible part."""
 
 from __future__ import annotations
 
@@ -16,18 +16,16 @@ _NUM_PLAUSIBLE = 4
 
 
 @register_inpainter("patch_sample")
-def patch_sample(
-    image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.random.Generator
-) -> NDArray[np.uint8]:
-    """Draw a plausible face, then clothe it in patches of the picture itself; paste exactly.
+def patch_sample(image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Draw a plausible face from the album, then clothe it in patches of the picture itself; paste exactly.
 
     For every 8 x 8 block that meets the mask, the fully visible patches (also mirrored) that agree best with the
     guess are found and one of the best few is drawn; its detail is laid over the guess' mean colour and neighbouring
     patches are cross-faded where they overlap.
 
     Like Pluralistic (Zheng et al. 2019): another draw is another face, the texture attends to the visible part, nothing
-    outside the mask changes, patches repeat and meet in faint seams. Unlike Pluralistic: the face is drawn from a
-    linear model instead of a learned latent, and the attention is a nearest-neighbour search (as in Criminisi et al.
+    outside the mask changes, patches repeat and meet in faint seams. Unlike Pluralistic: the face comes from
+    an album instead of a learned latent, and the attention is a nearest-neighbour search (as in Criminisi et al.
     2004), so real sensor noise is copied along with the texture.
 
     Args:
@@ -47,12 +45,7 @@ def patch_sample(
     if not len(candidates):
         out[mask] = to_bytes(guess[mask])
         return out
-    corners = [
-        (y, x)
-        for y in _starts(height)
-        for x in _starts(width)
-        if mask[y : y + _PATCH, x : x + _PATCH].any()
-    ]
+    corners = [(y, x) for y in _starts(height) for x in _starts(width) if mask[y : y + _PATCH, x : x + _PATCH].any()]
     targets = np.stack([guess[y : y + _PATCH, x : x + _PATCH] for y, x in corners])
     colour = targets.mean(axis=(1, 2), keepdims=True)
     detail = candidates - candidates.mean(axis=(1, 2), keepdims=True)

@@ -13,6 +13,7 @@ from data.inpainters import register_inpainter
 from data.inpainters._prior import COLOURS, face_space
 
 _NOISE = np.geomspace(90, 2.5, 12)  # levels, from the first step to the last
+_LEFT_OVER = 2.0  # levels of noise in the state that is returned
 _NUM_RESAMPLINGS = 2  # RePaint's jumps back: each step is done so often
 
 
@@ -22,11 +23,13 @@ def renoise(image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.random.Ge
 
     At noise s: put `known + s * noise` outside the mask, denoise, add noise of the next level, and do each level
     twice. The denoiser is the linear minimum-mean-square-error one for a face of the linear face model plus a texture
-    of given power spectrum (Wiener's filter in the cosine domain). The last denoised picture is returned whole.
+    of given power spectrum (Wiener's filter in the cosine domain). The last state is returned whole.
 
     Like RePaint (Lugmayr et al. 2022): start from noise, re-noise and resample to reconcile fill and surroundings, and
-    nearly every known pixel (97 %) ends about 2 levels off, since the output is the sampler's own last estimate.
-    Unlike RePaint: the denoiser is linear, so texture is Gaussian and contours soft, and there are 24 steps, not thousands.
+    nearly every known pixel ends about 2 levels off (97 % in RePaint's published outputs), since the output is the
+    sampler's own last state, in which a little noise is left.
+    Unlike RePaint: the denoiser is linear, so texture is Gaussian and contours soft, and the steps are 24 instead
+    of thousands.
 
     Args:
         image: (H, W, 3) uint8, not read under the mask.
@@ -41,7 +44,7 @@ def renoise(image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.random.Ge
     mean, _, _ = face_space(*mask.shape)
     state = mean + _NOISE[0] * rng.standard_normal(known.shape, np.float32)
     clean = mean
-    for level, following in zip(_NOISE, [*_NOISE[1:], 2.0], strict=True):
+    for level, following in zip(_NOISE, [*_NOISE[1:], _LEFT_OVER], strict=True):
         for again in reversed(range(_NUM_RESAMPLINGS)):
             noise = rng.standard_normal(known.shape, np.float32)
             reminded = np.where(hidden, state, known + np.float32(level) * noise)
@@ -73,7 +76,7 @@ def _space(height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.flo
 
 @lru_cache(maxsize=8)
 def _texture_power(height: int, width: int) -> NDArray[np.float32]:
-    """Expected squared cosine coefficient of what the face model leaves, (H, W, 3) levels**2 for the planes of `COLOURS`.
+    """Expected squared cosine coefficient of what the face model leaves, (H, W, 3) levels**2, planes as in `COLOURS`.
 
     The fall with frequency (in units of Nyquist's) was fitted to photographed drawings at 64 px; the floor is fine
     texture and sensor noise.

@@ -149,9 +149,7 @@ class _Job:
     generators: tuple[str, ...]
 
 
-def _build(
-    root: Path, recipe: DemoRecipe, workers: int | None, progress: Callable[[int, int], None] | None
-) -> None:
+def _build(root: Path, recipe: DemoRecipe, workers: int | None, progress: Callable[[int, int], None] | None) -> None:
     generators = tuple(list_inpainters())
     for split in _FIRST_ID:
         _real_folder(root, split).mkdir(parents=True)
