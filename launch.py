@@ -283,7 +283,8 @@ def run_pending(
     from grid.runner import LocalExecutor, check_detectors
     from models.detector import WeightsError
 
-    pending = plan.pending
+    # The longest first, so that none is left to run alone at the end.
+    pending = sorted(plan.pending, key=lambda trial: -len(trial.train_generators))
     keys = [trial.key for trial in pending]
     console.print(f"{len(plan.trials)} trials, {len(plan.finished)} finished before, {len(pending)} to run")
     try:
@@ -309,6 +310,7 @@ def run_pending(
 
             address = options.address or os.environ.get("RAY_ADDRESS")
             with tuning.session(address=address, num_gpus=options.num_gpus, num_cpus=options.num_cpus):
+                signal.signal(signal.SIGTERM, _as_interrupt)  # Ray has put its own in this place
                 progress = run(tuning.TuneExecutor(settings, tracker))
         # Tune ends its trials when it is interrupted and returns; what has no outcome then was interrupted.
         lost = set(keys) - progress.done - set(progress.failed)
@@ -400,7 +402,7 @@ def _names(text: str) -> list[str]:
 
 
 def _as_interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)
 
 
 if __name__ == "__main__":

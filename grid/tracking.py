@@ -36,18 +36,13 @@ if TYPE_CHECKING:
     from grid.trial import TrialResult
 
 ROOT = Path(__file__).resolve().parents[1]
+SQLITE = "sqlite:///"
 _STATES = {"FINISHED": FINISHED, "FAILED": FAILED, "KILLED": INTERRUPTED, "RUNNING": RUNNING, "SCHEDULED": RUNNING}
 _PREFERENCE = (FINISHED, RUNNING, INTERRUPTED, FAILED)  # which run speaks for a trial that has several
 
 
 class TrackingError(RuntimeError):
     """MLflow cannot be reached or refuses; the message says what to do."""
-
-
-def local_store(runs: Path) -> str:
-    """Tracking URI of the local default: a SQLite file under `runs`, which is created."""
-    runs.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{runs / 'mlflow.db'}"
 
 
 @dataclass(frozen=True)
@@ -176,7 +171,7 @@ def open_grid(uri: str, experiment: str, manifest: Manifest, trials: Iterable[Tr
     client = MlflowClient(tracking_uri=uri)
     experiment_id = find_experiment(uri, experiment)
     if experiment_id is None:
-        location = artifacts.resolve().as_uri() if uri.startswith("sqlite:") else None
+        location = artifacts.resolve().as_uri() if uri.startswith(SQLITE) else None
         experiment_id = client.create_experiment(experiment, artifact_location=location)
     origin = _origin()
     found = _search(
@@ -208,6 +203,8 @@ def open_grid(uri: str, experiment: str, manifest: Manifest, trials: Iterable[Tr
 
 def find_experiment(uri: str, experiment: str) -> str | None:
     """Id of the experiment, or None. Raises `TrackingError` when the store cannot be read or it is deleted."""
+    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
+        return None  # MLflow would create the file, and asking should change nothing
     try:
         found = MlflowClient(tracking_uri=uri).get_experiment_by_name(experiment)
     except (MlflowException, OSError) as error:

@@ -49,7 +49,7 @@ def test_the_published_methods_run_on_real_photographs(
         "--generators=telea", "--tasks=detection",
         "--methods=xception_scratch,xception_pretrained,clip_linear,sam_linear",
         "--set=xception_scratch.size=96", "--set=xception_pretrained.size=96",
-        "--set=clip_linear.backbone=ViT-B-32-quickgelu", "--set=sam_linear.size=256",
+        "--set=clip_linear.backbone=ViT-B-32-quickgelu", "--set=sam_linear.size=128",
         *(f"--weights={method}={path}" for method, path in weights.items()),
     ]  # fmt: skip
     assert launch.main(arguments) == 0, capsys.readouterr().out

@@ -20,16 +20,17 @@ from grid import names
 from tests.corpora import write_dolos
 
 ROOT = Path(__file__).resolve().parents[2]
+EPOCHS = 30  # long enough to be interrupted
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
 
 
 class Grid:
     """One grid of small networks on a tiny corpus, launched as a user would."""
 
-    def __init__(self, folder: Path, generators: tuple[str, ...], *, epochs: int, options: list[str]) -> None:
+    def __init__(self, folder: Path, generators: tuple[str, ...], *, options: list[str]) -> None:
         self.runs = folder / "runs"
         write_dolos(folder / "corpus", generators, {"train": 16, "valid": 4, "test": 6}, size=64)
-        network = {"backbone": "test_resnet", "size": 64, "batch_size": 4, "epochs": epochs}
+        network = {"backbone": "test_resnet", "size": 64, "batch_size": 4, "epochs": EPOCHS}
         settings = [f"--set=xception_scratch.{name}={value}" for name, value in network.items()]
         self.command = [
             sys.executable, "launch.py", "dolos", f"--data={folder / 'corpus'}", f"--runs={self.runs}",
@@ -53,7 +54,7 @@ class Grid:
 
     def trials(self) -> list[Run]:
         """All trial runs; none while there is no store yet."""
-        if not (self.runs / "mlflow.db").exists():
+        if not (self.runs / "artifacts").exists():  # made after the store's tables
             return []
         experiment = self.client.get_experiment_by_name("dolos")
         query = f"tags.`{names.ROLE}` = 'trial'"
@@ -82,19 +83,19 @@ def started(runs: list[Run]) -> bool:
     return any(run.info.status == "RUNNING" and "train/loss" in run.data.metrics for run in runs)
 
 
-def assert_no_repeated_points(grid: Grid, run: Run, epochs: int) -> None:
+def assert_no_repeated_points(grid: Grid, run: Run) -> None:
     steps = [point.step for point in grid.client.get_metric_history(run.info.run_id, "train/loss")]
-    assert sorted(steps) == list(range(1, epochs + 1))
+    assert sorted(steps) == list(range(1, EPOCHS + 1))
 
 
 @pytest.fixture
 def make_grid(tmp_path: Path):
     grids = []
 
-    def make(generators: tuple[str, ...], name: str = "grid", *, epochs: int, options: list[str]) -> Grid:
+    def make(generators: tuple[str, ...], name: str = "grid", *, options: list[str]) -> Grid:
         folder = tmp_path / name
         folder.mkdir()
-        grids.append(Grid(folder, generators, epochs=epochs, options=options))
+        grids.append(Grid(folder, generators, options=options))
         return grids[-1]
 
     yield make
@@ -104,7 +105,7 @@ def make_grid(tmp_path: Path):
 
 def test_quarter_shares_of_two_logical_gpus_run_eight_trials_at_once(make_grid) -> None:
     options = ["--num-gpus=2", "--num-cpus=2", "--gpus-per-trial=0.25", "--cpus-per-trial=0.25", "--seeds", "0", "1"]
-    grid = make_grid(("a", "b", "c", "d"), epochs=40, options=options)
+    grid = make_grid(("a", "b", "c", "d"), options=options)
     code, output = grid.finish(grid.start())
     assert code == 0, output
     runs = grid.trials()
@@ -116,7 +117,7 @@ def test_quarter_shares_of_two_logical_gpus_run_eight_trials_at_once(make_grid) 
     at_once = pd.Series([change for _, change in sorted(starts + ends)]).cumsum().max()
     assert at_once == 8
     for run in runs:
-        assert_no_repeated_points(grid, run, 40)
+        assert_no_repeated_points(grid, run)
 
     code, output = grid.finish(grid.start())
     assert code == 0, output
@@ -126,8 +127,7 @@ def test_quarter_shares_of_two_logical_gpus_run_eight_trials_at_once(make_grid) 
 
 
 def test_a_trial_whose_worker_is_killed_goes_on_in_the_same_run_with_the_same_result(make_grid, tmp_path: Path) -> None:
-    epochs = 60
-    grid = make_grid(("a",), epochs=epochs, options=["--checkpoint-seconds=0.5", "--num-cpus=1"])
+    grid = make_grid(("a",), options=["--checkpoint-seconds=0.5", "--num-cpus=1"])
     process = grid.start()
     grid.wait_for(process, started)
     time.sleep(1.5)  # so that there is a checkpoint to go on from
@@ -142,9 +142,9 @@ def test_a_trial_whose_worker_is_killed_goes_on_in_the_same_run_with_the_same_re
     assert code == 0, output
     (run,) = grid.trials()
     assert run.info.status == "FINISHED"
-    assert_no_repeated_points(grid, run, epochs)
+    assert_no_repeated_points(grid, run)
 
-    whole = make_grid(("a",), "whole", epochs=epochs, options=["--local"])
+    whole = make_grid(("a",), "whole", options=["--local"])
     assert whole.finish(whole.start())[0] == 0
     (uninterrupted,) = whole.trials()
     first, second = grid.scores(run, tmp_path), whole.scores(uninterrupted, tmp_path / "whole")
@@ -152,8 +152,7 @@ def test_a_trial_whose_worker_is_killed_goes_on_in_the_same_run_with_the_same_re
 
 
 def test_after_the_driver_is_killed_only_unfinished_trials_run(make_grid) -> None:
-    epochs = 40
-    grid = make_grid(("a", "b", "c"), epochs=epochs, options=["--checkpoint-seconds=0.5", "--num-cpus=1"])
+    grid = make_grid(("a", "b", "c"), options=["--checkpoint-seconds=0.5", "--num-cpus=1"])
     process = grid.start()
     grid.wait_for(process, lambda runs: any(run.info.status == "FINISHED" for run in runs) and started(runs))
     children = psutil.Process(process.pid).children(recursive=True)
@@ -174,11 +173,11 @@ def test_after_the_driver_is_killed_only_unfinished_trials_run(make_grid) -> Non
     for run_id in finished:
         assert after[run_id].info.end_time == before[run_id].info.end_time
     for run in after.values():
-        assert_no_repeated_points(grid, run, epochs)
+        assert_no_repeated_points(grid, run)
 
 
 def test_ctrl_c_leaves_a_state_from_which_the_same_command_goes_on(make_grid) -> None:
-    grid = make_grid(("a", "b"), epochs=40, options=["--checkpoint-seconds=0.5", "--num-cpus=1"])
+    grid = make_grid(("a", "b"), options=["--checkpoint-seconds=0.5", "--num-cpus=1"])
     process = grid.start()
     grid.wait_for(process, started)
     os.kill(process.pid, signal.SIGINT)
@@ -193,11 +192,11 @@ def test_ctrl_c_leaves_a_state_from_which_the_same_command_goes_on(make_grid) ->
     assert len(runs) == 2
     for run in runs:
         assert run.info.status == "FINISHED"
-        assert_no_repeated_points(grid, run, 40)
+        assert_no_repeated_points(grid, run)
 
 
 def test_what_no_node_can_hold_is_refused_at_once(make_grid) -> None:
-    grid = make_grid(("a",), epochs=1, options=["--num-cpus=1", "--cpus-per-trial=64"])
+    grid = make_grid(("a",), options=["--num-cpus=1", "--cpus-per-trial=64"])
     code, output = grid.finish(grid.start())
     assert code == 2
     assert "lower --cpus-per-trial" in output
