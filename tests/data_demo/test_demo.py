@@ -154,16 +154,29 @@ def test_a_killed_build_is_done_again(made: Path, tmp_path: Path) -> None:
     assert contents(make_demo(tmp_path, SMALL, workers=1)) == contents(made)
 
 
-def _make(folder: Path) -> None:
-    make_demo(folder, SMALL, workers=1)
+def _find_it_made(folder: Path) -> None:
+    def refuse(done: int, total: int) -> None:
+        raise AssertionError("the other builder was at it")
+
+    (folder / "waiting").touch()
+    make_demo(folder, SMALL, workers=1, progress=refuse)
 
 
-def test_two_builders_at_once(made: Path, tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    other = context.Process(target=_make, args=(tmp_path,))
-    other.start()
-    make_demo(tmp_path, SMALL, workers=1)
-    other.join(60)
-    assert other.exitcode == 0
+def test_of_two_builders_at_once_the_second_waits_and_makes_nothing(made: Path, tmp_path: Path) -> None:
+    second = multiprocessing.get_context("spawn").Process(target=_find_it_made, args=(tmp_path,))
+
+    def start_the_second(done: int, total: int) -> None:
+        if done > 1:
+            return
+        second.start()
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "waiting").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(0.3)  # time enough to do harm
+        assert second.is_alive()
+
+    make_demo(tmp_path, SMALL, workers=1, progress=start_the_second)
+    second.join(60)
+    assert second.exitcode == 0
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == [tmp_path / SMALL.key]
     assert contents(tmp_path / SMALL.key) == contents(made)
