@@ -118,7 +118,7 @@ def launch(options: argparse.Namespace, console: Console) -> int:
 
     from grid import tracking
     from grid.plan import make_plan
-    from grid.runner import InfeasibleError
+    from grid.settings import InfeasibleError
 
     name = options.experiment_name or options.experiment
     try:

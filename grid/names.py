@@ -52,6 +52,7 @@ EMBEDDINGS = "embeddings.npy"  # float16 (N, D), rows as in SCORES
 CHECKPOINT = "checkpoint"  # folder, written by the detector
 SPEC = "spec.json"
 TRACEBACK = "traceback.txt"
+WARNINGS = "warnings.txt"  # what the trial's process logged at that level; absent when nothing
 
 # Artifacts of the grid's parent run.
 PLAN = "plan.json"  # every trial of the grid, finished or not

@@ -58,10 +58,6 @@ class Executor(Protocol):
         ...
 
 
-class InfeasibleError(ValueError):
-    """No machine could ever hold such a trial; the message says what it asks for and what there is."""
-
-
 class PermanentFailureError(RuntimeError):
     """A trial failed in a way that a retry would only repeat; already recorded in MLflow."""
 
@@ -95,6 +91,8 @@ def execute_trial(
     from grid.trial import choose_device, run_trial
 
     run = tracker.open_trial(spec, {names.NODE: os.uname().nodename, names.GPU_SHARE: f"{share:g}"})
+    warnings = _Warnings()
+    logging.getLogger().addHandler(warnings)
     state, order = latest_state(settings.checkpoints, spec.key, *resume_from)
     last_checkpoint = time.monotonic()
 
@@ -126,6 +124,20 @@ def execute_trial(
         if isinstance(error, DataProblems | TrainingDiverged | WeightsError):
             raise PermanentFailureError(f"{type(error).__name__}: {error}") from error
         raise
+    finally:
+        logging.getLogger().removeHandler(warnings)
+        run.log_warnings(warnings.lines)
+
+
+class _Warnings(logging.Handler):
+    """Collects what is logged as a warning or worse."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(f"{record.levelname} {record.name}: {record.getMessage()}")
 
 
 def distinct_inputs(specs: Sequence[TrialSpec]) -> list[TrialSpec]:

@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 
+class InfeasibleError(ValueError):
+    """No machine at hand can do what the settings ask for; the message says what they ask for and what there is."""
+
+
 @dataclass(frozen=True)
 class RunSettings:
     """Paths, devices and shares; every path is absolute, because Ray trials run in a folder of their own.

@@ -9,7 +9,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +129,11 @@ class TrialRun:
             if name in known and any(point.step >= epoch for point in client.get_metric_history(self.run_id, name)):
                 return
         client.log_batch(self.run_id, metrics=_points(metrics, step=epoch))
+
+    def log_warnings(self, lines: Sequence[str]) -> None:
+        """Keep what a worker had to say: its terminal is nobody's."""
+        if lines:
+            self.client.log_text(self.run_id, "\n".join(lines) + "\n", names.WARNINGS)
 
     def finish(self, result: TrialResult, checkpoint: Path) -> None:
         """Log everything that the trial leaves behind, artifacts first: a run is FINISHED only when it is whole."""

@@ -18,7 +18,7 @@ from models.registry import create_detector
 from models.scoring import attribution_metrics, cell_metrics, choose_threshold
 
 from grid import names
-from grid.settings import RunSettings
+from grid.settings import InfeasibleError, RunSettings
 from grid.spec import DETECTION, TrialSpec
 
 if TYPE_CHECKING:
@@ -49,13 +49,13 @@ def choose_device(settings: RunSettings, share: float) -> str:
     """The torch device of a trial with this share of a GPU; a share may be of a logical GPU where there is no real one.
 
     Raises:
-        RuntimeError: "cuda" was asked for, and torch sees no GPU.
+        InfeasibleError: "cuda" was asked for, and torch sees no GPU.
     """
     import torch
 
     available = torch.cuda.is_available()
     if settings.device == "cuda" and not available:
-        raise RuntimeError("--device cuda was asked for but torch sees no GPU; use --device auto or cpu")
+        raise InfeasibleError("--device cuda was asked for but torch sees no GPU; use --device auto or cpu")
     return "cuda" if available and share > 0 and settings.device != "cpu" else "cpu"
 
 

@@ -31,14 +31,13 @@ from grid.runner import (
     FAILED,
     REPORTED,
     STARTED,
-    InfeasibleError,
     PermanentFailureError,
     TrialEvent,
     distinct_inputs,
     execute_trial,
     prepare_shared,
 )
-from grid.settings import RunSettings
+from grid.settings import InfeasibleError, RunSettings
 from grid.spec import TrialSpec
 from grid.tracking import Tracker
 
@@ -113,6 +112,8 @@ class TuneExecutor:
 
     def prepare(self, specs: Sequence[TrialSpec], progress: Callable[[str, int, int], None]) -> None:
         """See `grid.runner.Executor`: one task for each distinct input, each on the share that its trials get."""
+        if self.settings.device == "cuda" and not gpus_available():
+            raise InfeasibleError("--device cuda was asked for but Ray knows of no GPU; use --device auto or cpu")
         for spec in distinct_inputs(specs):
             check_feasible(self._resources(spec))
         board: Any = ray.remote(_Board).options(num_cpus=0).remote()
