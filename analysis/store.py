@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pandas as pd
-from grid import names
 from mlflow.tracking import MlflowClient
+
+from grid import names
 
 COLUMNS = [
     "run_id", "key", "task", "method", "trained_on", "seed", "data", "weights", "tested_on", "metric", "value",

@@ -14,12 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from models.registry import detector_info
-
 from grid import names
 from grid.checkpoints import latest_state, remove_states, write_state
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
+from models.registry import detector_info
 
 if TYPE_CHECKING:
     from grid.tracking import Tracker
@@ -86,9 +85,8 @@ def execute_trial(
         Exception: anything else; the run is marked as failed, and a retry goes on in it.
     """
     from data.manifest import DataProblems, Manifest
-    from models.detector import FitSession, TrainingDiverged, WeightsError
-
     from grid.trial import choose_device, run_trial
+    from models.detector import FitSession, TrainingDiverged, WeightsError
 
     run = tracker.open_trial(spec, {names.NODE: os.uname().nodename, names.GPU_SHARE: f"{share:g}"})
     warnings = _Warnings()
@@ -118,15 +116,14 @@ def execute_trial(
         with tempfile.TemporaryDirectory() as name:
             fitted = Path(name)
             result = run_trial(spec, settings, manifest, session, device=device, checkpoint_to=fitted)
-            run.finish(result, fitted)
+            run.finish(result, fitted, warnings.lines)
     except Exception as error:
-        run.fail(error, traceback.format_exc())
+        run.fail(error, traceback.format_exc(), warnings.lines)
         if isinstance(error, DataProblems | TrainingDiverged | WeightsError):
             raise PermanentFailureError(f"{type(error).__name__}: {error}") from error
         raise
     finally:
         logging.getLogger().removeHandler(warnings)
-        run.log_warnings(warnings.lines)
 
 
 class _Warnings(logging.Handler):
@@ -148,7 +145,6 @@ def distinct_inputs(specs: Sequence[TrialSpec]) -> list[TrialSpec]:
 def prepare_shared(spec: TrialSpec, settings: RunSettings, share: float, progress: Callable[[int, int], None]) -> None:
     """Decode or encode every image of the data set for the spec's method, unless that is done already."""
     from data.manifest import Manifest
-
     from grid.trial import build, choose_device, prepare_inputs, set_threads
 
     set_threads(settings)
@@ -163,9 +159,8 @@ def check_detectors(specs: Sequence[TrialSpec], settings: RunSettings) -> None:
     Raises:
         WeightsError: naming every method whose weights cannot be had.
     """
-    from models.detector import WeightsError
-
     from grid.trial import build
+    from models.detector import WeightsError
 
     problems = []
     for spec in distinct_inputs(specs):

@@ -32,7 +32,6 @@ from grid.spec import TrialSpec
 
 if TYPE_CHECKING:
     from data.manifest import Manifest
-
     from grid.trial import TrialResult
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -130,13 +129,9 @@ class TrialRun:
                 return
         client.log_batch(self.run_id, metrics=_points(metrics, step=epoch))
 
-    def log_warnings(self, lines: Sequence[str]) -> None:
-        """Keep what a worker had to say: its terminal is nobody's."""
-        if lines:
-            self.client.log_text(self.run_id, "\n".join(lines) + "\n", names.WARNINGS)
-
-    def finish(self, result: TrialResult, checkpoint: Path) -> None:
+    def finish(self, result: TrialResult, checkpoint: Path, warnings: Sequence[str] = ()) -> None:
         """Log everything that the trial leaves behind, artifacts first: a run is FINISHED only when it is whole."""
+        self._log_warnings(warnings)
         client = self.client
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
@@ -150,12 +145,17 @@ class TrialRun:
         client.log_batch(self.run_id, metrics=_points(final, step=0), tags=tags)
         client.set_terminated(self.run_id, "FINISHED")
 
-    def fail(self, error: BaseException, traceback: str) -> None:
+    def fail(self, error: BaseException, traceback: str, warnings: Sequence[str] = ()) -> None:
         """Record why the trial failed, then end its run."""
+        self._log_warnings(warnings)
         client = self.client
         client.log_text(self.run_id, traceback, names.TRACEBACK)
         client.set_tag(self.run_id, names.ERROR, f"{type(error).__name__}: {error}"[:5000])
         client.set_terminated(self.run_id, "FAILED")
+
+    def _log_warnings(self, lines: Sequence[str]) -> None:
+        if lines:  # a worker's terminal is nobody's
+            self.client.log_text(self.run_id, "\n".join(lines) + "\n", names.WARNINGS)
 
 
 def open_grid(uri: str, experiment: str, manifest: Manifest, trials: Iterable[TrialSpec], artifacts: Path) -> Tracker:

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from data.manifest import Manifest
 from data.store import feature_store, fill_features, fill_pixels, pixel_store
 from data.transforms import Geometry
-from models.detector import BuildContext, Detector, Examples, FitSession, Rows, fake_scores
-from models.registry import create_detector
-from models.scoring import attribution_metrics, cell_metrics, choose_threshold
-
 from grid import names
 from grid.settings import InfeasibleError, RunSettings
 from grid.spec import DETECTION, TrialSpec
+from models.detector import BuildContext, Detector, Examples, FitSession, Rows, fake_scores
+from models.registry import create_detector
+from models.scoring import attribution_metrics, cell_metrics, choose_threshold
 
 if TYPE_CHECKING:
     import pandas as pd

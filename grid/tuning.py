@@ -20,7 +20,6 @@ os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 
 import ray
-from models.registry import detector_info
 from ray import tune
 from ray.tune import Callback, Checkpoint, CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.experiment import Trial
@@ -40,6 +39,7 @@ from grid.runner import (
 from grid.settings import InfeasibleError, RunSettings
 from grid.spec import TrialSpec
 from grid.tracking import Tracker
+from models.registry import detector_info
 
 ROOT = Path(__file__).resolve().parents[1]
 # What a worker needs of the checkout is its code; everything else would be uploaded for nothing.
