@@ -60,10 +60,9 @@ class Grid:
         assert state is not None
         return self.tracker.client.get_run(state.run_id)
 
-    def scores(self, spec: TrialSpec, folder: Path) -> pd.DataFrame:
+    def artifact(self, spec: TrialSpec, path: str, folder: Path) -> Path:
         folder.mkdir()
-        run_id = self.run_of(spec).info.run_id
-        return pd.read_parquet(self.tracker.client.download_artifacts(run_id, names.SCORES, str(folder)))
+        return Path(self.tracker.client.download_artifacts(self.run_of(spec).info.run_id, path, str(folder)))
 
     def steps(self, spec: TrialSpec, metric: str) -> list[int]:
         run_id = self.run_of(spec).info.run_id
@@ -177,9 +176,9 @@ def test_a_trial_that_diverges_does_not_stop_the_others(make_grid: MakeGrid, tmp
     run = grid.run_of(bad)
     assert run.info.status == "FAILED"
     assert run.data.tags[names.ERROR].startswith("TrainingDiverged: ")
-    text = grid.tracker.client.download_artifacts(run.info.run_id, names.TRACEBACK, str(tmp_path))
-    assert "Traceback (most recent call last)" in Path(text).read_text()
-    assert "models/training.py" in Path(text).read_text()
+    text = grid.artifact(bad, names.TRACEBACK, tmp_path / "back").read_text()
+    assert "Traceback (most recent call last)" in text
+    assert "models/training.py" in text
     assert grid.state(good).state == FINISHED  # type: ignore[union-attr]
 
 
@@ -213,6 +212,15 @@ def test_anything_else_may_be_retried_and_goes_on_in_the_same_run(make_grid: Mak
     finished = grid.run_of(spec)
     assert finished.info.run_id == failed.info.run_id
     assert finished.info.status == "FINISHED"
+
+
+def test_what_a_trial_is_warned_of_is_kept_with_its_run(make_grid: MakeGrid, tmp_path: Path) -> None:
+    grid = make_grid()
+    warned, quiet = grid.spec("residual_linear", max_iterations=1), grid.spec("residual_linear")
+    grid.executor.run([warned, quiet], Watcher())
+    assert "had not converged" in grid.artifact(warned, names.WARNINGS, tmp_path / "back").read_text()
+    kept = grid.tracker.client.list_artifacts(grid.run_of(quiet).info.run_id)
+    assert names.WARNINGS not in {item.path for item in kept}
 
 
 # Interruption --------------------------------------------------------------------------------------------------------
@@ -266,7 +274,9 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint_and_ends_as_if_nothing
     straight = make_grid("straight")
     straight.executor.run([spec], Watcher())
     pd.testing.assert_frame_equal(
-        grid.scores(spec, tmp_path / "one"), straight.scores(spec, tmp_path / "two"), check_exact=True
+        pd.read_parquet(grid.artifact(spec, names.SCORES, tmp_path / "one")),
+        pd.read_parquet(straight.artifact(spec, names.SCORES, tmp_path / "two")),
+        check_exact=True,
     )
     one, two = (dict(each.run_of(spec).data.metrics, **{names.SECONDS: 0}) for each in (grid, straight))
     assert one == two
@@ -284,6 +294,7 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(
     grid.executor.run([spec], watcher)
     assert watcher.epochs == [1, 2, 3, 4]
     assert grid.steps(spec, "train/loss") == [1, 2, 3, 4]
+    assert "going back to the one before it" in grid.artifact(spec, names.WARNINGS, tmp_path / "back").read_text()
 
 
 def test_only_the_two_newest_checkpoints_are_kept(make_grid: MakeGrid, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,537 @@
+"""The command line, in this process: what it runs, prints, leaves behind and refuses."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from mlflow.tracking import MlflowClient
+from rich.console import Console
+
+import launch
+from analysis.matrices import attribution_table, cross_generator_matrix
+from analysis.store import load_results
+from grid import names, runner, tracking
+from grid.progress import GridProgress
+from grid.runner import DONE, FAILED, STARTED, TrialEvent
+from grid.settings import RunSettings
+from grid.spec import DETECTION, TrialSpec
+from grid.tracking import Tracker
+from models.registry import list_detectors
+from tests.analysis import published
+from tests.corpora import write_dolos, write_folders
+from tests.grid.grids import SIDE, make_spec, planted_result, write_obvious
+
+ROOT = Path(launch.__file__).parent
+TINY = ("--set", "xception_scratch.backbone=test_resnet", "--set", f"xception_scratch.size={SIDE}")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command came to; `text` has single spaces instead of the terminal's line breaks."""
+
+    status: int
+    printed: str
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.printed.split())
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture(autouse=True)
+def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No tracking server or cluster from outside; SIGTERM as it was."""
+    for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_obvious(tmp_path_factory.mktemp("launch") / "dolos")
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def command(runs: Path, capsys: pytest.CaptureFixture[str]) -> Command:
+    """`launch.py` with these arguments on this test's own folder of runs."""
+
+    def run(*arguments: str | Path) -> Outcome:
+        capsys.readouterr()
+        status = launch.main([*map(str, arguments), "--runs", str(runs)])
+        return Outcome(status, capsys.readouterr().out)
+
+    return run
+
+
+@pytest.fixture
+def dolos(command: Command, images: Path, store: str) -> Command:
+    """The same for the experiment `dolos` on the tiny data set, in this process, with a store that is there already."""
+    return lambda *arguments: command("dolos", "--data", images, "--local", *arguments)
+
+
+def mlflow_runs(runs: Path, role: str, experiment: str = "dolos") -> list[Any]:
+    client = MlflowClient(tracking_uri=f"sqlite:///{runs / 'mlflow.db'}")
+    found = client.get_experiment_by_name(experiment)
+    return list(client.search_runs([found.experiment_id], f"tags.`{names.ROLE}` = '{role}'")) if found else []
+
+
+# Running -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_grid_of_two_methods_runs_and_a_second_launch_only_prints_it_again(
+    dolos: Command, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("--methods", "residual_linear,xception_scratch", *TINY)
+    first = dolos(*arguments)
+    assert first.status == 0
+    assert "6 trials, 0 finished before, 6 to run" in first.text
+    assert "6/6 done" in first.text
+    finished = mlflow_runs(runs, "trial")
+    assert [run.info.status for run in finished] == ["FINISHED"] * 6
+
+    def nothing(*arguments: Any, **named: Any) -> None:
+        raise AssertionError("a trial was computed again")
+
+    monkeypatch.setattr(runner, "execute_trial", nothing)
+    monkeypatch.setattr(runner, "prepare_shared", nothing)
+    second = dolos(*arguments)
+    assert second.status == 0
+    assert "all 6 trials are finished; nothing to run" in second.text
+    assert len(mlflow_runs(runs, "trial")) == 6
+    tables = first.printed[first.printed.index("residual_linear [none]") :]
+    assert "rows: tested on, columns: trained on" in tables
+    assert "xception_scratch [random weights]" in tables
+    assert "attribution: accuracy over all classes" in tables
+    assert tables in second.printed
+
+
+def test_a_store_is_made_on_the_first_launch(command: Command, images: Path, runs: Path) -> None:
+    arguments = ("--local", "--methods", "residual_linear", "--tasks", "attribution")
+    outcome = command("dolos", "--data", images, *arguments)
+    assert outcome.status == 0
+    assert (runs / "mlflow.db").is_file()
+    assert f"ui --backend-store-uri sqlite:///{runs / 'mlflow.db'}" in outcome.printed.replace("\n", "")
+
+
+def test_more_seeds_run_what_is_new_and_nothing_else(dolos: Command, runs: Path) -> None:
+    arguments = ("--methods", "residual_linear", "--tasks", "detection")
+    dolos(*arguments)
+    outcome = dolos(*arguments, "--seeds", "0", "1")
+    assert "4 trials, 2 finished before, 2 to run" in outcome.text
+    assert "seeds: 0, 1" in outcome.text
+    assert len(mlflow_runs(runs, "trial")) == 4
+    assert len(mlflow_runs(runs, "grid")) == 1
+
+
+def test_another_configuration_is_another_trial(dolos: Command, runs: Path) -> None:
+    arguments = ("--methods", "residual_linear", "--tasks", "attribution")
+    dolos(*arguments)
+    assert "1 trials, 0 finished before, 1 to run" in dolos(*arguments, "--set", "residual_linear.l2=0.5").text
+
+
+def test_training_on_some_generators_tests_on_all(dolos: Command, runs: Path) -> None:
+    dolos("--methods", "residual_linear", "--tasks", "detection", "--generators", "ldm")
+    (run,) = mlflow_runs(runs, "trial")
+    assert run.data.tags[names.TRAIN_GENERATORS] == "ldm"
+    assert {"test/lama/accuracy", "test/ldm/accuracy"} <= run.data.metrics.keys()
+
+
+def test_a_failed_trial_gives_status_1_and_is_told_with_its_reason(dolos: Command, runs: Path) -> None:
+    arguments = ("--methods", "residual_linear,xception_scratch", "--tasks", "attribution", *TINY)
+    outcome = dolos(*arguments, "--set", "xception_scratch.learning_rate=1e30", "--set", "xception_scratch.epochs=2")
+    assert outcome.status == 1
+    assert "TrainingDiverged" in outcome.text
+    assert "1 of 2 trials failed; their tracebacks are in MLflow" in outcome.text
+    assert "residual_linear" in outcome.text.partition("attribution: accuracy")[2]
+    assert sorted(run.info.status for run in mlflow_runs(runs, "trial")) == ["FAILED", "FINISHED"]
+    assert [run.info.status for run in mlflow_runs(runs, "grid")] == ["FAILED"]
+
+
+def test_an_interrupted_grid_says_so_and_the_same_command_ends_it(
+    dolos: Command, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute, count = runner.execute_trial, []
+
+    def interrupted(spec: TrialSpec, settings: RunSettings, tracker: Tracker, **more: Any) -> None:
+        count.append(spec)
+        if len(count) == 2:
+            tracker.open_trial(spec, {})
+            signal.raise_signal(signal.SIGTERM)
+        execute(spec, settings, tracker, **more)
+
+    arguments = ("--methods", "residual_linear")
+    with monkeypatch.context() as patched:
+        patched.setattr(runner, "execute_trial", interrupted)
+        outcome = dolos(*arguments)
+    assert outcome.status == 130
+    assert "the same command goes on from here" in outcome.text
+    assert sorted(run.info.status for run in mlflow_runs(runs, "trial")) == ["FINISHED", "KILLED"]
+    outcome = dolos(*arguments)
+    assert outcome.status == 0
+    assert "3 trials, 1 finished before, 2 to run" in outcome.text
+    assert [run.info.status for run in mlflow_runs(runs, "trial")] == ["FINISHED"] * 3
+
+
+def test_bad_files_are_refused_or_left_out_and_counted(
+    command: Command, runs: Path, store: str, tmp_path: Path
+) -> None:
+    root = write_dolos(tmp_path / "dolos", size=SIDE)
+    (root / "celebahq" / "real" / "train" / "00001.png").write_bytes(b"not a picture")
+    arguments = ("dolos", "--data", root, "--local", "--methods", "residual_linear", "--tasks", "attribution")
+    refused = command(*arguments)
+    assert refused.status == 2
+    assert "00001.png" in refused.text
+    assert "--skip-bad" in refused.text
+    assert mlflow_runs(runs, "grid") == []
+    taken = command(*arguments, "--skip-bad")
+    assert taken.status == 0
+    assert "left out: 1 bad files; recorded in MLflow" in taken.text
+    (grid,) = mlflow_runs(runs, "grid")
+    assert grid.data.tags[names.SKIPPED] == "1"
+
+
+# A whole grid, with planted results ----------------------------------------------------------------------------------
+
+
+@dataclass
+class PlantingExecutor:
+    """Computes nothing: a trial's result is what was published."""
+
+    settings: RunSettings
+    tracker: Tracker
+    ran: ClassVar[list[TrialSpec]] = []
+
+    def prepare(self, specs: Sequence[TrialSpec], progress: Callable[[str, int, int], None]) -> None:
+        progress("nothing", 1, 1)
+
+    def run(self, specs: Sequence[TrialSpec], watch: Callable[[TrialEvent], None]) -> None:
+        for spec in specs:
+            self.ran.append(spec)
+            watch(TrialEvent(spec.key, STARTED))
+            if spec.task == DETECTION:
+                (source,) = spec.train_generators
+                cells = {
+                    generator: published.accuracy(spec.method, tested_on=generator, trained_on=source)
+                    for generator in published.GENERATORS
+                }
+                result = planted_result(spec, cells, 1000)
+            else:
+                result = planted_result(spec, published.ATTRIBUTION[spec.method], 10_000)
+            self.tracker.open_trial(spec, {}).finish(result, ROOT / "docs" / "no checkpoint")
+            watch(TrialEvent(spec.key, DONE))
+
+
+def test_the_published_grid_comes_out_of_mlflow_as_it_went_in(
+    command: Command, runs: Path, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "LocalExecutor", PlantingExecutor)
+    monkeypatch.setattr(PlantingExecutor, "ran", [])
+    generators = ("lama", "ldm", "pluralistic", "repaint-p2-9k")
+    root = write_dolos(tmp_path / "dolos", generators, {"train": 1, "valid": 1, "test": 1})
+    small = {
+        "xception_scratch": "backbone=test_resnet",
+        "xception_pretrained": "backbone=test_resnet",
+        "clip_linear": "backbone=demo-vit-64",
+        "sam_linear": "backbone=demo",
+    }
+    arguments = ["dolos", "--data", str(root), "--local", "--methods", ",".join(small)]
+    for method, setting in small.items():
+        arguments += ["--set", f"{method}.{setting}", "--weights", f"{method}=random"]
+
+    first = command(*arguments)
+    assert first.status == 0
+    assert "20 trials, 0 finished before, 20 to run" in first.text
+    assert len({spec.key for spec in PlantingExecutor.ran}) == len(PlantingExecutor.ran) == 20
+
+    results = load_results(f"sqlite:///{runs / 'mlflow.db'}", "dolos")
+    for method, table in published.DETECTION.items():
+        matrix = cross_generator_matrix(results, method)
+        assert tuple(matrix.index) == tuple(matrix.columns) == published.GENERATORS
+        for tested_on, accuracies in table.items():
+            assert matrix.loc[tested_on].tolist() == pytest.approx(accuracies, abs=1e-12)
+        in_domain, cross = published.MEANS[method]
+        block = first.text[first.text.index(f"{method} [random weights]: accuracy") :]
+        assert f"accuracy: in-domain mean {in_domain:.3f}, cross-generator mean {cross:.3f}" in block
+    attribution = attribution_table(results)
+    for method, classes in published.ATTRIBUTION.items():
+        assert attribution.loc[method, list(classes)].tolist() == pytest.approx(list(classes.values()), abs=1e-12)
+        assert attribution.loc[method, "overall"] == pytest.approx(published.OVERALL[method], abs=1e-4)
+
+    again = command(*arguments)
+    assert again.status == 0
+    assert "all 20 trials are finished; nothing to run" in again.text
+    assert len(PlantingExecutor.ran) == 20
+    assert "in-domain mean 0.929, cross-generator mean 0.713" in again.text
+
+
+# Planning and following ----------------------------------------------------------------------------------------------
+
+
+def test_a_plan_lists_every_trial_and_starts_nothing(dolos: Command, runs: Path) -> None:
+    outcome = dolos("--plan")
+    assert outcome.status == 0
+    assert "15 trials, 15 to run" in outcome.text
+    assert outcome.printed.count("pending") == 15
+    assert not (runs / "cache" / "pixels").exists()
+    assert not (runs / "cache" / "features").exists()
+    assert not (runs / "tune").exists()
+    assert not (runs / "artifacts").exists()
+    assert mlflow_runs(runs, "grid") == mlflow_runs(runs, "trial") == []
+
+
+def test_a_plan_makes_no_store(command: Command, images: Path, runs: Path) -> None:
+    assert command("dolos", "--data", images, "--plan").status == 0
+    assert not (runs / "mlflow.db").exists()
+
+
+def test_a_plan_of_a_demo_that_is_not_drawn_draws_nothing(command: Command, runs: Path) -> None:
+    outcome = command("--plan")
+    assert outcome.status == 0
+    assert "run without --plan to draw them" in outcome.text
+    assert not runs.exists()
+
+
+def test_a_plan_knows_what_is_finished(dolos: Command) -> None:
+    dolos("--methods", "residual_linear", "--tasks", "attribution")
+    outcome = dolos("--methods", "residual_linear", "--plan")
+    assert "3 trials, 2 to run" in outcome.text
+    assert (outcome.printed.count("finished"), outcome.printed.count("pending")) == (1, 2)
+
+
+def test_the_status_counts_what_is_finished_failed_and_pending(dolos: Command, command: Command) -> None:
+    arguments = ("--methods", "residual_linear,xception_scratch", "--tasks", "attribution", *TINY)
+    dolos(*arguments, "--set", "xception_scratch.learning_rate=1e30", "--set", "xception_scratch.epochs=2")
+    outcome = command("dolos", "--status")  # no data folder is needed for that
+    assert outcome.status == 0
+    assert "1 failed, 1 finished of 2" in outcome.text
+    assert "TrainingDiverged" in outcome.text
+
+
+def test_the_status_shows_the_latest_figures_of_what_is_running(
+    dolos: Command, command: Command, store: str, runs: Path
+) -> None:
+    dolos("--methods", "residual_linear", "--tasks", "attribution")
+    (grid,) = mlflow_runs(runs, "grid")
+    tracker = Tracker(store, grid.info.experiment_id, grid.info.run_id, {})
+    ((_, planned),) = tracking.planned_grids(store, grid.info.experiment_id)
+    other = make_spec(planned[0].data, seed=7)
+    tracker.client.log_dict(
+        grid.info.run_id,
+        {"trials": [spec.to_dict() | {"key": spec.key} for spec in (*planned, other)]},
+        names.PLAN,
+    )
+    tracker.open_trial(other, {}).log_epoch(3, {"train/loss": 0.25, "learning_rate": 1e-3})
+    outcome = command("dolos", "--status")
+    assert "1 finished, 1 running of 2" in outcome.text
+    assert "train/loss 0.250" in outcome.text
+
+
+def test_the_status_of_what_was_never_launched_is_bad_input(command: Command, store: str) -> None:
+    outcome = command("folders", "--status")
+    assert outcome.status == 2
+    assert "no MLflow experiment named 'folders'" in outcome.text
+    assert "nothing was launched there yet" in outcome.text
+
+
+# Bad input -----------------------------------------------------------------------------------------------------------
+
+BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "experiment": (("doloss",), ("no experiment named 'doloss'", "there are: demo, dolos, folders")),
+    "method": (("dolos", "--methods", "clip"), ("no detector named 'clip'", "there are:", "clip_linear")),
+    "task": (("dolos", "--tasks", "detect"), ("--tasks has no 'detect'; there are: detection, attribution",)),
+    "set without method": (("dolos", "--set", "epochs=2"), ("--set wants METHOD.NAME=VALUE, got 'epochs=2'",)),
+    "set without value": (("dolos", "--set", "sam_linear.l2"), ("--set wants METHOD.NAME=VALUE",)),
+    "set of another method": (
+        ("dolos", "--methods", "sam_linear", "--set", "clip_linear.l2=1"),
+        ("no method 'clip_linear' in this grid; there are: sam_linear",),
+    ),
+    "setting": (("dolos", "--set", "sam_linear.epochs=2"), ("sam_linear has no setting 'epochs'; it has:", "l2")),
+    "type of a setting": (("dolos", "--set", "sam_linear.l2=low"), ("sam_linear.l2 wants float, got 'low'",)),
+    "value of a setting": (("dolos", "--set", "xception_scratch.epochs=0"), ("epochs must be at least 1",)),
+    "no data": (("dolos",), ("dolos needs --data DIR, the corpus' folder",)),
+    "no such folder": (("dolos", "--data", "/nowhere/at/all"), ("does not exist", "remedy: check the path")),
+    "weights of another method": (("dolos", "--weights", "clip=random"), ("METHOD of xception_scratch",)),
+    "weights without a value": (("dolos", "--weights", "clip_linear"), ("--weights wants METHOD=W",)),
+    "weights file": (("dolos", "--weights", "clip_linear=/no/x.pt"), ("this file does not exist", "'hub:TAG'")),
+    "weights misspelt": (("dolos", "--weights", "clip_linear=ranodm"), ("'ranodm'", "Give a file, 'random', 'hub'")),
+    "weights of a method without": (("dolos", "--weights", "residual_linear=random"), ("no setting 'weights'",)),
+    "cores": (("dolos", "--cpus-per-trial", "-1"), ("cpus_per_trial must be above 0, got -1",)),
+    "gpus": (("dolos", "--gpus-per-trial", "1.5"), ("a share of one GPU (0 to 1) or a whole number, got 1.5",)),
+}
+
+
+@pytest.mark.parametrize(("arguments", "said"), BAD.values(), ids=BAD.keys())
+def test_bad_input_gives_status_2_and_a_message_with_its_remedy(
+    command: Command, runs: Path, arguments: tuple[str, ...], said: tuple[str, ...]
+) -> None:
+    outcome = command(*arguments)
+    assert outcome.status == 2
+    assert outcome.text.count("error:") == 1
+    assert "Traceback" not in outcome.text
+    for part in said:
+        assert part in outcome.text
+    assert not (runs / "mlflow.db").exists()
+
+
+def test_several_mistakes_are_told_at_once(command: Command) -> None:
+    outcome = command(
+        "dolos", "--tasks", "detect", "--set", "epochs=2", "--set", "sam_linear.epochs=2",
+        "--set", "clip_linear.l2=low", "--weights", "clip_linear=ranodm", "--gpus-per-trial", "1.5",
+    )  # fmt: skip
+    assert outcome.status == 2
+    parts = ("'detect'", "'epochs=2'", "no setting 'epochs'", "clip_linear.l2 wants", "'ranodm'", "got 1.5")
+    assert [part for part in parts if part not in outcome.text] == []
+
+
+def test_an_unknown_method_is_answered_with_every_method(command: Command) -> None:
+    text = command("dolos", "--methods", "nonsense").text
+    assert [name for name in list_detectors() if name not in text] == []
+
+
+def test_an_unknown_generator_is_answered_with_those_in_the_data(command: Command, images: Path) -> None:
+    outcome = command("dolos", "--data", images, "--generators", "lama,glide", "--plan")
+    assert outcome.status == 2
+    assert "--generators: no glide in the data; there are: lama, ldm" in outcome.text
+
+
+def test_options_that_leave_nothing_to_run_are_refused(command: Command, images: Path) -> None:
+    outcome = command("dolos", "--data", images, "--tasks", "", "--plan")
+    assert outcome.status == 2
+    assert "leave no trial to run" in outcome.text
+
+
+def test_a_server_that_does_not_answer_is_bad_input(
+    command: Command, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import socket
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        outcome = command("dolos", "--data", images, "--plan")
+    assert outcome.status == 2
+    assert "cannot reach MLflow at http://127.0.0.1" in outcome.text
+
+
+def test_a_deleted_experiment_is_bad_input(dolos: Command, store: str) -> None:
+    client = MlflowClient(tracking_uri=store)
+    client.delete_experiment(client.create_experiment("dolos"))
+    outcome = dolos("--plan")
+    assert outcome.status == 2
+    assert "mlflow experiments restore" in outcome.text
+
+
+def test_a_gpu_that_is_not_there_is_bad_input(dolos: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    outcome = dolos("--methods", "residual_linear", "--device", "cuda")
+    assert outcome.status == 2
+    assert "use --device auto or cpu" in outcome.text
+
+
+UNCAUGHT: dict[str, tuple[tuple[str, ...], str]] = {
+    "limit": (("--limit", "0"), "limit must be at least 1"),
+    "seed": (("--methods", "residual_linear", "--seeds", "-1"), "seed"),
+    "backbone": (("--methods", "xception_scratch", "--set", "xception_scratch.backbone=nonsense"), "no network"),
+    "infinite share": (("--methods", "residual_linear", "--gpus-per-trial", "inf"), "gpus_per_trial"),
+    "no share": (("--methods", "residual_linear", "--gpus-per-trial", "nan"), "gpus_per_trial"),
+    "no cores": (("--methods", "residual_linear", "--cpus-per-trial", "nan"), "cpus_per_trial"),
+    "infinite cores": (("--methods", "residual_linear", "--cpus-per-trial", "inf"), "cpus_per_trial"),
+    "concurrency": (("--methods", "residual_linear", "--max-concurrent", "-1"), "max_concurrent"),
+    "failures": (("--methods", "residual_linear", "--max-failures", "-5"), "max_failures"),
+    "checkpoints": (("--methods", "residual_linear", "--checkpoint-seconds", "nan"), "checkpoint_seconds"),
+}
+
+
+@pytest.mark.xfail(strict=True, reason="a traceback, or taken as it is")
+@pytest.mark.parametrize(("arguments", "said"), UNCAUGHT.values(), ids=UNCAUGHT.keys())
+def test_numbers_and_names_that_cannot_work_are_bad_input_too(
+    dolos: Command, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.setattr(runner, "execute_trial", lambda *arguments, **named: None)
+    outcome = dolos("--tasks", "attribution", *arguments)
+    assert outcome.status == 2
+    assert said in outcome.text
+
+
+@pytest.mark.xfail(strict=True, reason="MLflow refuses the metric's name after the trial was computed")
+@pytest.mark.parametrize("name", ["sd (v1.5)", "a+b", "dall·e@3"])
+def test_a_generator_whose_name_mlflow_cannot_hold_is_refused_before_any_work(
+    command: Command, store: str, tmp_path: Path, name: str
+) -> None:
+    root = write_folders(tmp_path / "folders", {f"{name}/0_real": 30, f"{name}/1_fake": 30}, size=32)
+    outcome = command("folders", "--data", root, "--local", "--methods", "residual_linear", "--tasks", "detection")
+    assert outcome.status == 2
+    assert "rename" in outcome.text
+
+
+# Help and progress ---------------------------------------------------------------------------------------------------
+
+
+def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, runpy; sys.argv = ['launch.py', '--help']\n"
+        "try: runpy.run_path('launch.py', run_name='__main__')\n"
+        "except SystemExit as end: print('status', end.code)\n"
+        "print('heavy', sorted({'torch', 'ray', 'mlflow', 'numpy', 'pandas', 'sklearn', 'timm'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "status 0" in done.stdout
+    assert "heavy []" in done.stdout
+    assert re.search(r"one of: demo, dolos,\s+folders", done.stdout)
+
+
+@pytest.fixture
+def watched() -> tuple[GridProgress, Console, list[TrialSpec]]:
+    console = Console(width=200, record=True, force_terminal=False)
+    trials = [make_spec("0" * 16, seed=seed) for seed in (0, 1)]
+    return GridProgress(console, trials, finished=3), console, trials
+
+
+def test_each_trial_that_ends_is_one_line_that_counts_those_before_it(
+    watched: tuple[GridProgress, Console, list[TrialSpec]],
+) -> None:
+    progress, console, (first, second) = watched
+    with progress:
+        for event in (
+            TrialEvent(first.key, STARTED),
+            TrialEvent(first.key, DONE),
+            TrialEvent(second.key, STARTED),
+            TrialEvent(second.key, FAILED, error="ValueError: no such thing"),
+        ):
+            progress(event)
+    lines = [" ".join(line.split()) for line in console.export_text().splitlines() if line.strip()]
+    assert lines == [
+        "4/5 done detection residual_linear/lama/seed0",
+        "5/5 failed detection residual_linear/lama/seed1: ValueError: no such thing",
+    ]
+    assert progress.done == {first.key}
+    assert progress.failed == {second.key: "ValueError: no such thing"}
+
+
+@pytest.mark.xfail(strict=True, reason="the message is taken for markup")
+@pytest.mark.parametrize("error", ["ValueError: no [lama] here", "OSError: cannot read [/data/x.png]"])
+def test_a_message_with_brackets_is_shown_as_it_is(
+    watched: tuple[GridProgress, Console, list[TrialSpec]], error: str
+) -> None:
+    progress, console, (first, _) = watched
+    with progress:
+        progress(TrialEvent(first.key, FAILED, error=error))
+    assert error in console.export_text()
