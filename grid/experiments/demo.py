@@ -16,13 +16,14 @@ __all__ = ["METHODS", "SEEDS", "SOURCE", "trials"]
 SOURCE = "demo"
 SEEDS = (0,)
 METHODS: dict[str, dict[str, str | int | float | bool]] = {
-    "xception_scratch": {"backbone": "test_efficientnet", "size": 64, "epochs": 10, "learning_rate": 3e-3},
+    "xception_scratch": {"backbone": "test_resnet", "size": 64, "epochs": 12, "flip": True},
     "xception_pretrained": {
         "backbone": "tf_efficientnet_lite0",
         "weights": "package:efficientnet-lite0",
         "size": 64,
         "epochs": 4,
         "learning_rate": 1e-3,
+        "flip": True,
     },
     "clip_linear": {"backbone": "demo-vit-64", "weights": "random"},
     "sam_linear": {"backbone": "demo", "weights": "random"},
