@@ -13,7 +13,7 @@ import pytest
 
 from data.manifest import Manifest
 from grid import names
-from grid.settings import RunSettings
+from grid.settings import InfeasibleError, RunSettings
 from grid.spec import ATTRIBUTION, DETECTION, TrialSpec
 from grid.trial import TrialResult, build, choose_device, class_numbers, run_trial
 from grid.trial import test_cells as cells_of
@@ -341,5 +341,5 @@ def test_a_trial_computes_on_the_gpu_that_it_has_a_share_of(
 
 def test_cuda_without_a_gpu_is_refused_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(RuntimeError, match="use --device auto or cpu"):
+    with pytest.raises(InfeasibleError, match="use --device auto or cpu"):
         choose_device(make_settings(tmp_path, device="cuda"), 0.5)

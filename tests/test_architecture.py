@@ -1,0 +1,242 @@
+"""How the rooms of the house may know each other, and what importing them may do."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("analysis", "data", "grid", "models")
+MODULES = [*sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")), ROOT / "launch.py"]
+
+
+def place(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def module_name(path: Path) -> str:
+    return place(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def typing_only(module: ast.Module) -> set[ast.AST]:
+    """Everything under `if TYPE_CHECKING:`, which never runs."""
+    blocks = [
+        node
+        for node in ast.walk(module)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    ]
+    return {inner for block in blocks for statement in block.body for inner in ast.walk(statement)}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Full names of what a module imports when it runs, inside of functions too."""
+    unreal = typing_only(tree(path))
+    for node in ast.walk(tree(path)):
+        if node in unreal:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{place(path)} has a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def importers(package: str) -> set[str]:
+    return {
+        place(path) for path in MODULES if any(name.split(".")[0] == package for name in imported(path))
+    }  # fmt: skip
+
+
+# Who knows whom ------------------------------------------------------------------------------------------------------
+
+
+def test_the_only_ones_to_know_mlflow_are_its_writer_and_its_reader() -> None:
+    assert importers("mlflow") == {"grid/tracking.py", "analysis/store.py"}
+
+
+def test_the_only_one_to_know_ray_is_the_tuner() -> None:
+    assert importers("ray") == {"grid/tuning.py"}
+
+
+@pytest.mark.parametrize(
+    ("package", "strangers"),
+    [
+        ("models", {"data", "grid", "analysis", "launch"}),
+        ("data", {"models", "grid", "analysis", "launch", "torch"}),
+        ("grid", {"analysis", "launch"}),
+        ("analysis", {"launch"}),
+    ],
+)
+def test_nothing_knows_what_is_built_on_it(package: str, strangers: set[str]) -> None:
+    known = {
+        (place(path), name)
+        for path in MODULES
+        if place(path).startswith(f"{package}/")
+        for name in imported(path)
+        if name.split(".")[0] in strangers
+    }
+    assert known == set()
+
+
+@pytest.mark.parametrize("path", ["grid/spec.py", "grid/settings.py", "grid/plan.py", "grid/names.py"])
+def test_planning_needs_the_standard_library_only(path: str) -> None:
+    allowed = {*sys.stdlib_module_names, "grid"}
+    assert {name for name in imported(ROOT / path) if name.split(".")[0] not in allowed} == set()
+
+
+def test_a_trial_knows_neither_scheduler_nor_tracker() -> None:
+    assert not any(
+        re.match(r"(ray|mlflow|grid\.(tuning|tracking|runner))", n) for n in imported(ROOT / "grid/trial.py")
+    )
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "grid" / "experiments").glob("[!_]*.py")), ids=lambda path: path.stem)
+def test_an_experiment_knows_specs_only(path: Path) -> None:
+    allowed = ("grid.spec.", "grid.experiments.", "__future__.")
+    assert [name for name in imported(path) if not name.startswith(allowed)] == []
+
+
+# What importing does -------------------------------------------------------------------------------------------------
+
+IMPORT_ALL = """
+import importlib, json, os, sys
+
+first, rest = json.loads(sys.argv[1])
+written = []
+
+def watch(event, arguments):
+    if event == "open":
+        path, mode, flags = arguments
+        writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        if writes and isinstance(path, (str, bytes)):
+            written.append(os.path.abspath(os.fsdecode(path)))
+    elif event in ("os.mkdir", "os.rename", "os.remove"):
+        written.append(os.path.abspath(os.fsdecode(arguments[0])))
+
+sys.addaudithook(watch)
+sys.path.insert(0, sys.argv[2])
+for name in first:
+    importlib.import_module(name)
+early = sorted({"ray", "mlflow"} & sys.modules.keys())
+for name in rest:
+    importlib.import_module(name)
+import torch
+
+inside = [path for path in written if path.startswith((sys.argv[2] + os.sep, os.getcwd() + os.sep))]
+facts = {"early": early, "cuda": torch.cuda.is_initialized(), "written": inside, "left": os.listdir()}
+print("FACTS" + json.dumps(facts))
+"""
+
+
+@pytest.fixture(scope="module")
+def imports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What is to be seen after every module was imported in a fresh process, `models` and `data` before the others."""
+    names = [module_name(path) for path in MODULES]
+    first = [name for name in names if name.split(".")[0] in ("models", "data")]
+    rest = [name for name in names if name not in first]
+    folder = tmp_path_factory.mktemp("elsewhere")
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    environment.pop("PYTHONPATH", None)
+    command = [sys.executable, "-c", IMPORT_ALL, json.dumps([first, rest]), str(ROOT)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    facts: dict[str, Any] = json.loads(done.stdout.partition("FACTS")[2])
+    return facts | {"printed": done.stdout.partition("FACTS")[0]}
+
+
+def test_models_and_data_bring_neither_ray_nor_mlflow(imports: dict[str, Any]) -> None:
+    assert imports["early"] == []
+
+
+def test_importing_everything_writes_no_file_here(imports: dict[str, Any]) -> None:
+    assert imports["written"] == []
+    assert imports["left"] == []
+
+
+def test_importing_everything_touches_no_gpu(imports: dict[str, Any]) -> None:
+    assert imports["cuda"] is False
+
+
+def test_importing_everything_prints_nothing(imports: dict[str, Any]) -> None:
+    assert imports["printed"] == ""
+
+
+# Files ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("package", [*PACKAGES, "tests"])
+def test_every_folder_of_modules_is_a_package(package: str) -> None:
+    folders = {path.parent for path in (ROOT / package).rglob("*.py")}
+    assert sorted(place(folder) for folder in folders if not (folder / "__init__.py").is_file()) == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=place)
+def test_every_module_says_what_it_is_for(path: Path) -> None:
+    assert ast.get_docstring(tree(path))
+
+
+def test_a_packages_init_does_nothing() -> None:
+    # but for the two registers whose packages hold the look-up itself
+    own = {"data/sources/__init__.py", "grid/experiments/__init__.py", "data/inpainters/__init__.py"}
+    inits = [path for path in MODULES if path.name == "__init__.py" and place(path) not in own]
+    assert [place(path) for path in inits if len(tree(path).body) > 1] == []
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
+def test_git_ignores_no_module_because_ray_would_leave_it_behind() -> None:
+    paths = [place(path) for path in MODULES] + [f"{package}/a_new_module.py" for package in PACKAGES]
+    command = ["git", "check-ignore", "--no-index", "--stdin"]
+    done = subprocess.run(command, cwd=ROOT, input="\n".join(paths), capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")  # 1: none of them is ignored
+
+
+def test_the_ignore_file_anchors_every_folder_at_the_root() -> None:
+    lines = [line.strip() for line in (ROOT / ".gitignore").read_text().splitlines()]
+    assert [line for line in lines if line.strip("/") in PACKAGES] == []
+
+
+LOCKS = sorted(ROOT.glob("*.lock"))
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
+def test_the_lock_names_no_host(lock: Path) -> None:
+    text = lock.read_text()
+    assert not re.search(r"://|--(extra-)?index-url|--find-links|--trusted-host|^\S+ @ ", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
+def test_the_lock_pins_every_package_by_version_and_hash(lock: Path) -> None:
+    text = re.sub(r"\s*#.*", "", lock.read_text())
+    requirements = [line for line in text.replace("\\\n", " ").splitlines() if line.strip()]
+    assert requirements
+    pinned = re.compile(r"[\w.\-]+(\[[\w,.\-]+\])?==\S+( *;.*?)?( +--hash=sha256:[0-9a-f]{64})+ *")
+    assert [line[:80] for line in requirements if not pinned.fullmatch(line)] == []
+
+
+def test_there_is_a_lock() -> None:
+    assert (ROOT / "requirements.lock") in LOCKS
+
+
+def test_the_lock_holds_every_dependency() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    names = {re.split(r"[\[><=!~; ]", line)[0].lower().replace("_", "-") for line in wanted}
+    locked = {line.split("==")[0].split("[")[0] for line in (ROOT / "requirements.lock").read_text().splitlines()}
+    assert names - locked == set()
