@@ -389,7 +389,9 @@ def print_tables(name: str, settings: RunSettings, plan: Plan, console: Console)
 
     console.print()
     results = load_results(settings.tracking_uri, name, data=plan.trials[0].data)
-    print_results(results[results["key"].isin([trial.key for trial in plan.trials])], console)
+    order = {trial.key: place for place, trial in enumerate(plan.trials)}
+    results = results[results["key"].isin(order)].sort_values("key", key=lambda keys: keys.map(order), kind="stable")
+    print_results(results, console)
     if settings.tracking_uri.startswith("http"):
         console.print(f"\nMLflow UI:  {settings.tracking_uri}", highlight=False)
     else:
