@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grid import names
 from grid.experiments import list_experiments, load_experiment
 from grid.spec import TASKS, TrialSpec
 
@@ -90,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     from rich.console import Console
     from rich.logging import RichHandler
+    from rich.markup import escape
 
     console = Console(width=None if sys.stdout.isatty() else 120)
     level = logging.INFO if options.verbose else logging.WARNING
@@ -100,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BadInputError as error:
         if options.verbose:
             console.print_exception()
-        console.print(f"[bold red]error:[/] {str(error).replace('[', chr(92) + '[')}", highlight=False)
+        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
         return BAD_INPUT
     except KeyboardInterrupt:
         console.print("\ninterrupted; the same command goes on from here")
@@ -154,6 +156,8 @@ def resolve(options: argparse.Namespace) -> tuple[RunSettings, dict[str, dict[st
         raise BadInputError(error.args[0]) from error
     methods = options.methods or list(experiment.METHODS)
     overrides = {method: dict(experiment.METHODS.get(method, {})) for method in methods}
+    if options.limit is not None and options.limit < 1:
+        raise BadInputError(f"limit must be at least 1, got {options.limit}")
     problems = [
         f"--tasks has no {task!r}; there are: {', '.join(TASKS)}" for task in options.tasks if task not in TASKS
     ]
@@ -252,15 +256,19 @@ def wanted_trials(
 ) -> list[TrialSpec]:
     """The grid's trials, all of them."""
     experiment = load_experiment(options.experiment)
-    trials = list(
-        experiment.trials(
-            generators=manifest.generators,
-            configs=configs,
-            tasks=options.tasks,
-            seeds=options.seeds or experiment.SEEDS,
-            data=manifest.digest,
+    try:
+        names.check_generators(manifest.generators)
+        trials = list(
+            experiment.trials(
+                generators=manifest.generators,
+                configs=configs,
+                tasks=options.tasks,
+                seeds=options.seeds or experiment.SEEDS,
+                data=manifest.digest,
+            )
         )
-    )
+    except ValueError as error:
+        raise BadInputError(str(error)) from error
     if options.generators:
         unknown = sorted(set(options.generators) - set(manifest.generators))
         if unknown:
@@ -346,6 +354,7 @@ def print_plan(plan: Plan, settings: RunSettings, console: Console) -> None:
 
 def status(options: argparse.Namespace, console: Console) -> int:
     """Progress of the experiment's grids, from MLflow alone."""
+    from rich.markup import escape
     from rich.table import Table
 
     from grid import tracking
@@ -376,7 +385,7 @@ def status(options: argparse.Namespace, console: Console) -> int:
             if known and state == RUNNING:
                 metrics = tracking.latest_metrics(settings.tracking_uri, known.run_id)
                 note = ", ".join(f"{key} {value:.3f}" for key, value in sorted(metrics.items()) if "/" in key)
-            table.add_row(trial.task, trial.name, state, note.replace("[", "\\["))
+            table.add_row(trial.task, trial.name, state, escape(note))
         console.print(table)
         console.print(", ".join(f"{count} {state}" for state, count in sorted(counts.items())) + f" of {len(trials)}\n")
     return OK

@@ -54,7 +54,8 @@ def cross_generator_matrix(results: pd.DataFrame, method: str, metric: str = "ac
 
 def matrix_means(matrix: pd.DataFrame) -> MatrixMeans:
     """In-domain and cross-generator means of a matrix as `cross_generator_matrix` makes it."""
-    in_domain = np.array([[row in str(column).split("+") for column in matrix.columns] for row in matrix.index])
+    known = [[row in str(column).split("+") for column in matrix.columns] for row in matrix.index]
+    in_domain = np.array(known, dtype=bool).reshape(matrix.shape)
     values = matrix.to_numpy(float)
 
     def mean(cells: np.ndarray) -> float:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 # Tags of every run.
 ROLE = "grid.role"  # GRID_ROLE or TRIAL_ROLE
 GRID_ROLE = "grid"
@@ -37,6 +40,16 @@ USER = "mlflow.user"
 # Metrics of a trial: `train/…` and `valid/…` over epochs, then once:
 THRESHOLD = "valid/threshold"  # log-odds of fake, chosen on the trial's own validation split
 SECONDS = "time/seconds"
+
+
+def check_generators(generators: Iterable[str]) -> None:
+    """Raise `ValueError` for generators whose names MLflow could not hold in a metric's name, or that read as two."""
+    bad = [name for name in generators if not re.fullmatch(r"[\w .:-]+", name, re.ASCII)]
+    if bad:
+        raise ValueError(
+            f"rename these generators' folders: {', '.join(map(repr, bad))}; "
+            "MLflow takes letters, digits, spaces and _ - . : in the names of metrics"
+        )
 
 
 def test_metric(generator: str, metric: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from grid.runner import DONE, FAILED, REPORTED, STARTED, TrialEvent
@@ -80,7 +81,7 @@ class GridProgress:
 
     def __call__(self, event: TrialEvent) -> None:
         """Take an event in."""
-        name = self._names[event.key]
+        name = escape(self._names[event.key])
         if event.kind == STARTED:
             self._running.setdefault(event.key, "")
         elif event.kind == REPORTED:
@@ -92,7 +93,7 @@ class GridProgress:
         elif event.kind == FAILED:
             self._running.pop(event.key, None)
             self.failed[event.key] = event.error
-            self._line(f"[red]failed[/]  {name}: {event.error}")
+            self._line(f"[red]failed[/]  {name}: {escape(event.error)}")
         finished = self._before + len(self.done)
         latest = next((figures for figures in reversed(self._running.values()) if figures), "")
         note = f"{len(self._running)} running, {len(self.failed)} failed, {self._left()} left  {latest}"

@@ -157,7 +157,7 @@ def check_detectors(specs: Sequence[TrialSpec], settings: RunSettings) -> None:
     """Build each distinct detector once on the CPU, so that missing or wrong weights are known before the grid starts.
 
     Raises:
-        WeightsError: naming every method whose weights cannot be had.
+        WeightsError: naming every method whose weights or architecture cannot be had.
     """
     from grid.trial import build
     from models.detector import WeightsError
@@ -166,7 +166,7 @@ def check_detectors(specs: Sequence[TrialSpec], settings: RunSettings) -> None:
     for spec in distinct_inputs(specs):
         try:
             build(spec, settings, "cpu")
-        except WeightsError as error:
+        except (WeightsError, ValueError) as error:
             problems.append(f"{spec.method}: {str(error).replace('METHOD', spec.method)}")
     if problems:
         raise WeightsError("\n".join(problems))

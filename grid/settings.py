@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,11 +48,14 @@ class RunSettings:
                 raise ValueError(f"{name} must be an absolute path, got {getattr(self, name)}")
         if self.device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"device is one of auto, cpu, cuda; got {self.device!r}")
-        if self.cpus_per_trial <= 0:
+        if not 0 < self.cpus_per_trial < math.inf:
             raise ValueError(f"cpus_per_trial must be above 0, got {self.cpus_per_trial}")
         share = self.gpus_per_trial
-        if share is not None and (share < 0 or (share > 1 and share != int(share))):
+        if share is not None and not (0 <= share <= 1 or (1 < share < math.inf and share == int(share))):
             raise ValueError(f"gpus_per_trial is a share of one GPU (0 to 1) or a whole number, got {share}")
+        for name in ("max_concurrent", "max_failures", "checkpoint_seconds"):
+            if not getattr(self, name) >= 0:  # not a number is not either
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
     @property
     def manifests(self) -> Path:

@@ -45,6 +45,8 @@ class TrialSpec:
         generators = tuple(sorted(set(self.train_generators)))
         if not generators or "real" in generators:
             raise ValueError(f"train_generators names at least one generator and never 'real'; got {generators}")
+        if self.seed < 0:
+            raise ValueError(f"a seed must not be negative, got {self.seed}")
         config = dict(self.config)
         for name, value in config.items():
             if not isinstance(value, str | int | float | bool):

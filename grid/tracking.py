@@ -25,6 +25,7 @@ import numpy as np
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
 
 from grid import names
 from grid.plan import FAILED, FINISHED, INTERRUPTED, RUNNING, TrialState
@@ -88,12 +89,13 @@ class Tracker:
             client.log_batch(run_id, tags=[RunTag(key, value) for key, value in all_tags.items()])
         else:
             run_id = client.create_run(self.experiment_id, tags=all_tags, run_name=spec.name).info.run_id
+        if names.SPEC not in {artifact.path for artifact in client.list_artifacts(run_id)}:
             params = [Param(key, str(value)) for key, value in spec.params().items()]
             client.log_batch(run_id, params=params)
-            client.log_dict(run_id, spec.to_dict(), names.SPEC)
             inputs = client.get_run(self.parent_id).inputs
             if inputs:
                 client.log_inputs(run_id, inputs.dataset_inputs)
+            client.log_dict(run_id, spec.to_dict(), names.SPEC)  # the last of it: says that the rest is there
         return TrialRun(self.uri, run_id)
 
     def close_interrupted(self, keys: Iterable[str]) -> None:
@@ -212,7 +214,7 @@ def find_experiment(uri: str, experiment: str) -> str | None:
         return None  # MLflow would create the file, and asking should change nothing
     try:
         found = MlflowClient(tracking_uri=uri).get_experiment_by_name(experiment)
-    except (MlflowException, OSError) as error:
+    except (MlflowException, SQLAlchemyError, OSError) as error:
         raise TrackingError(
             f"cannot reach MLflow at {uri}: {error}\nIs the server running, and MLFLOW_TRACKING_URI right?"
         ) from error

@@ -460,7 +460,6 @@ UNCAUGHT: dict[str, tuple[tuple[str, ...], str]] = {
 }
 
 
-@pytest.mark.xfail(strict=True, reason="a traceback, or taken as it is")
 @pytest.mark.parametrize(("arguments", "said"), UNCAUGHT.values(), ids=UNCAUGHT.keys())
 def test_numbers_and_names_that_cannot_work_are_bad_input_too(
     dolos: Command, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], said: str
@@ -471,7 +470,6 @@ def test_numbers_and_names_that_cannot_work_are_bad_input_too(
     assert said in outcome.text
 
 
-@pytest.mark.xfail(strict=True, reason="MLflow refuses the metric's name after the trial was computed")
 @pytest.mark.parametrize("name", ["sd (v1.5)", "a+b", "dall·e@3"])
 def test_a_generator_whose_name_mlflow_cannot_hold_is_refused_before_any_work(
     command: Command, store: str, tmp_path: Path, name: str
@@ -526,7 +524,6 @@ def test_each_trial_that_ends_is_one_line_that_counts_those_before_it(
     assert progress.failed == {second.key: "ValueError: no such thing"}
 
 
-@pytest.mark.xfail(strict=True, reason="the message is taken for markup")
 @pytest.mark.parametrize("error", ["ValueError: no [lama] here", "OSError: cannot read [/data/x.png]"])
 def test_a_message_with_brackets_is_shown_as_it_is(
     watched: tuple[GridProgress, Console, list[TrialSpec]], error: str

@@ -206,7 +206,6 @@ def test_a_run_that_was_deleted_by_hand_is_not_gone_on_with(tracker: Tracker, sp
     assert tracker.open_trial(spec, {}).run_id != first.run_id
 
 
-@pytest.mark.xfail(strict=True, reason="open_trial does not complete a run whose creator died at once")
 def test_a_run_whose_creator_died_before_it_was_described_is_completed(tracker: Tracker, spec: TrialSpec) -> None:
     tags = {names.ROLE: names.TRIAL_ROLE, names.KEY: spec.key}
     tracker.client.create_run(tracker.experiment_id, tags=tags)
@@ -387,7 +386,6 @@ def test_a_server_that_does_not_answer_is_named_with_what_to_look_at(monkeypatch
     assert "MLFLOW_TRACKING_URI" in str(caught.value)
 
 
-@pytest.mark.xfail(strict=True, reason="MLflow lets SQLAlchemy's error through, which find_experiment does not expect")
 def test_a_store_that_is_no_store_is_named_with_what_to_look_at(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("not a database" * 100)
     with pytest.raises(TrackingError, match="cannot reach MLflow at sqlite"):
