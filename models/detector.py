@@ -165,7 +165,8 @@ class BuildContext:
 
     Attributes:
         classes: class names, "real" first.
-        seed: of the trial; initial weights, data order and dropout follow from it alone.
+        seed: of the trial; initial weights, data order and dropout follow from it alone. A frozen encoder does not
+            depend on it, random weights included.
         device: a torch device string, "cpu" or "cuda".
         weight_files: digest (as in the configuration's `file:<digest>`) -> local path.
     """
