@@ -95,8 +95,8 @@ def execute_trial(
     last_checkpoint = time.monotonic()
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
+        report({"epoch": epoch, **metrics}, None)  # first: it ends a worker that nobody waits for any more
         run.log_epoch(epoch, metrics)
-        report({"epoch": epoch, **metrics}, None)
 
     def checkpoint_due() -> bool:
         return time.monotonic() - last_checkpoint >= settings.checkpoint_seconds

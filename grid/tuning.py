@@ -182,8 +182,13 @@ def _key_of(trial: Trial) -> str:
 
 def _compute(spec: dict[str, Any], settings: str, tracker: Tracker, share: float) -> None:
     """Runs in the trial's worker."""
+    raylet = os.getppid()
 
     def report(metrics: dict[str, float], checkpoint: Path | None) -> None:
+        if (
+            os.getppid() != raylet
+        ):  # the driver was killed, and Ray with it; the next launch may be at this trial already
+            os._exit(1)
         kept = Checkpoint.from_directory(str(checkpoint)) if checkpoint else None
         tune.report({**metrics, "has_checkpoint": kept is not None}, checkpoint=kept)
 

@@ -158,7 +158,7 @@ def test_after_the_driver_is_killed_only_unfinished_trials_run(make_grid) -> Non
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    psutil.wait_procs(children, timeout=90)
+    psutil.wait_procs(children, timeout=10)
     before = {run.info.run_id: run for run in grid.trials()}
     finished = {run_id for run_id, run in before.items() if run.info.status == "FINISHED"}
     assert 0 < len(finished) < 3
