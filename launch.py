@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -103,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BadInputError as error:
         if options.verbose:
             console.print_exception()
-        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
+        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         return BAD_INPUT
     except KeyboardInterrupt:
         console.print("\ninterrupted; the same command goes on from here")
@@ -157,9 +158,10 @@ def resolve(options: argparse.Namespace) -> tuple[RunSettings, dict[str, dict[st
         raise BadInputError(error.args[0]) from error
     methods = options.methods or list(experiment.METHODS)
     overrides = {method: dict(experiment.METHODS.get(method, {})) for method in methods}
+    problems = []
     if options.limit is not None and options.limit < 1:
-        raise BadInputError(f"limit must be at least 1, got {options.limit}")
-    problems = [
+        problems.append(f"limit must be at least 1, got {options.limit}")
+    problems += [
         f"--tasks has no {task!r}; there are: {', '.join(TASKS)}" for task in options.tasks if task not in TASKS
     ]
     weight_files: dict[str, Path] = {}
@@ -403,10 +405,11 @@ def print_tables(name: str, settings: RunSettings, plan: Plan, console: Console)
     results = results[results["key"].isin(order)].sort_values("key", key=lambda keys: keys.map(order), kind="stable")
     print_results(results, console)
     if settings.tracking_uri.startswith("http"):
-        console.print(f"\nMLflow UI:  {settings.tracking_uri}", highlight=False)
+        console.print(f"\nMLflow UI:  {settings.tracking_uri}", highlight=False, soft_wrap=True)
     else:
         mlflow = Path(sys.executable).with_name("mlflow")
-        console.print(f"\nMLflow UI:  {mlflow} ui --backend-store-uri {settings.tracking_uri}", highlight=False)
+        command = shlex.join([str(mlflow), "ui", "--backend-store-uri", settings.tracking_uri])
+        console.print(f"\nMLflow UI:  {command}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _names(text: str) -> list[str]:

@@ -185,9 +185,7 @@ def _compute(spec: dict[str, Any], settings: str, tracker: Tracker, share: float
     raylet = os.getppid()
 
     def report(metrics: dict[str, float], checkpoint: Path | None) -> None:
-        if (
-            os.getppid() != raylet
-        ):  # the driver was killed and Ray with it; the next launch may have this trial
+        if os.getppid() != raylet:  # the driver was killed and Ray with it; the next launch may have this trial
             os._exit(1)
         kept = Checkpoint.from_directory(str(checkpoint)) if checkpoint else None
         tune.report({**metrics, "has_checkpoint": kept is not None}, checkpoint=kept)
