@@ -48,7 +48,7 @@ def _print_matrix(results: pd.DataFrame, method: str, console: Console) -> None:
 def _attribution(results: pd.DataFrame) -> Table:
     figures = attribution_table(results)
     table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("method")
+    table.add_column("method", overflow="fold")
     for column in figures.columns:
         table.add_column(str(column), justify="right")
     for method, row in figures.iterrows():

@@ -65,7 +65,7 @@ class GridProgress:
         self.failed: dict[str, str] = {}
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(20),
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
         )

@@ -9,6 +9,8 @@ import os
 import subprocess
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -213,6 +215,8 @@ def find_experiment(uri: str, experiment: str) -> str | None:
     if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
         return None  # MLflow would create the file, and asking should change nothing
     try:
+        if uri.startswith("http"):
+            _knock(uri)
         found = MlflowClient(tracking_uri=uri).get_experiment_by_name(experiment)
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise TrackingError(
@@ -226,6 +230,12 @@ def find_experiment(uri: str, experiment: str) -> str | None:
             f"{found.experiment_id}`) or choose another name with --experiment"
         )
     return str(found.experiment_id)
+
+
+def _knock(uri: str) -> None:
+    """Raise `OSError` where nobody answers: MLflow's own patience with a server that is not there is minutes."""
+    with suppress(urllib.error.HTTPError):  # an answer, if only "who are you?"
+        urllib.request.urlopen(uri, timeout=10).close()  # noqa: S310
 
 
 def trial_states(uri: str, experiment_id: str, keys: Iterable[str]) -> dict[str, TrialState]:

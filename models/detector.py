@@ -122,7 +122,7 @@ class Detector(abc.ABC):
             None: native size.
         encoder: None when the detector trains on pixels; else `fit` and `predict` take this encoder's features.
         weights_note: where the backbone's weights come from, in words fit for a table ("random weights", "ImageNet",
-            "none"); random weights that the method's name does not promise must be named here.
+            "weight-free"); random weights that the method's name does not promise must be named here.
     """
 
     classes: tuple[str, ...]

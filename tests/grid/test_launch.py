@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -128,6 +129,18 @@ def test_a_store_is_made_on_the_first_launch(command: Command, images: Path, run
     assert outcome.status == 0
     assert (runs / "mlflow.db").is_file()
     assert f"ui --backend-store-uri sqlite:///{runs / 'mlflow.db'}" in outcome.printed.replace("\n", "")
+
+
+@pytest.mark.xfail(strict=True, reason="the line is broken at 120 characters, and the path is not quoted")
+def test_the_command_that_shows_the_results_can_be_copied(
+    images: Path, tmp_path: Path, new_store: Callable[[Path], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = tmp_path / "my runs"
+    uri = new_store(runs)
+    arguments = ("--local", "--methods", "residual_linear", "--tasks", "attribution")
+    assert launch.main(["dolos", "--data", str(images), "--runs", str(runs), *arguments]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("MLflow UI:"))
+    assert shlex.split(line)[2:] == [str(Path(sys.executable).with_name("mlflow")), "ui", "--backend-store-uri", uri]
 
 
 def test_more_seeds_run_what_is_new_and_nothing_else(dolos: Command, runs: Path) -> None:

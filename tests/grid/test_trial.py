@@ -312,7 +312,10 @@ def test_a_result_says_where_its_weights_come_from_and_what_computed_it(
 ) -> None:
     spec, result = detection
     assert result.tags[names.DEVICE] == "cpu"
-    assert result.tags[names.WEIGHTS] == {"residual_linear": "none", "xception_scratch": "random weights"}[spec.method]
+    assert (
+        result.tags[names.WEIGHTS]
+        == {"residual_linear": "weight-free", "xception_scratch": "random weights"}[spec.method]
+    )
     assert {"torch", "timm", "numpy", "python"} <= json.loads(result.tags[names.VERSIONS]).keys()
     assert result.metrics[names.SECONDS] > 0
 

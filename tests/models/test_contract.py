@@ -218,7 +218,7 @@ def test_geometry_and_notes(name: str) -> None:
         assert detector.geometry is not None
     else:
         assert detector.geometry == detector.encoder.geometry
-    assert detector.weights_note in ("random weights", "none")
+    assert detector.weights_note in ("random weights", "weight-free")
 
 
 def test_a_frozen_encoder_shares_its_features_between_seeds_and_with_no_other_method() -> None:
