@@ -75,6 +75,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     where.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     where.add_argument("--gpus-per-trial", type=float, metavar="X", help="share of a GPU; default: the method's own")
     where.add_argument("--cpus-per-trial", type=float, default=1.0, metavar="X", help="default: 1")
+    where.add_argument(
+        "--memory-per-trial", type=float, default=0.0, metavar="GB", help="host memory; default: not asked"
+    )
     where.add_argument("--max-concurrent", type=int, default=0, metavar="N", help="trials at once; default: what fits")
     where.add_argument("--max-failures", type=int, default=2, metavar="N", help="retries of a trial; default: 2")
     where.add_argument("--checkpoint-seconds", type=float, default=60.0, metavar="S", help="default: 60")
@@ -203,6 +206,7 @@ def resolve(options: argparse.Namespace) -> tuple[RunSettings, dict[str, dict[st
             device=options.device,
             cpus_per_trial=options.cpus_per_trial,
             gpus_per_trial=options.gpus_per_trial,
+            memory_per_trial=options.memory_per_trial,
             max_concurrent=options.max_concurrent,
             max_failures=options.max_failures,
             checkpoint_seconds=options.checkpoint_seconds,
@@ -320,9 +324,10 @@ def run_pending(
             from grid import tuning
 
             address = options.address or os.environ.get("RAY_ADDRESS")
-            with tuning.session(address=address, num_gpus=options.num_gpus, num_cpus=options.num_cpus):
+            connection = {"address": address, "num_gpus": options.num_gpus, "num_cpus": options.num_cpus}
+            with tuning.session(**connection):
                 signal.signal(signal.SIGTERM, _as_interrupt)  # Ray has put its own in this place
-                progress = run(tuning.TuneExecutor(settings, tracker))
+                progress = run(tuning.TuneExecutor(settings, tracker, connection))
         # Tune ends its trials when it is interrupted and returns; what has no outcome then was interrupted.
         lost = set(keys) - progress.done - set(progress.failed)
         if lost:

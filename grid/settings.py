@@ -25,6 +25,7 @@ class RunSettings:
         device: "auto", "cpu" or "cuda"; auto takes the GPU where a trial has a share of one.
         cpus_per_trial: CPU cores that a trial asks Ray for and computes with (at least one thread).
         gpus_per_trial: share of a GPU; None: the method's own share.
+        memory_per_trial: host memory that a trial asks Ray for, in GB; 0: not asked about.
         max_concurrent: trials at once; 0: as many as the resources allow.
         max_failures: times that a trial is retried, going on from its last checkpoint.
         checkpoint_seconds: wall clock between checkpoints within an epoch.
@@ -37,6 +38,7 @@ class RunSettings:
     device: str = "auto"
     cpus_per_trial: float = 1.0
     gpus_per_trial: float | None = None
+    memory_per_trial: float = 0.0
     max_concurrent: int = 0
     max_failures: int = 2
     checkpoint_seconds: float = 60.0
@@ -53,7 +55,7 @@ class RunSettings:
         share = self.gpus_per_trial
         if share is not None and not (0 <= share <= 1 or (1 < share < math.inf and share == int(share))):
             raise ValueError(f"gpus_per_trial is a share of one GPU (0 to 1) or a whole number, got {share}")
-        for name in ("max_concurrent", "max_failures", "checkpoint_seconds"):
+        for name in ("memory_per_trial", "max_concurrent", "max_failures", "checkpoint_seconds"):
             if not getattr(self, name) >= 0:  # not a number is not either
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 
 import ray
 from ray import tune
+from ray.exceptions import OutOfMemoryError
 from ray.tune import Callback, Checkpoint, CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.experiment import Trial
 
@@ -86,7 +87,7 @@ def check_feasible(demand: Mapping[str, float]) -> None:
         largest = {name: max(node.get(name, 0) for node in nodes) for name in demand}
         raise InfeasibleError(
             f"no node has what one trial asks for ({_amounts(demand)}; the most on a node: {_amounts(largest)}); "
-            "lower --cpus-per-trial or --gpus-per-trial"
+            "lower --cpus-per-trial, --gpus-per-trial or --memory-per-trial"
         )
 
 
@@ -105,10 +106,12 @@ class TuneExecutor:
 
     settings: RunSettings
     tracker: Tracker
+    connection: Mapping[str, Any] = field(default_factory=dict)  # what `connect` was called with
 
     def _resources(self, spec: TrialSpec) -> dict[str, float]:
         share = self.settings.gpu_share(detector_info(spec.method).gpu_share, gpus_available=gpus_available())
-        return {"CPU": self.settings.cpus_per_trial, "GPU": share}
+        memory = {"memory": int(self.settings.memory_per_trial * 1e9)} if self.settings.memory_per_trial else {}
+        return {"CPU": self.settings.cpus_per_trial, "GPU": share, **memory}
 
     def prepare(self, specs: Sequence[TrialSpec], progress: Callable[[str, int, int], None]) -> None:
         """See `grid.runner.Executor`: one task for each distinct input, each on the share that its trials get."""
@@ -121,7 +124,10 @@ class TuneExecutor:
         for spec in distinct_inputs(specs):
             resources = self._resources(spec)
             task: Any = ray.remote(_prepare).options(
-                max_retries=2, num_cpus=resources["CPU"], num_gpus=resources["GPU"]
+                max_retries=2,
+                num_cpus=resources["CPU"],
+                num_gpus=resources["GPU"],
+                memory=resources.get("memory"),
             )
             tasks[task.remote(spec.to_dict(), self.settings.to_json(), resources["GPU"], board)] = spec.method
         while tasks:
@@ -134,46 +140,79 @@ class TuneExecutor:
         ray.kill(board)
 
     def run(self, specs: Sequence[TrialSpec], watch: Callable[[TrialEvent], None]) -> None:
-        """See `grid.runner.Executor`. Retries go on from the last checkpoint, in the same MLflow run."""
-        if not specs:
-            return
+        """See `grid.runner.Executor`. Retries go on from the last checkpoint, in the same MLflow run.
+
+        Where the memory of a node runs out, Ray ends a worker and Tune falls with it: the trials that have no outcome
+        then go on with half as many at once.
+        """
+        pending = {spec.key: spec for spec in specs}
+        running: set[str] = set()
+        done: list[str] = []
+
+        def follow(event: TrialEvent) -> None:
+            if event.kind == STARTED:
+                running.add(event.key)
+            elif event.kind in (DONE, FAILED):
+                running.discard(event.key)
+                pending.pop(event.key, None)
+                done.extend([event.key] if event.kind == DONE else [])
+            watch(event)
+
+        at_once = self.settings.max_concurrent
+        launches: list[Path] = []
+        while pending:
+            launches.append(self.settings.checkpoints / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
+            try:
+                self._tune(list(pending.values()), launches[-1], at_once, follow)
+                break  # what is still pending was interrupted
+            except RuntimeError as error:
+                if not isinstance(error.__cause__, OutOfMemoryError) or not running:
+                    raise
+                if len(running) == 1:
+                    what = "OutOfMemoryError: alone on its node, the trial needs more memory than there is"
+                    follow(TrialEvent(running.pop(), FAILED, error=what))
+                else:
+                    at_once = len(running) // 2
+                    log.warning("memory ran out with %d trials at once; going on with %d", len(running), at_once)
+                    running.clear()
+                ray.shutdown()
+                connect(**self.connection)
+        for key in done:
+            remove_states(self.settings.checkpoints, key)
+        for folder in launches:
+            if not any(folder.glob("*/checkpoint_*")):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _tune(
+        self, specs: Sequence[TrialSpec], folder: Path, at_once: int, watch: Callable[[TrialEvent], None]
+    ) -> None:
         by_key = {spec.key: spec.to_dict() for spec in specs}
         resources = {spec.key: self._resources(spec) for spec in specs}
-        settings, tracker = self.settings, self.tracker
+        settings, tracker = self.settings.to_json(), self.tracker
 
         def compute(config: dict[str, Any]) -> None:
             key = config["trial"]
-            _compute(by_key[key], settings.to_json(), tracker, resources[key]["GPU"])
+            _compute(by_key[key], settings, tracker, resources[key]["GPU"])
 
-        launch = time.strftime("%Y%m%d-%H%M%S")
-        storage = settings.checkpoints
-        storage.mkdir(parents=True, exist_ok=True)
-        tuner = Tuner(
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        Tuner(
             tune.with_resources(compute, lambda config: tune.PlacementGroupFactory([resources[config["trial"]]])),
             param_space={"trial": tune.grid_search(list(by_key))},
             tune_config=TuneConfig(
-                max_concurrent_trials=settings.max_concurrent or None,
+                max_concurrent_trials=at_once or None,
                 trial_name_creator=_key_of,
                 trial_dirname_creator=_key_of,
                 reuse_actors=True,
             ),
             run_config=RunConfig(
-                name=launch,
-                storage_path=str(storage),
-                failure_config=FailureConfig(max_failures=settings.max_failures),
+                name=folder.name,
+                storage_path=str(folder.parent),
+                failure_config=FailureConfig(max_failures=self.settings.max_failures),
                 checkpoint_config=CheckpointConfig(num_to_keep=2),
                 callbacks=[_Watcher(watch)],
                 verbose=0,
             ),
-        )
-        results = tuner.fit()
-        ended = [results[index] for index in range(len(results))]
-        failed = {result.config["trial"] for result in ended if result.error and result.config}
-        for spec in specs:
-            if spec.key not in failed:
-                remove_states(storage, spec.key)
-        if not any((storage / launch).glob("*/checkpoint_*")):
-            shutil.rmtree(storage / launch, ignore_errors=True)
+        ).fit()
 
 
 def _key_of(trial: Trial) -> str:

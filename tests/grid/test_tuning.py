@@ -1,0 +1,108 @@
+"""What the Ray executor decides by itself; Ray is started only in tests/real."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.exceptions import OutOfMemoryError
+
+from grid import tuning
+from grid.runner import DONE, FAILED, STARTED, TrialEvent
+from grid.settings import RunSettings
+from grid.spec import TrialSpec
+from grid.tracking import Tracker
+
+Watch = Callable[[TrialEvent], None]
+
+
+def out_of_memory() -> RuntimeError:
+    """As Ray 2.60 raises it from `Tuner.fit`."""
+    error = RuntimeError("Caught unexpected exception")
+    error.__cause__ = OutOfMemoryError("a worker was killed")
+    return error
+
+
+@pytest.fixture
+def executor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuning.TuneExecutor:
+    monkeypatch.setattr(tuning.ray, "shutdown", lambda: None)
+    monkeypatch.setattr(tuning, "connect", lambda **connection: None)
+    settings = RunSettings(cache=tmp_path / "cache", runs=tmp_path / "runs", tracking_uri="sqlite:///none")
+    return tuning.TuneExecutor(settings, Tracker("sqlite:///none", "0", "0", {}))
+
+
+@pytest.fixture
+def trials() -> list[TrialSpec]:
+    return [TrialSpec("detection", "residual_linear", (), ("a",), seed, "0" * 16) for seed in range(6)]
+
+
+def test_when_memory_runs_out_the_rest_goes_on_with_half_as_many_at_once(
+    executor: tuning.TuneExecutor, trials: list[TrialSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[list[str], int]] = []
+
+    def tune(self: Any, specs: Sequence[TrialSpec], folder: Path, at_once: int, watch: Watch) -> None:
+        calls.append(([spec.key for spec in specs], at_once))
+        for spec in specs[: 5 if len(calls) == 1 else None]:
+            watch(TrialEvent(spec.key, STARTED))
+        watch(TrialEvent(specs[0].key, DONE))
+        if len(calls) == 1:
+            raise out_of_memory()
+        for spec in specs[1:]:
+            watch(TrialEvent(spec.key, DONE))
+
+    monkeypatch.setattr(tuning.TuneExecutor, "_tune", tune)
+    events: list[TrialEvent] = []
+    executor.run(trials, events.append)
+    keys = [trial.key for trial in trials]
+    assert calls == [(keys, 0), (keys[1:], 2)]
+    assert {event.key for event in events if event.kind == DONE} == set(keys)
+
+
+def test_a_trial_that_is_too_large_alone_fails_and_the_others_go_on(
+    executor: tuning.TuneExecutor, trials: list[TrialSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tune(self: Any, specs: Sequence[TrialSpec], folder: Path, at_once: int, watch: Watch) -> None:
+        for spec in specs:
+            watch(TrialEvent(spec.key, STARTED))
+            if spec == trials[1]:
+                raise out_of_memory()
+            watch(TrialEvent(spec.key, DONE))
+
+    monkeypatch.setattr(tuning.TuneExecutor, "_tune", tune)
+    events: list[TrialEvent] = []
+    executor.run(trials, events.append)
+    failed = [event for event in events if event.kind == FAILED]
+    assert [event.key for event in failed] == [trials[1].key]
+    assert "more memory than there is" in failed[0].error
+    assert sum(event.kind == DONE for event in events) == 5
+
+
+def test_another_error_of_ray_is_not_taken_for_memory(
+    executor: tuning.TuneExecutor, trials: list[TrialSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tune(self: Any, specs: Sequence[TrialSpec], folder: Path, at_once: int, watch: Watch) -> None:
+        watch(TrialEvent(specs[0].key, STARTED))
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(tuning.TuneExecutor, "_tune", tune)
+    with pytest.raises(RuntimeError, match="something else"):
+        executor.run(trials, lambda event: None)
+
+
+def test_only_what_is_done_loses_its_checkpoints(
+    executor: tuning.TuneExecutor, trials: list[TrialSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tune(self: Any, specs: Sequence[TrialSpec], folder: Path, at_once: int, watch: Watch) -> None:
+        for spec in specs:
+            (folder / spec.key / "checkpoint_000000").mkdir(parents=True)
+            watch(TrialEvent(spec.key, STARTED))
+        watch(TrialEvent(specs[0].key, DONE))
+        watch(TrialEvent(specs[1].key, FAILED, error="no"))  # the others are interrupted
+
+    monkeypatch.setattr(tuning.TuneExecutor, "_tune", tune)
+    executor.run(trials, lambda event: None)
+    left = {path.parent.name for path in executor.settings.checkpoints.glob("*/*/checkpoint_*")}
+    assert left == {trial.key for trial in trials[1:]}
