@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -185,8 +185,3 @@ def versions() -> dict[str, str]:
 
     packages = ("torch", "timm", "open_clip_torch", "segment-anything", "scikit-learn", "numpy", "pillow")
     return {"python": platform.python_version()} | {name: version(name) for name in packages}
-
-
-def state_in_words(state: dict[str, Any] | None) -> str:
-    """Where a resumed trial goes on from, for the log."""
-    return "from the start" if state is None else f"from epoch {state.get('epoch', '?')}, step {state.get('step', '?')}"
