@@ -326,7 +326,6 @@ def run_pending(
             address = options.address or os.environ.get("RAY_ADDRESS")
             connection = {"address": address, "num_gpus": options.num_gpus, "num_cpus": options.num_cpus}
             with tuning.session(**connection):
-                signal.signal(signal.SIGTERM, _as_interrupt)  # Ray has put its own in this place
                 progress = run(tuning.TuneExecutor(settings, tracker, connection))
         # Tune ends its trials when it is interrupted and returns; what has no outcome then was interrupted.
         lost = set(keys) - progress.done - set(progress.failed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -60,6 +61,7 @@ def connect(*, address: str | None = None, num_gpus: int | None = None, num_cpus
     own: dict[str, Any] = {}
     if address is None:
         own = {"num_gpus": num_gpus, "num_cpus": num_cpus, "include_dashboard": False}
+    on_termination = signal.getsignal(signal.SIGTERM)
     ray.init(
         address=address or "local",
         runtime_env={"working_dir": str(ROOT), "excludes": EXCLUDES},
@@ -68,6 +70,7 @@ def connect(*, address: str | None = None, num_gpus: int | None = None, num_cpus
         configure_logging=True,
         **own,
     )
+    signal.signal(signal.SIGTERM, on_termination)  # Ray has put its own, which ends the process at once, in this place
 
 
 @contextmanager

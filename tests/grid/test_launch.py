@@ -116,7 +116,7 @@ def test_a_grid_of_two_methods_runs_and_a_second_launch_only_prints_it_again(
     assert second.status == 0
     assert "all 6 trials are finished; nothing to run" in second.text
     assert len(mlflow_runs(runs, "trial")) == 6
-    tables = first.printed[first.printed.index("residual_linear [none]") :]
+    tables = first.printed[first.printed.index("residual_linear [") :]
     assert "rows: tested on, columns: trained on" in tables
     assert "xception_scratch [random weights]" in tables
     assert "attribution: accuracy over all classes" in tables
@@ -131,7 +131,6 @@ def test_a_store_is_made_on_the_first_launch(command: Command, images: Path, run
     assert f"ui --backend-store-uri sqlite:///{runs / 'mlflow.db'}" in outcome.printed.replace("\n", "")
 
 
-@pytest.mark.xfail(strict=True, reason="the line is broken at 120 characters, and the path is not quoted")
 def test_the_command_that_shows_the_results_can_be_copied(
     images: Path, tmp_path: Path, new_store: Callable[[Path], str], capsys: pytest.CaptureFixture[str]
 ) -> None:

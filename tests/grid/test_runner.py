@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -221,6 +222,19 @@ def test_what_a_trial_is_warned_of_is_kept_with_its_run(make_grid: MakeGrid, tmp
     assert "had not converged" in grid.artifact(warned, names.WARNINGS, tmp_path / "back").read_text()
     kept = grid.tracker.client.list_artifacts(grid.run_of(quiet).info.run_id)
     assert names.WARNINGS not in {item.path for item in kept}
+
+
+@pytest.mark.xfail(strict=True, raises=TypeError, reason="the collecting handler lets the mistake through")
+def test_a_library_that_logs_badly_does_not_end_the_trial(make_grid: MakeGrid, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = make_grid()
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's own would fail the test for such a record
+    spec = grid.spec("residual_linear")
+
+    def report(metrics: dict[str, float], checkpoint: Path | None) -> None:
+        logging.getLogger("some.library").warning("%d images", "seven")
+
+    execute_trial(spec, grid.settings, grid.tracker, share=0.0, report=report)
+    assert grid.run_of(spec).info.status == "FINISHED"
 
 
 # Interruption --------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -176,11 +175,12 @@ def test_after_the_driver_is_killed_only_unfinished_trials_run(make_grid) -> Non
         assert_no_repeated_points(grid, run)
 
 
-def test_ctrl_c_leaves_a_state_from_which_the_same_command_goes_on(make_grid) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminated"])
+def test_an_interrupt_leaves_a_state_from_which_the_same_command_goes_on(make_grid, number: signal.Signals) -> None:
     grid = make_grid(("a", "b"), options=["--checkpoint-seconds=0.5", "--num-cpus=1"])
     process = grid.start()
     grid.wait_for(process, started)
-    os.kill(process.pid, signal.SIGINT)
+    process.send_signal(number)
     code, output = grid.finish(process)
     assert code == 130, output
     assert "the same command goes on from here" in output
