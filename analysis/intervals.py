@@ -138,8 +138,8 @@ class Resampler:
         """The metric in each resample: float64 (B,); NaN where a class that it needs was not drawn at all.
 
         Metrics of ranks are biased in resamples, because an image that is drawn twice is compared with its own copies:
-        by about 1 / S, which shows in small test sets. The bias is estimated (Efron and Tibshirani 1993, chapter 10) and
-        taken off.
+        by about 1 / S, which shows in small test sets. The bias is estimated (Efron and Tibshirani 1993, chapter 10)
+        and taken off.
         """
         found = np.concatenate([weighted_metric(answers, weights, metric, threshold) for weights in self._weights()])
         if metric in RANK_METRICS and np.isfinite(found).any():

@@ -63,11 +63,11 @@ def beside_published(store: Store, *, cells: pd.DataFrame | None = None) -> pd.D
         cells: from `analysis.matrices.cell_table` with the metric "accuracy", if that is there already.
 
     Returns:
-        columns `COLUMNS`; empty unless the corpus is Dolos and has published generators. `kind` is "cell", or "in-domain
-        mean" and "cross-generator mean" where all sixteen cells are there. For attribution, `tested_on` is the class and
-        `trained_on` is "all". `inside` says whether the published value lies in our interval: pandas' nullable boolean,
-        missing where there is no interval or the set-up is not the published one (`comparable` is False; `note` says
-        what differs).
+        columns `COLUMNS`; empty unless the corpus is Dolos and has published generators. `kind` is "cell", or
+        "in-domain mean" and "cross-generator mean" where all sixteen cells are there. For attribution, `tested_on` is
+        the class and `trained_on` is "all". `inside` says whether the published value lies in our interval: pandas'
+        nullable boolean, missing where there is no interval or the set-up is not the published one (`comparable` is
+        False; `note` says what differs).
 
     Raises:
         StoreError: as `cell_table`.

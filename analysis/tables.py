@@ -208,8 +208,7 @@ def _markdown_row(cells: list[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    for plain, latex in (
-        ("\\", r"\textbackslash "), ("_", r"\_"), ("%", r"\%"), ("&", r"\&"), ("#", r"\#"), ("$", r"\$"), ("±", r"$\pm$"),
-    ):  # fmt: skip
-        text = text.replace(plain, latex)
-    return text
+    text = text.replace("\\", r"\textbackslash ")
+    for mark in "_%&#$":
+        text = text.replace(mark, f"\\{mark}")
+    return text.replace("±", r"$\pm$")

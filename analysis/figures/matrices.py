@@ -63,7 +63,7 @@ def matrix_figure(
                 axes.text(column, row, "missing", ha="center", va="center", color=_DARK, fontsize=8, bbox=box)
                 continue
             ink = _ink(colours(float(np.clip(value, 0, 1))))
-            note = notes[row, column]
+            note = str(notes[row, column])
             lift = 0.05 + 0.09 * (note.count("\n") + 1) if note else 0.0
             axes.text(
                 column, row - lift, f"{value:.3f}", ha="center", va="center", color=ink, fontsize=11, weight="bold"
@@ -97,8 +97,8 @@ def matrix_figure(
 def diverging() -> Colormap:
     """Orange below 0.5, near white at it, blue above: straight lines in Oklab, so that equal steps look equal.
 
-    Oklab is B. Ottosson's perceptual space (2020, bottosson.github.io/posts/oklab); blue and orange stay apart for every
-    common kind of colour blindness.
+    Oklab is B. Ottosson's perceptual space (2020, bottosson.github.io/posts/oklab); blue and orange stay apart for
+    every common kind of colour blindness.
     """
     # lightness, green-red, blue-yellow; equally dark ends
     low, middle, high = (0.52, 0.075, 0.105), (0.975, 0.0, 0.005), (0.52, -0.055, -0.125)
