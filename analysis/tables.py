@@ -172,7 +172,7 @@ def _texts(table: Table, *, transpose: bool, digits: int) -> tuple[pd.DataFrame,
         )
     bold = pd.DataFrame(False, index=texts.index, columns=texts.columns)
     if (texts.index.name, texts.columns.name) == ("tested on", "trained on"):
-        bold[:] = in_domain_cells(texts)
+        bold[:] = in_domain_cells(texts) & (texts != MISSING).to_numpy()
         texts.columns = pd.Index(
             [trained_on_label(str(name), [str(row) for row in texts.index]) for name in texts.columns],
             name=texts.columns.name,

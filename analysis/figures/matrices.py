@@ -16,7 +16,7 @@ from analysis.matrices import AT_VALIDATION, IntervalMatrix, in_domain_cells, ma
 
 # Metrics for which 0.5 is chance, so that both sides of it mean something.
 _CHANCE_AT_HALF = ("accuracy", "balanced_accuracy", "auroc", "ap")
-_DARK, _LIGHT = "#111111", "#ffffff"
+_DARK, _LIGHT = "#000000", "#ffffff"
 
 
 def matrix_figure(
