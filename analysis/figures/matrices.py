@@ -1,0 +1,164 @@
+"""Heat maps of cross-generator matrices."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.colors import Colormap, LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from analysis.figures import style
+from analysis.matrices import AT_VALIDATION, IntervalMatrix, in_domain_cells, matrix_means, trained_on_label
+
+# Metrics for which 0.5 is chance, so that both sides of it mean something.
+_CHANCE_AT_HALF = ("accuracy", "balanced_accuracy", "auroc", "ap")
+_DARK, _LIGHT = "#000000", "#ffffff"
+
+
+def matrix_figure(
+    matrix: pd.DataFrame,
+    *,
+    metric: str,
+    title: str,
+    intervals: IntervalMatrix | None = None,
+    transpose: bool = False,
+) -> Figure:
+    """One matrix as a heat map with its figures; in-domain cells are outlined, missing ones hatched.
+
+    Args:
+        matrix: values in [0, 1], rows tested on, columns trained on, NaN where missing; its axes' names are written on
+            the figure's.
+        metric: name for the colour bar; decides whether the colours part at 0.5.
+        title: above the map.
+        intervals: the same matrix with its spread over seeds and its intervals, which are written below the figures.
+        transpose: turn rows and columns.
+    """
+    generators = [str(name) for name in matrix.index]
+    in_domain = in_domain_cells(matrix)
+    columns = [trained_on_label(str(name), generators) for name in matrix.columns]
+    values = matrix.to_numpy(float)
+    notes = _notes(matrix, intervals)
+    rows, across, down = generators, str(matrix.columns.name or "trained on"), str(matrix.index.name or "tested on")
+    if transpose:
+        values, in_domain, notes = values.T, in_domain.T, notes.T
+        rows, columns, across, down = columns, rows, down, across
+
+    centred = metric.removesuffix(AT_VALIDATION) in _CHANCE_AT_HALF
+    colours = diverging() if centred else mpl.colormaps["cividis"]
+    longest = max([len(name) for name in rows], default=0)
+    with style():
+        size = (1.9 + 0.07 * longest + 1.0 * len(columns), 1.5 + 0.75 * len(rows))
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.add_subplot()
+        image = axes.imshow(np.ma.masked_invalid(values), cmap=colours, vmin=0.0, vmax=1.0, aspect="auto")
+        for (row, column), value in np.ndenumerate(values):
+            corner = (column - 0.5, row - 0.5)
+            if np.isnan(value):
+                axes.add_patch(Rectangle(corner, 1, 1, facecolor="#f2f2f2", edgecolor="#9a9a9a", hatch="///", lw=0))
+                box = {"boxstyle": "round,pad=0.2", "facecolor": "#f2f2f2", "edgecolor": "none"}
+                axes.text(column, row, "missing", ha="center", va="center", color=_DARK, fontsize=8, bbox=box)
+                continue
+            ink = _ink(colours(float(np.clip(value, 0, 1))))
+            note = str(notes[row, column])
+            lift = 0.05 + 0.09 * (note.count("\n") + 1) if note else 0.0
+            axes.text(
+                column, row - lift, f"{value:.3f}", ha="center", va="center", color=ink, fontsize=11, weight="bold"
+            )
+            axes.text(column, row + 0.22, note, ha="center", va="center", color=ink, fontsize=7, linespacing=1.15)
+        for row, column in np.argwhere(in_domain):
+            axes.add_patch(
+                Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, fill=False, edgecolor=_DARK, lw=2.0, zorder=3)
+            )
+        slanted = max([len(name) for name in columns], default=0) > 12
+        axes.set_xticks(
+            range(len(columns)), columns, rotation=25 if slanted else 0, ha="right" if slanted else "center"
+        )
+        axes.set_yticks(range(len(rows)), rows)
+        axes.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
+        axes.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
+        axes.grid(which="minor", color="white", lw=1.5)
+        axes.tick_params(which="both", length=0)
+        axes.spines[:].set_visible(False)
+        axes.set_xlabel(across, weight="bold")
+        axes.set_ylabel(down, weight="bold")
+        axes.set_title(f"{title}\n{_summary(matrix, intervals)}", loc="left", fontsize=9)
+        bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
+        bar.set_label(metric.replace("_", " "))
+        bar.outline.set_visible(False)
+        bar.set_ticks([0, 0.25, 0.5, 0.75, 1], labels=["0", "0.25", "0.5\nchance" if centred else "0.5", "0.75", "1"])
+    return figure
+
+
+@cache
+def diverging() -> Colormap:
+    """Orange below 0.5, near white at it, blue above: straight lines in Oklab, so that equal steps look equal.
+
+    Oklab is B. Ottosson's perceptual space (2020, bottosson.github.io/posts/oklab); blue and orange stay apart for
+    every common kind of colour blindness.
+    """
+    # lightness, green-red, blue-yellow; equally dark ends
+    low, middle, high = (0.52, 0.075, 0.105), (0.975, 0.0, 0.005), (0.52, -0.055, -0.125)
+    places = np.linspace(0, 1, 257)
+    lab = np.stack(
+        [np.interp(places, [0, 0.5, 1], [a, b, c]) for a, b, c in zip(low, middle, high, strict=True)], axis=1
+    )
+    return LinearSegmentedColormap.from_list("orange-blue", [tuple(row) for row in _srgb(lab)], N=257)
+
+
+def _srgb(lab: np.ndarray) -> np.ndarray:
+    """Oklab (N, 3) -> sRGB (N, 3) in [0, 1]."""
+    to_lms = np.array(
+        [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.2914855480]]
+    )
+    to_rgb = np.array(
+        [
+            [4.0767416621, -3.3077115913, 0.2309699292],
+            [-1.2684380046, 2.6097574011, -0.3413193965],
+            [-0.0041960863, -0.7034186147, 1.7076147010],
+        ]
+    )
+    linear = np.clip((lab @ to_lms.T) ** 3 @ to_rgb.T, 0, 1)
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def _ink(colour: tuple[float, float, float, float]) -> str:
+    """Black or white, whichever has the higher contrast on this colour (WCAG 2.1, relative luminance)."""
+    rgb = np.array(colour[:3])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    luminance = float(linear @ [0.2126, 0.7152, 0.0722])
+    return _LIGHT if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else _DARK
+
+
+def _notes(matrix: pd.DataFrame, intervals: IntervalMatrix | None) -> np.ndarray:
+    """What stands below each figure: object (rows, columns)."""
+    notes = np.full(matrix.shape, "", dtype=object)
+    if intervals is None:
+        return notes
+    std, low, high = (
+        part.reindex(index=matrix.index, columns=matrix.columns).to_numpy(float)
+        for part in (intervals.std, intervals.low, intervals.high)
+    )
+    for place in np.ndindex(*matrix.shape):
+        lines = [f"± {std[place]:.3f}"] if np.isfinite(std[place]) else []
+        if np.isfinite(low[place]):
+            lines.append(f"[{low[place]:.3f}, {high[place]:.3f}]")
+        notes[place] = "\n".join(lines)
+    return notes
+
+
+def _summary(matrix: pd.DataFrame, intervals: IntervalMatrix | None) -> str:
+    means = matrix_means(matrix)
+    figures = {"in-domain": means.in_domain, "cross-generator": means.cross_generator, "gap": means.gap}
+    words = [f"{name} {'missing' if np.isnan(value) else f'{value:.3f}'}" for name, value in figures.items()]
+    lines = ["means: " + ", ".join(words)]
+    if intervals is not None and not intervals.low.isna().all(axis=None):
+        seeds = intervals.num_seeds.to_numpy()
+        found = sorted({int(count) for count in seeds[seeds > 0]})
+        count = f"{found[0]}" if len(found) == 1 else f"{found[0]}–{found[-1]}"
+        spread = ", ± standard deviation" if not intervals.std.isna().all(axis=None) else ""
+        lines.append(f"[95 % interval over source images]; seeds: {count}{spread}")
+    return "\n".join(lines)

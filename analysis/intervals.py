@@ -1,0 +1,400 @@
+"""Intervals over source images by the bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993).
+
+What is drawn again, with replacement, is the source photograph and not the image: a real photograph and its fakes are
+one draw, because their scores are not independent (the cluster bootstrap). Intervals are the percentile ones of
+chapter 13; p values invert them, as chapter 15 ("achieved significance level") and 16 describe. They hold for the
+trained detectors as they are: what another seed would have given is not in them, its spread stands beside them.
+
+A resample is one weight for each source, how often it was drawn. Accuracies are then quotients of weighted sums, a
+matrix product for all resamples at once; AUROC, average precision and EER are weighted sums along the sorted scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+LEVEL = 0.95
+NUM_RESAMPLES = 2000
+THRESHOLD_METRICS = ("accuracy", "balanced_accuracy", "real_accuracy", "fake_accuracy")
+RANK_METRICS = ("auroc", "ap", "eer")
+DETECTION_METRICS = (*THRESHOLD_METRICS, *RANK_METRICS)
+ATTRIBUTION_METRICS = ("accuracy", "balanced_accuracy", "macro_f1")  # and accuracy/<class>
+
+_SMALL_STRATUM = 10
+_BLOCK = 4_000_000  # weights held at once, 4 bytes each
+_KEPT = 4 * _BLOCK
+
+Frames = pd.DataFrame | Sequence[pd.DataFrame]
+Thresholds = float | Sequence[float]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An interval [low, high] at a level; NaN where nothing could be computed."""
+
+    low: float
+    high: float
+    level: float = LEVEL
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One figure minus another on the same images.
+
+    Attributes:
+        value: the difference.
+        low, high: its interval.
+        p: two-sided; how often resampling puts the difference on the other side of zero, doubled.
+        level: of the interval.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+    level: float = LEVEL
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The scored images of one cell.
+
+    Attributes:
+        sources: int (N,), places among a `Resampler`'s sources.
+        labels: int (N,): 0 = real, 1 = fake; for attribution, the class.
+        scores: float (N,), log-odds of fake; for attribution, the class that was answered.
+        classes: names of attribution's classes; empty for detection.
+    """
+
+    sources: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray
+    classes: tuple[str, ...] = ()
+
+
+class Resampler:
+    """Draws of the source images, the same for every cell and method, so that figures can be compared pairwise.
+
+    The numbers of real and fake images in a test set are chosen, not found. So that resamples keep them where real
+    images and fakes do not share sources, sources are drawn among those that contribute the same kinds of images; kinds
+    of sources with fewer than ten members are drawn together.
+
+    Args:
+        frames: with the columns source_id, generator, label; their union is the test set.
+        num_resamples: B.
+        seed: of the draws.
+    """
+
+    def __init__(self, frames: Iterable[pd.DataFrame], *, num_resamples: int = NUM_RESAMPLES, seed: int = 0) -> None:
+        if num_resamples < 1:
+            raise ValueError(f"num_resamples must be at least 1, got {num_resamples}")
+        self.num_resamples, self._seed = num_resamples, seed
+        images = pd.concat([frame[["source_id", "generator", "label"]] for frame in frames]).drop_duplicates()
+        if images.empty:
+            raise ValueError("there are no images to resample")
+        self._index = pd.Index(images["source_id"].unique()).sort_values()
+        sources = self.places(images)
+        kinds = images.groupby(["generator", "label"], sort=True).ngroup().to_numpy()
+        contributes = np.zeros((len(self._index), kinds.max() + 1), dtype=bool)
+        contributes[sources, kinds] = True
+        _, pattern, sizes = np.unique(contributes, axis=0, return_inverse=True, return_counts=True)
+        pattern = np.where(sizes[pattern.ravel()] < _SMALL_STRATUM, -1, pattern.ravel())
+        self._strata = [np.flatnonzero(pattern == one) for one in np.unique(pattern)]
+        self._block = max(1, min(num_resamples, _BLOCK // len(self._index)))
+        self._kept: list[np.ndarray] = []
+
+    @property
+    def num_sources(self) -> int:
+        """S: how many source images there are."""
+        return len(self._index)
+
+    def places(self, frame: pd.DataFrame) -> np.ndarray:
+        """Int (N,): each row's source. Raises `ValueError` for a source that is not in the test set."""
+        places = self._index.get_indexer(frame["source_id"])
+        if (places < 0).any():
+            strange = frame["source_id"].to_numpy()[places < 0]
+            raise ValueError(f"{len(strange)} images have sources that are not in the test set, such as {strange[0]!r}")
+        return places
+
+    def answers(self, frame: pd.DataFrame) -> Answers:
+        """A cell as arrays: detection where the frame has a column `score`, else attribution by its logits."""
+        if "score" in frame.columns:
+            return Answers(self.places(frame), frame["label"].to_numpy(), frame["score"].to_numpy())
+        classes = tuple(name.removeprefix("logit_") for name in frame.columns if name.startswith("logit_"))
+        if not classes:
+            raise ValueError("the scores have neither a column `score` nor any `logit_<class>`")
+        truth = true_classes(frame, classes)
+        answered = frame[[f"logit_{name}" for name in classes]].to_numpy().argmax(axis=1)
+        return Answers(self.places(frame), truth, answered, classes)
+
+    def distribution(self, answers: Answers, metric: str, threshold: float = 0.0) -> np.ndarray:
+        """The metric in each resample: float64 (B,); NaN where a class that it needs was not drawn at all.
+
+        Metrics of ranks are biased in resamples, because an image that is drawn twice is compared with its own copies:
+        by about 1 / S, which shows in small test sets. The bias is estimated (Efron and Tibshirani 1993, chapter 10)
+        and taken off.
+        """
+        found = np.concatenate([weighted_metric(answers, weights, metric, threshold) for weights in self._weights()])
+        if metric in RANK_METRICS and np.isfinite(found).any():
+            bias = np.nanmean(found) - self.value(answers, metric)
+            found = np.clip(found - bias, 0.0, 1.0)
+        return found
+
+    def value(self, answers: Answers, metric: str, threshold: float = 0.0) -> float:
+        """The metric itself."""
+        ones = np.ones((self.num_sources, 1), dtype=np.float32)
+        return float(weighted_metric(answers, ones, metric, threshold)[0])
+
+    def _weights(self) -> Iterator[np.ndarray]:
+        """Float32 (S, b): how often each source is drawn, b resamples at a time."""
+        if self._kept:
+            yield from self._kept
+            return
+        keep = self.num_sources * self.num_resamples <= _KEPT
+        for number, first in enumerate(range(0, self.num_resamples, self._block)):
+            rng = np.random.default_rng([self._seed, number])
+            size = min(self._block, self.num_resamples - first)
+            weights = np.empty((self.num_sources, size), dtype=np.float32)
+            for members in self._strata:
+                drawn = rng.integers(0, len(members), (size, len(members)))
+                drawn += np.arange(size)[:, None] * len(members)
+                counts = np.bincount(drawn.ravel(), minlength=size * len(members)).reshape(size, len(members))
+                weights[members] = counts.T
+            if keep:
+                self._kept.append(weights)
+            yield weights
+
+
+def cell_scores(scores: pd.DataFrame, generator: str) -> pd.DataFrame:
+    """The rows of one cell of a detection run: the generator's fakes, and the real images shared or its own.
+
+    Args:
+        scores: of the whole test set, columns generator and label.
+        generator: that is tested on.
+    """
+    of_generator = scores["generator"] == generator
+    return scores[of_generator | ((scores["label"] == 0) & (scores["generator"] == "real"))]
+
+
+def true_classes(scores: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
+    """Int (N,): each image's place in `classes`; "real" for every real image.
+
+    Raises:
+        ValueError: a generator that is no class.
+    """
+    called = np.where(scores["label"] == 0, "real", scores["generator"])
+    truth = pd.Index(classes).get_indexer(pd.Index(called))
+    if (truth < 0).any():
+        raise ValueError(f"images of {called[truth < 0][0]!r}, but the classes are {', '.join(classes)}")
+    return truth
+
+
+def weighted_metric(answers: Answers, weights: np.ndarray, metric: str, threshold: float = 0.0) -> np.ndarray:
+    """A metric of one cell when its sources have these weights; with weights of one, the plain metric.
+
+    Args:
+        answers: the cell.
+        weights: float32 (S, b).
+        metric: one of `DETECTION_METRICS`; for attribution, of `ATTRIBUTION_METRICS` or accuracy/<class>.
+        threshold: for detection, in units of the scores; a score above it means fake.
+
+    Returns:
+        float64 (b,).
+
+    Raises:
+        ValueError: no such metric.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        if answers.classes:
+            return _attribution(answers, weights, metric)
+        if metric in THRESHOLD_METRICS:
+            return _at_threshold(answers, weights, metric, threshold)
+        if metric in RANK_METRICS:
+            return {"auroc": _auroc, "ap": _average_precision, "eer": _equal_error}[metric](answers, weights)
+    raise ValueError(f"no interval for {metric!r}; there are: {', '.join(DETECTION_METRICS)}")
+
+
+def bootstrap_cell(
+    scores: Frames,
+    metric: str,
+    *,
+    threshold: Thresholds = 0.0,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> Interval:
+    """Percentile interval of one cell's metric (Efron and Tibshirani 1993, chapter 13).
+
+    Args:
+        scores: of the cell's images: source_id, generator, label and score, or for attribution `logit_<class>`. A
+            sequence holds one frame a seed: sources are drawn jointly, and the metric is averaged over the seeds.
+        metric: see `weighted_metric`.
+        threshold: one for all, or one a frame.
+        num_resamples: B.
+        seed: of the draws.
+        level: of the interval.
+    """
+    frames = _frames(scores)
+    resampler = Resampler(frames, num_resamples=num_resamples, seed=seed)
+    return interval_of(_mean_distribution(resampler, frames, metric, threshold), level)
+
+
+def paired_difference(
+    a: Frames,
+    b: Frames,
+    metric: str,
+    *,
+    threshold_a: Thresholds = 0.0,
+    threshold_b: Thresholds = 0.0,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> Difference:
+    """Metric of a minus metric of b on the same cell, both in the same resamples; arguments as `bootstrap_cell`."""
+    frames_a, frames_b = _frames(a), _frames(b)
+    resampler = Resampler([*frames_a, *frames_b], num_resamples=num_resamples, seed=seed)
+    values, resampled = [], []
+    for frames, threshold in ((frames_a, threshold_a), (frames_b, threshold_b)):
+        pairs = zip(frames, _thresholds(threshold, len(frames)), strict=True)
+        values.append(np.mean([resampler.value(resampler.answers(frame), metric, limit) for frame, limit in pairs]))
+        resampled.append(_mean_distribution(resampler, frames, metric, threshold))
+    return difference_of(float(values[0] - values[1]), resampled[0] - resampled[1], level)
+
+
+def interval_of(distribution: np.ndarray, level: float = LEVEL) -> Interval:
+    """Percentile interval of resampled figures (B,); those that are NaN are left out."""
+    finite = distribution[np.isfinite(distribution)]
+    if not len(finite):
+        return Interval(float("nan"), float("nan"), level)
+    low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high), level)
+
+
+def difference_of(value: float, differences: np.ndarray, level: float = LEVEL) -> Difference:
+    """Interval and p value of resampled differences (B,).
+
+    p is twice the smaller share of resamples at or beyond zero on either side, at most 1; one is added to both counts,
+    so that it is never 0.
+    """
+    finite = differences[np.isfinite(differences)]
+    interval = interval_of(finite, level)
+    if not len(finite):
+        return Difference(value, interval.low, interval.high, float("nan"), level)
+    smaller = min((finite <= 0).sum(), (finite >= 0).sum())
+    p = min(1.0, 2 * (smaller + 1) / (len(finite) + 1))
+    return Difference(value, interval.low, interval.high, float(p), level)
+
+
+def _frames(scores: Frames) -> list[pd.DataFrame]:
+    frames = [scores] if isinstance(scores, pd.DataFrame) else list(scores)
+    if not frames:
+        raise ValueError("there are no scores")
+    return frames
+
+
+def _thresholds(threshold: Thresholds, count: int) -> list[float]:
+    return [float(threshold)] * count if isinstance(threshold, int | float) else list(threshold)
+
+
+def _mean_distribution(
+    resampler: Resampler, frames: list[pd.DataFrame], metric: str, threshold: Thresholds
+) -> np.ndarray:
+    pairs = zip(frames, _thresholds(threshold, len(frames)), strict=True)
+    return np.mean([resampler.distribution(resampler.answers(frame), metric, one) for frame, one in pairs], axis=0)
+
+
+def _sums(answers: Answers, weights: np.ndarray, columns: Iterable[np.ndarray]) -> np.ndarray:
+    """Float64 (k, b): weighted sum of each of k columns (N,)."""
+    size = len(weights)
+    totals = [np.bincount(answers.sources, weights=column, minlength=size) for column in columns]
+    return (np.array(totals, dtype=np.float32) @ weights).astype(np.float64)
+
+
+def _at_threshold(answers: Answers, weights: np.ndarray, metric: str, threshold: float) -> np.ndarray:
+    fake = answers.labels == 1
+    right = (answers.scores > threshold) == fake
+    fakes_right, fakes, reals_right, reals = _sums(answers, weights, (right & fake, fake, right & ~fake, ~fake))
+    if metric == "accuracy":
+        return (fakes_right + reals_right) / (fakes + reals)
+    if metric == "real_accuracy":
+        return reals_right / reals
+    if metric == "fake_accuracy":
+        return fakes_right / fakes
+    return (fakes_right / fakes + reals_right / reals) / 2
+
+
+def _attribution(answers: Answers, weights: np.ndarray, metric: str) -> np.ndarray:
+    truth, answered = answers.labels, answers.scores
+    numbers = range(len(answers.classes))
+    hits = _sums(answers, weights, [(truth == one) & (answered == one) for one in numbers])
+    actual = _sums(answers, weights, [truth == one for one in numbers])
+    name, _, of_class = metric.partition("/")
+    if name == "accuracy" and of_class in answers.classes:
+        place = answers.classes.index(of_class)
+        return hits[place] / actual[place]
+    if metric == "accuracy":
+        return hits.sum(axis=0) / actual.sum(axis=0)
+    if metric == "balanced_accuracy":
+        return (hits / actual).mean(axis=0)
+    if metric == "macro_f1":
+        predicted = _sums(answers, weights, [answered == one for one in numbers])
+        return (2 * hits / (actual + predicted)).mean(axis=0)
+    raise ValueError(f"no interval for {metric!r}; there are: {', '.join(ATTRIBUTION_METRICS)}, accuracy/<class>")
+
+
+def _auroc(answers: Answers, weights: np.ndarray) -> np.ndarray:
+    """Weighted share of (real, fake) pairs in which the fake scores higher; ties count one half."""
+    fake = answers.labels == 1
+    order = np.argsort(answers.scores[~fake], kind="stable")
+    real_scores = answers.scores[~fake][order]
+    below = _running(weights[answers.sources[~fake][order]])
+    fake_weights = weights[answers.sources[fake]]
+    under = below[np.searchsorted(real_scores, answers.scores[fake], side="left")]
+    under += below[np.searchsorted(real_scores, answers.scores[fake], side="right")]
+    under *= fake_weights
+    pairs = below[-1].astype(np.float64) * fake_weights.sum(axis=0, dtype=np.float64)
+    return under.sum(axis=0, dtype=np.float64) / 2 / pairs
+
+
+def _curve(answers: Answers, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted counts of fakes and of reals called fake, (T + 1, b) each, as the threshold falls past each score."""
+    order = np.argsort(-answers.scores, kind="stable")
+    scores = answers.scores[order]
+    ends = np.append(np.flatnonzero(np.diff(scores)) + 1, len(scores))
+    rows, fake = weights[answers.sources[order]], (answers.labels[order] == 1)[:, None]
+    places = np.insert(ends, 0, 0)
+    return _running(rows * fake)[places].astype(np.float64), _running(rows * ~fake)[places].astype(np.float64)
+
+
+def _average_precision(answers: Answers, weights: np.ndarray) -> np.ndarray:
+    found, false = _curve(answers, weights)
+    precision = found[1:] / np.maximum(found[1:] + false[1:], 1e-9)
+    return (np.diff(found, axis=0) * precision).sum(axis=0) / found[-1]
+
+
+def _equal_error(answers: Answers, weights: np.ndarray) -> np.ndarray:
+    found, false = _curve(answers, weights)
+    false_rate, balance = false / false[-1], false / false[-1] + found / found[-1] - 1.0
+    crossing = np.argmax(balance >= 0, axis=0)[None]
+    before, after = np.maximum(crossing - 1, 0), crossing
+
+    def at(values: np.ndarray, place: np.ndarray) -> np.ndarray:
+        return np.take_along_axis(values, place, axis=0)[0]
+
+    low, high = at(balance, before), at(balance, after)
+    part = -low / (high - low)
+    return at(false_rate, before) + part * (at(false_rate, after) - at(false_rate, before))
+
+
+def _running(rows: np.ndarray) -> np.ndarray:
+    """Running sums along the first axis, with a row of zeros before: (N, b) -> (N + 1, b)."""
+    sums = np.zeros((len(rows) + 1, *rows.shape[1:]), dtype=np.float32)
+    np.cumsum(rows, axis=0, out=sums[1:])
+    return sums

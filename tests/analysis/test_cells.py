@@ -1,0 +1,248 @@
+"""Matrices with their spread and their intervals, computed from a real store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.intervals import Resampler, bootstrap_cell, cell_scores, paired_difference, weighted_metric
+from analysis.matrices import (
+    CELL,
+    CELL_COLUMNS,
+    attribution_table,
+    attribution_with_intervals,
+    cell_table,
+    compare,
+    cross_generator_matrix,
+    matrix_with_intervals,
+    trained_on_label,
+)
+from analysis.store import Store, StoreError
+from grid import names
+from models.scoring import attribution_metrics
+from tests.analysis.grids import GENERATORS, Grid, made_scores
+
+METHODS = ("residual_linear", "clip_linear")
+SEEDS = (0, 1, 2)
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Grid:
+    """Two methods, three seeds, one planned column that is not there yet and one of a union."""
+    from tests.grid.grids import fresh_store
+
+    folder = tmp_path_factory.mktemp("cells")
+    made = Grid(fresh_store(tmp_path_factory.getbasetemp(), folder / "runs"), folder)
+    for method in METHODS:
+        trained = ["lama", "ldm"] if method == "residual_linear" else ["lama", "ldm", "lama+ldm"]
+        made.finish(*(made.spec(method, train=name, seed=seed) for name in trained for seed in SEEDS))
+        made.finish(made.attribution(method))
+    made.plan(made.spec(train="repaint"))
+    return made
+
+
+@pytest.fixture(scope="module")
+def store(grid: Grid) -> Store:
+    return grid.open()
+
+
+@pytest.fixture(scope="module")
+def cells(store: Store) -> pd.DataFrame:
+    return cell_table(store, metrics=("accuracy", "auroc", "accuracy_valid_threshold"))
+
+
+def cell_of(cells: pd.DataFrame, **place: str) -> pd.Series:
+    rows = cells
+    for column, value in ({"kind": CELL, "metric": "accuracy", "variant": "residual_linear"} | place).items():
+        rows = rows[rows[column] == value]
+    (row,) = rows.to_dict("records")
+    return pd.Series(row)
+
+
+def test_every_logged_figure_comes_out_of_the_logged_scores(store: Store) -> None:
+    results = store.results()
+    detection = results[results["task"] == "detection"]
+    checked = set()
+    for (run_id, tested_on), figures in detection.groupby(["run_id", "tested_on"]):
+        cell = cell_scores(store.scores(str(run_id)), str(tested_on))
+        resampler = Resampler([cell])
+        ones = np.ones((resampler.num_sources, 1), dtype=np.float32)
+        for metric, value in zip(figures["metric"], figures["value"], strict=True):
+            own = metric.endswith("_valid_threshold")
+            threshold = store.threshold(str(run_id)) if own else 0.0
+            base = metric.removesuffix("_valid_threshold")
+            (found,) = weighted_metric(resampler.answers(cell), ones, base, threshold)
+            assert found == value if "accuracy" in metric else found == pytest.approx(value, abs=1e-6)
+            checked.add(base)
+    assert checked == {"accuracy", "balanced_accuracy", "real_accuracy", "fake_accuracy", "auroc", "ap", "eer"}
+
+
+def test_so_does_attribution(store: Store) -> None:
+    results = store.results()
+    rows = results[results["task"] == "attribution"]
+    classes = ("real", *sorted(GENERATORS))
+    for run_id, figures in rows.groupby("run_id"):
+        scores = store.scores(str(run_id))
+        truth = scores["generator"].map(classes.index).to_numpy()
+        logits = scores[[f"logit_{name}" for name in classes]].to_numpy()
+        assert dict(zip(figures["metric"], figures["value"], strict=True)) == attribution_metrics(
+            truth, logits, classes
+        )
+
+
+def test_a_cell_has_mean_spread_interval_and_runs(grid: Grid, store: Store, cells: pd.DataFrame) -> None:
+    cell = cell_of(cells, trained_on="lama", tested_on="ldm")
+    results = store.results()
+    wanted = (results["variant"] == "residual_linear") & (results["trained_on"] == "lama")
+    rows = results[wanted & (results["tested_on"] == "ldm") & (results["metric"] == "accuracy")]
+    assert list(cells.columns) == CELL_COLUMNS
+    assert cell["mean"] == pytest.approx(rows["value"].mean())
+    assert cell["std"] == pytest.approx(np.std(rows["value"], ddof=1))
+    assert (cell["num_seeds"], cell["run_ids"]) == (3, tuple(rows["run_id"]))
+    seeds = [cell_scores(made_scores(grid.spec(train="lama", seed=seed), grid.manifest), "ldm") for seed in SEEDS]
+    alone = bootstrap_cell(seeds, "accuracy")
+    assert (cell["low"], cell["high"]) == pytest.approx((alone.low, alone.high), abs=1e-6)
+    assert cell["low"] < cell["mean"] < cell["high"]
+
+
+def test_a_figure_at_the_runs_own_threshold_has_the_interval_there(grid: Grid, cells: pd.DataFrame) -> None:
+    cell = cell_of(cells, trained_on="lama", tested_on="lama", metric="accuracy_valid_threshold")
+    seeds = [cell_scores(made_scores(grid.spec(seed=seed), grid.manifest), "lama") for seed in SEEDS]
+    alone = bootstrap_cell(seeds, "accuracy", threshold=0.25)
+    assert (cell["low"], cell["high"]) == pytest.approx((alone.low, alone.high), abs=1e-6)
+
+
+def test_the_matrix_is_the_plain_one_with_more_beside_it(store: Store, cells: pd.DataFrame) -> None:
+    matrix = matrix_with_intervals(store, "clip_linear", "auroc", cells=cells)
+    plain = cross_generator_matrix(store.results(), "clip_linear", "auroc")
+    pd.testing.assert_frame_equal(matrix.mean, plain)
+    assert list(matrix.mean.columns) == ["lama", "ldm", "repaint", "lama+ldm"]
+    for part in (matrix.std, matrix.num_seeds, matrix.low, matrix.high):
+        assert part.index.equals(plain.index)
+        assert part.columns.equals(plain.columns)
+    assert matrix.num_seeds.loc["ldm"].tolist() == [3, 3, 0, 3]
+    assert matrix.low["repaint"].isna().all()
+    assert (matrix.low["lama"] < matrix.high["lama"]).all()
+
+
+def test_it_needs_no_cells(store: Store, cells: pd.DataFrame) -> None:
+    given = matrix_with_intervals(store, "clip_linear", cells=cells)
+    alone = matrix_with_intervals(store, "clip_linear")
+    pd.testing.assert_frame_equal(given.low, alone.low)
+    assert given.intervals == alone.intervals
+
+
+def test_the_means_have_intervals_of_their_own(store: Store, cells: pd.DataFrame) -> None:
+    matrix = matrix_with_intervals(store, "residual_linear", cells=cells)
+    for name, value in (
+        ("in-domain mean", matrix.means.in_domain),
+        ("cross-generator mean", matrix.means.cross_generator),
+        ("gap", matrix.means.gap),
+    ):
+        low, high = matrix.intervals[name]
+        assert low < value < high
+        assert high - low < np.nanmean(matrix.high - matrix.low) * 2
+    rows = cells[(cells["variant"] == "residual_linear") & (cells["kind"] == "gap") & (cells["metric"] == "accuracy")]
+    assert rows["mean"].tolist() == pytest.approx([matrix.means.gap])
+
+
+def test_a_planned_column_stands_empty(store: Store, cells: pd.DataFrame) -> None:
+    matrix = matrix_with_intervals(store, "residual_linear", cells=cells)
+    assert list(matrix.mean.columns) == ["lama", "ldm", "repaint"]
+    assert matrix.mean["repaint"].isna().all()
+
+
+def test_a_metric_that_images_have_no_part_in_has_no_interval(store: Store, grid: Grid, tmp_path: Path) -> None:
+    results = store.results()
+    run_ids = results.loc[results["variant"] == "residual_linear", "run_id"].unique()
+    other = grid.open()
+    runs = {run.info.run_id: run for run in other._runs}
+    for run_id in run_ids:
+        runs[run_id].data.metrics["test/lama/cam_iou"] = 0.25
+    matrix = matrix_with_intervals(other, "residual_linear", "cam_iou")
+    assert matrix.mean.loc["lama", "lama"] == 0.25
+    assert matrix.low.isna().all(axis=None)
+    assert all(np.isnan(bound) for bounds in matrix.intervals.values() for bound in bounds)
+
+
+def test_an_unknown_variant_is_answered_with_those_that_exist(store: Store) -> None:
+    with pytest.raises(ValueError, match="no detection by 'clip'; there are: residual_linear, clip_linear"):
+        matrix_with_intervals(store, "clip")
+
+
+def test_a_metric_that_nobody_logged_is_missing_everywhere(store: Store) -> None:
+    matrix = matrix_with_intervals(store, "clip_linear", "nothing")
+    assert matrix.mean.isna().all(axis=None)
+    assert np.isnan(matrix.means.gap)
+
+
+def test_attribution_has_an_interval_for_each_class(store: Store, cells: pd.DataFrame) -> None:
+    rows = attribution_with_intervals(store, cells=cells)
+    assert rows["class"].tolist() == ["overall", "real", "lama", "ldm", "repaint"] * 2
+    wide = rows.pivot_table(index="variant", columns="class", values="mean")
+    plain = attribution_table(store.results())
+    pd.testing.assert_frame_equal(wide.loc[plain.index, plain.columns], plain, check_names=False)
+    assert ((rows["low"] <= rows["mean"]) & (rows["mean"] <= rows["high"])).all()
+
+
+def test_comparison_is_the_paired_difference_of_each_cell(grid: Grid, store: Store) -> None:
+    table = compare(store, "clip_linear", "residual_linear", "auroc")
+    inside = table[(table["kind"] == CELL) & (table["task"] == "detection")]
+    assert len(inside) == 6  # what both trained on, tested on each generator
+    (row,) = inside[(inside["trained_on"] == "lama") & (inside["tested_on"] == "ldm")].to_dict("records")
+    sides = [
+        [cell_scores(made_scores(grid.spec(method, seed=seed), grid.manifest), "ldm") for seed in SEEDS]
+        for method in ("clip_linear", "residual_linear")
+    ]
+    alone = paired_difference(*sides, "auroc")
+    assert (row["difference"], row["low"], row["high"]) == pytest.approx((alone.value, alone.low, alone.high), abs=1e-6)
+    assert row["p"] == pytest.approx(alone.p)
+    assert row["a"] - row["b"] == pytest.approx(row["difference"])
+    overall = table[table["kind"] == "mean"].iloc[0]
+    assert overall["difference"] == pytest.approx(inside["difference"].mean())
+    assert set(table["kind"]) == {CELL, "mean", "in-domain mean", "cross-generator mean"}
+
+
+def test_a_method_equals_itself_everywhere(store: Store) -> None:
+    table = compare(store, "clip_linear", "clip_linear")
+    assert (table[["difference", "low", "high"]] == 0).all(axis=None)
+    assert (table["p"] == 1).all()
+    assert set(table["task"]) == {"detection", "attribution"}
+
+
+def test_what_cannot_be_compared_is_refused(store: Store) -> None:
+    with pytest.raises(ValueError, match="no finished run of 'sam_linear'; there are: residual_linear, clip_linear"):
+        compare(store, "clip_linear", "sam_linear")
+    with pytest.raises(ValueError, match="no finished cell of 'loss' in common"):
+        compare(store, "clip_linear", "residual_linear", "loss")
+
+
+def test_lost_scores_are_named(grid: Grid, store: Store) -> None:
+    runs = store.runs()
+    run_id = runs.loc[runs["trained_on"] == "lama+ldm", "run_id"].iloc[0]
+    path = grid.folder / "artifacts" / run_id / "artifacts" / names.SCORES
+    away = path.rename(path.with_suffix(".away"))
+    try:
+        with pytest.raises(StoreError, match=f"scores.parquet of run {run_id}"):
+            cell_table(store)
+    finally:
+        away.rename(path)
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "label"),
+    [
+        ("lama", "lama"), ("lama+ldm", "lama + ldm"), ("ldm+pluralistic+repaint", "all but lama"),
+        ("lama+ldm+pluralistic+repaint", "all"), ("lama+ldm+pluralistic+other", "lama + ldm + pluralistic + other"),
+    ],
+)  # fmt: skip
+def test_headings_of_unions_are_short(trained_on: str, label: str) -> None:
+    assert trained_on_label(trained_on, ["lama", "ldm", "repaint", "pluralistic"]) == label
+
+
+def test_of_two_generators_neither_is_all_but_the_other() -> None:
+    assert trained_on_label("lama", ["lama", "ldm"]) == "lama"
+    assert trained_on_label("lama+ldm", ["lama", "ldm"]) == "lama + ldm"

@@ -1,0 +1,241 @@
+"""Intervals: against sets of images that are really drawn twice, against theory, and where the answer is obvious."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import intervals
+from analysis.intervals import (
+    DETECTION_METRICS,
+    RANK_METRICS,
+    THRESHOLD_METRICS,
+    Resampler,
+    bootstrap_cell,
+    cell_scores,
+    difference_of,
+    interval_of,
+    paired_difference,
+    weighted_metric,
+)
+from models.scoring import attribution_metrics, detection_metrics
+
+
+def pairs(real: np.ndarray, fake: np.ndarray) -> pd.DataFrame:
+    """One cell: each photograph once as it is and once repainted."""
+    ids = [f"photo{number}" for number in range(len(real))]
+    return pd.DataFrame(
+        {
+            "source_id": ids + ids,
+            "generator": ["real"] * len(real) + ["lama"] * len(fake),
+            "label": [0] * len(real) + [1] * len(fake),
+            "score": np.concatenate([real, fake]),
+        }
+    )
+
+
+def random_cell(num: int, seed: int = 0, quality: float = 1.0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    real, fake = rng.normal(size=(2, num))
+    return pairs(real, fake + quality).round(1)  # rounded, so that there are ties
+
+
+def random_attribution(num: int, seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    classes = ["real", "lama", "ldm"]
+    rows = [(f"photo{photo}", name, int(name != "real")) for name in classes for photo in range(num)]
+    table = pd.DataFrame(rows, columns=["source_id", "generator", "label"])
+    for name in classes:
+        table[f"logit_{name}"] = rng.normal(size=len(table)) + (table["generator"] == name)
+    return table
+
+
+@pytest.mark.parametrize("metric", DETECTION_METRICS)
+def test_a_weight_is_how_often_an_image_is_there(metric: str) -> None:
+    cell = random_cell(40)
+    resampler = Resampler([cell])
+    weights = np.random.default_rng(1).multinomial(40, np.ones(40) / 40, size=5).T
+    found = weighted_metric(resampler.answers(cell), weights.astype(np.float32), metric, 0.3)
+    for column, counts in enumerate(weights.T):
+        drawn = cell.loc[np.repeat(cell.index, counts[resampler.places(cell)])]
+        expected = detection_metrics(drawn["label"].to_numpy(), drawn["score"].to_numpy(), threshold=0.3)[metric]
+        assert found[column] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "macro_f1", "accuracy/real", "accuracy/ldm"])
+def test_the_same_for_attribution(metric: str) -> None:
+    cell = random_attribution(30)
+    resampler = Resampler([cell])
+    weights = np.random.default_rng(1).multinomial(30, np.ones(30) / 30, size=5).T
+    found = weighted_metric(resampler.answers(cell), weights.astype(np.float32), metric)
+    classes = ["real", "lama", "ldm"]
+    for column, counts in enumerate(weights.T):
+        drawn = cell.loc[np.repeat(cell.index, counts[resampler.places(cell)])]
+        truth = drawn["generator"].map(classes.index).to_numpy()
+        expected = attribution_metrics(truth, drawn[[f"logit_{name}" for name in classes]].to_numpy(), classes)[metric]
+        assert found[column] == pytest.approx(expected, abs=1e-6)
+
+
+def test_figures_computed_by_hand() -> None:
+    # three photographs drawn 0, 1 and 2 times; the second's fake is missed, the third's real is accused
+    cell = pairs(np.array([-1.0, -2.0, 3.0]), np.array([1.0, -1.0, 2.0]))
+    answers, weights = Resampler([cell]).answers(cell), np.array([[0], [1], [2]], dtype=np.float32)
+    assert weighted_metric(answers, weights, "accuracy")[0] == pytest.approx((1 + 2) / 6)
+    assert weighted_metric(answers, weights, "real_accuracy")[0] == pytest.approx(1 / 3)
+    assert weighted_metric(answers, weights, "fake_accuracy")[0] == pytest.approx(2 / 3)
+    # fakes -1 once, 2 twice; reals -2 once, 3 twice: of nine pairs (-1 > -2) once and (2 > -2) twice
+    assert weighted_metric(answers, weights, "auroc")[0] == pytest.approx(3 / 9)
+
+
+@pytest.mark.parametrize("metric", DETECTION_METRICS)
+def test_what_is_always_right_is_certainly_right(metric: str) -> None:
+    cell = pairs(np.full(20, -1.0) + np.arange(20) / 100, np.full(20, 1.0) + np.arange(20) / 100)
+    interval = bootstrap_cell(cell, metric)
+    assert (interval.low, interval.high) == ((0, 0) if metric == "eer" else (1, 1))
+
+
+@pytest.mark.parametrize("metric", DETECTION_METRICS)
+def test_the_figure_lies_in_its_interval(metric: str) -> None:
+    for seed in range(5):
+        cell = random_cell(25, seed)
+        value = detection_metrics(cell["label"].to_numpy(), cell["score"].to_numpy())[metric]
+        assert value in bootstrap_cell(cell, metric)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "auroc"])
+def test_more_photographs_make_it_narrower_as_the_root_of_their_number(metric: str) -> None:
+    small, large = (bootstrap_cell(random_cell(num), metric) for num in (100, 1600))
+    assert (small.high - small.low) / (large.high - large.low) == pytest.approx(4, rel=0.25)
+
+
+def test_nineteen_of_twenty_intervals_hold_the_truth() -> None:
+    rng = np.random.default_rng(0)
+    hits, rounds = 0, 400
+    for _ in range(rounds):
+        right = rng.random((2, 150)) < 0.8
+        interval = bootstrap_cell(
+            pairs(np.where(right[0], -1, 1), np.where(right[1], 1, -1)), "accuracy", num_resamples=400
+        )
+        hits += 0.8 in interval
+    assert 0.92 <= hits / rounds <= 0.98
+
+
+def test_photographs_are_drawn_and_not_images() -> None:
+    cell = random_cell(60)
+    copies = pd.concat([cell, cell, cell], ignore_index=True)
+    for metric in ("accuracy", "auroc"):
+        once, thrice = bootstrap_cell(cell, metric), bootstrap_cell(copies, metric)
+        assert (thrice.low, thrice.high) == pytest.approx((once.low, once.high), abs=1e-6)
+
+
+def test_real_and_fake_of_one_photograph_stay_together() -> None:
+    # what calls everything real is right in exactly one half of every resample
+    interval = bootstrap_cell(pairs(np.full(30, -1.0), np.full(30, -1.0)), "accuracy")
+    assert (interval.low, interval.high) == (0.5, 0.5)
+
+
+def test_where_they_share_no_photograph_their_numbers_are_kept() -> None:
+    cell = pairs(np.full(30, -1.0), np.full(30, -1.0)).assign(source_id=[f"photo{number}" for number in range(60)])
+    interval = bootstrap_cell(cell, "accuracy")
+    assert (interval.low, interval.high) == (0.5, 0.5)
+
+
+def test_rare_kinds_of_photographs_are_drawn_together() -> None:
+    cell = random_cell(30).drop(index=[30, 31])  # two photographs have no fake
+    interval = bootstrap_cell(cell, "real_accuracy")
+    assert interval.low < interval.high
+
+
+def test_order_does_not_matter_and_the_seed_decides() -> None:
+    cell = random_cell(50)
+    shuffled = cell.iloc[np.random.default_rng(0).permutation(len(cell))]
+    assert bootstrap_cell(shuffled, "auroc") == bootstrap_cell(cell, "auroc")
+    assert bootstrap_cell(cell, "auroc", seed=1) != bootstrap_cell(cell, "auroc")
+
+
+def test_seeds_are_averaged_within_each_resample() -> None:
+    one, other = random_cell(80, 1), random_cell(80, 2)
+    both = bootstrap_cell([one, other], "accuracy")
+    assert bootstrap_cell([one, one], "accuracy") == bootstrap_cell(one, "accuracy")
+    resampler = Resampler([one])
+    mean = np.mean([resampler.distribution(resampler.answers(cell), "accuracy") for cell in (one, other)], axis=0)
+    assert both == interval_of(mean)
+
+
+def test_each_seed_may_have_its_threshold() -> None:
+    cell = random_cell(80)
+    shifted = cell.assign(score=cell["score"] + 5)
+    assert bootstrap_cell([cell, shifted], "accuracy", threshold=[0.05, 5.05]) == bootstrap_cell(
+        cell, "accuracy", threshold=0.05
+    )
+
+
+@pytest.mark.parametrize("metric", DETECTION_METRICS)
+def test_a_method_does_not_differ_from_itself(metric: str) -> None:
+    cell = random_cell(50)
+    difference = paired_difference(cell, cell, metric)
+    assert (difference.value, difference.low, difference.high, difference.p) == (0, 0, 0, 1)
+
+
+def test_a_difference_changes_its_sign_with_the_sides() -> None:
+    good, bad = random_cell(200, 1, quality=2.0), random_cell(200, 2, quality=0.2)
+    there, back = paired_difference(good, bad, "accuracy"), paired_difference(bad, good, "accuracy")
+    assert there.value == -back.value > 0
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
+    assert there.p == back.p == pytest.approx(2 / 2001)
+
+
+def test_pairing_takes_out_what_both_share() -> None:
+    cell = random_cell(200, quality=0.5)
+    nearly = cell.assign(score=cell["score"] + np.where(np.arange(len(cell)) % 50 == 0, 3.0, 0.0))
+    difference = paired_difference(nearly, cell, "auroc")
+    alone = bootstrap_cell(cell, "auroc")
+    assert difference.high - difference.low < (alone.high - alone.low) / 2
+
+
+def test_equally_good_methods_differ_by_chance_one_time_in_twenty() -> None:
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(300):
+        cells = [pairs(*np.where(rng.random((2, 100)) < 0.75, [[-1], [1]], [[1], [-1]])) for _ in range(2)]
+        found.append(paired_difference(*cells, "accuracy", num_resamples=400).p < 0.05)
+    assert 0.02 <= np.mean(found) <= 0.09
+
+
+def test_p_is_never_zero_and_never_above_one() -> None:
+    assert difference_of(1.0, np.ones(999)).p == pytest.approx(2 / 1000)
+    assert difference_of(0.0, np.zeros(999)).p == 1
+
+
+def test_resamples_in_blocks_are_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = random_cell(100)
+    whole = bootstrap_cell(cell, "auroc")
+    monkeypatch.setattr(intervals, "_BLOCK", 30_000)
+    for kept in (0, 10**9):
+        monkeypatch.setattr(intervals, "_KEPT", kept)
+        resampler = Resampler([cell])
+        found = resampler.distribution(resampler.answers(cell), "auroc")
+        assert len(found) == 2000
+        assert len(np.unique(found)) > 500
+        assert np.array_equal(found, resampler.distribution(resampler.answers(cell), "auroc"))
+        assert interval_of(found).low == pytest.approx(whole.low, abs=0.02)
+
+
+def test_a_cell_holds_the_generators_fakes_and_the_real_images_that_belong_to_them() -> None:
+    rows = [("real", 0), ("lama", 0), ("lama", 1), ("ldm", 0), ("ldm", 1)]
+    scores = pd.DataFrame(rows, columns=["generator", "label"])
+    assert cell_scores(scores, "lama").index.tolist() == [0, 1, 2]
+
+
+def test_what_cannot_be_asked_is_refused() -> None:
+    cell = random_cell(20)
+    with pytest.raises(ValueError, match="no interval for 'loss'; there are: accuracy, "):
+        bootstrap_cell(cell, "loss")
+    with pytest.raises(ValueError, match="not in the test set, such as 'photo20'"):
+        Resampler([cell]).places(random_cell(21))
+    with pytest.raises(ValueError, match="neither a column `score` nor any"):
+        bootstrap_cell(cell.drop(columns="score"), "accuracy")
+    with pytest.raises(ValueError, match="no scores"):
+        bootstrap_cell([], "accuracy")
+    assert set(THRESHOLD_METRICS) | set(RANK_METRICS) == set(detection_metrics(np.array([0, 1]), np.array([0.0, 1.0])))

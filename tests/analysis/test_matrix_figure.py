@@ -1,0 +1,131 @@
+"""What is drawn, read back from the figure's own objects."""
+
+from __future__ import annotations
+
+import io
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from analysis.figures.matrices import _ink, diverging, matrix_figure
+from analysis.matrices import IntervalMatrix, cross_generator_matrix, matrix_means
+from tests.analysis.tables import detection, results
+
+CELLS = {("lama", "lama"): 0.9, ("lama", "ldm"): 0.6, ("ldm", "ldm"): 0.8, ("lama+ldm", "lama"): 0.05}
+MATRIX = cross_generator_matrix(results(detection(CELLS)), "m")  # columns lama, ldm, lama+ldm
+
+
+def axes_of(figure: Figure) -> Axes:
+    return figure.axes[0]
+
+
+def texts(figure: Figure) -> dict[str, tuple[int, int]]:
+    """Text -> the (column, row) of the cell that it stands in."""
+    return {
+        text.get_text(): (round(text.get_position()[0]), round(text.get_position()[1]))
+        for text in axes_of(figure).texts
+        if text.get_text()
+    }
+
+
+@pytest.mark.parametrize("transpose", [False, True])
+def test_every_figure_stands_in_its_cell(transpose: bool) -> None:
+    figure = matrix_figure(MATRIX, metric="accuracy", title="m", transpose=transpose)
+    axes = axes_of(figure)
+    expected = {"0.900": (0, 0), "0.600": (0, 1), "0.800": (1, 1), "0.050": (2, 0)}
+    found = texts(figure)
+    for text, (column, row) in expected.items():
+        assert found[text] == ((row, column) if transpose else (column, row))
+    image = np.ma.filled(axes.images[0].get_array(), np.nan)
+    assert np.array_equal(image, MATRIX.to_numpy().T if transpose else MATRIX.to_numpy(), equal_nan=True)
+    assert (axes.images[0].norm.vmin, axes.images[0].norm.vmax) == (0, 1)
+    names = (axes.get_ylabel(), axes.get_xlabel())
+    assert names == (("trained on", "tested on") if transpose else ("tested on", "trained on"))
+    ticks = [label.get_text() for label in axes.get_xticklabels()]
+    assert ticks == (["lama", "ldm"] if transpose else ["lama", "ldm", "lama + ldm"])
+
+
+def rectangles(figure: Figure, *, hatched: bool) -> set[tuple[int, int]]:
+    """(column, row) of each hatched or outlined cell."""
+    found = [patch for patch in axes_of(figure).patches if isinstance(patch, Rectangle)]
+    return {
+        (round(patch.get_x() + patch.get_width() / 2), round(patch.get_y() + patch.get_height() / 2))
+        for patch in found
+        if bool(patch.get_hatch()) == hatched
+    }
+
+
+def test_in_domain_is_outlined_and_missing_is_hatched() -> None:
+    figure = matrix_figure(MATRIX, metric="accuracy", title="m")
+    assert rectangles(figure, hatched=False) == {(0, 0), (1, 1), (2, 0), (2, 1)}
+    assert rectangles(figure, hatched=True) == {(1, 0), (2, 1)}
+    assert "missing" in texts(figure)
+
+
+def test_spread_and_interval_stand_below() -> None:
+    one = MATRIX * 0 + 1
+    matrix = IntervalMatrix(
+        "m", "accuracy", MATRIX, one * 0.012, (one * 3).fillna(0), MATRIX - 0.1, MATRIX + 0.1, matrix_means(MATRIX), {}
+    )
+    figure = matrix_figure(MATRIX, metric="accuracy", title="A title", intervals=matrix)
+    assert texts(figure)["± 0.012\n[0.500, 0.700]"] == (0, 1)
+    title = axes_of(figure).get_title(loc="left")
+    assert title.startswith("A title\nmeans: in-domain 0.583, cross-generator 0.600, gap -0.017")
+    assert "seeds: 3, ± standard deviation" in title
+
+
+def test_colours_part_at_chance_only_where_it_is_one_half() -> None:
+    for metric in ("accuracy", "auroc", "balanced_accuracy_valid_threshold"):
+        assert axes_of(matrix_figure(MATRIX, metric=metric, title="m")).images[0].get_cmap().name == "orange-blue"
+    for metric in ("eer", "cam_iou", "real_accuracy"):
+        assert axes_of(matrix_figure(MATRIX, metric=metric, title="m")).images[0].get_cmap().name == "cividis"
+
+
+def luminance(colour: np.ndarray) -> np.ndarray:
+    linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
+    return linear @ [0.2126, 0.7152, 0.0722]
+
+
+@pytest.mark.parametrize("name", ["orange-blue", "cividis"])
+def test_every_figure_can_be_read_on_its_colour(name: str) -> None:
+    colours = diverging() if name == "orange-blue" else mpl.colormaps[name]
+    for value in np.linspace(0, 1, 101):
+        back = colours(float(value))
+        ink = np.array(mpl.colors.to_rgb(_ink(back)))
+        light, dark = sorted([luminance(ink), luminance(np.array(back[:3]))], reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5  # WCAG 2.1, AA
+
+
+def test_equal_steps_of_the_value_are_equal_steps_of_the_colour() -> None:
+    rgb = diverging()(np.linspace(0, 1, 257))[:, :3]
+    lightness = 116 * np.cbrt(luminance(rgb)) - 16  # CIE L*
+    assert lightness.argmax() == 128
+    for half in (lightness[:129], lightness[128:]):
+        steps = np.abs(np.diff(half))
+        assert steps.min() > 0
+        assert steps.max() < 2 * steps.mean()
+    assert abs(lightness[0] - lightness[-1]) < 8
+
+
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_it_can_be_saved_and_leaves_no_settings_behind(kind: str) -> None:
+    before = dict(mpl.rcParams)
+    files = []
+    for _ in range(2):
+        buffer = io.BytesIO()
+        matrix_figure(MATRIX, metric="accuracy", title="m").savefig(buffer, format=kind)
+        files.append(buffer.getvalue())
+    assert len(files[0]) > 1000
+    assert dict(mpl.rcParams) == before
+
+
+def test_an_empty_matrix_is_all_missing() -> None:
+    empty = pd.DataFrame(np.nan, index=["lama"], columns=["lama"]).rename_axis(index="tested on", columns="trained on")
+    figure = matrix_figure(empty, metric="accuracy", title="m")
+    assert rectangles(figure, hatched=True) == {(0, 0)}
+    assert "in-domain missing" in axes_of(figure).get_title(loc="left")

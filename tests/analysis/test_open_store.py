@@ -1,0 +1,412 @@
+"""A whole grid read back from a real MLflow store: states, configurations, artifacts, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import socket
+import sqlite3
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import launch
+from analysis import store as store_module
+from analysis.store import HISTORY_COLUMNS, RUN_COLUMNS, StoreError, load_runs, open_store, variant_names
+from grid import names, tracking
+from grid.spec import TrialSpec
+from tests.analysis.grids import Grid, made_scores
+
+
+@pytest.fixture
+def grid(store: str, tmp_path: Path) -> Grid:
+    return Grid(store, tmp_path)
+
+
+def test_every_trial_is_there_in_its_state(grid: Grid) -> None:
+    trials = {seed: grid.spec(seed=seed) for seed in range(5)}
+    grid.plan(*trials.values())
+    grid.finish(trials[1])
+    for seed, status in ((2, "RUNNING"), (3, "FAILED"), (4, "KILLED")):
+        run = grid.tracker.open_trial(trials[seed], {})
+        if status == "FAILED":
+            run.fail(RuntimeError("out of memory"), "traceback")
+        grid.tracker.client.update_run(run.run_id, status=status)
+    runs = grid.open().runs().set_index("seed")
+    assert list(runs.reset_index()[RUN_COLUMNS].columns) == RUN_COLUMNS
+    assert runs["state"].to_dict() == {0: "pending", 1: "finished", 2: "running", 3: "failed", 4: "interrupted"}
+    assert runs.loc[0, "run_id"] == ""
+    assert runs.loc[3, "error"] == "RuntimeError: out of memory"
+    assert {seed: runs.loc[seed, "key"] for seed in trials} == {seed: spec.key for seed, spec in trials.items()}
+
+
+def test_a_row_says_how_the_trial_was_run(grid: Grid) -> None:
+    spec = grid.spec(train="lama+ldm", seed=7)
+    (run_id,) = grid.finish(spec)
+    row = grid.open().runs().iloc[0]
+    expected = {
+        "run_id": run_id, "task": "detection", "method": "residual_linear", "variant": "residual_linear",
+        "trained_on": "lama+ldm", "seed": 7, "weights": "random weights", "device": "cpu", "node": "here",
+        "gpu_share": 0.5, "seconds": 1.5, "url": f"#/experiments/{grid.tracker.experiment_id}/runs/{run_id}",
+    }  # fmt: skip
+    assert row[list(expected)].to_dict() == expected
+    assert json.loads(row["config"]) == dict(spec.config)
+    assert row["start"] <= row["end"]
+    assert row["end"].tzname() == "UTC"
+
+
+def test_the_store_says_whose_it_is(grid: Grid) -> None:
+    grid.finish(grid.spec())
+    store = grid.open()
+    assert (store.experiment, store.data, store.corpus) == ("dolos", grid.manifest.digest, "dolos")
+    assert store.parent_run_id == grid.tracker.parent_id
+    assert store.parent_tags[names.ROLE] == names.GRID_ROLE
+
+
+def test_a_server_is_linked_to(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run_id,) = grid.finish(grid.spec())
+    store = grid.open()
+    object.__setattr__(store, "tracking_uri", "http://somewhere:5000/")
+    link = store._make_table()["url"].iloc[0]
+    assert link == f"http://somewhere:5000/#/experiments/{store.experiment_id}/runs/{run_id}"
+
+
+def test_configurations_that_differ_are_never_one_variant(grid: Grid) -> None:
+    grid.finish(grid.spec(l2=0.1), grid.spec(l2=0.5), grid.spec("clip_linear"))
+    results = grid.open().results()
+    assert set(results["variant"]) == {"residual_linear (l2=0.1)", "residual_linear (l2=0.5)", "clip_linear"}
+    assert results.groupby(["variant", "tested_on", "metric"]).size().max() == 1
+
+
+def test_names_of_variants() -> None:
+    configs = [{"a": 1, "b": True}, {"a": 2, "b": True}, {"a": 2, "b": False}, {"a": 2, "b": False, "c": "x"}]
+    texts = [json.dumps(config) for config in configs]
+    called = variant_names([("m", text) for text in texts] + [("n", "{}")])
+    assert [called["m", text] for text in texts] == [
+        "m (a=1, b=True, c=unset)", "m (a=2, b=True, c=unset)", "m (a=2, b=False, c=unset)", "m (a=2, b=False, c=x)",
+    ]  # fmt: skip
+    assert called["n", "{}"] == "n"
+
+
+def test_results_are_the_logged_figures_of_finished_trials(grid: Grid) -> None:
+    spec = grid.spec()
+    (run_id,) = grid.finish(spec)
+    unfinished = grid.tracker.open_trial(grid.spec(seed=1), {})
+    unfinished.log_epoch(1, {"test/lama/accuracy": 1.0})
+    results = grid.open().results()
+    logged = grid.tracker.client.get_run(run_id).data.metrics
+    found = {f"test/{row.tested_on}/{row.metric}": row.value for row in results.itertuples()}
+    assert found == {name: value for name, value in logged.items() if name.startswith("test/")}
+    assert set(results["run_id"]) == {run_id}
+    pd.testing.assert_frame_equal(load_runs(tracking_uri=grid.tracker.uri), results)
+
+
+def test_of_several_runs_of_a_trial_one_speaks(grid: Grid) -> None:
+    spec = grid.spec()
+    (first,) = grid.finish(spec)
+    grid.finish(spec)
+    failed = grid.tracker.open_trial(spec, {})
+    failed.fail(RuntimeError(), "")
+    runs = grid.open().runs()
+    assert runs["run_id"].tolist() == [first]
+
+
+def test_history_is_everything_over_epochs(grid: Grid) -> None:
+    ids = grid.finish(grid.spec(), grid.spec(seed=1))
+    store = grid.open()
+    history = store.history()
+    assert list(history.columns) == HISTORY_COLUMNS
+    loss = history[(history["run_id"] == ids[0]) & (history["metric"] == "train/loss")]
+    assert loss[["step", "value"]].to_numpy().tolist() == [[1, 0.7], [2, 0.5]]
+    assert set(history["metric"]) == {"train/loss"}
+    assert set(store.history([ids[1]])["run_id"]) == {ids[1]}
+
+
+def test_artifacts_come_back_as_they_were_written(grid: Grid) -> None:
+    spec = grid.spec()
+    (run_id,) = grid.finish(spec)
+    store = grid.open()
+    scores = store.scores(run_id)
+    pd.testing.assert_frame_equal(scores, made_scores(spec, grid.manifest))
+    assert list(store.scores(run_id, columns=["label", "score"]).columns) == ["label", "score"]
+    embeddings = store.embeddings(run_id)
+    assert (embeddings.dtype, embeddings.shape) == (np.float16, (len(scores), 2))
+    assert (store.checkpoint(run_id) / "model.json").is_file()
+    assert TrialSpec.from_dict(store.spec(run_id)) == spec
+    assert store.threshold(run_id) == 0.25
+    with pytest.raises(StoreError, match=r"no trial of 'dolos' .* has the run id 'nobody'"):
+        store.scores("nobody")
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut short", "another format"])
+@pytest.mark.parametrize("name", [names.SCORES, names.EMBEDDINGS, names.SPEC])
+def test_a_broken_artifact_is_named_with_the_remedy(grid: Grid, name: str, damage: str) -> None:
+    (run_id,) = grid.finish(grid.spec(seed=3))
+    path = grid.folder / "artifacts" / run_id / "artifacts" / name
+    content = path.read_bytes()
+    path.write_bytes({"gone": b"", "cut short": content[: len(content) // 2], "another format": b"<html>"}[damage])
+    if damage == "gone":
+        path.unlink()
+    store = grid.open()
+    read = {names.SCORES: store.scores, names.EMBEDDINGS: store.embeddings, names.SPEC: store.spec}[name]
+    with pytest.raises(StoreError) as caught:
+        read(run_id)
+    message = str(caught.value)
+    assert f"{name} of run {run_id} (residual_linear/lama/seed3)" in message
+    assert f"mlflow runs delete --run-id {run_id}" in message
+    assert "launch.py dolos" in message
+    assert "--seeds 3" in message
+
+
+def test_scores_without_their_columns_are_broken(grid: Grid) -> None:
+    (run_id,) = grid.finish(grid.spec())
+    path = grid.folder / "artifacts" / run_id / "artifacts" / names.SCORES
+    pd.DataFrame({"path": ["a"]}).to_parquet(path)
+    with pytest.raises(StoreError, match="no column digest, source_id"):
+        grid.open().scores(run_id)
+
+
+def test_an_empty_checkpoint_is_broken(grid: Grid) -> None:
+    (run_id,) = grid.finish(grid.spec())
+    (grid.folder / "artifacts" / run_id / "artifacts" / "checkpoint" / "model.json").unlink()
+    with pytest.raises(StoreError, match="the folder is empty"):
+        grid.open().checkpoint(run_id)
+
+
+def test_what_lies_elsewhere_is_fetched_once(grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run_id,) = grid.finish(grid.spec())
+    store = grid.open()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(store_module, "_local_path", lambda uri: None)
+    folder, scores = store.checkpoint(run_id), store.scores(run_id)
+    assert folder.is_relative_to(tmp_path / "cache")
+    assert sorted(path.name for path in folder.parent.iterdir()) == [names.CHECKPOINT, names.SCORES]
+    monkeypatch.setattr(store_module.MlflowClient, "download_artifacts", None)
+    assert store.checkpoint(run_id) == folder
+    pd.testing.assert_frame_equal(store.scores(run_id), scores)
+
+
+def test_what_cannot_be_fetched_is_named(grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run_id,) = grid.finish(grid.spec())
+    store = grid.open()
+    (grid.folder / "artifacts" / run_id / "artifacts" / names.SCORES).unlink()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(store_module, "_local_path", lambda uri: None)
+    with pytest.raises(StoreError, match=f"scores.parquet of run {run_id}"):
+        store.scores(run_id)
+
+
+def commanded(command: str, grid: Grid) -> set[str]:
+    """Keys of the trials that a command would run or skip."""
+    keys = set()
+    for line in command.splitlines():
+        words = shlex.split(line)
+        assert words[:2] == ["python", "launch.py"]
+        options = launch.parse_arguments(words[2:])
+        settings, configs = launch.resolve(options)
+        assert options.data == grid.manifest.root
+        assert f"sqlite:///{settings.runs / 'mlflow.db'}" == grid.tracker.uri
+        assert (options.experiment_name or options.experiment) == grid.name
+        keys |= {trial.key for trial in launch.wanted_trials(options, grid.manifest, configs)}
+    return keys
+
+
+def test_the_command_runs_exactly_what_is_missing(store: str, tmp_path: Path) -> None:
+    grid = Grid(store, tmp_path, name="my grid")
+    everything = ["lama", "ldm", "repaint"]
+    missing = [
+        *(grid.spec("clip_linear", train=name, seed=seed) for name in everything for seed in (1, 2)),
+        grid.spec(train="ldm", l2=0.5),
+        grid.attribution("sam_linear", seed=4),
+    ]
+    grid.plan(*missing)
+    grid.finish(*(grid.spec(train=name) for name in everything))
+    command = grid.open().missing_command()
+    assert commanded(command, grid) == {spec.key for spec in missing}
+    assert commanded(grid.open().missing_command(task="attribution"), grid) == {missing[-1].key}
+    assert commanded(grid.open().missing_command(variant="clip_linear"), grid) == {spec.key for spec in missing[:6]}
+    assert grid.open().missing_command(variant="clip_linear", task="attribution") == ""
+
+
+def test_two_missing_configurations_of_a_method_are_two_commands(grid: Grid) -> None:
+    missing = [grid.spec(train=name, l2=l2) for l2 in (0.1, 0.5) for name in ("lama", "ldm", "repaint")]
+    grid.plan(*missing)
+    grid.finish(grid.spec("clip_linear"))
+    command = grid.open().missing_command()
+    assert len(command.splitlines()) == 2
+    assert commanded(command, grid) == {spec.key for spec in missing}
+
+
+def test_nothing_missing_needs_no_command(grid: Grid) -> None:
+    grid.finish(grid.spec())
+    assert grid.open().missing_command() == ""
+
+
+def test_weights_from_a_file_have_to_be_named_again(grid: Grid) -> None:
+    grid.plan(grid.spec("clip_linear", weights="file:0123"))
+    grid.finish(grid.spec())
+    assert "--weights clip_linear=FILE" in grid.open().missing_command()
+
+
+def test_a_lost_plan_leaves_what_has_run(grid: Grid, caplog: pytest.LogCaptureFixture) -> None:
+    grid.plan(grid.spec(seed=1))
+    grid.finish(grid.spec(l2=0.5))
+    planned = grid.open().runs()
+    (grid.folder / "artifacts" / grid.tracker.parent_id / "artifacts" / names.PLAN).write_text("{")
+    runs = grid.open().runs()
+    assert runs["state"].tolist() == ["finished"]
+    assert runs["config"].tolist() == planned.loc[planned["state"] == "finished", "config"].tolist()
+    assert f"{names.PLAN} of the grid's run {grid.tracker.parent_id}" in caplog.text
+
+
+def test_reading_writes_nothing(grid: Grid) -> None:
+    (run_id,) = grid.finish(grid.spec())
+    before = {path: path.read_bytes() for path in grid.folder.rglob("*") if path.is_file()}
+    store = grid.open()
+    store.results(), store.history(), store.scores(run_id), store.missing_command()
+    assert {path: path.read_bytes() for path in grid.folder.rglob("*") if path.is_file()} == before
+
+
+def test_what_is_handed_out_may_be_changed(grid: Grid) -> None:
+    grid.finish(grid.spec())
+    store = grid.open()
+    runs = store.runs()
+    runs["state"] = "changed"
+    assert store.runs()["state"].tolist() == ["finished"]
+
+
+# ---- what is refused
+
+
+def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    for uri in (
+        f"sqlite:///{tmp_path / 'no' / 'mlflow.db'}",
+        f"sqlite:///{tmp_path / 'mlflow.db'}",
+        str(tmp_path / "mlruns"),
+    ):
+        with pytest.raises(StoreError, match=r"no MLflow store at .*launch.py"):
+            open_store("dolos", tracking_uri=uri)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_no_store_is_left_alone(tmp_path: Path) -> None:
+    empty, text, other = tmp_path / "empty.db", tmp_path / "text.db", tmp_path / "other.db"
+    empty.touch()
+    text.write_text("not a database, but long enough to look at" * 100)
+    connection = sqlite3.connect(other)
+    connection.execute("CREATE TABLE something (x)")
+    connection.close()
+    for path in (empty, text, other):
+        before = path.read_bytes()
+        with pytest.raises(StoreError, match=r"no MLflow store|cannot be read as an MLflow store"):
+            open_store("dolos", tracking_uri=f"sqlite:///{path}")
+        assert path.read_bytes() == before
+
+
+def test_a_server_that_is_not_there_is_given_up_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
+        monkeypatch.delenv(name, raising=False)
+    before = dict(os.environ)
+    with socket.socket() as silent:  # takes the call and never answers
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        closed = socket.socket()
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        closed.close()
+        monkeypatch.setitem(store_module._FIRST_CALL, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+        for uri in (f"http://127.0.0.1:{port}", f"http://127.0.0.1:{silent.getsockname()[1]}"):
+            start = time.monotonic()
+            with pytest.raises(StoreError, match="Is the server running") as caught:
+                open_store("dolos", tracking_uri=uri)
+            assert time.monotonic() - start < 15
+            assert uri in str(caught.value)
+    assert dict(os.environ) == before
+
+
+def test_an_unknown_experiment_is_answered_with_those_that_exist(grid: Grid) -> None:
+    grid.finish(grid.spec())
+    with pytest.raises(StoreError, match=r"no MLflow experiment named 'doloss' .*there are: Default, dolos"):
+        open_store("doloss", tracking_uri=grid.tracker.uri)
+
+
+def test_a_deleted_experiment_can_be_restored(grid: Grid) -> None:
+    grid.tracker.client.delete_experiment(grid.tracker.experiment_id)
+    with pytest.raises(StoreError, match=f"mlflow experiments restore -x {grid.tracker.experiment_id}"):
+        grid.open()
+
+
+def test_the_only_grid_needs_no_name(grid: Grid, tmp_path: Path) -> None:
+    grid.finish(grid.spec())
+    assert open_store(tracking_uri=grid.tracker.uri).experiment == "dolos"
+    Grid(grid.tracker.uri, tmp_path / "other", name="other")
+    with pytest.raises(StoreError, match="several grids; choose one with --experiment: dolos, other"):
+        open_store(tracking_uri=grid.tracker.uri)
+
+
+def test_a_store_without_a_grid_says_so(store: str) -> None:
+    with pytest.raises(StoreError, match=r"no experiment at .* holds a grid"):
+        open_store(tracking_uri=store)
+    with pytest.raises(StoreError, match=r"'Default' at .* holds no grid"):
+        open_store("Default", tracking_uri=store)
+
+
+def test_the_place_comes_from_the_environment(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid.finish(grid.spec())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", grid.tracker.uri)
+    assert open_store("dolos").tracking_uri == grid.tracker.uri
+
+
+def test_data_sets_are_never_mixed(grid: Grid, tmp_path: Path) -> None:
+    grid.finish(grid.spec())
+    other = Grid(grid.tracker.uri, tmp_path, num_each=31)
+    other.finish(other.spec(), other.spec(seed=1))
+    first, second = grid.manifest.digest, other.manifest.digest
+    with pytest.raises(StoreError, match=r"several data sets.*--data") as caught:
+        grid.open()
+    assert f"{first}: 1 runs, 'dolos on {first}'" in str(caught.value)
+    assert f"{second}: 2 runs" in str(caught.value)
+    assert len(grid.open(data=first).runs()) == 1
+    assert len(grid.open(data=second[:6]).runs()) == 2
+    with pytest.raises(StoreError, match="no data set 'zzz'"):
+        grid.open(data="zzz")
+
+
+def test_spec_versions_are_never_mixed(grid: Grid) -> None:
+    spec = grid.spec()
+    old = TrialSpec(spec.task, spec.method, spec.config, spec.train_generators, 1, spec.data, version=0)
+    (old_id, new_id) = grid.finish(old, spec)
+    with pytest.raises(StoreError, match=r"several spec versions.*--spec-version") as caught:
+        grid.open()
+    assert old_id in str(caught.value)
+    for version, run_id in ((0, old_id), (1, new_id)):
+        assert grid.open(spec_version=version).runs()["run_id"].tolist() == [run_id]
+    with pytest.raises(StoreError, match="no run of spec version 9"):
+        grid.open(spec_version=9)
+
+
+def test_a_grid_without_a_finished_trial_is_not_ready(grid: Grid) -> None:
+    grid.plan(grid.spec())
+    with pytest.raises(StoreError, match="is finished yet: none has started"):
+        grid.open()
+    grid.tracker.open_trial(grid.spec(), {})
+    with pytest.raises(StoreError, match=f"{grid.tracker.parent_id}.* 1 running.*--status"):
+        grid.open()
+
+
+def test_a_lost_parent_can_be_restored(grid: Grid) -> None:
+    grid.finish(grid.spec())
+    grid.tracker.client.delete_run(grid.tracker.parent_id)
+    with pytest.raises(StoreError, match=f"mlflow runs restore --run-id {grid.tracker.parent_id}"):
+        grid.open()
+
+
+def test_the_newest_parent_speaks(grid: Grid) -> None:
+    grid.finish(grid.spec())
+    grid.tracker.client.delete_run(grid.tracker.parent_id)
+    tracker = tracking.open_grid(grid.tracker.uri, "dolos", grid.manifest, [grid.spec()], grid.folder / "artifacts")
+    assert grid.open().parent_run_id == tracker.parent_id

@@ -1,0 +1,111 @@
+"""The published figures as they were printed, and ours beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis.matrices import PUBLISHED_ORDER, cross_generator_matrix, matrix_means
+from analysis.published import (
+    COLUMNS,
+    beside_published,
+    published_attribution,
+    published_detection,
+    published_localisation,
+    setup_differences,
+)
+from analysis.store import open_store
+from grid.experiments import load_experiment
+from models.registry import resolve_config
+from tests.analysis import published
+from tests.analysis.grids import Grid
+
+
+def test_the_files_hold_what_was_printed() -> None:
+    detection = published_detection().set_index(["method", "tested_on", "trained_on"])["accuracy"]
+    assert len(detection) == 64
+    for method, table in published.DETECTION.items():
+        for tested_on, row in table.items():
+            assert tuple(detection[method, tested_on, name] for name in published.GENERATORS) == row
+    attribution = published_attribution().set_index(["method", "class"])["accuracy"]
+    assert len(attribution) == 24
+    for method, classes in published.ATTRIBUTION.items():
+        assert {name: attribution[method, name] for name in classes} == classes
+        assert attribution[method, "overall"] == published.OVERALL[method]
+
+
+def test_localisation_is_a_share_and_best_in_domain() -> None:
+    table = published_localisation()
+    assert list(table.columns) == ["tested_on", "trained_on", "iou"]
+    assert table.set_index(["tested_on", "trained_on"])["iou"]["lama", "pluralistic"] == pytest.approx(0.519)
+    matrix = table.pivot_table(index="tested_on", columns="trained_on", values="iou")
+    assert set(matrix.index) == set(PUBLISHED_ORDER)
+    assert matrix.to_numpy().max() == pytest.approx(0.865)
+
+
+@pytest.mark.parametrize("method", published.DETECTION)
+def test_the_experiment_as_it_is_shipped_is_the_published_one(method: str) -> None:
+    config = resolve_config(method, load_experiment("dolos").METHODS[method])
+    assert setup_differences(method, config) == []
+    assert setup_differences(method, config | {"weights": "file:0123"}) == []
+    other = setup_differences(method, config | {"backbone": "small", "weights": "package:x"})
+    assert len(other) == 2
+    assert other[0].startswith("backbone small instead of ")
+
+
+@pytest.fixture
+def grid(store: str, tmp_path: Path) -> Grid:
+    grid = Grid(store, tmp_path, generators=(*PUBLISHED_ORDER, "another"), num_each=20)
+    grid.finish(*(grid.spec("xception_scratch", train=name) for name in PUBLISHED_ORDER))
+    grid.finish(grid.attribution("xception_scratch"), grid.spec(train="lama"))
+    return grid
+
+
+def test_only_what_was_published_is_laid_beside(grid: Grid) -> None:
+    table = beside_published(grid.open())
+    assert list(table.columns) == COLUMNS
+    assert set(table["variant"]) == {"xception_scratch"}
+    assert set(table["task"]) == {"detection"}  # five classes were published, not six
+    inside = table[table["kind"] == "cell"]
+    assert set(zip(inside["tested_on"], inside["trained_on"], strict=True)) == {
+        (one, other) for one in PUBLISHED_ORDER for other in PUBLISHED_ORDER
+    }
+    row = inside.set_index(["tested_on", "trained_on"]).loc[("lama", "ldm")]
+    ours = cross_generator_matrix(grid.open().results(), "xception_scratch").loc["lama", "ldm"]
+    assert (row["ours"], row["published"]) == (ours, 0.493)
+    assert row["difference"] == pytest.approx(ours - 0.493)
+
+
+def test_another_backbone_is_not_the_published_set_up(grid: Grid) -> None:
+    table = beside_published(grid.open())
+    assert not table["comparable"].any()
+    assert table["inside"].isna().all()
+    assert table["note"].str.contains("not the published set-up: backbone .* instead of xception41").all()
+    assert table["note"].str.contains("20 real test images instead of 900").all()
+
+
+def test_with_it_the_published_value_is_inside_or_not(store: str, tmp_path: Path) -> None:
+    grid = Grid(store, tmp_path, generators=PUBLISHED_ORDER, num_each=20)
+    default = resolve_config("xception_scratch")
+    grid.finish(*(grid.spec("xception_scratch", train=name, **default) for name in PUBLISHED_ORDER))
+    grid.finish(grid.attribution("xception_scratch", **default))
+    table = beside_published(grid.open())
+    detection = table[table["task"] == "detection"]
+    assert detection["comparable"].all()
+    within = (detection["low"] <= detection["published"]) & (detection["published"] <= detection["high"])
+    assert detection["inside"].tolist() == within.tolist()
+    assert set(within) == {True, False}
+    (means,) = detection[detection["kind"] == "in-domain mean"].to_dict("records")
+    matrix = cross_generator_matrix(grid.open().results(), "xception_scratch")
+    assert means["ours"] == pytest.approx(matrix_means(matrix).in_domain)
+    assert round(means["published"] + 1e-9, 3) == published.MEANS["xception_scratch"][0]
+    attribution = table[table["task"] == "attribution"].set_index("tested_on")["published"]
+    assert attribution.to_dict() == published.ATTRIBUTION["xception_scratch"] | {"overall": 0.4504}
+
+
+def test_another_corpus_has_nothing_beside_it(grid: Grid) -> None:
+    store = open_store(tracking_uri=grid.tracker.uri)
+    object.__setattr__(store, "corpus", "demo")
+    pd.testing.assert_frame_equal(beside_published(store), pd.DataFrame(columns=COLUMNS))

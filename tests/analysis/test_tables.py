@@ -1,0 +1,121 @@
+"""Matrices as text: what stands in which cell, and that each says its orientation."""
+
+from __future__ import annotations
+
+import io
+
+import pandas as pd
+import pytest
+
+from analysis.matrices import IntervalMatrix, cross_generator_matrix, matrix_means
+from analysis.tables import attribution_text, cell_text, to_csv, to_latex, to_markdown
+from tests.analysis.tables import detection, results
+
+NAN = float("nan")
+CELLS = {("lama", "lama"): 0.9, ("lama", "ldm_2"): 0.6, ("ldm_2", "ldm_2"): 0.8}
+MATRIX = cross_generator_matrix(results(detection(CELLS)), "m")
+
+
+def with_intervals(std: float = 0.01) -> IntervalMatrix:
+    low, high = MATRIX - 0.05, MATRIX + 0.05
+    counts = MATRIX.notna().astype(int) * 2
+    return IntervalMatrix(
+        "m_1", "accuracy", MATRIX, MATRIX * 0 + std, counts, low, high, matrix_means(MATRIX), {"gap": (0.1, 0.4)}
+    )
+
+
+def test_markdown_has_every_cell_in_its_place() -> None:
+    assert to_markdown(MATRIX, caption="A method").splitlines() == [
+        "A method. Rows: tested on, columns: trained on.",
+        "",
+        "| tested on / trained on | lama | ldm_2 |",
+        "|---|---|---|",
+        "| lama | **0.900** | missing |",
+        "| ldm_2 | 0.600 | **0.800** |",
+    ]
+
+
+def test_markdown_turned() -> None:
+    lines = to_markdown(MATRIX, transpose=True, digits=2).splitlines()
+    assert lines[0] == "Rows: trained on, columns: tested on."
+    assert lines[2:] == [
+        "| trained on / tested on | lama | ldm_2 |",
+        "|---|---|---|",
+        "| lama | **0.90** | 0.60 |",
+        "| ldm_2 | missing | **0.80** |",
+    ]
+
+
+def test_intervals_and_means_are_said() -> None:
+    text = to_markdown(with_intervals())
+    assert "| lama | **0.900 ± 0.010 [0.850, 0.950]** | missing |" in text
+    assert text.startswith("m_1, accuracy. Rows: tested on, columns: trained on. In-domain mean 0.850, ")
+    assert "gap 0.250 [0.100, 0.400]" in text
+    assert "± is the standard deviation over seeds" in text
+    assert "95 % bootstrap intervals over source images" in text
+    assert "±" not in to_markdown(with_intervals(std=NAN))
+
+
+def test_latex_is_booktabs_and_escaped() -> None:
+    text = to_latex(with_intervals(), caption="50 % & more_", label="tab:m")
+    assert r"\caption{50 \% \& more\_. Rows: tested on, columns: trained on." in text
+    assert r"tested on / trained on & lama & ldm\_2 \\" in text
+    assert r"lama & \textbf{0.900 $\pm$ 0.010 [0.850, 0.950]} & missing \\" in text
+    for command in (r"\toprule", r"\midrule", r"\bottomrule", r"\label{tab:m}", r"\begin{tabular}{lrr}"):
+        assert command in text
+    turned = to_latex(MATRIX, transpose=True)
+    assert "Rows: trained on, columns: tested on" in turned
+    assert r"lama & \textbf{0.900} & 0.600 \\" in turned
+
+
+@pytest.mark.parametrize("transpose", [False, True])
+def test_csv_comes_back(transpose: bool) -> None:
+    text = to_csv(MATRIX, transpose=transpose)
+    assert text.startswith("trained on / tested on," if transpose else "tested on / trained on,")
+    found = pd.read_csv(io.StringIO(text), index_col=0, na_values="missing")
+    pd.testing.assert_frame_equal(found, MATRIX.T if transpose else MATRIX, check_names=False)
+
+
+def test_csv_of_intervals_is_long() -> None:
+    found = pd.read_csv(io.StringIO(to_csv(with_intervals())))
+    assert list(found.columns) == [
+        "variant", "metric", "tested_on", "trained_on", "mean", "std", "num_seeds", "low", "high",
+    ]  # fmt: skip
+    row = found.set_index(["tested_on", "trained_on"]).loc[("ldm_2", "lama")]
+    assert (row["mean"], row["low"], row["num_seeds"]) == pytest.approx((0.6, 0.55, 2))
+    assert len(found) == 4
+
+
+def test_a_union_has_a_short_heading() -> None:
+    cells = {("a+b", name): 0.5 for name in "abc"}
+    text = to_markdown(cross_generator_matrix(results(detection(cells)), "m"))
+    assert "| a | b | c | all but c |" in text
+    assert "| a | missing | missing | missing | **0.500** |" in text
+
+
+def test_a_plain_table_keeps_its_columns() -> None:
+    table = pd.DataFrame({"name": ["a|b"], "value": [0.5], "count": [3], "yes": [True], "none": [None]})
+    assert to_markdown(table).splitlines() == [
+        "| name | value | count | yes | none |",
+        "|---|---|---|---|---|",
+        "| a\\|b | 0.500 | 3 | yes | missing |",
+    ]
+    assert r"\begin{tabular}{lrrlr}" in to_latex(table)
+    assert to_csv(table).splitlines()[0] == "name,value,count,yes,none"
+
+
+def test_attribution_as_text() -> None:
+    columns = ["variant", "class", "mean", "std", "num_seeds", "low", "high"]
+    rows = [
+        ("n", "overall", 0.5, NAN, 1, 0.4, 0.6),
+        ("n", "real", 0.7, 0.1, 2, NAN, NAN),
+        ("m", "overall", 0.1, NAN, 1, 0.0, 0.2),
+    ]
+    table = attribution_text(pd.DataFrame(rows, columns=columns))
+    assert table.loc["n"].tolist() == ["0.500 [0.400, 0.600]", "0.700 ± 0.100"]
+    assert table.loc["m"].tolist() == ["0.100 [0.000, 0.200]", "missing"]
+    assert to_markdown(table).startswith("Rows: method, columns: accuracy on.")
+
+
+def test_a_cell_that_is_not_there_is_missing() -> None:
+    assert cell_text(NAN, NAN, NAN, NAN) == "missing"
