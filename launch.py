@@ -311,7 +311,10 @@ def run_pending(
 
     def run(executor: Executor) -> GridProgress:
         with counting(console) as count:
-            executor.prepare(pending, count)
+            try:
+                executor.prepare(pending, count)
+            except ValueError as error:  # a file that changed since it was validated, a trial that fits nowhere
+                raise BadInputError(str(error)) from error
         with GridProgress(console, pending, finished=len(plan.finished)) as progress:
             executor.run(pending, progress)
         return progress
@@ -417,7 +420,10 @@ def print_tables(name: str, settings: RunSettings, plan: Plan, console: Console)
 
 
 def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError("name at least one")
+    return names
 
 
 def _as_interrupt(number: int, frame: object) -> None:

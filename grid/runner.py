@@ -134,7 +134,10 @@ class _Warnings(logging.Handler):
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(f"{record.levelname} {record.name}: {record.getMessage()}")
+        try:
+            self.lines.append(f"{record.levelname} {record.name}: {record.getMessage()}")
+        except Exception:  # whatever a library hands to its logger, it is no reason to end a trial
+            self.handleError(record)
 
 
 def distinct_inputs(specs: Sequence[TrialSpec]) -> list[TrialSpec]:

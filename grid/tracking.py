@@ -144,7 +144,8 @@ class TrialRun:
             client.log_artifacts(self.run_id, str(folder))
         client.log_artifacts(self.run_id, str(checkpoint), names.CHECKPOINT)
         known = client.get_run(self.run_id).data.metrics
-        final = {metric: value for metric, value in result.metrics.items() if metric not in known}
+        # An attempt that died here has logged its own figures, and the scores beside them are now this one's.
+        final = {metric: value for metric, value in result.metrics.items() if known.get(metric) != value}
         tags = [RunTag(key, value) for key, value in result.tags.items()] + [RunTag(names.ERROR, "")]
         client.log_batch(self.run_id, metrics=_points(final, step=0), tags=tags)
         client.set_terminated(self.run_id, "FINISHED")

@@ -423,10 +423,12 @@ def test_an_unknown_generator_is_answered_with_those_in_the_data(command: Comman
     assert "--generators: no glide in the data; there are: lama, ldm" in outcome.text
 
 
-def test_options_that_leave_nothing_to_run_are_refused(command: Command, images: Path) -> None:
-    outcome = command("dolos", "--data", images, "--tasks", "", "--plan")
-    assert outcome.status == 2
-    assert "leave no trial to run" in outcome.text
+@pytest.mark.parametrize("option", ["--tasks", "--methods", "--generators"])
+def test_an_empty_list_of_names_is_not_taken_for_all_of_them(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        launch.main(["dolos", option, "", "--plan"])
+    assert end.value.code == 2
+    assert "name at least one" in capsys.readouterr().err
 
 
 def test_a_server_that_does_not_answer_is_bad_input(

@@ -326,7 +326,6 @@ def test_a_run_is_never_finished_before_it_is_whole(
     assert all(len(steps(again, metric)) == 1 for metric in result.metrics)
 
 
-@pytest.mark.xfail(strict=True, reason="a retry replaces the scores and keeps the first attempt's figures")
 def test_figures_are_those_of_the_scores_beside_them_though_a_retry_computed_others(
     tracker: Tracker, spec: TrialSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
