@@ -1,0 +1,133 @@
+"""Tables and heat maps of a grid, rebuilt from MLflow alone.
+
+python -m analysis                        the only grid of the local store, into report/
+python -m analysis --experiment dolos --metric auroc --compare clip_linear sam_linear
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from analysis.figures.matrices import matrix_figure
+from analysis.matrices import attribution_with_intervals, cell_table, compare, matrix_with_intervals
+from analysis.published import beside_published
+from analysis.store import Store, open_store
+from analysis.tables import Table, attribution_text, to_csv, to_latex, to_markdown
+
+OK, BAD_INPUT = 0, 2
+METRICS = ("accuracy", "auroc")
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line; see `--help`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--experiment", metavar="NAME", help="of the MLflow experiment; default: the only one")
+    parser.add_argument("--tracking-uri", metavar="URI", help="default: MLFLOW_TRACKING_URI, else runs/mlflow.db")
+    parser.add_argument("--data", metavar="DIGEST", help="which data set, where the experiment holds several")
+    parser.add_argument("--out", type=Path, default=Path("report"), metavar="DIR", help="default: report")
+    parser.add_argument(
+        "--metric", action="append", metavar="NAME", help=f"as logged; default: {' and '.join(METRICS)}"
+    )
+    parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="paired bootstrap test of method A against B")
+    parser.add_argument("--transpose", action="store_true", help="rows trained on, columns tested on")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write everything into `--out`. Returns the exit status: 0, or 2 for bad input."""
+    options = parse_arguments(arguments)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    try:
+        store = open_store(options.experiment, tracking_uri=options.tracking_uri, data=options.data)
+        metrics = options.metric or METRICS
+        written = write_tables(store, options.out, metrics, compared=options.compare, transpose=options.transpose)
+    except ValueError as error:  # a StoreError is one
+        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        return BAD_INPUT
+    console.print(f"{len(written)} files in {options.out}", highlight=False, markup=False, soft_wrap=True)
+    missing = store.missing_command()
+    if missing:
+        console.print("not everything is finished; this runs what is missing:")
+        console.print(missing, highlight=False, markup=False, soft_wrap=True)
+    return OK
+
+
+def write_tables(
+    store: Store, out: Path, metrics: Sequence[str], *, compared: Sequence[str] | None = None, transpose: bool = False
+) -> list[Path]:
+    """Matrices, attribution and the published figures beside ours: CSV, Markdown, LaTeX; each matrix as PNG and SVG.
+
+    Args:
+        store: the grid.
+        out: folder, made where it is not there.
+        metrics: of the matrices, as logged.
+        compared: two variants of methods for a paired test, or None.
+        transpose: turn the matrices.
+
+    Returns:
+        what was written.
+
+    Raises:
+        StoreError: a run's scores are missing or cannot be read.
+        ValueError: no such metric or variant.
+    """
+    results = store.results()
+    unknown = sorted(set(metrics) - set(results["metric"]))
+    if unknown:
+        known = ", ".join(sorted(set(results["metric"])))
+        raise ValueError(f"no finished run has logged {', '.join(unknown)}; there are: {known}")
+    differences = compare(store, *compared) if compared else None
+    cells = cell_table(store, metrics=list(dict.fromkeys([*metrics, "accuracy"])))
+    out.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+
+    def write(name: str, table: Table, caption: str, *, turned: bool = False) -> None:
+        texts = {
+            "csv": to_csv(table, transpose=turned),
+            "md": to_markdown(table, caption=caption, transpose=turned),
+            "tex": to_latex(table, caption=caption, label=f"tab:{name}", transpose=turned),
+        }
+        for kind, text in texts.items():
+            written.append(out / f"{name}.{kind}")
+            written[-1].write_text(text, encoding="utf-8")
+
+    runs = store.runs()
+    for variant, of_variant in runs[runs["task"] == "detection"].groupby("variant", sort=False):
+        weights = ", ".join(sorted(set(of_variant["weights"]) - {""})) or "nothing finished"
+        for metric in metrics:
+            matrix = matrix_with_intervals(store, str(variant), metric, cells=cells)
+            name, title = f"matrix_{_slug(str(variant))}_{_slug(metric)}", f"{variant} ({weights}): {metric}"
+            write(name, matrix, title, turned=transpose)
+            figure = matrix_figure(matrix.mean, metric=metric, title=title, intervals=matrix, transpose=transpose)
+            for kind in ("png", "svg"):
+                written.append(out / f"{name}.{kind}")
+                figure.savefig(written[-1])
+    attribution = attribution_with_intervals(store, cells=cells)
+    if not attribution.empty:
+        write("attribution", attribution_text(attribution), "Attribution accuracy, 95 % intervals over source images")
+    published = beside_published(store, cells=cells)
+    if not published.empty:
+        write("published", published, "Accuracy beside the published figures")
+    if differences is not None and compared:
+        a, b = compared
+        caption = f"{a} minus {b}: paired bootstrap over source images, p not corrected for the number of tests"
+        write(f"compare_{_slug(a)}_{_slug(b)}", differences, caption)
+    return written
+
+
+def _slug(text: str) -> str:
+    """As part of a file's name."""
+    return re.sub(r"[^A-Za-z0-9.=-]+", "_", text).strip("_")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
