@@ -396,8 +396,8 @@ def _equal_error(answers: Answers, weights: np.ndarray) -> np.ndarray:
 def _running(rows: np.ndarray) -> np.ndarray:
     """Running sums along the first axis, with a row of zeros before: (N, b) -> (N + 1, b).
 
-    First within groups of about sqrt(N) rows, all groups at once, then over the groups: `np.cumsum` adds along this axis
-    one number at a time.
+    First within groups of about sqrt(N) rows, all groups at once, then over the groups: `np.cumsum` adds along this
+    axis one number at a time.
     """
     size = math.isqrt(len(rows)) + 1
     sums = np.zeros((size, size, rows.shape[1]), dtype=np.float32)
