@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -19,9 +18,8 @@ from analysis.intervals import (
     interval_of,
     true_classes,
 )
-
-if TYPE_CHECKING:
-    from analysis.store import Store
+from analysis.store import Store, StoreError
+from grid.names import SCORES
 
 # The order of the published tables; generators that are not in it follow in alphabetical order.
 PUBLISHED_ORDER = ("lama", "ldm", "repaint", "pluralistic")
@@ -356,7 +354,12 @@ def _distributions(store: Store, results: pd.DataFrame, resampler: Resampler) ->
         ]
         if not wanted:
             continue
-        cells = _answers(store, str(run_id), str(figures["task"].iloc[0]), wanted, resampler)
+        try:
+            cells = _answers(store, str(run_id), str(figures["task"].iloc[0]), wanted, resampler)
+        except StoreError:
+            raise
+        except (ValueError, KeyError) as error:
+            raise store.broken(str(run_id), SCORES, error) from error
         threshold = store.threshold(str(run_id))
         for place in wanted:
             _, tested_on, metric = place

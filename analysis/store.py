@@ -151,10 +151,10 @@ class Store:
         try:
             table = pd.read_parquet(path, columns=None if columns is None else list(columns))
         except Exception as error:  # pyarrow raises many kinds
-            raise self._broken(run_id, names.SCORES, error) from error
+            raise self.broken(run_id, names.SCORES, error) from error
         absent = [name for name in SCORE_COLUMNS if name not in table.columns] if columns is None else []
         if absent or table.empty:
-            raise self._broken(run_id, names.SCORES, f"no column {', '.join(absent)}" if absent else "no rows")
+            raise self.broken(run_id, names.SCORES, f"no column {', '.join(absent)}" if absent else "no rows")
         return table
 
     def embeddings(self, run_id: str) -> np.ndarray:
@@ -167,9 +167,9 @@ class Store:
         try:
             array: np.ndarray = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise self._broken(run_id, names.EMBEDDINGS, error) from error
+            raise self.broken(run_id, names.EMBEDDINGS, error) from error
         if array.ndim != 2:
-            raise self._broken(run_id, names.EMBEDDINGS, f"its shape is {array.shape}")
+            raise self.broken(run_id, names.EMBEDDINGS, f"its shape is {array.shape}")
         return array
 
     def checkpoint(self, run_id: str) -> Path:
@@ -180,7 +180,7 @@ class Store:
         """
         folder = self.artifact(run_id, names.CHECKPOINT)
         if not folder.is_dir() or not any(folder.iterdir()):
-            raise self._broken(run_id, names.CHECKPOINT, "the folder is empty")
+            raise self.broken(run_id, names.CHECKPOINT, "the folder is empty")
         return folder
 
     def spec(self, run_id: str) -> dict[str, Any]:
@@ -194,7 +194,7 @@ class Store:
         except (OSError, ValueError) as error:
             if isinstance(error, StoreError):
                 raise
-            raise self._broken(run_id, names.SPEC, error) from error
+            raise self.broken(run_id, names.SPEC, error) from error
         return found
 
     def artifact(self, run_id: str, name: str) -> Path:
@@ -206,14 +206,14 @@ class Store:
         place = _local_path(self._run(run_id).info.artifact_uri)
         if place is not None:
             if not (place / name).exists():
-                raise self._broken(run_id, name, f"nothing is at {place / name}")
+                raise self.broken(run_id, name, f"nothing is at {place / name}")
             return place / name
         target = artifact_cache() / run_id / name
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             with (
                 tempfile.TemporaryDirectory(dir=target.parent) as folder,
-                _asking(self.tracking_uri, _LATER_CALLS, lambda error: self._broken(run_id, name, error)),
+                _asking(self.tracking_uri, _LATER_CALLS, lambda error: self.broken(run_id, name, error)),
             ):
                 found = Path(self.client.download_artifacts(run_id, name, folder))
                 if not target.exists():
@@ -245,7 +245,8 @@ class Store:
                 return run
         raise StoreError(f"no trial of {self.experiment!r} on data set {self.data} has the run id {run_id!r}")
 
-    def _broken(self, run_id: str, name: str, why: object) -> StoreError:
+    def broken(self, run_id: str, name: str, why: object) -> StoreError:
+        """The error to raise about an artifact: whose it is, why it cannot be used, and what to do about it."""
         run = self._run(run_id)
         again = self._launch_commands(self._table[self._table["run_id"] == run_id])
         return StoreError(

@@ -232,6 +232,25 @@ def test_lost_scores_are_named(grid: Grid, store: Store) -> None:
         away.rename(path)
 
 
+@pytest.mark.parametrize("damage", ["another photograph", "another generator"])
+def test_scores_of_other_images_are_named(grid: Grid, store: Store, damage: str) -> None:
+    runs = store.runs()
+    run_id = runs.loc[runs["task"] == "attribution", "run_id"].iloc[-1]
+    path = grid.folder / "artifacts" / run_id / "artifacts" / names.SCORES
+    content = path.read_bytes()
+    scores = pd.read_parquet(path)
+    if damage == "another photograph":
+        scores.loc[0, "source_id"] = "somebody"
+    else:
+        scores.loc[scores["generator"] == "lama", "generator"] = "someone"
+    scores.to_parquet(path)
+    try:
+        with pytest.raises(StoreError, match=f"scores.parquet of run {run_id}.*some"):
+            cell_table(store)
+    finally:
+        path.write_bytes(content)
+
+
 @pytest.mark.parametrize(
     ("trained_on", "label"),
     [
