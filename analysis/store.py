@@ -9,7 +9,7 @@ import shlex
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +46,7 @@ _PREFERENCE = (FINISHED, RUNNING, INTERRUPTED, FAILED)  # which run speaks for a
 # MLflow's own patience is 7 retries of 120 seconds; whoever sets these variables has their own way.
 _FIRST_CALL = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 _LATER_CALLS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+_NO_ANSWER = ("API request to", "Max retries", "onnection", "timed out")  # of a server, which is no artifact's fault
 _SPEC_VERSION = "spec_version"  # parameter of a trial's run
 
 
@@ -561,14 +562,22 @@ def _local_path(uri: str) -> Path | None:
 
 
 @contextmanager
-def _asking(uri: str, patience: Mapping[str, str], refused: Any = None) -> Iterator[None]:
-    """Ask MLflow with bounded patience; what it raises becomes a `StoreError`."""
+def _asking(
+    uri: str, patience: Mapping[str, str], refused: Callable[[Exception], StoreError] | None = None
+) -> Iterator[None]:
+    """Ask MLflow with bounded patience; what it raises becomes a `StoreError`.
+
+    Args:
+        uri: of the store.
+        patience: environment variables of MLflow to set meanwhile, unless they are set.
+        refused: what to raise where MLflow answers, but with an error.
+    """
     added = {name: value for name, value in patience.items() if name not in os.environ}
     os.environ.update(added)
     try:
         yield
     except (MlflowException, OSError) as error:
-        if refused is not None:
+        if refused is not None and not any(sign in str(error) for sign in _NO_ANSWER):
             raise refused(error) from error
         raise StoreError(
             f"cannot read MLflow at {uri}: {str(error).strip()[:500]}\n"

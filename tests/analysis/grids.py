@@ -91,7 +91,7 @@ class Grid:
             run.log_epoch(1, {"train/loss": 0.7})
             run.log_epoch(2, {"train/loss": 0.5})
             checkpoint = self.folder / "checkpoint"
-            checkpoint.mkdir(exist_ok=True)
+            checkpoint.mkdir(parents=True, exist_ok=True)
             (checkpoint / "model.json").write_text("{}")
             run.finish(made_result(spec, self.manifest), checkpoint)
             ids.append(run.run_id)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.exceptions import MlflowException
 
 import launch
 from analysis import store as store_module
@@ -198,6 +199,23 @@ def test_what_cannot_be_fetched_is_named(grid: Grid, tmp_path: Path, monkeypatch
     monkeypatch.setattr(store_module, "_local_path", lambda uri: None)
     with pytest.raises(StoreError, match=f"scores.parquet of run {run_id}"):
         store.scores(run_id)
+
+
+def test_a_server_that_went_away_is_no_reason_to_delete_a_run(
+    grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run_id,) = grid.finish(grid.spec())
+    store = grid.open()
+
+    def gone(*arguments: object) -> None:
+        raise MlflowException("API request to http://somewhere failed with exception ...")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(store_module, "_local_path", lambda uri: None)
+    monkeypatch.setattr(store_module.MlflowClient, "download_artifacts", gone)
+    with pytest.raises(StoreError, match="Is the server running") as caught:
+        store.scores(run_id)
+    assert "delete" not in str(caught.value)
 
 
 def commanded(command: str, grid: Grid) -> set[str]:

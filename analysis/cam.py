@@ -1,0 +1,395 @@
+"""Grad-CAM (Selvaraju et al., arXiv 1610.02391, by the grad-cam package): where a detector's evidence lies."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from analysis.detectors import load_detector, square_pixels
+from analysis.store import SQLITE, Store, StoreError
+from data.images import decode, read_mask
+from data.manifest import DataProblems, Manifest, build_manifest
+from data.sources.base import FAKE as FAKE_LABEL
+from data.sources.base import SHARED_REAL
+from data.transforms import Geometry
+from grid.plan import FINISHED
+from grid.spec import DETECTION, TrialSpec
+from models.detector import DETECTION_CLASSES, FAKE, Detector
+
+if TYPE_CHECKING:
+    import torch
+
+    from models.preprocessing import Preprocessing
+
+BATCH = 8
+
+
+class NoCam(ValueError):
+    """The method has no differentiable spatial layer."""
+
+
+def cam_maps(
+    detector: Detector,
+    pixels: np.ndarray,
+    *,
+    target_class: int | Sequence[int] | np.ndarray | None = None,
+    batch_size: int = BATCH,
+) -> np.ndarray:
+    """What `pytorch_grad_cam.GradCAM` gives on the detector's own layer.
+
+    Each map is scaled to its own maximum, so maps compare places within a picture, not pictures with each other. A
+    picture without any evidence for the class has a map of zeros.
+
+    Args:
+        detector: fitted.
+        pixels: uint8 (N, S, S, 3), as the detector takes them.
+        target_class: of which the logit is explained, one for all or one each. None: "fake" for detection, whatever the
+            detector says; the predicted class for attribution.
+        batch_size: pictures at once.
+
+    Returns:
+        float32 (N, S, S), in [0, 1].
+
+    Raises:
+        NoCam: the method has none.
+        ValueError: a class that does not exist, or a wrong number of them.
+    """
+    target = detector.cam_target()
+    if target is None:
+        raise NoCam("this method has no layer for Grad-CAM: its features are statistics of the whole picture")
+    import torch
+    from pytorch_grad_cam import GradCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    if target_class is None and tuple(detector.classes) == DETECTION_CLASSES:
+        target_class = FAKE
+    classes = None
+    if target_class is not None:
+        classes = np.broadcast_to(np.asarray(target_class, dtype=np.int64), len(pixels))
+        if len(pixels) and not (classes.min() >= 0 and classes.max() < len(detector.classes)):
+            raise ValueError(f"target_class must lie in 0 .. {len(detector.classes) - 1}, got {target_class}")
+    size = int(pixels.shape[1])
+    maps = np.zeros((len(pixels), size, size), dtype=np.float32)
+    preprocessing = _preprocessing(detector)
+    with torch.no_grad(), _gradients_from(target.layers):
+        # not as a context manager: its __exit__ swallows every IndexError
+        cam = GradCAM(target.module, target.layers, target.reshape)
+        try:
+            for start in range(0, len(pixels), batch_size):
+                part = slice(start, start + batch_size)
+                batch = preprocessing.normalise(torch.from_numpy(np.ascontiguousarray(pixels[part])))
+                chosen = None if classes is None else [ClassifierOutputTarget(int(one)) for one in classes[part]]
+                with torch.no_grad():  # `_gradients_from` switches gradients on; off again for the next batch
+                    maps[part] = cam(batch, chosen)
+        finally:
+            cam.activations_and_grads.release()
+            target.module.zero_grad(set_to_none=True)
+    return maps.clip(0, 1)
+
+
+@contextmanager
+def _gradients_from(layers: Sequence[torch.nn.Module]) -> Iterator[None]:
+    """Record gradients only behind the layers: what lies before them costs no memory, and the map stays the same.
+
+    Without it SAM at 1024 pixels would keep the attention of all its blocks. To be entered before grad-cam puts its own
+    hooks on the layers, because hooks run in the order in which they were put there.
+    """
+    import torch
+
+    def begin(module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        if output.requires_grad:  # behind another of the layers
+            return output
+        torch.set_grad_enabled(True)
+        return output.detach().requires_grad_().clone()  # a copy, which the next layer may change in place
+
+    handles = [layer.register_forward_hook(begin) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _preprocessing(detector: Detector) -> Preprocessing:
+    """Of a network, or of the backbone in a frozen encoder: whoever has a CAM has one of the two."""
+    anything = cast(Any, detector)
+    found: Preprocessing | None = getattr(detector, "preprocessing", None)
+    return found if found is not None else anything.encoder.backbone.preprocessing
+
+
+def to_image(cam: np.ndarray, geometry: Geometry | Mapping[str, Any], shape: tuple[int, int]) -> np.ndarray:
+    """A map over a detector's input, laid over the picture that the input was made of.
+
+    "squash" is stretched back, of "pad" the filled part is cut off, and what "crop" cut off is 0: the detector never
+    saw it.
+
+    Args:
+        cam: float (S, S), in [0, 1].
+        geometry: how the picture became S x S.
+        shape: (H, W) of the picture.
+
+    Returns:
+        float32 (H, W), in [0, 1]; interpolated linearly.
+    """
+    geometry = geometry if isinstance(geometry, Geometry) else Geometry(**geometry)
+    size, (height, width) = geometry.size, shape
+    if cam.shape != (size, size):
+        raise ValueError(f"the map has shape {cam.shape}, the geometry makes {(size, size)}")
+    cam = np.asarray(cam, dtype=np.float32)
+    if geometry.policy == "pad":
+        scale = size / max(height, width)
+        cam = cam[: max(1, int(height * scale + 0.5)), : max(1, int(width * scale + 0.5))]
+    elif geometry.policy == "crop":
+        short = math.floor(size / geometry.crop_fraction)
+        whole = (int(short * height / width), short) if width <= height else (short, int(short * width / height))
+        top, left = (round((side - size) / 2) for side in whole)
+        canvas = np.zeros(whole, dtype=np.float32)
+        canvas[top : top + size, left : left + size] = cam
+        cam = canvas
+    if cam.shape != (height, width):
+        resized = Image.fromarray(np.ascontiguousarray(cam)).resize((width, height), Image.Resampling.BILINEAR)
+        cam = np.asarray(resized)
+    return np.clip(cam, 0, 1)
+
+
+def image_maps(
+    detector: Detector,
+    images: Sequence[np.ndarray],
+    *,
+    target_class: int | Sequence[int] | np.ndarray | None = None,
+    batch_size: int = BATCH,
+) -> list[np.ndarray]:
+    """Decoded pictures, uint8 (H, W, 3) of any sizes -> one map each, float32 (H, W); see `cam_maps`."""
+    if detector.cam_target() is None or detector.geometry is None:
+        raise NoCam("this method has no layer for Grad-CAM: its features are statistics of the whole picture")
+    maps = cam_maps(detector, square_pixels(detector, images), target_class=target_class, batch_size=batch_size)
+    return [
+        to_image(cam, detector.geometry, (image.shape[0], image.shape[1]))
+        for cam, image in zip(maps, images, strict=True)
+    ]
+
+
+# What a run says about pictures ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a run says about N pictures, from its scores.
+
+    Attributes:
+        names: the class that it calls each: "real" or "fake", or a generator's name for attribution.
+        log_odds: float (N,): of "fake" for detection, of the class that it says for attribution.
+        correct: bool (N,): at p = 0.5 for detection, as in the accuracy matrices.
+    """
+
+    names: list[str]
+    log_odds: np.ndarray
+    correct: np.ndarray
+
+
+@dataclass(frozen=True)
+class Column:
+    """One run's column of a panel.
+
+    Attributes:
+        trained_on: generators, joined by "+".
+        answers: what it says about the panel's pictures.
+        maps: its CAMs, float32 (H, W) each, in [0, 1]; None for a method that has none.
+    """
+
+    trained_on: str
+    answers: Answers
+    maps: list[np.ndarray] | None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The same pictures seen by one variant, trained on one thing after another.
+
+    Attributes:
+        variant: of a method.
+        task: "detection" or "attribution".
+        tested_on: the generator that made the pictures.
+        sources: names of the photographs behind them.
+        images: uint8 (H, W, 3) each.
+        masks: bool (H, W) each, True where fake; None where there is none.
+        columns: one a run.
+    """
+
+    variant: str
+    task: str
+    tested_on: str
+    sources: list[str]
+    images: list[np.ndarray]
+    masks: list[np.ndarray | None]
+    columns: list[Column]
+
+
+def answers(scores: pd.DataFrame, spec: TrialSpec) -> Answers:
+    """Read rows of `Store.scores` of a run with this specification."""
+    logits = scores[[f"logit_{name}" for name in spec.classes]].to_numpy(np.float64, copy=True)
+    fakes = (scores["label"] == FAKE_LABEL).to_numpy()
+    if spec.task == DETECTION:
+        log_odds = scores["score"].to_numpy(np.float64)
+        said = log_odds > 0
+        return Answers([DETECTION_CLASSES[int(one)] for one in said], log_odds, said == fakes)
+    place = logits.argmax(axis=1)
+    chosen = np.take_along_axis(logits, place[:, None], axis=1)[:, 0]
+    np.put_along_axis(logits, place[:, None], -np.inf, axis=1)
+    called = np.array(spec.classes)[place]
+    truth = np.where(fakes, scores["generator"], "real")
+    return Answers(called.tolist(), chosen - np.logaddexp.reduce(logits, axis=1), called == truth)
+
+
+def make_panels(
+    store: Store,
+    manifest: Manifest,
+    variant: str,
+    *,
+    task: str = DETECTION,
+    count: int = 4,
+    seed: int = 0,
+    device: str = "cpu",
+    weight_files: Mapping[str, Path] | None = None,
+) -> list[Panel]:
+    """A variant's panels, one a generator: the same photographs through each of its finished runs, of its first seed.
+
+    Args:
+        store: an open grid.
+        manifest: from `open_images`.
+        variant: of a method.
+        task: "detection" or "attribution".
+        count: pictures a panel.
+        seed: of their choice.
+        device: torch device string.
+        weight_files: see `load_detector`.
+
+    Raises:
+        StoreError: the variant has no finished run of the task, or as `load_detector`.
+    """
+    runs = store.runs()
+    runs = runs[(runs["variant"] == variant) & (runs["task"] == task) & (runs["state"] == FINISHED)]
+    if runs.empty:
+        raise StoreError(f"{variant} has no finished {task} run; {store.missing_command(variant=variant, task=task)}")
+    runs = runs[runs["seed"] == runs["seed"].min()]
+    panels, chosen = [], []
+    for generator in manifest.generators:
+        rows = choose_images(manifest, generator, count, seed=seed)
+        images, masks = read_images(manifest, rows), read_masks(manifest, rows)
+        chosen.append(rows)
+        panels.append(Panel(variant, task, generator, rows["source_id"].tolist(), images, masks, []))
+    for run_id, trained_on in zip(runs["run_id"], runs["trained_on"], strict=True):
+        detector, spec = load_detector(store, run_id, device=device, weight_files=weight_files)
+        scores = store.scores(run_id)
+        for panel, rows in zip(panels, chosen, strict=True):
+            of_generator = scores[scores["generator"] == panel.tested_on].drop_duplicates("digest").set_index("digest")
+            said = answers(of_generator.loc[rows["digest"]], spec)
+            maps = image_maps(detector, panel.images) if detector.cam_target() is not None else None
+            panel.columns.append(Column(trained_on, said, maps))
+    return panels
+
+
+# Which pictures -------------------------------------------------------------------------------------------------------
+
+
+def choose_images(
+    manifest: Manifest, generator: str, count: int | None, *, seed: int = 0, split: str = "test"
+) -> pd.DataFrame:
+    """The same source photographs for every method, run and generator, as far as they exist in each.
+
+    Photographs come in the order of a hash of their source id; first those that every generator has made a fake of, so
+    that the pictures of two generators can be compared.
+
+    Args:
+        manifest: of the data set.
+        generator: whose fakes; "real": the real images that all generators share.
+        count: at most so many; None: all.
+        seed: another one gives another choice.
+        split: "test", or "valid" to choose a threshold with.
+
+    Returns:
+        rows of the manifest's table.
+
+    Raises:
+        ValueError: no such generator, or it has no image in the split.
+    """
+    known = (*manifest.generators, SHARED_REAL)
+    if generator not in known:
+        raise ValueError(f"no generator {generator!r}; there are: {', '.join(known)}")
+    table = manifest.table[manifest.table["split"] == split]
+    is_fake = table["label"] == FAKE_LABEL
+    sources = table[is_fake].groupby("generator")["source_id"].agg(set)
+    in_all = set.intersection(*sources) if len(sources) else set()
+    rows = table[(table["generator"] == generator) & (is_fake == (generator != SHARED_REAL))]
+    if rows.empty:
+        raise ValueError(f"{generator} has no image in the {split} split")
+    ranks = [
+        (source not in in_all, hashlib.sha256(f"{seed}/{source}".encode()).hexdigest()) for source in rows["source_id"]
+    ]
+    order = sorted(range(len(rows)), key=lambda place: (ranks[place], rows["digest"].iloc[place]))
+    return rows.iloc[order[:count]]
+
+
+def read_images(manifest: Manifest, rows: pd.DataFrame) -> list[np.ndarray]:
+    """Decode these rows' pictures: uint8 (H, W, 3) each. Raises `BadImage`."""
+    return [decode(path) for path in manifest.paths(rows)]
+
+
+def read_masks(manifest: Manifest, rows: pd.DataFrame) -> list[np.ndarray | None]:
+    """These rows' masks, bool (H, W), True where fake; None where there is none. Raises `BadImage`."""
+    return [None if pd.isna(mask) else read_mask(manifest.root / str(mask)) for mask in rows["mask"]]
+
+
+def open_images(store: Store, *, root: Path | None = None, cache: Path | None = None) -> Manifest:
+    """The manifest of the grid's data set, with its pictures in reach.
+
+    Args:
+        store: an open grid.
+        root: where the data folder is now; None: where it was when the manifest was made.
+        cache: the grid's cache folder, where `launch.py` keeps manifests; None: `cache` beside a local store. Without
+            a manifest there, one is made from `root`.
+
+    Raises:
+        StoreError: neither a manifest nor a data folder, another data set, or pictures that are not there.
+    """
+    if cache is None and store.tracking_uri.startswith(SQLITE):
+        cache = Path(store.tracking_uri.removeprefix(SQLITE)).parent / "cache"
+    remedy = "say where the data folder is with --images DIR"
+    folder = None if cache is None else cache / "manifests" / store.data
+    if folder is not None and (folder / "manifest.json").is_file():
+        try:
+            manifest = Manifest.load(folder)
+        except (OSError, ValueError, KeyError) as error:
+            raise StoreError(f"the manifest in {folder} cannot be read: {error}; delete it and {remedy}") from error
+        if root is not None:
+            manifest = dataclasses.replace(manifest, root=Path(root).absolute())
+    elif root is None:
+        raise StoreError(
+            f"Grad-CAM needs the pictures of data set {store.data}, and no manifest of it is here; {remedy}"
+        )
+    else:
+        try:
+            with TemporaryDirectory() as scratch:
+                manifest = build_manifest(store.corpus, root, cache=cache or Path(scratch), skip_bad=True)
+        except (DataProblems, KeyError) as error:
+            raise StoreError(f"the data folder {root} cannot be used: {error}") from error
+    if manifest.digest != store.data:
+        raise StoreError(
+            f"{manifest.root} is data set {manifest.digest}, the grid was made on {store.data}. A grid that was "
+            "narrowed with --limit needs its own cache folder: name it with --cache DIR"
+        )
+    first = manifest.paths(manifest.table.iloc[:1])[0]
+    if not first.is_file():
+        raise StoreError(f"the pictures of data set {store.data} are not in {manifest.root}; {remedy}")
+    return manifest

@@ -1,0 +1,113 @@
+"""Grad-CAM panels, and the overlay of one picture."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis.cam import Panel
+from analysis.figures import style
+from analysis.matrices import column_order, trained_on_label
+
+RIGHT, WRONG = "#0072b2", "#d55e00"  # Okabe and Ito's blue and vermilion
+COLOURS = "inferno"
+_CELL = 1.55  # inches
+
+
+def overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
+    """A picture under its map: the higher the map, the more of the map's colour.
+
+    Args:
+        image: uint8 (H, W, 3).
+        cam: float (H, W), in [0, 1].
+
+    Returns:
+        uint8 (H, W, 3).
+    """
+    colour = mpl.colormaps[COLOURS](cam)[..., :3]
+    grey = image.mean(axis=2, keepdims=True) / 255  # so that every colour in the result is the map's
+    strength = 0.25 + 0.45 * cam[..., None]
+    return np.rint(255 * ((1 - strength) * grey + strength * colour)).astype(np.uint8)
+
+
+def cam_panel(panel: Panel) -> Figure:
+    """Rows are pictures; columns are the picture, its mask, and one CAM for each thing that was trained on.
+
+    The mask's border is drawn on every CAM. Below each CAM stands what the run says of the picture, in blue with a tick
+    where that is right, in vermilion with a cross and a dashed frame where it is wrong.
+    """
+    generators = [name for column in panel.columns for name in column.trained_on.split("+")]
+    order = column_order((column.trained_on for column in panel.columns), sorted({*generators, panel.tested_on}))
+    columns = sorted(panel.columns, key=lambda column: order.index(column.trained_on))
+    num_rows, num_columns = len(panel.images), 2 + len(columns)
+    detection = panel.task == "detection"
+    with style():
+        width = max(num_columns * _CELL + 0.3, 5.2)
+        figure = Figure(figsize=(width, num_rows * (_CELL + 0.28) + 1.25), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.0, hspace=0.0)  # type: ignore[union-attr, call-arg]
+        grid = figure.subplots(num_rows, num_columns, squeeze=False)
+        for row, (image, mask) in enumerate(zip(panel.images, panel.masks, strict=True)):
+            for axes in grid[row]:
+                axes.set_xticks([])
+                axes.set_yticks([])
+            grid[row, 0].imshow(image)
+            grid[row, 0].set_xlabel(f"source {panel.sources[row]}", fontsize=8)
+            _draw_mask(grid[row, 1], mask, image.shape[:2])
+            for axes, column in zip(grid[row, 2:], columns, strict=True):
+                if column.maps is None:
+                    _say(axes, "no spatial layer:\nno CAM", image.shape[:2])
+                else:
+                    axes.imshow(overlay(image, column.maps[row]))
+                    if not column.maps[row].any():
+                        _say(axes, "no evidence for\nthis class", None)
+                    if mask is not None and mask.any() and not mask.all():
+                        axes.contour(mask, levels=[0.5], colors="white", linewidths=1.0)
+                _mark(axes, column.answers.names[row], float(column.answers.log_odds[row]), column.answers.correct[row])
+        for axes, heading in zip(grid[0, :2], ("input", "mask (white: fake)"), strict=True):
+            axes.set_title(heading, fontsize=9)
+        for axes, column in zip(grid[0, 2:], columns, strict=True):
+            label = trained_on_label(column.trained_on, sorted(set(generators)))
+            where = "\n(in-domain)" if detection and panel.tested_on in column.trained_on.split("+") else ""
+            axes.set_title(f"trained on\n{label}{where}", fontsize=9, weight="bold" if where else "normal")
+        of = "the class “fake”" if detection else "the predicted class"
+        odds = "“fake”" if detection else "that class"
+        text = (
+            f"columns: trained on; rows: fakes of {panel.tested_on} in the test split. Grad-CAM of {of}, each map "
+            f"scaled to its own maximum; white line: border of the repainted region; number: log-odds of {odds}."
+        )
+        lines = textwrap.fill(text, max(50, int(width * 15)))
+        figure.suptitle(f"{panel.variant}, {panel.task}: tested on {panel.tested_on}", weight="bold", fontsize=11)
+        handles = [
+            Line2D([], [], color=RIGHT, marker="$✓$", ls="-", markersize=8, label="right"),
+            Line2D([], [], color=WRONG, marker="$✗$", ls="--", markersize=8, label="wrong"),
+        ]
+        figure.legend(handles=handles, loc="outside lower right", ncols=2, frameon=False, fontsize=8)
+        figure.supxlabel(lines, fontsize=8, x=0.01, ha="left")
+    return figure
+
+
+def _draw_mask(axes: Axes, mask: np.ndarray | None, shape: tuple[int, ...]) -> None:
+    if mask is None:
+        _say(axes, "no mask", shape)
+    else:
+        axes.imshow(mask, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+
+
+def _say(axes: Axes, text: str, shape: tuple[int, ...] | None) -> None:
+    if shape is not None:
+        axes.imshow(np.full(shape, 0.95), cmap="gray", vmin=0, vmax=1)
+    box: dict[str, Any] = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=8, bbox=box)
+
+
+def _mark(axes: Axes, name: str, log_odds: float, correct: bool) -> None:
+    colour = RIGHT if correct else WRONG
+    axes.set_xlabel(f"{'✓' if correct else '✗'} {name} {log_odds:+.1f}", color=colour, fontsize=8.5, weight="bold")
+    for spine in axes.spines.values():
+        spine.set(edgecolor=colour, linewidth=2.2, linestyle="-" if correct else (0, (3, 1.5)))
