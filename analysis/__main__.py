@@ -15,11 +15,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from analysis.cam import make_panels, open_images
+from analysis.figures.cam import cam_panel
 from analysis.figures.matrices import matrix_figure
 from analysis.matrices import attribution_with_intervals, cell_table, compare, matrix_with_intervals
 from analysis.published import beside_published
 from analysis.store import Store, open_store
 from analysis.tables import Table, attribution_text, to_csv, to_latex, to_markdown
+from grid.plan import FINISHED
 
 OK, BAD_INPUT = 0, 2
 METRICS = ("accuracy", "auroc")
@@ -38,6 +41,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--metric", action="append", metavar="NAME", help=f"as logged; default: {' and '.join(METRICS)}"
     )
     parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="paired bootstrap test of method A against B")
+    parser.add_argument(
+        "--cam", type=int, default=0, metavar="N", help="Grad-CAM panels of N test pictures a generator"
+    )
+    parser.add_argument("--images", type=Path, metavar="DIR", help="the corpus' folder for --cam, where it has moved")
     parser.add_argument("--transpose", action="store_true", help="rows trained on, columns tested on")
     return parser.parse_args(arguments)
 
@@ -50,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         store = open_store(options.experiment, tracking_uri=options.tracking_uri, data=options.data)
         metrics = options.metric or METRICS
         written = write_tables(store, options.out, metrics, compared=options.compare, transpose=options.transpose)
+        if options.cam:
+            written += write_panels(store, options.out, options.cam, images=options.images)
     except ValueError as error:  # a StoreError is one
         console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         return BAD_INPUT
@@ -121,6 +130,39 @@ def write_tables(
         a, b = compared
         caption = f"{a} minus {b}: paired bootstrap over source images, p not corrected for the number of tests"
         write(f"compare_{_slug(a)}_{_slug(b)}", differences, caption)
+    return written
+
+
+def write_panels(store: Store, out: Path, count: int, *, images: Path | None = None) -> list[Path]:
+    """Grad-CAM of every method that has one: a picture for each test generator, a column for each train-generator.
+
+    Args:
+        store: the grid.
+        out: folder, made where it is not there.
+        count: test pictures a panel, the same ones for every method and generator.
+        images: the corpus' folder; None: where it was when the grid ran.
+
+    Returns:
+        what was written.
+
+    Raises:
+        StoreError: the pictures are not there, or a run's checkpoint or weights cannot be had.
+        ValueError: `count` is not positive.
+    """
+    if count < 1:
+        raise ValueError(f"--cam wants a positive number of pictures, got {count}")
+    manifest = open_images(store, root=images)
+    runs = store.runs()
+    finished = runs[(runs["task"] == "detection") & (runs["state"] == FINISHED)]
+    out.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    for variant in dict.fromkeys(finished["variant"]):
+        for panel in make_panels(store, manifest, variant, count=count):
+            if all(column.maps is None for column in panel.columns):
+                continue  # a method without layers, such as one on statistics of the whole picture
+            for kind in ("png", "svg"):
+                written.append(out / f"cam_{_slug(variant)}_{_slug(panel.tested_on)}.{kind}")
+                cam_panel(panel).savefig(written[-1])
     return written
 
 

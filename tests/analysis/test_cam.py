@@ -11,6 +11,7 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 import launch
+from analysis.__main__ import main
 from analysis.cam import NoCam, cam_maps, choose_images, image_maps, open_images, read_images, to_image
 from analysis.detectors import load_detector, predict_images
 from analysis.localisation import best_iou_threshold, localise, localise_run
@@ -148,6 +149,22 @@ def test_a_run_is_localised_on_every_generator(store: Store) -> None:
     assert found.groupby("tested_on").size().to_dict() == {"lama": 3, "ldm": 3}
     assert found[["iou", "iou_fixed", "pointing", "energy", "ap"]].stack().between(0, 1).all()
     assert found["chance"].to_numpy() == pytest.approx(0.25)  # the middle quarter of every picture was repainted
+
+
+def test_the_command_draws_a_panel_for_every_method_and_generator(store: Store, tmp_path: Path) -> None:
+    assert main(["--tracking-uri", store.tracking_uri, "--out", str(tmp_path), "--cam", "2"]) == 0
+    drawn = {path.name for path in tmp_path.glob("cam_*.png")}
+    assert drawn == {
+        f"cam_{method}_{name}.png" for method in ("xception_scratch", "clip_linear") for name in ("lama", "ldm")
+    }
+
+
+def test_pictures_that_are_not_there_are_named(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--tracking-uri", store.tracking_uri, "--out", str(tmp_path), "--cam", "2"]
+    assert main([*arguments, "--images", str(tmp_path / "nowhere")]) == 2
+    assert "nowhere" in capsys.readouterr().out
 
 
 def test_maps_have_the_size_of_their_pictures(store: Store) -> None:
