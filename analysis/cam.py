@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from models.preprocessing import Preprocessing
 
-BATCH = 8
+BATCH_PIXELS = 2_000_000
 
 
 class NoCam(ValueError):
@@ -44,7 +44,7 @@ def cam_maps(
     pixels: np.ndarray,
     *,
     target_class: int | Sequence[int] | np.ndarray | None = None,
-    batch_size: int = BATCH,
+    batch_size: int | None = None,
 ) -> np.ndarray:
     """What `pytorch_grad_cam.GradCAM` gives on the detector's own layer.
 
@@ -56,7 +56,7 @@ def cam_maps(
         pixels: uint8 (N, S, S, 3), as the detector takes them.
         target_class: of which the logit is explained, one for all or one each. None: "fake" for detection, whatever the
             detector says; the predicted class for attribution.
-        batch_size: pictures at once.
+        batch_size: pictures at once; None: what 2 million pixels make, at least one.
 
     Returns:
         float32 (N, S, S), in [0, 1].
@@ -81,6 +81,7 @@ def cam_maps(
             raise ValueError(f"target_class must lie in 0 .. {len(detector.classes) - 1}, got {target_class}")
     size = int(pixels.shape[1])
     maps = np.zeros((len(pixels), size, size), dtype=np.float32)
+    batch_size = batch_size or max(1, BATCH_PIXELS // size**2)
     preprocessing = _preprocessing(detector)
     with torch.no_grad(), _gradients_from(target.layers):
         # not as a context manager: its __exit__ swallows every IndexError
@@ -96,6 +97,25 @@ def cam_maps(
             cam.activations_and_grads.release()
             target.module.zero_grad(set_to_none=True)
     return maps.clip(0, 1)
+
+
+def cam_grid(detector: Detector) -> tuple[int, int] | None:
+    """Rows and columns of the layer that maps are made from, before they are enlarged; None without Grad-CAM."""
+    target = detector.cam_target()
+    if target is None or detector.geometry is None:
+        return None
+    import torch
+
+    found: list[torch.Tensor] = []
+    handle = target.layers[-1].register_forward_hook(lambda module, inputs, output: found.append(output))
+    size, parameter = int(detector.geometry["size"]), next(target.module.parameters())
+    try:
+        with torch.no_grad():
+            target.module(torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype))
+    finally:
+        handle.remove()
+    activations = found[0] if target.reshape is None else target.reshape(found[0])
+    return int(activations.shape[2]), int(activations.shape[3])
 
 
 @contextmanager
@@ -168,7 +188,7 @@ def image_maps(
     images: Sequence[np.ndarray],
     *,
     target_class: int | Sequence[int] | np.ndarray | None = None,
-    batch_size: int = BATCH,
+    batch_size: int | None = None,
 ) -> list[np.ndarray]:
     """Decoded pictures, uint8 (H, W, 3) of any sizes -> one map each, float32 (H, W); see `cam_maps`."""
     if detector.cam_target() is None or detector.geometry is None:
@@ -206,11 +226,13 @@ class Column:
         trained_on: generators, joined by "+".
         answers: what it says about the panel's pictures.
         maps: its CAMs, float32 (H, W) each, in [0, 1]; None for a method that has none.
+        grid: rows and columns of the layer that the maps are enlarged from; None as `maps`.
     """
 
     trained_on: str
     answers: Answers
     maps: list[np.ndarray] | None
+    grid: tuple[int, int] | None
 
 
 @dataclass(frozen=True)
@@ -291,12 +313,12 @@ def make_panels(
         panels.append(Panel(variant, task, generator, rows["source_id"].tolist(), images, masks, []))
     for run_id, trained_on in zip(runs["run_id"], runs["trained_on"], strict=True):
         detector, spec = load_detector(store, run_id, device=device, weight_files=weight_files)
-        scores = store.scores(run_id)
+        scores, grid = store.scores(run_id), cam_grid(detector)
         for panel, rows in zip(panels, chosen, strict=True):
             of_generator = scores[scores["generator"] == panel.tested_on].drop_duplicates("digest").set_index("digest")
             said = answers(of_generator.loc[rows["digest"]], spec)
-            maps = image_maps(detector, panel.images) if detector.cam_target() is not None else None
-            panel.columns.append(Column(trained_on, said, maps))
+            maps = image_maps(detector, panel.images) if grid is not None else None
+            panel.columns.append(Column(trained_on, said, maps, grid))
     return panels
 
 

@@ -12,7 +12,7 @@ matrix product for all resamples at once; AUROC, average precision and EER are w
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,7 @@ _KEPT = 25_000_000  # as many stay in memory between cells
 
 Frames = pd.DataFrame | Sequence[pd.DataFrame]
 Thresholds = float | Sequence[float]
+WeightedMetric = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,8 @@ class Resampler:
         by about 1 / S, which shows in small test sets. The bias is estimated (Efron and Tibshirani 1993, chapter 10)
         and taken off.
         """
-        found = np.concatenate([weighted_metric(answers, weights, metric, threshold) for weights in self._weights()])
+        compute = weighted_metric(answers, metric, threshold)
+        found = np.concatenate([compute(weights) for weights in self._weights()])
         if metric in RANK_METRICS and np.isfinite(found).any():
             bias = np.nanmean(found) - self.value(answers, metric)
             found = np.clip(found - bias, 0.0, 1.0)
@@ -151,14 +153,14 @@ class Resampler:
     def value(self, answers: Answers, metric: str, threshold: float = 0.0) -> float:
         """The metric itself."""
         ones = np.ones((self.num_sources, 1), dtype=np.float32)
-        return float(weighted_metric(answers, ones, metric, threshold)[0])
+        return float(weighted_metric(answers, metric, threshold)(ones)[0])
 
     def _weights(self) -> Iterator[np.ndarray]:
         """Float32 (S, b): how often each source is drawn, b resamples at a time."""
         if self._kept:
             yield from self._kept
             return
-        keep = self.num_sources * self.num_resamples <= _KEPT
+        made = []
         for number, first in enumerate(range(0, self.num_resamples, self._block)):
             rng = np.random.default_rng([self._seed, number])
             size = min(self._block, self.num_resamples - first)
@@ -168,9 +170,10 @@ class Resampler:
                 drawn += np.arange(size)[:, None] * len(members)
                 counts = np.bincount(drawn.ravel(), minlength=size * len(members)).reshape(size, len(members))
                 weights[members] = counts.T
-            if keep:
-                self._kept.append(weights)
+            if self.num_sources * self.num_resamples <= _KEPT:
+                made.append(weights)
             yield weights
+        self._kept = made
 
 
 def cell_scores(scores: pd.DataFrame, generator: str) -> pd.DataFrame:
@@ -197,29 +200,34 @@ def true_classes(scores: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
     return truth
 
 
-def weighted_metric(answers: Answers, weights: np.ndarray, metric: str, threshold: float = 0.0) -> np.ndarray:
-    """A metric of one cell when its sources have these weights; with weights of one, the plain metric.
+def weighted_metric(answers: Answers, metric: str, threshold: float = 0.0) -> WeightedMetric:
+    """A metric of one cell as a function of its sources' weights; with weights of one, the plain metric.
 
     Args:
         answers: the cell.
-        weights: float32 (S, b).
         metric: one of `DETECTION_METRICS`; for attribution, of `ATTRIBUTION_METRICS` or accuracy/<class>.
         threshold: for detection, in units of the scores; a score above it means fake.
 
     Returns:
-        float64 (b,).
+        float32 weights (S, b) -> float64 (b,); NaN where the weights leave out a class that it needs.
 
     Raises:
         ValueError: no such metric.
     """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        if answers.classes:
-            return _attribution(answers, weights, metric)
-        if metric in THRESHOLD_METRICS:
-            return _at_threshold(answers, weights, metric, threshold)
-        if metric in RANK_METRICS:
-            return {"auroc": _auroc, "ap": _average_precision, "eer": _equal_error}[metric](answers, weights)
-    raise ValueError(f"no interval for {metric!r}; there are: {', '.join(DETECTION_METRICS)}")
+    if answers.classes:
+        compute = _attribution(answers, metric)
+    elif metric in THRESHOLD_METRICS:
+        compute = _at_threshold(answers, metric, threshold)
+    elif metric in RANK_METRICS:
+        compute = {"auroc": _auroc, "ap": _average_precision, "eer": _equal_error}[metric](answers)
+    else:
+        raise ValueError(f"no interval for {metric!r}; there are: {', '.join(DETECTION_METRICS)}")
+
+    def quietly(weights: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return compute(weights)
+
+    return quietly
 
 
 def bootstrap_cell(
@@ -311,86 +319,121 @@ def _mean_distribution(
     return np.mean([resampler.distribution(resampler.answers(frame), metric, one) for frame, one in pairs], axis=0)
 
 
-def _sums(answers: Answers, weights: np.ndarray, columns: Iterable[np.ndarray]) -> np.ndarray:
-    """Float64 (k, b): weighted sum of each of k columns (N,)."""
-    size = len(weights)
-    totals = [np.bincount(answers.sources, weights=column, minlength=size) for column in columns]
-    return (np.array(totals, dtype=np.float32) @ weights).astype(np.float64)
+def _sums(answers: Answers, columns: Iterable[np.ndarray]) -> WeightedMetric:
+    """Weights (S, b) -> the weighted sum of each of k columns (N,): float64 (k, b)."""
+    size = int(answers.sources.max()) + 1
+    totals = np.array([np.bincount(answers.sources, weights=column, minlength=size) for column in columns], np.float32)
+    return lambda weights: (totals @ weights[:size]).astype(np.float64)
 
 
-def _at_threshold(answers: Answers, weights: np.ndarray, metric: str, threshold: float) -> np.ndarray:
+def _at_threshold(answers: Answers, metric: str, threshold: float) -> WeightedMetric:
     fake = answers.labels == 1
     right = (answers.scores > threshold) == fake
-    fakes_right, fakes, reals_right, reals = _sums(answers, weights, (right & fake, fake, right & ~fake, ~fake))
-    if metric == "accuracy":
-        return (fakes_right + reals_right) / (fakes + reals)
-    if metric == "real_accuracy":
-        return reals_right / reals
-    if metric == "fake_accuracy":
-        return fakes_right / fakes
-    return (fakes_right / fakes + reals_right / reals) / 2
+    sums = _sums(answers, (right & fake, fake, right & ~fake, ~fake))
+
+    def compute(weights: np.ndarray) -> np.ndarray:
+        fakes_right, fakes, reals_right, reals = sums(weights)
+        if metric == "accuracy":
+            return (fakes_right + reals_right) / (fakes + reals)
+        if metric == "real_accuracy":
+            return reals_right / reals
+        if metric == "fake_accuracy":
+            return fakes_right / fakes
+        return (fakes_right / fakes + reals_right / reals) / 2
+
+    return compute
 
 
-def _attribution(answers: Answers, weights: np.ndarray, metric: str) -> np.ndarray:
+def _attribution(answers: Answers, metric: str) -> WeightedMetric:
     truth, answered = answers.labels, answers.scores
-    numbers = range(len(answers.classes))
-    hits = _sums(answers, weights, [(truth == one) & (answered == one) for one in numbers])
-    actual = _sums(answers, weights, [truth == one for one in numbers])
+    count = len(answers.classes)
     name, _, of_class = metric.partition("/")
-    if name == "accuracy" and of_class in answers.classes:
-        place = answers.classes.index(of_class)
-        return hits[place] / actual[place]
-    if metric == "accuracy":
-        return hits.sum(axis=0) / actual.sum(axis=0)
-    if metric == "balanced_accuracy":
-        return (hits / actual).mean(axis=0)
-    if metric == "macro_f1":
-        predicted = _sums(answers, weights, [answered == one for one in numbers])
+    if metric not in ATTRIBUTION_METRICS and not (name == "accuracy" and of_class in answers.classes):
+        raise ValueError(f"no interval for {metric!r}; there are: {', '.join(ATTRIBUTION_METRICS)}, accuracy/<class>")
+    sums = _sums(
+        answers,
+        [
+            *((truth == one) & (answered == one) for one in range(count)),
+            *(truth == one for one in range(count)),
+            *(answered == one for one in range(count)),
+        ],
+    )
+
+    def compute(weights: np.ndarray) -> np.ndarray:
+        hits, actual, predicted = sums(weights).reshape(3, count, -1)
+        if of_class:
+            place = answers.classes.index(of_class)
+            return hits[place] / actual[place]
+        if metric == "accuracy":
+            return hits.sum(axis=0) / actual.sum(axis=0)
+        if metric == "balanced_accuracy":
+            return (hits / actual).mean(axis=0)
         return (2 * hits / (actual + predicted)).mean(axis=0)
-    raise ValueError(f"no interval for {metric!r}; there are: {', '.join(ATTRIBUTION_METRICS)}, accuracy/<class>")
+
+    return compute
 
 
-def _auroc(answers: Answers, weights: np.ndarray) -> np.ndarray:
+def _auroc(answers: Answers) -> WeightedMetric:
     """Weighted share of (real, fake) pairs in which the fake scores higher; ties count one half."""
     fake = answers.labels == 1
     order = np.argsort(answers.scores[~fake], kind="stable")
-    real_scores = answers.scores[~fake][order]
-    below = _running(weights[answers.sources[~fake][order]])
-    fake_weights = weights[answers.sources[fake]]
-    under = below[np.searchsorted(real_scores, answers.scores[fake], side="left")]
-    under += below[np.searchsorted(real_scores, answers.scores[fake], side="right")]
-    won = np.einsum("fb,fb->b", under, fake_weights).astype(np.float64)
-    return won / 2 / below[-1] / fake_weights.sum(axis=0)
+    reals, fakes = answers.sources[~fake][order], answers.sources[fake]
+    real_scores, fake_scores = answers.scores[~fake][order], answers.scores[fake]
+    lower, upper = (np.searchsorted(real_scores, fake_scores, side=side) for side in ("left", "right"))
+    tied = bool((lower != upper).any())
+
+    def compute(weights: np.ndarray) -> np.ndarray:
+        below, fake_weights = _running(weights[reals]), weights[fakes]
+        won = np.einsum("fb,fb->b", below[lower], fake_weights)
+        if tied:
+            won = (won + np.einsum("fb,fb->b", below[upper], fake_weights)) / 2
+        return won.astype(np.float64) / below[-1] / fake_weights.sum(axis=0)
+
+    return compute
 
 
-def _curve(answers: Answers, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted counts of fakes and of reals called fake, (T + 1, b) each, as the threshold falls past each score."""
+def _curve(answers: Answers) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Weights (S, b) -> counts of fakes and of reals called fake, (T + 1, b) each, as the threshold falls."""
     order = np.argsort(-answers.scores, kind="stable")
-    scores = answers.scores[order]
-    ends = np.append(np.flatnonzero(np.diff(scores)) + 1, len(scores))
-    rows, fake = weights[answers.sources[order]], (answers.labels[order] == 1)[:, None]
-    places = np.insert(ends, 0, 0)
-    return _running(rows * fake)[places].astype(np.float64), _running(rows * ~fake)[places].astype(np.float64)
+    scores, sources = answers.scores[order], answers.sources[order]
+    fake = (answers.labels[order] == 1)[:, None]
+    ends = np.concatenate([[0], np.flatnonzero(np.diff(scores)) + 1, [len(scores)]])
+
+    def compute(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows = weights[sources]
+        return _running(rows * fake)[ends].astype(np.float64), _running(rows * ~fake)[ends].astype(np.float64)
+
+    return compute
 
 
-def _average_precision(answers: Answers, weights: np.ndarray) -> np.ndarray:
-    found, false = _curve(answers, weights)
-    precision = found[1:] / np.maximum(found[1:] + false[1:], 1e-9)
-    return (np.diff(found, axis=0) * precision).sum(axis=0) / found[-1]
+def _average_precision(answers: Answers) -> WeightedMetric:
+    curve = _curve(answers)
+
+    def compute(weights: np.ndarray) -> np.ndarray:
+        found, false = curve(weights)
+        precision = found[1:] / np.maximum(found[1:] + false[1:], 1e-9)
+        return (np.diff(found, axis=0) * precision).sum(axis=0) / found[-1]
+
+    return compute
 
 
-def _equal_error(answers: Answers, weights: np.ndarray) -> np.ndarray:
-    found, false = _curve(answers, weights)
-    false_rate, balance = false / false[-1], false / false[-1] + found / found[-1] - 1.0
-    crossing = np.argmax(balance >= 0, axis=0)[None]
-    before, after = np.maximum(crossing - 1, 0), crossing
+def _equal_error(answers: Answers) -> WeightedMetric:
+    curve = _curve(answers)
 
-    def at(values: np.ndarray, place: np.ndarray) -> np.ndarray:
-        return np.take_along_axis(values, place, axis=0)[0]
+    def compute(weights: np.ndarray) -> np.ndarray:
+        found, false = curve(weights)
+        false_rate, balance = false / false[-1], false / false[-1] + found / found[-1] - 1.0
+        after = np.argmax(balance >= 0, axis=0)[None]
+        before = np.maximum(after - 1, 0)
 
-    low, high = at(balance, before), at(balance, after)
-    part = -low / (high - low)
-    return at(false_rate, before) + part * (at(false_rate, after) - at(false_rate, before))
+        def at(values: np.ndarray, place: np.ndarray) -> np.ndarray:
+            return np.take_along_axis(values, place, axis=0)[0]
+
+        low, high = at(balance, before), at(balance, after)
+        part = -low / (high - low)
+        return at(false_rate, before) + part * (at(false_rate, after) - at(false_rate, before))
+
+    return compute
 
 
 def _running(rows: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ import pandas as pd
 from PIL import Image
 from sklearn.metrics import average_precision_score
 
-from analysis.cam import BATCH, answers, choose_images, image_maps, read_images, read_masks
+from analysis.cam import answers, choose_images, image_maps, read_images, read_masks
 from analysis.detectors import load_detector
 from analysis.store import Store
 from data.manifest import Manifest
@@ -40,6 +40,7 @@ TABLE_COLUMNS = [
 
 Maps = Sequence[np.ndarray] | np.ndarray
 Progress = Callable[[int, int], None]
+BATCH = 8
 
 
 def localise(maps: Maps, masks: Maps, *, threshold: float) -> pd.DataFrame:

@@ -9,7 +9,6 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from analysis.cam import Panel
 from analysis.figures import style
@@ -32,7 +31,7 @@ def overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
     """
     colour = mpl.colormaps[COLOURS](cam)[..., :3]
     grey = image.mean(axis=2, keepdims=True) / 255  # so that every colour in the result is the map's
-    strength = 0.25 + 0.45 * cam[..., None]
+    strength = 0.15 + 0.5 * cam[..., None]
     return np.rint(255 * ((1 - strength) * grey + strength * colour)).astype(np.uint8)
 
 
@@ -49,7 +48,7 @@ def cam_panel(panel: Panel) -> Figure:
     detection = panel.task == "detection"
     with style():
         width = max(num_columns * _CELL + 0.3, 5.2)
-        figure = Figure(figsize=(width, num_rows * (_CELL + 0.28) + 1.25), layout="constrained")
+        figure = Figure(figsize=(width, num_rows * (_CELL + 0.2) + 1.3), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.0, hspace=0.0)  # type: ignore[union-attr, call-arg]
         grid = figure.subplots(num_rows, num_columns, squeeze=False)
         for row, (image, mask) in enumerate(zip(panel.images, panel.masks, strict=True)):
@@ -74,20 +73,17 @@ def cam_panel(panel: Panel) -> Figure:
         for axes, column in zip(grid[0, 2:], columns, strict=True):
             label = trained_on_label(column.trained_on, sorted(set(generators)))
             where = "\n(in-domain)" if detection and panel.tested_on in column.trained_on.split("+") else ""
-            axes.set_title(f"trained on\n{label}{where}", fontsize=9, weight="bold" if where else "normal")
+            size = f"\n{column.grid[0]} × {column.grid[1]} places" if column.grid is not None else ""
+            axes.set_title(f"trained on\n{label}{where}{size}", fontsize=9, weight="bold" if where else "normal")
         of = "the class “fake”" if detection else "the predicted class"
         odds = "“fake”" if detection else "that class"
         text = (
             f"columns: trained on; rows: fakes of {panel.tested_on} in the test split. Grad-CAM of {of}, each map "
-            f"scaled to its own maximum; white line: border of the repainted region; number: log-odds of {odds}."
+            "scaled to its own maximum and enlarged from as many places as the heading says; white line: border of "
+            f"the repainted region; number: log-odds of {odds}. Blue, solid, ✓: right; orange, dashed, ✗: wrong."
         )
         lines = textwrap.fill(text, max(50, int(width * 15)))
         figure.suptitle(f"{panel.variant}, {panel.task}: tested on {panel.tested_on}", weight="bold", fontsize=11)
-        handles = [
-            Line2D([], [], color=RIGHT, marker="$✓$", ls="-", markersize=8, label="right"),
-            Line2D([], [], color=WRONG, marker="$✗$", ls="--", markersize=8, label="wrong"),
-        ]
-        figure.legend(handles=handles, loc="outside lower right", ncols=2, frameon=False, fontsize=8)
         figure.supxlabel(lines, fontsize=8, x=0.01, ha="left")
     return figure
 
@@ -108,6 +104,6 @@ def _say(axes: Axes, text: str, shape: tuple[int, ...] | None) -> None:
 
 def _mark(axes: Axes, name: str, log_odds: float, correct: bool) -> None:
     colour = RIGHT if correct else WRONG
-    axes.set_xlabel(f"{'✓' if correct else '✗'} {name} {log_odds:+.1f}", color=colour, fontsize=8.5, weight="bold")
+    axes.set_xlabel(f"{'✓' if correct else '✗'} {name} {log_odds:+.2f}", color=colour, fontsize=8.5, weight="bold")
     for spine in axes.spines.values():
         spine.set(edgecolor=colour, linewidth=2.2, linestyle="-" if correct else (0, (3, 1.5)))

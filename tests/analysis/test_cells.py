@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.intervals import Resampler, bootstrap_cell, cell_scores, paired_difference, weighted_metric
+from analysis.intervals import Resampler, bootstrap_cell, cell_scores, paired_difference
 from analysis.matrices import (
     CELL,
     CELL_COLUMNS,
@@ -69,12 +69,11 @@ def test_every_logged_figure_comes_out_of_the_logged_scores(store: Store) -> Non
     for (run_id, tested_on), figures in detection.groupby(["run_id", "tested_on"]):
         cell = cell_scores(store.scores(str(run_id)), str(tested_on))
         resampler = Resampler([cell])
-        ones = np.ones((resampler.num_sources, 1), dtype=np.float32)
         for metric, value in zip(figures["metric"], figures["value"], strict=True):
             own = metric.endswith("_valid_threshold")
             threshold = store.threshold(str(run_id)) if own else 0.0
             base = metric.removesuffix("_valid_threshold")
-            (found,) = weighted_metric(resampler.answers(cell), ones, base, threshold)
+            found = resampler.value(resampler.answers(cell), base, threshold)
             assert found == value if "accuracy" in metric else found == pytest.approx(value, abs=1e-6)
             checked.add(base)
     assert checked == {"accuracy", "balanced_accuracy", "real_accuracy", "fake_accuracy", "auroc", "ap", "eer"}

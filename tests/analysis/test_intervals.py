@@ -56,7 +56,7 @@ def test_a_weight_is_how_often_an_image_is_there(metric: str) -> None:
     cell = random_cell(40)
     resampler = Resampler([cell])
     weights = np.random.default_rng(1).multinomial(40, np.ones(40) / 40, size=5).T
-    found = weighted_metric(resampler.answers(cell), weights.astype(np.float32), metric, 0.3)
+    found = weighted_metric(resampler.answers(cell), metric, 0.3)(weights.astype(np.float32))
     for column, counts in enumerate(weights.T):
         drawn = cell.loc[np.repeat(cell.index, counts[resampler.places(cell)])]
         expected = detection_metrics(drawn["label"].to_numpy(), drawn["score"].to_numpy(), threshold=0.3)[metric]
@@ -68,7 +68,7 @@ def test_the_same_for_attribution(metric: str) -> None:
     cell = random_attribution(30)
     resampler = Resampler([cell])
     weights = np.random.default_rng(1).multinomial(30, np.ones(30) / 30, size=5).T
-    found = weighted_metric(resampler.answers(cell), weights.astype(np.float32), metric)
+    found = weighted_metric(resampler.answers(cell), metric)(weights.astype(np.float32))
     classes = ["real", "lama", "ldm"]
     for column, counts in enumerate(weights.T):
         drawn = cell.loc[np.repeat(cell.index, counts[resampler.places(cell)])]
@@ -81,11 +81,11 @@ def test_figures_computed_by_hand() -> None:
     # three photographs drawn 0, 1 and 2 times; the second's fake is missed, the third's real is accused
     cell = pairs(np.array([-1.0, -2.0, 3.0]), np.array([1.0, -1.0, 2.0]))
     answers, weights = Resampler([cell]).answers(cell), np.array([[0], [1], [2]], dtype=np.float32)
-    assert weighted_metric(answers, weights, "accuracy")[0] == pytest.approx((1 + 2) / 6)
-    assert weighted_metric(answers, weights, "real_accuracy")[0] == pytest.approx(1 / 3)
-    assert weighted_metric(answers, weights, "fake_accuracy")[0] == pytest.approx(2 / 3)
+    assert weighted_metric(answers, "accuracy")(weights)[0] == pytest.approx((1 + 2) / 6)
+    assert weighted_metric(answers, "real_accuracy")(weights)[0] == pytest.approx(1 / 3)
+    assert weighted_metric(answers, "fake_accuracy")(weights)[0] == pytest.approx(2 / 3)
     # fakes -1 once, 2 twice; reals -2 once, 3 twice: of nine pairs (-1 > -2) once and (2 > -2) twice
-    assert weighted_metric(answers, weights, "auroc")[0] == pytest.approx(3 / 9)
+    assert weighted_metric(answers, "auroc")(weights)[0] == pytest.approx(3 / 9)
 
 
 @pytest.mark.parametrize("metric", DETECTION_METRICS)
@@ -232,6 +232,8 @@ def test_what_cannot_be_asked_is_refused() -> None:
     cell = random_cell(20)
     with pytest.raises(ValueError, match="no interval for 'loss'; there are: accuracy, "):
         bootstrap_cell(cell, "loss")
+    with pytest.raises(ValueError, match="there are: accuracy, balanced_accuracy, macro_f1, accuracy/<class>"):
+        bootstrap_cell(random_attribution(5), "accuracy/nobody")
     with pytest.raises(ValueError, match="not in the test set, such as 'photo20'"):
         Resampler([cell]).places(random_cell(21))
     with pytest.raises(ValueError, match="neither a column `score` nor any"):

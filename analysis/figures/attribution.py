@@ -1,0 +1,49 @@
+"""The confusion matrix of attribution."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.figures import style
+
+
+def confusion_figure(counts: pd.DataFrame, *, title: str) -> Figure:
+    """Heat map of a confusion matrix: the share of each true class, with the counts below.
+
+    Args:
+        counts: from `analysis.attribution.confusion_table`, or the sum of several: rows the true class, columns the
+            predicted one. A row without images is left blank.
+        title: above the map.
+    """
+    values = counts.to_numpy(float)
+    totals = values.sum(axis=1, keepdims=True)
+    shares = np.divide(values, totals, out=np.full_like(values, np.nan), where=totals > 0)
+    names = [str(name) for name in counts.columns]
+    with style():
+        longest = max((len(name) for name in names), default=0)
+        figure = Figure(
+            figsize=(2.3 + 0.07 * longest + 0.85 * len(names), 1.6 + 0.62 * len(names)), layout="constrained"
+        )
+        axes = figure.add_subplot()
+        image = axes.imshow(np.ma.masked_invalid(shares), cmap=mpl.colormaps["Blues"], vmin=0, vmax=1, aspect="auto")
+        for (row, column), share in np.ndenumerate(shares):
+            text = "no images" if np.isnan(share) else f"{share:.0%}\n{int(values[row, column])}"
+            ink = "white" if share > 0.6 else "black"
+            weight = "bold" if row == column else "normal"
+            axes.text(column, row, text, ha="center", va="center", color=ink, weight=weight, fontsize=9)
+        slanted = longest > 10
+        axes.set_xticks(range(len(names)), names, rotation=25 if slanted else 0, ha="right" if slanted else "center")
+        axes.set_yticks(range(len(names)), [str(name) for name in counts.index])
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.set_xlabel(str(counts.columns.name or "predicted class"), weight="bold")
+        axes.set_ylabel(str(counts.index.name or "true class"), weight="bold")
+        right = float(np.trace(values))
+        axes.set_title(f"{title}\n{int(right)} of {int(values.sum())} right", loc="left", fontsize=9)
+        bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
+        bar.set_label("share of the true class")
+        bar.outline.set_visible(False)
+    return figure

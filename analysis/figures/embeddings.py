@@ -1,0 +1,51 @@
+"""Embeddings in the plane."""
+
+from __future__ import annotations
+
+import textwrap
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from analysis.embeddings import Projection, Separation
+from analysis.figures import style
+from analysis.figures.palette import looks
+
+
+def embedding_figure(
+    projection: Projection, classes: np.ndarray, *, title: str, separation: Separation | None = None
+) -> Figure:
+    """Scatter of a projection, one colour and marker a class, with how it was made and what it cannot show as numbers.
+
+    Args:
+        projection: from `analysis.embeddings.project`.
+        classes: (N,), names of the points' classes.
+        title: above the picture.
+        separation: numbers from the original space.
+    """
+    names = np.asarray(classes).astype(str)
+    with style():
+        figure = Figure(figsize=(6.2, 5.6), layout="constrained")
+        axes = figure.add_subplot()
+        size = float(np.clip(8000 / max(len(names), 1), 7, 36))
+        for name, look in looks(names).items():
+            own = projection.points[names == name]
+            axes.scatter(
+                own[:, 0], own[:, 1], s=size, c=look.colour, marker=look.marker, alpha=0.75, linewidths=0.2,
+                edgecolors="white", label=f"{name} ({len(own)})", rasterized=True,
+            )  # fmt: skip
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_aspect("equal", adjustable="datalim")
+        axes.spines[:].set_color("#bbbbbb")
+        axes.set_title(title, loc="left")
+        figure.legend(loc="outside right upper", frameon=False, title="class (images)", markerscale=1.6)
+        lines = [f"{projection.method}: {projection.note}. Axes have no unit."]
+        if separation is not None:
+            lines.append(
+                f"In the original {separation.num_dimensions} dimensions: silhouette {separation.silhouette:.3f}, "
+                f"{separation.num_neighbours}-NN purity {separation.purity:.3f} (chance {separation.chance:.3f})."
+            )
+        text = "\n".join(textwrap.fill(line, 95) for line in lines)
+        figure.supxlabel(text, fontsize=8, x=0.01, ha="left")
+    return figure

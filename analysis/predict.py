@@ -1,0 +1,365 @@
+"""Real or fake? One picture, several, or a folder of them, by a tracked run.
+
+python -m analysis predict face.png --best xception_pretrained
+python -m analysis predict folder/ --run RUN_ID --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from analysis.store import Store, StoreError, open_store
+from grid.plan import FINISHED
+from grid.spec import ATTRIBUTION, DETECTION, TrialSpec
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from models.detector import Detector
+
+OK, SOME_UNREADABLE, BAD_INPUT = 0, 1, 2
+OVERLAY = ".cam.png"  # what is written; not read as a picture of a folder
+BATCH = 8
+
+
+@dataclass
+class Answer:
+    """What is said about one picture.
+
+    Attributes:
+        path: the picture, as it was named.
+        label: "real" or "fake"; None where the picture cannot be read.
+        score: log-odds of "fake".
+        probability: of "fake", in [0, 1]; the detector's own, not calibrated.
+        attribution: the class with the highest probability, "real" or a generator; None without an attribution run.
+        attribution_probabilities: class -> probability.
+        cam: the overlay that was written.
+        error: why there is no answer, or no overlay.
+    """
+
+    path: str
+    label: str | None = None
+    score: float | None = None
+    probability: float | None = None
+    attribution: str | None = None
+    attribution_probabilities: dict[str, float] | None = None
+    cam: str | None = None
+    error: str | None = None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare everything that `main` reads."""
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="a picture, or a folder of them")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--run", metavar="RUN_ID", help="a finished detection run; the beginning of its id will do")
+    which.add_argument("--best", metavar="METHOD", help="the method's detection run that did best on validation")
+    parser.add_argument("--experiment", metavar="NAME", help="default: the only one that holds a grid")
+    parser.add_argument("--tracking-uri", metavar="URI", help="default: MLFLOW_TRACKING_URI, else runs/mlflow.db here")
+    parser.add_argument("--data", metavar="DIGEST", help="of the data set, where the experiment holds several")
+    parser.add_argument("--weights", type=Path, action="append", default=[], metavar="FILE", help="a frozen encoder's")
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu (default) or cuda")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="for the overlays; default: beside each picture")
+    parser.add_argument("--no-cam", action="store_true", help="write no overlays")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Do what the command line says.
+
+    Returns:
+        the exit status: 0; 1 some picture could not be read, or its overlay not written; 2 bad input.
+    """
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    try:
+        return _predict(options, console)
+    except StoreError as error:
+        console.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        return BAD_INPUT
+
+
+def best_run(store: Store, method: str) -> tuple[str, str]:
+    """The finished detection run of a method, or variant, that did best on its own validation split.
+
+    By accuracy, of equal ones by loss, at the epoch that the run kept. The test split is not looked at.
+
+    Returns:
+        its id, and why, in words.
+
+    Raises:
+        StoreError: no such method, or nothing of it is finished.
+    """
+    runs = store.runs()
+    runs = runs[(runs["task"] == DETECTION) & (runs["state"] == FINISHED)]
+    mine = runs[(runs["variant"] == method) | (runs["method"] == method)]
+    if mine.empty:
+        known = ", ".join(dict.fromkeys(runs["variant"])) or "none"
+        raise StoreError(f"{method!r} has no finished detection run in {store.experiment!r}; there are: {known}")
+    history = store.history(mine["run_id"])
+    ranked = []
+    for run in mine.itertuples():
+        epochs = history[history["run_id"] == run.run_id].pivot_table(index="step", columns="metric", values="value")
+        if not {"valid/accuracy", "valid/loss"} <= set(epochs.columns):
+            continue
+        keeps_last = json.loads(str(run.config)).get("select") == "last"
+        losses = epochs["valid/loss"].to_numpy()
+        kept = len(losses) - 1 if keeps_last else int(losses.argmin())
+        accuracy, loss = float(epochs["valid/accuracy"].iloc[kept]), float(losses[kept])
+        ranked.append((-accuracy, loss, str(run.run_id), str(run.trained_on)))
+    if not ranked:
+        raise StoreError(f"no run of {method!r} has logged its validation accuracy; name a run with --run")
+    negative, loss, run_id, trained_on = min(ranked, key=lambda entry: entry[:2])
+    words = (
+        f"validation accuracy {-negative:.3f}, loss {loss:.3f}: the best of {len(ranked)} runs; trained on {trained_on}"
+    )
+    return run_id, words
+
+
+def find_run(store: Store, text: str) -> str:
+    """The finished detection run whose id begins with `text`. Raises `StoreError` that lists what exists."""
+    runs = store.runs()
+    runs = runs[(runs["task"] == DETECTION) & (runs["state"] == FINISHED)]
+    found = [run_id for run_id in runs["run_id"] if text and run_id.startswith(text)]
+    if len(found) != 1:
+        lines = [
+            f"  {run.run_id}  {run.variant}, trained on {run.trained_on}, seed {run.seed}" for run in runs.itertuples()
+        ]
+        what = "several finished detection runs" if found else "no finished detection run"
+        raise StoreError("\n".join([f"{what} with the id {text!r} in {store.experiment!r}; there are:", *lines]))
+    return str(found[0])
+
+
+def attribution_run(store: Store, run_id: str) -> str | None:
+    """A finished attribution run of the same variant, of the same seed if there is one."""
+    runs = store.runs().set_index("run_id")
+    me = runs.loc[run_id]
+    same = runs[(runs["task"] == ATTRIBUTION) & (runs["state"] == FINISHED) & (runs["variant"] == me["variant"])]
+    if same.empty:
+        return None
+    return str((same["seed"] != me["seed"]).sort_values(kind="stable").index[0])
+
+
+def find_pictures(named: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """(picture, its place below the folder that was named) for every picture; folders are searched to the bottom.
+
+    Overlays of an earlier call are passed over in folders. Raises `StoreError` for a folder without pictures.
+    """
+    from data.images import IMAGE_SUFFIXES
+
+    found: dict[Path, Path] = {}
+    for one in named:
+        if not one.is_dir():
+            found.setdefault(one, Path(one.name))
+            continue
+        inside = [
+            path
+            for path in sorted(one.rglob("*"))
+            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.endswith(OVERLAY) and path.is_file()
+        ]
+        if not inside:
+            raise StoreError(f"no picture in the folder {one}; these are read: {', '.join(IMAGE_SUFFIXES)}")
+        for path in inside:
+            found.setdefault(path, path.relative_to(one))
+    return list(found.items())
+
+
+class Predictor:
+    """A detection run, with the attribution run of the same variant where there is one.
+
+    Args:
+        store: an open grid.
+        run_id: of a finished detection run.
+        device: torch device string.
+        weight_files: digest -> path; see `load_detector`.
+
+    Raises:
+        StoreError: as `load_detector`.
+    """
+
+    def __init__(self, store: Store, run_id: str, *, device: str, weight_files: dict[str, Path]) -> None:
+        from analysis.detectors import load_detector
+
+        self.detector, self.spec = load_detector(store, run_id, device=device, weight_files=weight_files)
+        threshold = store.threshold(run_id)
+        self.threshold = 0.0 if math.isnan(threshold) else threshold
+        self.attribution_id = attribution_run(store, run_id)
+        self._attribution: tuple[Detector, TrialSpec] | None = None
+        if self.attribution_id is not None:
+            self._attribution = load_detector(store, self.attribution_id, device=device, weight_files=weight_files)
+        self.has_cam = self.detector.cam_target() is not None
+
+    def answer(self, answers: Sequence[Answer], images: Sequence[np.ndarray]) -> None:
+        """Fill in what is said about these pictures, uint8 (H, W, 3) each."""
+        from analysis.detectors import detector_inputs
+        from models.detector import fake_scores
+
+        inputs = detector_inputs(self.detector, images)
+        scores = fake_scores(self.detector.predict(inputs).logits).astype(float)
+        for answer, score in zip(answers, scores, strict=True):
+            answer.score = float(score)
+            answer.probability = float(1 / (1 + np.exp(-score)))
+            answer.label = "fake" if score > self.threshold else "real"
+        if self._attribution is not None:
+            detector, spec = self._attribution
+            shared = self.detector.encoder is not None and detector.encoder is not None
+            if not shared or self.detector.encoder.key != detector.encoder.key:  # type: ignore[union-attr]
+                inputs = detector_inputs(detector, images)
+            logits = detector.predict(inputs).logits.astype(float)
+            odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+            for answer, row in zip(answers, odds / odds.sum(axis=1, keepdims=True), strict=True):
+                answer.attribution = spec.classes[int(row.argmax())]
+                answer.attribution_probabilities = dict(zip(spec.classes, row.tolist(), strict=True))
+
+    def overlays(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Each picture under the Grad-CAM of "fake": uint8 (H, W, 3). Raises `NoCam`."""
+        from analysis.cam import image_maps
+        from analysis.figures.cam import overlay
+
+        return [overlay(image, cam) for image, cam in zip(images, image_maps(self.detector, images), strict=True)]
+
+
+def _predict(options: argparse.Namespace, console: Console) -> int:
+    from data.images import BadImage, decode
+    from models.weights import file_digest
+
+    pictures = find_pictures(options.images)
+    for path in options.weights:
+        if not path.is_file():
+            raise StoreError(f"--weights {path}: there is no such file")
+    if options.out is not None and options.out.exists() and not options.out.is_dir():
+        raise StoreError(f"--out {options.out} is a file; name a folder")
+    _check_device(options.device)
+    store = open_store(options.experiment, tracking_uri=options.tracking_uri, data=options.data)
+    run_id, why = (find_run(store, options.run), "") if options.run else best_run(store, options.best)
+    weight_files = {file_digest(path): path for path in options.weights}
+    predictor = Predictor(store, run_id, device=options.device, weight_files=weight_files)
+    run = next(row for row in store.runs().to_dict("records") if row["run_id"] == run_id)
+    with_cam = not options.no_cam and predictor.has_cam
+    if not options.json:
+        _say_run(console, run_id, run, predictor, why, with_cam or options.no_cam)
+
+    places = _overlay_places(pictures, options.out)
+    answers: list[Answer] = []
+    with _progress(console) as bars:
+        task = bars.add_task("pictures", total=len(pictures))
+        for start in range(0, len(pictures), BATCH):
+            batch = [Answer(str(path)) for path, _ in pictures[start : start + BATCH]]
+            readable: list[tuple[Answer, np.ndarray, Path]] = []
+            for answer, place in zip(batch, places[start : start + BATCH], strict=True):
+                try:
+                    readable.append((answer, decode(Path(answer.path)), place))
+                except BadImage as error:
+                    answer.error = str(error)
+            if readable:
+                chosen, images = [entry[0] for entry in readable], [entry[1] for entry in readable]
+                predictor.answer(chosen, images)
+                drawn = predictor.overlays(images) if with_cam else []
+                for (answer, _, place), picture in zip(readable, drawn, strict=False):
+                    _write(picture, place, answer)
+            answers += batch
+            bars.update(task, advance=len(batch))
+
+    if options.json:
+        _print_json(run_id, run, predictor, why, answers)
+    else:
+        for answer in answers:
+            _print_line(answer)
+    bad = [answer for answer in answers if answer.error]
+    for answer in bad:
+        console.print(f"{answer.path}: {answer.error}", style="red", highlight=False, markup=False, soft_wrap=True)
+    return SOME_UNREADABLE if bad else OK
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    if device not in ("cpu", "cuda"):
+        raise StoreError(f"--device is cpu or cuda, got {device!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise StoreError("--device cuda was asked for but torch sees no GPU; use --device cpu")
+
+
+def _overlay_places(pictures: Sequence[tuple[Path, Path]], out: Path | None) -> list[Path]:
+    """Where each overlay goes; two pictures that differ in their ending alone keep it, so that none is overwritten."""
+    below = [(path if out is None else out / relative) for path, relative in pictures]
+    short = [place.with_suffix(OVERLAY) for place in below]
+    counts = Counter(short)
+    return [
+        place if counts[place] == 1 else whole.with_name(whole.name + OVERLAY)
+        for place, whole in zip(short, below, strict=True)
+    ]
+
+
+def _write(picture: np.ndarray, place: Path, answer: Answer) -> None:
+    from PIL import Image
+
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(place, format="PNG")
+        answer.cam = str(place)
+    except OSError as error:
+        answer.error = (
+            f"the overlay cannot be written to {place} ({error.strerror or error}): name a folder with --out DIR"
+        )
+
+
+def _progress(console: Console) -> Any:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+
+
+def _say_run(
+    console: Console, run_id: str, run: dict[Any, Any], predictor: Predictor, why: str, cam_as_asked: bool
+) -> None:
+    lines = [f"run {run_id}: {run['variant']}, trained on {run['trained_on']}, seed {run['seed']}, {run['weights']}"]
+    if why:
+        lines.append(f"chosen by {why}")
+    lines.append(f"fake above log-odds {predictor.threshold:+.3f}, the run's threshold from its validation split")
+    if predictor.attribution_id is None:
+        lines.append(f"no finished attribution run of {run['variant']}, so none is named")
+    else:
+        lines.append(f"attribution by run {predictor.attribution_id}")
+    if not cam_as_asked:
+        lines.append(f"{run['method']} has no layer for Grad-CAM, so no overlay is written")
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def _print_line(answer: Answer) -> None:
+    if answer.label is None:
+        print(f"{answer.path}: unreadable")
+        return
+    line = f"{answer.path}: {answer.label}, log-odds of fake {answer.score:+.3f}, probability {answer.probability:.3f}"
+    if answer.attribution is not None and answer.attribution_probabilities is not None:
+        line += f"; attribution {answer.attribution} {answer.attribution_probabilities[answer.attribution]:.3f}"
+    print(line + (f"; {answer.cam}" if answer.cam else ""))
+
+
+def _print_json(run_id: str, run: dict[Any, Any], predictor: Predictor, why: str, answers: list[Answer]) -> None:
+    facts = {
+        "run_id": run_id,
+        "method": run["method"],
+        "variant": run["variant"],
+        "trained_on": run["trained_on"].split("+"),
+        "seed": int(run["seed"]),
+        "weights": run["weights"],
+        "chosen_by": why or None,
+        "threshold": predictor.threshold,
+        "attribution_run_id": predictor.attribution_id,
+        "grad_cam": predictor.has_cam,
+        "images": [asdict(answer) for answer in answers],
+    }
+    json.dump(facts, sys.stdout, indent=2)
+    print()
