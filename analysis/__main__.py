@@ -2,6 +2,7 @@
 
 python -m analysis                        the only grid of the local store, into report/
 python -m analysis --experiment dolos --metric auroc --compare clip_linear sam_linear
+python -m analysis predict --help         real or fake? one picture, several, or a folder of them
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from analysis import predict
 from analysis.cam import make_panels, open_images
 from analysis.figures.cam import cam_panel
 from analysis.figures.matrices import matrix_figure
@@ -50,8 +52,17 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write everything into `--out`. Returns the exit status: 0, or 2 for bad input."""
-    options = parse_arguments(arguments)
+    """Write everything into `--out`, or answer `predict`. Returns the exit status: 0, or 2 for bad input."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["predict"]:
+        parser = argparse.ArgumentParser(
+            prog="python -m analysis predict",
+            description=predict.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        predict.add_arguments(parser)
+        return predict.main(parser.parse_args(words[1:]))
+    options = parse_arguments(words)
     console = Console(width=None if sys.stdout.isatty() else 120)
     try:
         store = open_store(options.experiment, tracking_uri=options.tracking_uri, data=options.data)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -172,3 +174,27 @@ def test_maps_have_the_size_of_their_pictures(store: Store) -> None:
     detector, _ = load_detector(store, runs.loc[runs["method"] == "clip_linear", "run_id"].iloc[0])
     pictures = [np.zeros((50, 70, 3), np.uint8), np.zeros((64, 64, 3), np.uint8)]
     assert [cam.shape for cam in image_maps(detector, pictures)] == [(50, 70), (64, 64)]
+
+
+def test_predict_answers_as_the_run_did_and_goes_on_after_a_bad_file(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = open_images(store)
+    rows = choose_images(manifest, "lama", 2, seed=0)
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for path in manifest.paths(rows):
+        shutil.copy(path, folder)
+    (folder / "broken.png").write_bytes(manifest.paths(rows)[0].read_bytes()[:200])
+    run = store.runs().query("method == 'xception_scratch' and trained_on == 'lama'").iloc[0]
+    arguments = ["predict", str(folder), "--run", run["run_id"], "--tracking-uri", store.tracking_uri, "--json"]
+    assert main(arguments) == 1  # one of them could not be read
+    said = json.loads(capsys.readouterr().out)
+    answers = {Path(one["path"]).name: one for one in said["images"]}
+    logged = store.scores(run["run_id"]).set_index("path")["score"]
+    for path in rows["path"]:
+        answer = answers[Path(path).name]
+        assert answer["score"] == pytest.approx(logged[path], abs=1e-4)
+        assert answer["label"] == ("fake" if answer["score"] > store.threshold(run["run_id"]) else "real")
+        assert (folder / f"{Path(path).stem}.cam.png").is_file()
+    assert answers["broken.png"]["error"]

@@ -1,0 +1,101 @@
+"""Figures beside the pictures, against answers by hand: calibration, confusion, how classes part."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import logit
+
+from analysis.attribution import attribution, confusion_table
+from analysis.curves import (
+    calibration_table,
+    expected_calibration_error,
+    precision_recall_points,
+    reliability,
+    roc_points,
+)
+from analysis.embeddings import EmbeddingError, project, separation
+from analysis.figures.attribution import confusion_figure
+from analysis.figures.curves import precision_recall_figure, reliability_figure, roc_figure, score_figure
+
+
+def test_calibration_error_by_hand() -> None:
+    # two bins: three images at 0.25 of which one is fake, one image at 0.75 which is fake
+    labels, scores = np.array([0, 0, 1, 1]), logit(np.array([0.25, 0.25, 0.25, 0.75]))
+    bins = reliability(labels, scores, num_bins=2)
+    assert bins["num_images"].tolist() == [3, 1]
+    assert bins["fake"].tolist() == pytest.approx([1 / 3, 1])
+    expected = 3 / 4 * abs(1 / 3 - 0.25) + 1 / 4 * abs(1 - 0.75)
+    assert expected_calibration_error(labels, scores, num_bins=2) == pytest.approx(expected)
+
+
+def test_certain_and_right_is_calibrated_and_certain_and_wrong_is_not() -> None:
+    labels = np.array([0, 1])
+    assert expected_calibration_error(labels, np.array([-50.0, 50.0])) == pytest.approx(0, abs=1e-9)
+    assert expected_calibration_error(labels, np.array([50.0, -50.0])) == pytest.approx(1)
+
+
+def detection_scores() -> pd.DataFrame:
+    rows = [("real", 0, -2.0), ("real", 0, 0.5), ("lama", 1, 1.0), ("lama", 1, -1.0), ("ldm", 1, 2.0), ("ldm", 1, 3.0)]
+    table = pd.DataFrame(rows, columns=["generator", "label", "score"])
+    return table.assign(source_id=["a", "b", "a", "b", "a", "b"], trained_on="lama", seed=0)
+
+
+def test_curves_end_where_they_must() -> None:
+    cell = detection_scores().iloc[:4]
+    roc, recall = roc_points(cell), precision_recall_points(cell)
+    assert roc.iloc[0].tolist() == [0, 0]
+    assert roc.iloc[-1].tolist() == [1, 1]
+    assert recall.loc[recall["recall"] == 1, "precision"].min() == pytest.approx(0.5)
+    table = calibration_table(detection_scores())
+    assert table[["trained_on", "tested_on"]].to_numpy().tolist() == [["lama", "lama"], ["lama", "ldm"]]
+
+
+@pytest.mark.parametrize("figure", [roc_figure, precision_recall_figure, reliability_figure, score_figure])
+def test_curves_are_drawn_with_their_title(figure) -> None:
+    drawn = figure(detection_scores(), title="a method")
+    texts = [drawn.get_suptitle(), *(axes.get_title() for axes in drawn.axes)]
+    assert any("a method" in text for text in texts)
+
+
+def attribution_scores() -> pd.DataFrame:
+    truth = ["real", "real", "lama", "lama", "ldm", "ldm"]
+    called = ["real", "lama", "lama", "lama", "real", "ldm"]
+    table = pd.DataFrame({"generator": truth, "label": [int(name != "real") for name in truth]})
+    table["source_id"] = ["a", "b", "a", "b", "a", "b"]
+    for name in ("real", "lama", "ldm"):
+        table[f"logit_{name}"] = [1.0 if one == name else 0.0 for one in called]
+    return table
+
+
+def test_confusion_and_accuracy_by_hand() -> None:
+    counts = confusion_table(attribution_scores())
+    assert counts.loc["real"].to_dict() == {"real": 1, "lama": 1, "ldm": 0}
+    assert counts.loc["ldm"].to_dict() == {"real": 1, "lama": 0, "ldm": 1}
+    found = attribution(attribution_scores(), num_resamples=200).set_index("class")
+    assert found["accuracy"].to_dict() == pytest.approx({"overall": 4 / 6, "real": 0.5, "lama": 1.0, "ldm": 0.5})
+    assert found.loc["lama", ["low", "high"]].tolist() == [1, 1]
+    assert confusion_figure(counts, title="a method").axes
+
+
+def test_purity_and_silhouette_by_hand() -> None:
+    apart = np.array([[0.0, 0], [0, 1], [10, 0], [10, 1]])
+    classes = np.array(["real", "real", "lama", "lama"])
+    found = separation(apart, classes, num_neighbours=1)
+    assert found.purity == 1
+    assert found.chance == pytest.approx(1 / 3)
+    far = (10 + np.sqrt(101)) / 2
+    assert found.silhouette == pytest.approx(1 - 1 / far, abs=1e-6)
+    assert separation(apart, classes[[0, 2, 1, 3]], num_neighbours=1).purity == 0
+
+
+def test_the_same_embeddings_lie_in_the_same_places_and_say_how_they_were_laid() -> None:
+    embeddings = np.random.default_rng(0).normal(size=(40, 60)).astype(np.float16)
+    first, second = project(embeddings, num_iterations=250), project(embeddings, num_iterations=250)
+    np.testing.assert_array_equal(first.points, second.points)
+    assert first.points.shape == (40, 2)
+    for said in ("perplexity", "250 iterations", "KL divergence", "PCA from 60 to 40"):
+        assert said in first.note
+    with pytest.raises(EmbeddingError, match="not finite"):
+        project(np.full((10, 3), np.nan))
