@@ -13,12 +13,25 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.markup import escape
 
 from analysis import predict
+from analysis.attribution import confusion_table
 from analysis.cam import make_panels, open_images
+from analysis.embeddings import class_names, project, separation
+from analysis.figures.attribution import confusion_figure
 from analysis.figures.cam import cam_panel
+from analysis.figures.curves import (
+    precision_recall_figure,
+    reliability_figure,
+    roc_figure,
+    score_figure,
+    training_figure,
+)
+from analysis.figures.embeddings import embedding_figure
 from analysis.figures.matrices import matrix_figure
 from analysis.matrices import attribution_with_intervals, cell_table, compare, matrix_with_intervals
 from analysis.published import beside_published
@@ -28,6 +41,12 @@ from grid.plan import FINISHED
 
 OK, BAD_INPUT = 0, 2
 METRICS = ("accuracy", "auroc")
+CURVES = {
+    "roc": roc_figure,
+    "precision_recall": precision_recall_figure,
+    "reliability": reliability_figure,
+    "score_histograms": score_figure,
+}
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -68,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         store = open_store(options.experiment, tracking_uri=options.tracking_uri, data=options.data)
         metrics = options.metric or METRICS
         written = write_tables(store, options.out, metrics, compared=options.compare, transpose=options.transpose)
+        written += write_figures(store, options.out)
         if options.cam:
             written += write_panels(store, options.out, options.cam, images=options.images)
     except ValueError as error:  # a StoreError is one
@@ -141,6 +161,54 @@ def write_tables(
         a, b = compared
         caption = f"{a} minus {b}: paired bootstrap over source images, p not corrected for the number of tests"
         write(f"compare_{_slug(a)}_{_slug(b)}", differences, caption)
+    return written
+
+
+def write_figures(store: Store, out: Path) -> list[Path]:
+    """Curves of every detection method; confusion matrix and t-SNE of every attribution method; losses over epochs.
+
+    Confusion matrix and t-SNE are of the first seed.
+
+    Args:
+        store: the grid.
+        out: folder, made where it is not there.
+
+    Returns:
+        what was written.
+
+    Raises:
+        StoreError: a run's scores or embeddings are missing or cannot be read.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+
+    def write(name: str, variant: str, figure: Figure | None) -> None:
+        if figure is None:
+            return
+        for kind in ("png", "svg"):
+            written.append(out / f"{name}_{_slug(variant)}.{kind}")
+            figure.savefig(written[-1])
+
+    runs = store.runs()
+    runs = runs[runs["state"] == FINISHED]
+    history = store.history()
+    for name, of_variant in runs.groupby("variant", sort=False):
+        variant = str(name)
+        detection = of_variant[of_variant["task"] == "detection"]
+        if not detection.empty:
+            whose = zip(detection["run_id"], detection["trained_on"], detection["seed"], strict=True)
+            scores = pd.concat(store.scores(run).assign(trained_on=trained, seed=seed) for run, trained, seed in whose)
+            for kind, draw in CURVES.items():
+                write(kind, variant, draw(scores, title=f"{variant}: {kind.replace('_', ' ')}"))
+        for run_id in of_variant.loc[of_variant["task"] == "attribution"].sort_values("seed")["run_id"].head(1):
+            scores, embeddings = store.scores(run_id), store.embeddings(run_id)
+            write("confusion", variant, confusion_figure(confusion_table(scores), title=f"{variant}: attribution"))
+            classes = class_names(scores)
+            title = f"{variant}: test embeddings"
+            parted = separation(embeddings, classes)
+            write("tsne", variant, embedding_figure(project(embeddings), classes, title=title, separation=parted))
+        of_these = history[history["run_id"].isin(of_variant["run_id"])]
+        write("training", variant, training_figure(of_these, title=f"{variant}: training"))
     return written
 
 
