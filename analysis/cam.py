@@ -49,7 +49,7 @@ def cam_maps(
     """What `pytorch_grad_cam.GradCAM` gives on the detector's own layer.
 
     Each map is scaled to its own maximum, so maps compare places within a picture, not pictures with each other. A
-    picture without any evidence for the class has a map of zeros.
+    picture in which no place speaks for the class, or all places do alike, has a map of zeros.
 
     Args:
         detector: fitted.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from analysis.intervals import (
     ATTRIBUTION_METRICS,
@@ -343,32 +344,38 @@ def compare(
 
 
 def _distributions(store: Store, results: pd.DataFrame, resampler: Resampler) -> dict[tuple[str, str, str], np.ndarray]:
-    """(trained on, tested on, metric) -> the resampled figure (B,), averaged over seeds; of one task and variant."""
+    """(trained on, tested on, metric) -> the resampled figure (B,), averaged over seeds; of one task and variant.
+
+    On one thread: the matrix products are so small that more only wait for each other.
+    """
     totals: dict[tuple[str, str, str], np.ndarray] = {}
     counts: dict[tuple[str, str, str], int] = {}
-    for run_id, figures in results.groupby("run_id", sort=False):
-        wanted = [
-            (str(trained_on), str(tested_on), str(metric))
-            for trained_on, tested_on, metric in figures[["trained_on", "tested_on", "metric"]].itertuples(index=False)
-            if _can_resample(str(figures["task"].iloc[0]), str(metric))
-        ]
-        if not wanted:
-            continue
-        try:
-            cells = _answers(store, str(run_id), str(figures["task"].iloc[0]), wanted, resampler)
-        except StoreError:
-            raise
-        except (ValueError, KeyError) as error:
-            raise store.broken(str(run_id), SCORES, error) from error
-        threshold = store.threshold(str(run_id))
-        for place in wanted:
-            _, tested_on, metric = place
-            own = metric.endswith(AT_VALIDATION)
-            found = resampler.distribution(
-                cells[tested_on], metric.removesuffix(AT_VALIDATION), threshold if own else 0.0
-            )
-            totals[place] = totals[place] + found if place in totals else found
-            counts[place] = counts.get(place, 0) + 1
+    with threadpool_limits(limits=1, user_api="blas"):
+        for run_id, figures in results.groupby("run_id", sort=False):
+            wanted = [
+                (str(trained_on), str(tested_on), str(metric))
+                for trained_on, tested_on, metric in figures[["trained_on", "tested_on", "metric"]].itertuples(
+                    index=False
+                )
+                if _can_resample(str(figures["task"].iloc[0]), str(metric))
+            ]
+            if not wanted:
+                continue
+            try:
+                cells = _answers(store, str(run_id), str(figures["task"].iloc[0]), wanted, resampler)
+            except StoreError:
+                raise
+            except (ValueError, KeyError) as error:
+                raise store.broken(str(run_id), SCORES, error) from error
+            threshold = store.threshold(str(run_id))
+            for place in wanted:
+                _, tested_on, metric = place
+                own = metric.endswith(AT_VALIDATION)
+                found = resampler.distribution(
+                    cells[tested_on], metric.removesuffix(AT_VALIDATION), threshold if own else 0.0
+                )
+                totals[place] = totals[place] + found if place in totals else found
+                counts[place] = counts.get(place, 0) + 1
     return {place: total / counts[place] for place, total in totals.items()}
 
 

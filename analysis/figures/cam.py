@@ -64,7 +64,7 @@ def cam_panel(panel: Panel) -> Figure:
                 else:
                     axes.imshow(overlay(image, column.maps[row]))
                     if not column.maps[row].any():
-                        _say(axes, "no evidence for\nthis class", None)
+                        _say(axes, "flat: no place\nstands out", None)
                     if mask is not None and mask.any() and not mask.all():
                         axes.contour(mask, levels=[0.5], colors="white", linewidths=1.0)
                 _mark(axes, column.answers.names[row], float(column.answers.log_odds[row]), column.answers.correct[row])

@@ -1,200 +1,317 @@
-"""Grad-CAM is the library's own; localisation is what one computes by hand."""
-
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-import launch
-from analysis.__main__ import main
-from analysis.cam import NoCam, cam_maps, choose_images, image_maps, open_images, read_images, to_image
-from analysis.detectors import load_detector, predict_images
-from analysis.localisation import best_iou_threshold, localise, localise_run
-from analysis.store import Store, open_store
+from analysis.cam import (
+    Answers,
+    Column,
+    NoCam,
+    Panel,
+    answers,
+    cam_grid,
+    cam_maps,
+    choose_images,
+    image_maps,
+    read_images,
+    read_masks,
+    to_image,
+)
+from analysis.figures.cam import cam_panel, overlay
+from analysis.localisation import localise
+from data.manifest import Manifest, build_manifest
 from data.transforms import Geometry
-from models.detector import FitSession
+from grid.spec import ATTRIBUTION, DETECTION, TrialSpec
+from models.detector import Detector, Examples, FitSession
 from tests.corpora import write_dolos
-from tests.models.toys import ATTRIBUTION, DETECTION, examples, make_images, make_labels, small
+from tests.models.toys import SIDE, examples, make_images, small
 
-WITH_CAM = ("clip_linear", "sam_linear", "xception_pretrained", "xception_scratch")
+WITH_CAM = ["xception_scratch", "clip_linear", "sam_linear"]
+CLASSES = ("real", "lama", "ldm")
 
 
-@pytest.mark.parametrize("classes", [DETECTION, ATTRIBUTION], ids=["detection", "attribution"])
-@pytest.mark.parametrize("name", WITH_CAM)
-def test_maps_are_those_of_a_direct_call_of_grad_cam(name: str, classes: tuple[str, ...]) -> None:
-    detector = small(name, classes, **({"epochs": 1} if name.startswith("xception") else {}))
-    detector.fit(examples(detector, 6, seed=1), examples(detector, 4, seed=2), FitSession())
-    pixels = make_images(make_labels(2, 2, seed=3), seed=3)
-    maps = cam_maps(detector, pixels, target_class=1)
+def fitted(name: str, classes: tuple[str, ...] = ("real", "fake"), **overrides: Any) -> Detector:
+    detector = small(name, classes, **overrides)
+    detector.fit(examples(detector, 12, seed=1), examples(detector, 6, seed=2), FitSession())
+    return detector
 
+
+@pytest.fixture(scope="module")
+def detectors() -> dict[str, Detector]:
+    return {name: fitted(name) for name in WITH_CAM}
+
+
+def library_maps(detector: Any, pixels: np.ndarray, targets: list[int] | None) -> np.ndarray:
+    """The library itself on the detector's layer, all pictures at once, gradients through everything."""
     target = detector.cam_target()
-    assert target is not None
     preprocessing = (
         detector.preprocessing if hasattr(detector, "preprocessing") else detector.encoder.backbone.preprocessing
     )
     batch = preprocessing.normalise(torch.from_numpy(pixels)).requires_grad_()
-    direct = GradCAM(target.module, target.layers, target.reshape)(batch, [ClassifierOutputTarget(1)] * len(pixels))
-    assert maps.shape == (4, 64, 64)
-    assert maps.min() >= 0
-    assert maps.max() <= 1
-    np.testing.assert_allclose(maps, direct, atol=1e-5)
+    cam = GradCAM(model=target.module, target_layers=target.layers, reshape_transform=target.reshape)
+    return cam(batch, None if targets is None else [ClassifierOutputTarget(one) for one in targets])
 
 
-def test_a_method_without_layers_says_so() -> None:
-    with pytest.raises(NoCam, match="no layer"):
-        cam_maps(small("residual_linear"), np.zeros((1, 64, 64, 3), np.uint8))
+@pytest.mark.parametrize("name", WITH_CAM)
+def test_maps_are_the_librarys(name: str, detectors: dict[str, Detector]) -> None:
+    detector = detectors[name]
+    pixels = make_images(np.array([0, 1, 1, 0, 1]), seed=3)
+    for target, wanted in ((None, [1] * 5), (0, [0] * 5), ([0, 1, 0, 1, 1], [0, 1, 0, 1, 1])):
+        maps = cam_maps(detector, pixels, target_class=target, batch_size=2)
+        assert maps.shape == (5, SIDE, SIDE)
+        assert maps.dtype == np.float32
+        assert maps.min() >= 0
+        assert maps.max() <= 1
+        assert maps.std(axis=(1, 2)).max() > 0.05  # or equality would say nothing
+        np.testing.assert_allclose(maps, library_maps(detector, pixels, wanted), atol=1e-5)
 
 
-@pytest.mark.parametrize("policy", ["squash", "pad", "crop"])
-def test_a_map_comes_back_to_where_it_was_in_the_picture(policy: str) -> None:
-    picture = np.zeros((40, 80, 3), np.uint8)
-    picture[20:40, 30:50] = 255  # inside the centre crop
-    geometry = Geometry(32, interpolation="bilinear", policy=policy)
-    seen = geometry.apply(picture)[:, :, 0] / 255
-    back = to_image(seen.astype(np.float32), geometry, (40, 80))
-    assert back.shape == (40, 80)
-    assert np.corrcoef(back.ravel(), picture[:, :, 0].ravel())[0, 1] > 0.9
+@pytest.mark.slow
+def test_maps_are_the_librarys_for_the_published_xception() -> None:
+    detector = small("xception_scratch", backbone="xception41", size=299)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 299, 299, 3), dtype=np.uint8)
+    maps = cam_maps(detector, pixels)
+    np.testing.assert_allclose(maps, library_maps(detector, pixels, [1, 1]), atol=1e-5)
+    assert maps.std() > 0.05
+    assert cam_grid(detector) == (10, 10)
 
 
-# Localisation ---------------------------------------------------------------------------------------------------------
+def test_attribution_explains_the_predicted_class() -> None:
+    detector = fitted("sam_linear", CLASSES)
+    pixels = make_images(np.array([0, 1, 2, 1]), seed=4)
+    assert detector.encoder is not None
+    predicted = detector.predict(detector.encoder.encode(pixels)).logits.argmax(axis=1)
+    assert len(set(predicted)) > 1
+    np.testing.assert_array_equal(cam_maps(detector, pixels), cam_maps(detector, pixels, target_class=predicted))
 
 
-def masks() -> np.ndarray:
-    mask = np.zeros((2, 4, 4), bool)
-    mask[0, :2, :2] = True
-    mask[1, 1:, 2:] = True
-    return mask
+def test_a_cam_leaves_nothing_behind(detectors: dict[str, Detector]) -> None:
+    detector = detectors["xception_scratch"]
+    pixels = make_images(np.array([0, 1]), seed=5)
+    before = detector.predict(pixels).logits
+    cam_maps(detector, pixels)
+    target = detector.cam_target()
+    assert target is not None
+    assert not any(module._forward_hooks for module in target.module.modules())
+    assert all(parameter.grad is None for parameter in target.module.parameters())
+    assert torch.is_grad_enabled()
+    np.testing.assert_array_equal(detector.predict(pixels).logits, before)
 
 
-def test_a_perfect_map_has_every_figure_at_one_and_an_inverted_one_at_none() -> None:
-    perfect = localise(masks().astype(float), masks(), threshold=0.5)
-    assert (perfect[["iou", "iou_fixed", "pointing", "energy", "ap"]] == 1).all(axis=None)
-    inverted = localise((~masks()).astype(float), masks(), threshold=0.5)
-    assert (inverted[["iou", "iou_fixed", "pointing", "energy"]] == 0).all(axis=None)
-    assert perfect["chance"].tolist() == [4 / 16, 6 / 16]
+def test_the_layers_places_are_counted(detectors: dict[str, Detector]) -> None:
+    assert cam_grid(detectors["clip_linear"]) == (8, 8)
+    assert cam_grid(detectors["sam_linear"]) == (8, 8)
+    assert cam_grid(detectors["xception_scratch"]) == (2, 2)
+    assert cam_grid(small("residual_linear")) is None
 
 
-def test_figures_by_hand() -> None:
-    cam = np.zeros((1, 4, 4))
-    cam[0, 0] = [0.9, 0.6, 0.6, 0.0]  # two of the mask's four pixels, one outside
-    found = localise(cam, masks()[:1], threshold=0.6).iloc[0]
-    assert found["iou"] == pytest.approx(2 / 5)
-    assert found["pointing"] == 1
-    assert found["energy"] == pytest.approx(1.5 / 2.1)
-    # thresholds 0.9: precision 1, recall 1/4; 0.6: 2/3, 1/2; 0: 4/16, 1
-    assert found["ap"] == pytest.approx(1 / 4 * 1 + 1 / 4 * 2 / 3 + 1 / 2 * 4 / 16)
+def test_without_a_spatial_layer_it_says_so() -> None:
+    pixels = make_images(np.array([0, 1]), seed=5)
+    for explain in (cam_maps, image_maps):
+        with pytest.raises(NoCam, match="no layer for Grad-CAM"):
+            explain(small("residual_linear"), pixels)
 
 
-def test_a_constant_map_is_at_chance_and_an_empty_mask_is_refused() -> None:
-    found = localise(np.full((2, 4, 4), 0.3), masks(), threshold=0.5)
-    for metric in ("pointing", "energy", "ap"):
-        assert found[metric].to_numpy() == pytest.approx(found["chance"].to_numpy())
-    with pytest.raises(ValueError, match="empty"):
-        localise(np.zeros((1, 4, 4)), np.zeros((1, 4, 4), bool), threshold=0.5)
+@pytest.mark.parametrize("target", [2, -1, [0, 5]])
+def test_a_class_that_is_not_there(target: Any, detectors: dict[str, Detector]) -> None:
+    with pytest.raises(ValueError, match="must lie in 0 .. 1"):
+        cam_maps(detectors["sam_linear"], make_images(np.array([0, 1]), seed=5), target_class=target)
 
 
-def test_the_best_threshold_is_the_one_with_the_best_mean_iou() -> None:
-    cam = np.where(masks(), 0.8, 0.4)
-    chosen = best_iou_threshold(cam, masks())
-    assert 0.4 < chosen <= 0.8
-    assert localise(cam, masks(), threshold=chosen)["iou"].tolist() == [1, 1]
+def test_no_picture_gives_no_map(detectors: dict[str, Detector]) -> None:
+    assert cam_maps(detectors["sam_linear"], np.zeros((0, SIDE, SIDE, 3), np.uint8)).shape == (0, SIDE, SIDE)
 
 
-# A tracked run --------------------------------------------------------------------------------------------------------
+def planted(count: int, seed: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Grey noise; every second picture has a bright square somewhere: pixels, labels, masks."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.normal(100, 12, (count, size, size, 3))
+    masks = np.zeros((count, size, size), dtype=bool)
+    side = size * 3 // 8
+    for picture, mask in zip(pixels[1::2], masks[1::2], strict=True):
+        top, left = rng.integers(0, size - side + 1, 2)
+        mask[top : top + side, left : left + side] = True
+        picture[mask] += 90
+    return pixels.clip(0, 255).astype(np.uint8), np.arange(count) % 2, masks
+
+
+def test_the_map_lies_where_the_evidence_is() -> None:
+    """A network that learned to see a bright square points at the square: no axis is swapped, no class, no sign."""
+    size = 128
+    detector = small("xception_scratch", size=size, epochs=6, learning_rate=3e-3)
+    train, valid = (Examples(*planted(count, seed, size)[:2]) for count, seed in ((96, 0), (32, 1)))
+    detector.fit(train, valid, FitSession())
+    pixels, labels, masks = planted(64, 2, size)
+    assert (detector.predict(pixels).logits.argmax(axis=1) == labels).mean() > 0.9
+    found = localise(cam_maps(detector, pixels[1::2]), masks[1::2], threshold=0.5).mean()
+    assert found["energy"] > 2 * found["chance"]
+    assert found["pointing"] > 0.7
+    assert found["ap"] > 3 * found["chance"]
+
+
+# Geometry -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(60, 60), (90, 60), (61, 97), (32, 48)])
+@pytest.mark.parametrize("policy", ["squash", "crop", "pad"])
+def test_a_map_returns_to_its_place(policy: str, shape: tuple[int, int]) -> None:
+    geometry = Geometry(48, "bilinear", policy, crop_fraction=0.875)
+    height, width = shape
+    for row, column in ((height // 2, width // 2), (height // 3, width // 2), (height // 2, 2 * width // 3)):
+        spot = np.zeros(shape)
+        spot[row - 3 : row + 4, column - 3 : column + 4] = 1
+        picture = np.repeat((255 * spot).astype(np.uint8)[..., None], 3, axis=2)
+        cam = geometry.apply(picture)[..., 0] / np.float32(255)
+        back = to_image(cam, geometry, shape)
+        assert back.shape == shape
+        assert back.dtype == np.float32
+        rows, columns = np.mgrid[:height, :width]
+        centre = [(places * back).sum() / back.sum() for places in (rows, columns)]
+        assert centre == pytest.approx([row, column], abs=0.6)
+        assert np.abs(back - spot).mean() < 0.05
+
+
+def test_what_was_cut_off_has_no_evidence() -> None:
+    geometry = Geometry(32, policy="crop", crop_fraction=0.8)
+    back = to_image(np.ones((32, 32), np.float32), geometry, (40, 80))
+    assert (back[:, :22] == 0).all()
+    assert (back[:, -22:] == 0).all()
+    assert (back[6:34, 26:54] == 1).all()
+    assert (back[:2] == 0).all()
+
+
+def test_the_filled_part_is_cut_off() -> None:
+    cam = np.zeros((32, 32), np.float32)
+    cam[16:] = 1  # below the picture, where there is nothing but filling
+    np.testing.assert_array_equal(to_image(cam, Geometry(32, policy="pad"), (50, 100)), np.zeros((50, 100)))
+
+
+def test_a_map_of_another_size_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(16, 16\).*\(32, 32\)"):
+        to_image(np.zeros((16, 16)), Geometry(32), (50, 50))
+
+
+# Which pictures -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    folder = tmp_path_factory.mktemp("tracked")
-    corpus = write_dolos(folder / "corpus", ("lama", "ldm"), {"train": 12, "valid": 4, "test": 6}, size=64)
-    arguments = [
-        "dolos", f"--data={corpus}", f"--runs={folder / 'runs'}", "--local",
-        "--methods=xception_scratch,clip_linear", "--tasks=detection",
-        "--set=xception_scratch.backbone=test_resnet", "--set=xception_scratch.size=64",
-        "--set=clip_linear.backbone=demo-vit-64", "--weights=clip_linear=random",
-    ]  # fmt: skip
-    assert launch.main(arguments) == 0
-    return open_store("dolos", tracking_uri=f"sqlite:///{folder / 'runs' / 'mlflow.db'}")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    folder = tmp_path_factory.mktemp("corpus")
+    write_dolos(folder / "dolos", ("lama", "ldm"), {"train": 2, "valid": 2, "test": 8})
+    base = folder / "dolos" / "celebahq" / "fake" / "ldm"
+    for kind in ("images", "masks"):  # two photographs that ldm has no fake of
+        for name in sorted((base / kind / "test").iterdir())[:2]:
+            name.unlink()
+    return build_manifest("dolos", folder / "dolos", cache=folder / "cache", workers=1)
 
 
-@pytest.mark.parametrize("method", ["xception_scratch", "clip_linear"])
-def test_a_loaded_detector_gives_the_logits_that_were_logged(store: Store, method: str, tmp_path: Path) -> None:
-    runs = store.runs()
-    run_id = runs.loc[runs["method"] == method, "run_id"].iloc[0]
-    detector, _ = load_detector(store, run_id)
-    manifest = open_images(store)
-    rows = choose_images(manifest, "lama", 4, seed=0)
-    logits = predict_images(detector, read_images(manifest, rows)).logits
-    logged = store.scores(run_id).set_index("path").loc[rows["path"], ["logit_real", "logit_fake"]]
-    np.testing.assert_allclose(logits, logged.to_numpy(), atol=1e-4)
+def test_the_same_photographs_for_every_generator(manifest: Manifest) -> None:
+    of = {name: choose_images(manifest, name, 5) for name in ("lama", "ldm", "real")}
+    assert of["lama"]["source_id"].tolist() == of["ldm"]["source_id"].tolist() == of["real"]["source_id"].tolist()
+    assert set(of["lama"]["generator"]) == {"lama"}
+    assert set(of["lama"]["split"]) == {"test"}
+    assert set(of["real"]["label"]) == {0}
 
 
-def test_the_same_pictures_are_chosen_every_time(store: Store) -> None:
-    manifest = open_images(store)
-    first, second = (choose_images(manifest, generator, 3, seed=0) for generator in ("lama", "ldm"))
-    assert first["source_id"].tolist() == second["source_id"].tolist()
-    assert set(first["split"]) == {"test"}
+def test_the_choice_is_stable_and_follows_the_seed(manifest: Manifest) -> None:
+    first = choose_images(manifest, "lama", 4)
+    pd_equal = choose_images(manifest, "lama", 4)
+    assert first.equals(pd_equal)
+    assert choose_images(manifest, "lama", 8)["path"].tolist()[:4] == first["path"].tolist()
+    assert choose_images(manifest, "lama", 4, seed=1)["path"].tolist() != first["path"].tolist()
+    everything = choose_images(manifest, "lama", None)
+    assert len(everything) == 8
+    assert set(choose_images(manifest, "lama", 6)["source_id"]) == set(choose_images(manifest, "ldm", 6)["source_id"])
 
 
-def test_a_run_is_localised_on_every_generator(store: Store) -> None:
-    runs = store.runs()
-    run = runs[(runs["method"] == "xception_scratch") & (runs["trained_on"] == "lama")].iloc[0]
-    manifest = open_images(store)
-    found = localise_run(store, run["run_id"], manifest, images_per_cell=3)
-    assert found.groupby("tested_on").size().to_dict() == {"lama": 3, "ldm": 3}
-    assert found[["iou", "iou_fixed", "pointing", "energy", "ap"]].stack().between(0, 1).all()
-    assert found["chance"].to_numpy() == pytest.approx(0.25)  # the middle quarter of every picture was repainted
+def test_choosing_what_is_not_there(manifest: Manifest) -> None:
+    with pytest.raises(ValueError, match="no generator 'dalle'; there are: lama, ldm, real"):
+        choose_images(manifest, "dalle", 3)
 
 
-def test_the_command_draws_a_panel_for_every_method_and_generator(store: Store, tmp_path: Path) -> None:
-    assert main(["--tracking-uri", store.tracking_uri, "--out", str(tmp_path), "--cam", "2"]) == 0
-    drawn = {path.name for path in tmp_path.glob("cam_*.png")}
-    assert drawn == {
-        f"cam_{method}_{name}.png" for method in ("xception_scratch", "clip_linear") for name in ("lama", "ldm")
-    }
+def test_pictures_and_masks_are_read_in_order(manifest: Manifest) -> None:
+    rows = choose_images(manifest, "lama", 3)
+    images, masks = read_images(manifest, rows), read_masks(manifest, rows)
+    assert [image.shape for image in images] == [(16, 16, 3)] * 3
+    assert all(mask is not None and mask[8, 8] and not mask[0, 0] for mask in masks)
+    assert read_masks(manifest, choose_images(manifest, "real", 2)) == [None, None]
 
 
-def test_pictures_that_are_not_there_are_named(
-    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = ["--tracking-uri", store.tracking_uri, "--out", str(tmp_path), "--cam", "2"]
-    assert main([*arguments, "--images", str(tmp_path / "nowhere")]) == 2
-    assert "nowhere" in capsys.readouterr().out
+# Answers and panels ---------------------------------------------------------------------------------------------------
 
 
-def test_maps_have_the_size_of_their_pictures(store: Store) -> None:
-    runs = store.runs()
-    detector, _ = load_detector(store, runs.loc[runs["method"] == "clip_linear", "run_id"].iloc[0])
-    pictures = [np.zeros((50, 70, 3), np.uint8), np.zeros((64, 64, 3), np.uint8)]
-    assert [cam.shape for cam in image_maps(detector, pictures)] == [(50, 70), (64, 64)]
+def test_answers_of_detection_and_attribution() -> None:
+    import pandas as pd
+
+    spec = TrialSpec(DETECTION, "sam_linear", (), ("lama",), 0, "d")
+    table = pd.DataFrame({"label": [0, 1, 1], "generator": ["real", "lama", "ldm"], "score": [-1.0, 2.0, 0.0]})
+    table["logit_real"], table["logit_fake"] = [0.5, -1, 0], [-0.5, 1, 0]
+    said = answers(table, spec)
+    assert said.names == ["real", "fake", "real"]
+    assert said.correct.tolist() == [True, True, False]  # a tie is called real
+    assert said.log_odds.tolist() == [-1, 2, 0]
+
+    spec = TrialSpec(ATTRIBUTION, "sam_linear", (), ("lama", "ldm"), 0, "d")
+    for name, logits in (("real", [1.0, 0, 0]), ("lama", [0.0, 2, 0]), ("ldm", [0.0, 0, -1])):
+        table[f"logit_{name}"] = logits
+    said = answers(table, spec)
+    assert said.names == ["real", "lama", "real"]
+    assert said.correct.tolist() == [True, True, False]
+    assert said.log_odds == pytest.approx([1 - np.log(2), 2 - np.log(2), -np.log(1 + np.exp(-1))])
 
 
-def test_predict_answers_as_the_run_did_and_goes_on_after_a_bad_file(
-    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    manifest = open_images(store)
-    rows = choose_images(manifest, "lama", 2, seed=0)
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for path in manifest.paths(rows):
-        shutil.copy(path, folder)
-    (folder / "broken.png").write_bytes(manifest.paths(rows)[0].read_bytes()[:200])
-    run = store.runs().query("method == 'xception_scratch' and trained_on == 'lama'").iloc[0]
-    arguments = ["predict", str(folder), "--run", run["run_id"], "--tracking-uri", store.tracking_uri, "--json"]
-    assert main(arguments) == 1  # one of them could not be read
-    said = json.loads(capsys.readouterr().out)
-    answers = {Path(one["path"]).name: one for one in said["images"]}
-    logged = store.scores(run["run_id"]).set_index("path")["score"]
-    for path in rows["path"]:
-        answer = answers[Path(path).name]
-        assert answer["score"] == pytest.approx(logged[path], abs=1e-4)
-        assert answer["label"] == ("fake" if answer["score"] > store.threshold(run["run_id"]) else "real")
-        assert (folder / f"{Path(path).stem}.cam.png").is_file()
-    assert answers["broken.png"]["error"]
+def make_panel(*, with_maps: bool = True, task: str = DETECTION) -> Panel:
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (20, 30, 3), dtype=np.uint8) for _ in range(2)]
+    mask = np.zeros((20, 30), bool)
+    mask[5:10, 5:10] = True
+    columns = []
+    for name in ("ldm", "lama", "lama+ldm"):
+        said = Answers(["fake", "real"], np.array([1.25, -0.5]), np.array([True, False]))
+        maps = [rng.random((20, 30)), np.zeros((20, 30))] if with_maps else None
+        columns.append(Column(name, said, maps, (2, 3) if with_maps else None))
+    return Panel("sam_linear", task, "lama", ["00001", "00002"], images, [mask, None], columns)
+
+
+def words(figure: Figure) -> str:
+    import matplotlib.text
+
+    return "\n".join(text.get_text() for text in figure.findobj(matplotlib.text.Text))
+
+
+def test_a_panel_says_what_it_shows(tmp_path: Path) -> None:
+    figure = cam_panel(make_panel())
+    said = words(figure)
+    for part in ("sam_linear", "tested on lama", "columns: trained on", "✓ fake +1.25", "✗ real -0.50", "2 × 3 places"):
+        assert part in said
+    assert "source 00001" in said
+    assert "no mask" in said
+    assert "flat" in said
+    headings = [axes.get_title() for axes in figure.axes if "trained on" in axes.get_title()]
+    assert [heading.split("\n")[1] for heading in headings] == ["lama", "ldm", "all"]  # the order of the matrices
+    assert ["in-domain" in heading for heading in headings] == [True, False, True]
+    edges = {axes.spines["left"].get_linestyle() for axes in figure.axes if "✗" in axes.get_xlabel()}
+    assert edges.isdisjoint({"-"})
+    figure.savefig(tmp_path / "panel.png")
+    assert (tmp_path / "panel.png").stat().st_size > 1000
+
+
+def test_a_panel_without_cams_says_so() -> None:
+    assert "no CAM" in words(cam_panel(make_panel(with_maps=False)))
+    assert "the predicted class" in words(cam_panel(make_panel(task=ATTRIBUTION))).replace("\n", " ")
+
+
+def test_an_overlay_is_brightest_where_the_map_is() -> None:
+    image = np.full((10, 10, 3), 90, np.uint8)
+    cam = np.zeros((10, 10))
+    cam[2:4, 6:9] = 1
+    drawn = overlay(image, cam)
+    assert drawn.dtype == np.uint8
+    assert drawn[cam == 1].mean() > drawn[cam == 0].mean() + 30

@@ -1,0 +1,185 @@
+"""What the results at hand do not show, said from the data."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+
+import pandas as pd
+
+from analysis.curves import generators_of
+from analysis.intervals import cell_scores
+from analysis.page import Text, sentence_list
+from analysis.store import Store, StoreError
+from grid import names
+from grid.plan import FINISHED
+
+DEMO = "demo"
+_SHOWN_WARNINGS = 5
+
+
+def limits(
+    store: Store, results: pd.DataFrame, scores: pd.DataFrame | None, *, notes: Iterable[str] = ()
+) -> list[Text]:
+    """Sentences for "What this does not show".
+
+    Args:
+        store: the grid.
+        results: `store.results()`.
+        scores: of one finished run, to count test images by; None where there are none.
+        notes: what the manifest says that a reader should know.
+    """
+    runs = store.runs()
+    found = [
+        *_missing(store, runs),
+        *_seeds(runs),
+        *_weights(runs),
+        *_data(store, results),
+        *(_counts(scores) if scores is not None else []),
+        *_inverted(results),
+        *_warnings(store, runs),
+        *(Text(f"The data set's own note: {note}") for note in notes),
+    ]
+    skipped = store.parent_tags.get(names.SKIPPED, "0")
+    if skipped not in ("", "0"):
+        found.append(Text(f"{skipped} bad files of the data set were left out."))
+    found.append(
+        Text(
+            "Intervals come from resampling the source photographs of this test set, for the detectors as they were "
+            "trained: another training run, and photographs or generators of another kind, are not in them. With many "
+            "cells, some intervals miss the truth by chance; nothing is corrected for their number."
+        )
+    )
+    return found
+
+
+def _missing(store: Store, runs: pd.DataFrame) -> list[Text]:
+    open_runs = runs[runs["state"] != FINISHED]
+    if open_runs.empty:
+        return []
+    counts = Counter(open_runs["state"])
+    states = sentence_list(f"{count} {state}" for state, count in sorted(counts.items()))
+    first = open_runs.head(8)
+    what = [
+        f"{variant}, {task if task == 'attribution' else f'trained on {trained_on}'} (seed {seed})"
+        for variant, task, trained_on, seed in first[["variant", "task", "trained_on", "seed"]].to_numpy().tolist()
+    ]
+    more = f" and {len(open_runs) - 8} more" if len(open_runs) > 8 else ""
+    return [
+        Text(
+            f"{len(open_runs)} of {len(runs)} trials {'are' if len(open_runs) > 1 else 'is'} not finished ({states}): "
+            f"{'; '.join(what)}{more}. Their cells are missing, and means are over what is there. This runs them:",
+            command=store.missing_command(),
+        )
+    ]
+
+
+def _seeds(runs: pd.DataFrame) -> list[Text]:
+    finished = runs[runs["state"] == FINISHED]
+    seeds = finished.groupby("variant", sort=False)["seed"].nunique()
+    single = list(seeds[seeds == 1].index)
+    if not single:
+        return []
+    who = "every method" if len(single) == len(seeds) else sentence_list(single)
+    return [
+        Text(
+            f"There is one seed of {who}: how much a figure would move with another one is not known, and no interval "
+            "here is over seeds."
+        )
+    ]
+
+
+def _weights(runs: pd.DataFrame) -> list[Text]:
+    random = [
+        str(run.variant)
+        for run in runs.drop_duplicates("variant").itertuples()
+        if json.loads(str(run.config)).get("weights") == "random" and not _random_by_design(str(run.method))
+    ]
+    if not random:
+        return []
+    verb = "start" if len(random) > 1 else "starts"
+    return [
+        Text(
+            f"{sentence_list(random)} {verb} from random weights in place of pretrained ones: these figures say "
+            "nothing of the method as published."
+        )
+    ]
+
+
+def _random_by_design(method: str) -> bool:
+    from models.registry import resolve_config
+
+    try:
+        return resolve_config(method, {}).get("weights") == "random"
+    except (KeyError, ValueError):
+        return False
+
+
+def _data(store: Store, results: pd.DataFrame) -> list[Text]:
+    if store.corpus == DEMO:
+        return [
+            Text(
+                "The data are the built-in demo: drawn faces, repainted by simple stand-ins, seen by small backbones. "
+                "They show that the grid works, and nothing of real photographs or real generators."
+            )
+        ]
+    if "ldm" in set(results["tested_on"]):
+        return [
+            Text(
+                "In LDM's images the whole picture passed through the autoencoder, so a detector can recognise them "
+                "without looking at the repainted region; how much of a figure rests on that is not shown here."
+            )
+        ]
+    return []
+
+
+def _counts(scores: pd.DataFrame) -> list[Text]:
+    """Unequal numbers of real and fake test images, with which accuracy leans to the larger class."""
+    unequal = []
+    for generator in generators_of(scores):
+        labels = cell_scores(scores, generator)["label"]
+        real, fake = int((labels == 0).sum()), int((labels == 1).sum())
+        if real != fake:
+            unequal.append(f"{generator} {real} real, {fake} fake")
+    if not unequal:
+        return []
+    return [
+        Text(
+            f"Test sets have unequal numbers of real and fake images ({'; '.join(unequal)}): accuracy leans to the "
+            "larger class; read balanced accuracy and AUROC beside it."
+        )
+    ]
+
+
+def _inverted(results: pd.DataFrame) -> list[Text]:
+    aurocs = results[results["metric"] == "auroc"]
+    low = aurocs[aurocs["value"] < 0.4]
+    if low.empty:
+        return []
+    cells = len(low.drop_duplicates(["variant", "trained_on", "tested_on"]))
+    return [
+        Text(
+            f"In {cells} {'cells' if cells > 1 else 'cell'} the AUROC is below 0.4: the detector ranks those fakes as "
+            "more real than the real images. That is a finding about the detector; by itself it is no sign of swapped "
+            "labels."
+        )
+    ]
+
+
+def _warnings(store: Store, runs: pd.DataFrame) -> list[Text]:
+    """What trials logged as warnings, each text once."""
+    counts: Counter[str] = Counter()
+    for run_id in runs.loc[runs["run_id"] != "", "run_id"]:
+        try:
+            text = store.artifact(run_id, names.WARNINGS).read_text(errors="replace")
+        except (StoreError, OSError):
+            continue
+        counts.update({line.strip() for line in text.splitlines() if line.strip()})
+    found = [
+        Text(f"Logged as a warning by {count} {'trials' if count > 1 else 'trial'}: {line[:400]}")
+        for line, count in counts.most_common(_SHOWN_WARNINGS)
+    ]
+    if len(counts) > _SHOWN_WARNINGS:
+        found.append(Text(f"{len(counts) - _SHOWN_WARNINGS} other warnings are in {names.WARNINGS} of their runs."))
+    return found

@@ -1,0 +1,674 @@
+"""The whole report: every table and figure of a grid, from MLflow alone."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import shlex
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from mlflow.exceptions import MlflowException
+
+from analysis.attribution import confusion_table
+from analysis.curves import calibration_table
+from analysis.embeddings import EmbeddingError, class_names, project, separation
+from analysis.figures.attribution import confusion_figure
+from analysis.figures.curves import (
+    precision_recall_figure,
+    reliability_figure,
+    roc_figure,
+    score_figure,
+    training_figure,
+)
+from analysis.figures.embeddings import embedding_figure
+from analysis.figures.matrices import matrix_figure
+from analysis.limits import limits
+from analysis.matrices import (
+    CROSS_GENERATOR,
+    GAP,
+    IN_DOMAIN,
+    ORIENTATION,
+    attribution_with_intervals,
+    cell_table,
+    compare,
+    cross_generator_matrix,
+    matrix_with_intervals,
+    trained_on_label,
+)
+from analysis.page import Block, Bullets, Fold, Folder, Picture, Row, Section, Text, html_table
+from analysis.published import beside_published, published_localisation
+from analysis.store import ROOT, Store, StoreError
+from analysis.tables import attribution_text, cell_text, long_form
+from data.manifest import Manifest
+from grid import names
+from grid.plan import FINISHED
+
+logger = logging.getLogger(__name__)
+
+METRICS = ("accuracy", "auroc", "balanced_accuracy", "accuracy_valid_threshold", "ap", "eer")
+IN_WORDS = {
+    "accuracy": "accuracy at p = 0.5",
+    "auroc": "AUROC",
+    "balanced_accuracy": "balanced accuracy at p = 0.5",
+    "accuracy_valid_threshold": "accuracy at the threshold from validation",
+    "ap": "average precision",
+    "eer": "equal error rate (lower is better)",
+}
+CAM_METRICS = {
+    "iou": "IoU at the threshold from validation",
+    "pointing": "pointing game",
+    "iou_fixed": "IoU at 0.5",
+    "energy": "CAM energy inside the mask",
+    "ap": "average precision over pixels",
+}
+PANEL_IMAGES = 4
+ARTIFACT = "report"
+_MEANS = (IN_DOMAIN, CROSS_GENERATOR, GAP)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a report is to hold.
+
+    Attributes:
+        compare: two variants, of which the first is held against the second.
+        transpose: turn rows and columns of the matrices: rows trained on, columns tested on.
+        cam: draw Grad-CAM and measure it, the one part that needs the images and runs models.
+        images: where the data folder is now; None: where it was.
+        cache: the grid's cache folder; None: beside a local store.
+        cam_images: images a cell that CAMs are measured on.
+        device: torch device string.
+        weight_files: digest -> local file, for frozen encoders whose weights were one.
+        projection: "tsne" or "umap".
+        command: that makes this report, to be written into it.
+        log: keep the report in MLflow too, as an artifact of the grid's run.
+    """
+
+    compare: tuple[str, str] | None = None
+    transpose: bool = False
+    cam: bool = True
+    images: Path | None = None
+    cache: Path | None = None
+    cam_images: int = 16
+    device: str = "cpu"
+    weight_files: Mapping[str, Path] = field(default_factory=dict)
+    projection: str = "tsne"
+    command: str = ""
+    log: bool = True
+
+
+def make_report(
+    store: Store, out: Path, options: Options | None = None, *, say: Callable[[str], None] = logger.info
+) -> Path:
+    """Write a report on a grid.
+
+    Args:
+        store: an open grid, finished or not.
+        out: folder, made where it is not there; files of an earlier report in it are replaced.
+        options: what it is to hold.
+        say: told what is being done.
+
+    Returns:
+        the page, `out`/index.html.
+
+    Raises:
+        StoreError: scores are missing or cannot be read; no such variant to compare. A part that cannot be made for
+            another reason says so in its place.
+    """
+    report = _Report(store, Folder(out), options or Options(), say)
+    parts: list[tuple[str, Callable[[], Iterator[Block]]]] = [
+        ("Summary", report.summary),
+        ("Matrices", report.matrices),
+        ("Published figures", report.published),
+        ("Comparison", report.comparison),
+        ("Attribution", report.attribution),
+        ("Embeddings", report.embeddings),
+        ("Grad-CAM", report.cam),
+        ("Curves", report.curves),
+        ("Runs", report.runs_table),
+        ("Provenance", report.provenance),
+    ]
+    sections = []
+    for title, part in parts:
+        say(title)
+        blocks = list(part())
+        if blocks:
+            sections.append(Section(title, blocks))
+    lacking = Section("What this does not show", [Bullets([*report.limits, *report.problems])])
+    sections.insert(1, lacking)
+    finished = int((report.runs["state"] == FINISHED).sum())
+    page = report.folder.page(
+        title=f"{store.experiment}: detection across generators, and attribution",
+        subtitle=f"{finished} of {len(report.runs)} trials finished; data set {store.data} ({store.corpus}); "
+        f"written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        sections=sections,
+    )
+    if report.options.log:
+        say("logging the report to MLflow")
+        try:
+            store.client.log_artifacts(store.parent_run_id, str(out), ARTIFACT)
+        except (MlflowException, OSError) as error:
+            logger.warning("the report is in %s, but MLflow did not take it: %s", out, error)
+    return page
+
+
+class _Report:
+    """The parts of a report; each method yields the blocks of its section."""
+
+    def __init__(self, store: Store, folder: Folder, options: Options, say: Callable[[str], None]) -> None:
+        self.store, self.folder, self.options, self.say = store, folder, options, say
+        self.runs, self.results = store.runs(), store.results()
+        self.problems: list[Text] = []  # what went wrong while the report was made
+        self.manifest: Manifest | None = None
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """Every figure with its interval."""
+        return cell_table(self.store, metrics=[name for name in METRICS if name in set(self.results["metric"])])
+
+    @cached_property
+    def generators(self) -> list[str]:
+        """All that were trained or tested on."""
+        trained = {name for text in self.runs["trained_on"] for name in str(text).split("+")}
+        return sorted(trained | set(self.results["tested_on"]) - {names.ALL})
+
+    @property
+    def limits(self) -> list[Text]:
+        """What the data say that the results do not show."""
+        first = self.finished("detection")
+        scores = self.store.scores(first["run_id"].iloc[0]) if len(first) else None
+        return limits(self.store, self.results, scores, notes=self.manifest.notes if self.manifest else ())
+
+    def variants(self, task: str) -> list[str]:
+        """Variants of a task in the order of the plan, finished or not."""
+        return list(dict.fromkeys(self.runs.loc[self.runs["task"] == task, "variant"]))
+
+    def finished(self, task: str, variant: str | None = None) -> pd.DataFrame:
+        """Runs of a task, and of a variant."""
+        runs = self.runs[(self.runs["task"] == task) & (self.runs["state"] == FINISHED)]
+        return runs if variant is None else runs[runs["variant"] == variant]
+
+    def labelled(self, variant: str) -> str:
+        """A variant with its weights, as they decide what its figures mean."""
+        notes = self.weights(variant)
+        return f"{variant} [{'; '.join(notes)}]" if notes else variant
+
+    def weights(self, variant: str) -> list[str]:
+        """Where a variant's pretrained weights come from, as its runs say."""
+        notes = self.runs.loc[self.runs["variant"] == variant, "weights"]
+        return [str(note) for note in dict.fromkeys(notes) if note not in ("", "none")]
+
+    # Sections ---------------------------------------------------------------------------------------------------------
+
+    def summary(self) -> Iterator[Block]:
+        """Means of each method."""
+        rows = []
+        for variant in dict.fromkeys(self.runs["variant"]):
+            row: dict[str, object] = {"method": variant}
+            for metric, name in (("accuracy", "accuracy"), ("auroc", "AUROC")):
+                for kind in _MEANS if metric == "accuracy" else _MEANS[:2]:
+                    row[f"{name}, {kind.removesuffix(' mean')}"] = self._figure(variant, "detection", metric, kind)
+            row["attribution, overall"] = self._figure(variant, "attribution", "accuracy", "cell")
+            done = self.runs["variant"] == variant
+            row["weights"] = "; ".join(self.weights(variant)) or "none"
+            row["trials finished"] = f"{(self.runs[done]['state'] == FINISHED).sum()} of {done.sum()}"
+            rows.append(row)
+        table = pd.DataFrame(rows)
+        best = self._best()
+        if best:
+            yield Text(best)
+        yield self.folder.table(
+            "summary", table,
+            caption="Means over the cells of each method's matrix, in brackets 95 % intervals over source images",
+        )  # fmt: skip
+
+    def matrices(self) -> Iterator[Block]:
+        """Each method's cross-generator matrices: accuracy and AUROC in the open, the others folded."""
+        if not self.variants("detection"):
+            yield Text("This grid has no detection trials.")
+            return
+        turned = "rows: trained on, columns: tested on" if self.options.transpose else ORIENTATION
+        yield Text(
+            f"One matrix a method and metric; {turned}. Outlined cells are in-domain. Figures are means over seeds, "
+            "accuracies stand beside an AUROC, which knows no threshold."
+        )
+        for variant in self.variants("detection"):
+            if self.finished("detection", variant).empty:
+                command = self.store.missing_command(task="detection", variant=variant)
+                yield Text(f"{variant}: no detection trial is finished; this runs them:", strong=True, command=command)
+                continue
+            shown = [self._matrix(variant, metric) for metric in METRICS if metric in set(self.cells["metric"])]
+            yield Row(shown[:2])
+            blocks = [Row(shown[2:]), *self._runs_behind(variant)]
+            yield Fold(f"{variant}: other metrics, and the runs behind each column", blocks)
+
+    def published(self) -> Iterator[Block]:
+        """Ours beside the published figures."""
+        table = beside_published(self.store, cells=self.cells)
+        if table.empty:
+            yield Text(
+                "The published figures (arXiv 2311.04584) are about the Dolos data set; nothing in this grid is about "
+                "the same data and generators, so there is nothing to lay beside them."
+            )
+            return
+        known = table[table["inside"].notna()]
+        if len(known):
+            inside = int(known["inside"].sum())
+            yield Text(f"{inside} of {len(known)} published figures lie in our 95 % intervals.")
+        means = table[table["kind"] != "cell"]
+        rest = table[table["kind"] == "cell"].drop(columns="kind")
+        self.folder.files("published", table, caption="Ours beside the published figures")
+        if len(means):
+            yield html_table(means.drop(columns=["tested_on", "trained_on", "task"]), "Means, ours and published")
+        yield html_table(rest, "Each figure, ours and published; difference is ours minus published")
+
+    def comparison(self) -> Iterator[Block]:
+        """One method against another."""
+        if self.options.compare is None:
+            return
+        a, b = self.options.compare
+        for metric in ("accuracy", "auroc"):
+            try:
+                table = compare(self.store, a, b, metric)
+            except ValueError as error:
+                if metric == "accuracy":
+                    raise error if isinstance(error, StoreError) else StoreError(str(error)) from error
+                continue
+            caption = (
+                f"{a} minus {b}: {IN_WORDS[metric]}, on the same images; paired bootstrap over source images, 95 % "
+                "interval and two-sided p, not corrected for the number of rows"
+            )
+            yield self.folder.table(f"compare-{a}-{b}-{metric}", table, caption=caption)
+
+    def attribution(self) -> Iterator[Block]:
+        """Five-class accuracy and confusion."""
+        if not self.variants("attribution"):
+            yield Text("This grid has no attribution trials.")
+            return
+        rows = attribution_with_intervals(self.store, cells=self.cells)
+        if len(rows):
+            yield self.folder.table(
+                "attribution", rows.drop(columns="run_ids"), shown=attribution_text(rows),
+                caption="Accuracy over all classes and of each, in brackets 95 % intervals over source images",
+            )  # fmt: skip
+        for variant in self.variants("attribution"):
+            runs = self.finished("attribution", variant)
+            if runs.empty:
+                command = self.store.missing_command(task="attribution", variant=variant)
+                yield Text(f"{variant}: not finished; this runs it:", strong=True, command=command)
+                continue
+            tables = [confusion_table(self.store.scores(run_id)) for run_id in runs["run_id"]]
+            counts = tables[0].copy()
+            for other in tables[1:]:
+                counts = counts.add(other, fill_value=0).astype(int).loc[tables[0].index, tables[0].columns]
+            seeds = f", {len(tables)} seeds added up" if len(tables) > 1 else ""
+            shares = counts.to_numpy(float) / np.maximum(counts.sum(axis=1).to_numpy(float)[:, None], 1)
+            diagonal = ", ".join(f"{name} {shares[place, place]:.0%}" for place, name in enumerate(counts.index))
+            self.folder.files(f"confusion-{variant}", counts, caption=f"{variant}: attribution, counts{seeds}")
+            yield self.folder.picture(
+                f"confusion-{variant}",
+                confusion_figure(counts, title=f"{self.labelled(variant)}: attribution{seeds}"),
+                alt=f"Confusion matrix of {variant}, rows true class, columns predicted class; right: {diagonal}.",
+            )
+
+    def embeddings(self) -> Iterator[Block]:
+        """The plane, and numbers from the space itself."""
+        if not self.variants("attribution"):
+            return
+        yield Text(
+            "Test embeddings of each method's attribution run (the first finished seed). Distances between groups and "
+            "their sizes mean nothing in such a picture; the numbers below are from the original space."
+        )
+        rows = []
+        for variant in self.variants("attribution"):
+            runs = self.finished("attribution", variant)
+            if runs.empty:
+                continue
+            self.say(f"  {variant}")
+            run_id = runs["run_id"].iloc[0]
+            try:
+                scores, vectors = self.store.scores(run_id), self.store.embeddings(run_id)
+                if len(scores) != len(vectors):
+                    raise EmbeddingError(f"run {run_id} has {len(vectors)} embeddings for {len(scores)} images")
+                classes = class_names(scores)
+                measured = separation(vectors, classes)
+                projection = project(vectors, kind=self.options.projection)
+            except (EmbeddingError, StoreError) as error:
+                if self.options.projection == "umap" and "umap-learn" in str(error):
+                    raise StoreError(str(error)) from error
+                yield self._problem(f"{variant}: no picture of its embeddings: {error}")
+                continue
+            rows.append(
+                {
+                    "method": variant, "silhouette": measured.silhouette,
+                    f"{measured.num_neighbours}-NN purity": measured.purity, "chance": measured.chance,
+                    "dimensions": measured.num_dimensions, "projection": f"{projection.method}: {projection.note}",
+                }
+            )  # fmt: skip
+            title = f"{self.labelled(variant)}: {projection.method} of {len(vectors)} test embeddings"
+            yield self.folder.picture(
+                f"embeddings-{variant}",
+                embedding_figure(projection, classes, title=title, separation=measured),
+                alt=f"{projection.method} of {variant}'s {len(vectors)} test embeddings, coloured by class. In the "
+                f"original space: silhouette {measured.silhouette:.3f}, {measured.num_neighbours}-NN purity "
+                f"{measured.purity:.3f} where chance is {measured.chance:.3f}.",
+            )
+        if rows:
+            yield self.folder.table("embeddings", pd.DataFrame(rows), caption="How well the classes part")
+
+    def cam(self) -> Iterator[Block]:
+        """Where the evidence lies, as pictures and as numbers."""
+        if not self.options.cam:
+            yield Text("Left out (--no-cam).")
+            return
+        from analysis.cam import open_images
+
+        try:
+            self.manifest = open_images(self.store, root=self.options.images, cache=self.options.cache)
+        except StoreError as error:
+            yield self._problem(f"No Grad-CAM: {error}")
+            return
+        yield Text(
+            "The same photographs for every method: input, mask, and what speaks for “fake” to each detector, by what "
+            "it was trained on. The first seed of each method."
+        )
+        tables = []
+        for variant in self.variants("detection"):
+            if self.finished("detection", variant).empty:
+                continue
+            self.say(f"  {variant}")
+            pictures, table = self._cam_of(variant)
+            yield from pictures
+            if table is not None:
+                tables.append(table)
+        if tables:
+            yield from self._localisation(pd.concat(tables, ignore_index=True))
+
+    def curves(self) -> Iterator[Block]:
+        """Curves of each method, folded, with the calibration error of every cell in one table."""
+        history = self.store.history(self.runs.loc[self.runs["run_id"] != "", "run_id"])
+        tables: list[pd.DataFrame] = []
+        for variant in dict.fromkeys(self.runs["variant"]):
+            self.say(f"  {variant}")
+            blocks: list[Block] = []
+            runs = self.finished("detection", variant)
+            if len(runs):
+                scores = pd.concat(
+                    [
+                        self.store.scores(run_id).assign(trained_on=trained_on, seed=seed)
+                        for run_id, trained_on, seed in runs[["run_id", "trained_on", "seed"]].to_numpy().tolist()
+                    ],
+                    ignore_index=True,
+                )
+                table = calibration_table(scores)
+                tables.append(table.assign(method=variant)[["method", "trained_on", "tested_on", "ece"]])
+                blocks += self._score_figures(variant, scores, float(table["ece"].mean()))
+            of_variant = history[history["variant"] == variant]
+            figure = training_figure(of_variant, title=f"{variant}: training")
+            if figure is not None:
+                last = of_variant.sort_values("step").groupby("metric")["value"].last()
+                end = ", ".join(f"{name} {value:.3f}" for name, value in last.items() if "/" in str(name))
+                alt = f"Losses and accuracies of {variant} over epochs, one column a trial; one trial ends at {end}."
+                blocks.append(self.folder.picture(f"training-{variant}", figure, alt=alt))
+            elif len(of_variant):
+                blocks.append(Text(f"{variant} is fitted in one step, so there is no curve of its training."))
+            if blocks:
+                yield Fold(self.labelled(variant), blocks)
+        if tables:
+            table = pd.concat(tables, ignore_index=True)
+            caption = "Expected calibration error of each cell (Guo et al. 2017, 15 bins, probability of fake)"
+            yield Fold("Calibration error of every cell", [self.folder.table("calibration", table, caption=caption)])
+        if len(history):
+            (self.folder.path / "tables" / "history.csv").write_text(history.to_csv(index=False))
+
+    def runs_table(self) -> Iterator[Block]:
+        """Every trial with its run."""
+        server = self.store.tracking_uri.startswith("http")
+        shown = self.runs[["run_id", "task", "variant", "trained_on", "seed", "state", "weights", "device", "seconds"]]
+        shown = shown.assign(
+            run_id=shown["run_id"].where(shown["run_id"] != "", "none yet"),
+            trained_on=[trained_on_label(str(name), self.generators) for name in shown["trained_on"]],
+            seconds=shown["seconds"].round(1),
+            start=self.runs["start"],
+            error=self.runs["error"].str.slice(0, 300),
+        )
+        if (shown["error"] == "").all():
+            shown = shown.drop(columns="error")
+        links = {
+            "run_id": [
+                str(url) if run_id else "" for url, run_id in zip(self.runs["url"], self.runs["run_id"], strict=True)
+            ]
+        }
+        caption = "Every trial that was planned, with its run in MLflow"
+        if not server:
+            yield Text(
+                "This grid is in a local store; to look at a run, start MLflow's page and search for its id:",
+                command=f"mlflow ui --backend-store-uri {shlex.quote(self.store.tracking_uri)}",
+            )
+        yield self.folder.table(
+            "runs", self.runs, caption=caption, shown=shown, links=links if server else None,
+            anchors=[f"run-{key}" for key in self.runs["key"]],
+        )  # fmt: skip
+
+    def provenance(self) -> Iterator[Block]:
+        """What made these results."""
+        finished = self.runs[self.runs["state"] == FINISHED]
+        facts = {
+            "MLflow": self.store.tracking_uri,
+            "experiment": self.store.experiment,
+            "grid's run": self.store.parent_run_id,
+            "data set": f"{self.store.data} ({self.store.corpus})",
+            "seeds": ", ".join(map(str, sorted(self.runs["seed"].unique()))),
+            "commit of the runs": ", ".join(dict.fromkeys(finished["git_commit"].replace("", "not recorded"))),
+            "commit of this report": _commit(),
+            "versions here": f"Python {platform.python_version()}, "
+            + ", ".join(f"{name} {version(name)}" for name in ("numpy", "scikit-learn", "matplotlib", "mlflow")),
+        }
+        changed: list[str] = []
+        for variant, of_variant in finished.groupby("variant", sort=False):
+            weights = "; ".join(dict.fromkeys(of_variant["weights"].replace("", "not recorded")))
+            facts[f"weights of {variant}"] = weights
+            tags = self.store.client.get_run(of_variant["run_id"].iloc[0]).data.tags
+            recorded = json.loads(tags.get(names.VERSIONS, "{}"))
+            facts[f"versions of {variant}"] = ", ".join(f"{name} {number}" for name, number in recorded.items())
+            if tags.get(names.GIT_CHANGED) == "true":
+                changed.append(str(variant))
+        yield Text("This report was made by", command=self.options.command or "analysis.report.make_report")
+        yield self.folder.table(
+            "provenance", pd.DataFrame(facts.items(), columns=["what", "value"]), caption="Where the figures come from"
+        )
+        if changed:
+            self._problem(f"The checkout differed from its commit when {', '.join(changed)} ran.")
+        configs = self.runs.drop_duplicates("variant")
+        yield Fold(
+            "Settings of each method",
+            [Text(str(run.variant), command=_pretty(str(run.config))) for run in configs.itertuples()],
+        )
+
+    # Parts of sections ------------------------------------------------------------------------------------------------
+
+    def _problem(self, text: str) -> Text:
+        """Say it here, and under what the report does not show."""
+        first, _, rest = text.partition("\n")
+        said = Text(first, strong=True, command=rest.strip())
+        self.problems.append(Text(first, command=rest.strip()))
+        return said
+
+    def _figure(self, variant: str, task: str, metric: str, kind: str) -> str:
+        cells = self.cells
+        rows = cells[
+            (cells["variant"] == variant)
+            & (cells["task"] == task)
+            & (cells["metric"] == metric)
+            & (cells["kind"] == kind)
+        ]
+        if rows.empty:
+            return "missing"
+        row = rows.iloc[0]
+        return cell_text(float(row["mean"]), float(row["std"]), float(row["low"]), float(row["high"]))
+
+    def _best(self) -> str:
+        """Which method comes first, in a sentence."""
+        means = self.cells[(self.cells["metric"] == "accuracy") & (self.cells["task"] == "detection")]
+        parts = []
+        for kind in (IN_DOMAIN, CROSS_GENERATOR):
+            rows = means[means["kind"] == kind]
+            if len(rows):
+                best = int(rows["mean"].to_numpy(float).argmax())
+                parts.append(f"{rows['mean'].iloc[best]:.3f} {kind} ({rows['variant'].iloc[best]})")
+        return f"Best mean accuracies: {', '.join(parts)}." if parts else ""
+
+    def _matrix(self, variant: str, metric: str) -> Picture:
+        matrix = matrix_with_intervals(self.store, variant, metric, cells=self.cells)
+        words, turn = IN_WORDS.get(metric, metric), self.options.transpose
+        name = f"matrix-{variant}-{metric}"
+        self.folder.files(name, matrix, caption=f"{variant}: {words}", transpose=turn)
+        figure = matrix_figure(
+            matrix.mean, metric=metric, title=f"{self.labelled(variant)}: {words}", intervals=matrix, transpose=turn
+        )
+        alt = f"Cross-generator matrix of {variant}, {words}. " + _in_words(long_form(matrix))
+        return self.folder.picture(name, figure, alt=alt)
+
+    def _runs_behind(self, variant: str) -> Iterator[Block]:
+        runs = self.runs[(self.runs["variant"] == variant) & (self.runs["task"] == "detection")]
+        table = runs[["trained_on", "seed", "state", "run_id"]]
+        table = table.assign(run_id=table["run_id"].where(table["run_id"] != "", "none yet"))
+        links = {"run_id": [f"#run-{key}" for key in runs["key"]]}
+        yield html_table(table, f"The runs behind the columns of {variant}", links=links)
+
+    def _score_figures(self, variant: str, scores: pd.DataFrame, ece: float) -> Iterator[Picture]:
+        aurocs = self.results[(self.results["variant"] == variant) & (self.results["metric"] == "auroc")]
+        spread = f"AUROC from {aurocs['value'].min():.3f} to {aurocs['value'].max():.3f} over the cells"
+        for name, draw, words in (
+            ("roc", roc_figure, f"ROC curves; {spread}"),
+            ("precision-recall", precision_recall_figure, "Precision and recall for fakes"),
+            ("reliability", reliability_figure, f"Reliability diagrams; mean ECE over the cells {ece:.3f}"),
+            ("scores", score_figure, "Histograms of the scores by class"),
+        ):
+            figure = draw(scores, title=f"{self.labelled(variant)}: {words.partition(';')[0].lower()}")
+            alt = f"{words}, of {variant}: one panel a thing it was trained on, one line a generator it is tested on."
+            yield self.folder.picture(f"{name}-{variant}", figure, alt=alt)
+
+    def _cam_of(self, variant: str) -> tuple[list[Block], pd.DataFrame | None]:
+        from analysis.cam import NoCam, make_panels
+        from analysis.detectors import load_detector
+        from analysis.figures.cam import cam_panel
+        from analysis.localisation import localisation_table, localise_run
+        from data.images import BadImage
+
+        assert self.manifest is not None
+        options, blocks = self.options, list[Block]()
+        runs = self.finished("detection", variant)
+        runs = runs[runs["seed"] == runs["seed"].min()]
+        try:
+            detectors = load_detector(
+                self.store, runs["run_id"].iloc[0], device=options.device, weight_files=options.weight_files
+            )
+            if detectors[0].cam_target() is None:
+                return [Text(f"{variant} has no spatial layer, so there is no Grad-CAM of it.")], None
+            panels = make_panels(
+                self.store, self.manifest, variant, count=min(PANEL_IMAGES, options.cam_images), device=options.device,
+                weight_files=options.weight_files,
+            )  # fmt: skip
+            for panel in panels:
+                right = ", ".join(
+                    f"trained on {column.trained_on} {int(column.answers.correct.sum())}" for column in panel.columns
+                )
+                alt = (
+                    f"Grad-CAM of {variant} on {len(panel.images)} fakes of {panel.tested_on}: input, mask, and one "
+                    f"map for each thing it was trained on. Right answers of {len(panel.images)}: {right}."
+                )
+                name = f"cam-{variant}-{panel.tested_on}"
+                blocks.append(self.folder.picture(name, cam_panel(panel), alt=alt, photographs=True))
+            found = []
+            for run_id in runs["run_id"]:
+                loaded = load_detector(self.store, run_id, device=options.device, weight_files=options.weight_files)
+                images = localise_run(
+                    self.store, run_id, self.manifest, images_per_cell=options.cam_images, device=options.device,
+                    loaded=loaded,
+                )  # fmt: skip
+                found.append(images.assign(run_id=run_id))
+        except (StoreError, NoCam, BadImage, ValueError, OSError) as error:
+            return [*_folded(variant, blocks), self._problem(f"{variant}: Grad-CAM is not complete: {error}")], None
+        return _folded(variant, blocks), localisation_table(pd.concat(found, ignore_index=True), self.runs)
+
+    def _localisation(self, table: pd.DataFrame) -> Iterator[Block]:
+        count = int(table.loc[table["subset"] == "all", "num_images"].max())
+        yield Text(
+            f"CAM against the masks, at most {count} fakes a cell. Chance is what shuffled pixels get; prior is the "
+            "mean of the validation masks, the same for every image: a CAM below it has found less than where masks "
+            "usually lie."
+        )
+        whole = table[table["subset"] == "all"]
+        for variant in dict.fromkeys(whole["variant"]):
+            pictures = []
+            for metric in CAM_METRICS:
+                matrix = cross_generator_matrix(whole, variant, metric)
+                of_metric = whole[(whole["variant"] == variant) & (whole["metric"] == metric)]
+                words = CAM_METRICS[metric]
+                beside = f"chance {of_metric['chance'].mean():.3f}, prior {of_metric['prior'].mean():.3f}"
+                name = f"localisation-{variant}-{metric}"
+                self.folder.files(name, matrix, caption=f"{variant}: {words}", transpose=self.options.transpose)
+                figure = matrix_figure(
+                    matrix,
+                    metric=f"CAM {metric}",
+                    title=f"{variant}: {words}\n{beside}",
+                    transpose=self.options.transpose,
+                )
+                cells = of_metric[["tested_on", "trained_on", "value"]].rename(columns={"value": "mean"})
+                alt = f"Localisation of {variant}, {words} ({beside}). " + _in_words(cells)
+                pictures.append(self.folder.picture(name, figure, alt=alt))
+            yield Row(pictures[:2])
+            yield Fold(f"{variant}: other figures of localisation", [Row(pictures[2:])])
+        caption = "CAM against the masks, over all images of a cell and split by right and wrong answers"
+        shown = table[
+            ["variant", "trained_on", "tested_on", "subset", "metric", "value", "chance", "prior", "num_images"]
+        ]
+        yield Fold(
+            "Localisation, every figure", [self.folder.table("localisation", table, caption=caption, shown=shown)]
+        )
+        if self.store.corpus == "dolos":
+            caption = (
+                "For comparison of the shape only: IoU of DeCLIP (arXiv 2409.08849), a localiser trained with masks"
+            )
+            yield Fold("A published localiser", [html_table(published_localisation(), caption)])
+
+
+def _folded(variant: str, blocks: Sequence[Block]) -> list[Block]:
+    return [Fold(f"Panels of {variant}", blocks)] if blocks else []
+
+
+def _in_words(cells: pd.DataFrame) -> str:
+    """A matrix as a sentence, for those who do not see it."""
+    lines = [
+        f"tested on {tested_on}: "
+        + ", ".join(
+            f"trained on {trained_on} {'missing' if np.isnan(mean) else format(mean, '.3f')}"
+            for trained_on, mean in zip(row["trained_on"], row["mean"].astype(float), strict=True)
+        )
+        for tested_on, row in cells.groupby("tested_on", sort=False)
+    ]
+    return "; ".join(lines).capitalize() + "."
+
+
+def _pretty(config: str) -> str:
+    return json.dumps(json.loads(config), indent=1, sort_keys=True)
+
+
+def _commit() -> str:
+    git = ["git", "-C", str(ROOT)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "not known: no git checkout"
+    return f"{commit}, with changes that are not committed" if changed.strip() else commit

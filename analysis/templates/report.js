@@ -1,0 +1,35 @@
+"use strict";
+// Sort a table by a column: numbers as numbers, text as text, what is missing last; again for the other direction.
+for (const table of document.querySelectorAll("table")) {
+  const heads = [...table.tHead.rows[0].cells];
+  heads.forEach((head, place) => {
+    head.firstElementChild.addEventListener("click", () => {
+      const down = head.getAttribute("aria-sort") === "ascending";
+      heads.forEach((other) => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      const key = (row) => row.cells[place].dataset.value;
+      const rows = [...table.tBodies[0].rows];
+      rows.sort((one, two) => {
+        const [a, b] = [key(one), key(two)];
+        if (a === "" || b === "") return (a === "") - (b === "");
+        const order = isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b;
+        return down ? -order : order;
+      });
+      table.tBodies[0].append(...rows);
+    });
+  });
+}
+// A figure that was made smaller to fit shows in full when it is clicked, or by the Enter key.
+for (const box of document.querySelectorAll(".picture")) {
+  box.addEventListener("click", () => box.classList.toggle("large"));
+  box.addEventListener("keydown", (event) => { if (event.key === "Enter") box.classList.toggle("large"); });
+}
+// A link to something inside a closed fold opens it; printing opens all of them.
+const reveal = () => {
+  const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  for (let fold = target && target.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
+  if (target) target.scrollIntoView();
+};
+addEventListener("hashchange", reveal);
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((fold) => { fold.open = true; }));
+reveal();

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.localisation import (
+    METRICS,
+    TABLE_COLUMNS,
+    THRESHOLDS,
+    best_iou_threshold,
+    localisation_table,
+    localise,
+    mask_prior,
+)
+
+
+def squares(count: int = 6, side: int = 12) -> np.ndarray:
+    masks = np.zeros((count, side, side), dtype=bool)
+    for place, mask in enumerate(masks):
+        mask[place : place + 4, 1:7] = True
+    return masks
+
+
+def test_a_perfect_map_finds_all_of_it() -> None:
+    masks = squares()
+    maps = masks.astype(np.float32)
+    assert localise(maps, masks, threshold=best_iou_threshold(maps, masks))[list(METRICS)].to_numpy() == pytest.approx(
+        1
+    )
+
+
+def test_an_inverted_map_finds_none_of_it() -> None:
+    masks = squares()
+    maps = 1 - masks.astype(np.float32)
+    found = localise(maps, masks, threshold=best_iou_threshold(maps, masks))
+    assert (found[["iou", "iou_fixed", "pointing", "energy"]].to_numpy() == 0).all()
+    assert (found["ap"] < found["chance"] + 1e-12).all()
+
+
+MAP = np.array([[0.9, 0.6, 0.0, 0.0], [0.4, 0.8, 0.0, 0.0], [0.0, 0.0, 0.3, 0.0], [0.0, 0.0, 0.0, 0.0]])
+MASK = np.array([[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]], dtype=bool)
+
+
+def test_by_hand() -> None:
+    """The mask has 3 of 16 pixels, which the map ranks first (0.9), third (0.6) and fourth (0.4)."""
+    (row,) = localise(MAP[None], MASK[None], threshold=0.4).to_dict("records")
+    assert row["iou"] == pytest.approx(3 / 4)  # called: .9 .6 .4 .8
+    assert row["iou_fixed"] == pytest.approx(2 / 4)  # called: .9 .6 .8
+    assert row["pointing"] == 1
+    assert row["energy"] == pytest.approx(1.9 / 3.0)
+    assert row["ap"] == pytest.approx((1 / 1 + 2 / 3 + 3 / 4) / 3)
+    assert row["chance"] == pytest.approx(3 / 16)
+    # IoU is 3/4 for thresholds 0.31 ... 0.40 and no other; 3/5 up to 0.30
+    assert best_iou_threshold(MAP[None], MASK[None]) == pytest.approx(0.36)
+
+
+def test_the_highest_pixel_outside_the_mask_misses() -> None:
+    flipped = np.flipud(MASK)
+    assert localise(MAP[None], flipped[None], threshold=0.5)["pointing"].tolist() == [0]
+    tied = np.zeros((4, 4))
+    tied[0, 0] = tied[3, 3] = 1
+    assert localise(tied[None], MASK[None], threshold=0.5)["pointing"].tolist() == [0.5]
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
+def test_a_constant_map_is_at_chance(value: float) -> None:
+    masks = squares()
+    maps = np.full(masks.shape, value)
+    found = localise(maps, masks, threshold=0.5)
+    for metric in ("pointing", "energy", "ap"):
+        assert found[metric].to_numpy() == pytest.approx(found["chance"].to_numpy())
+    assert found["iou"].to_numpy() == pytest.approx(found["chance"].to_numpy() if value >= 0.5 else 0)
+
+
+def test_no_shuffled_map_beats_chance_by_more_than_luck() -> None:
+    rng = np.random.default_rng(0)
+    masks = np.repeat(squares(1), 400, axis=0)
+    maps = rng.random(masks.shape)
+    maps /= maps.max(axis=(1, 2), keepdims=True)
+    found = localise(maps, masks, threshold=0.3)
+    assert found["iou"].mean() < found["chance"].mean()
+    assert found["energy"].mean() == pytest.approx(found["chance"].mean(), abs=0.01)
+    assert found["pointing"].mean() == pytest.approx(found["chance"].mean(), abs=0.06)
+    assert found["ap"].mean() == pytest.approx(found["chance"].mean(), abs=0.04)
+
+
+def test_the_best_threshold_is_the_best_of_all() -> None:
+    rng = np.random.default_rng(1)
+    masks = squares()
+    maps = (0.5 * rng.random(masks.shape) + 0.4 * masks).astype(np.float32)
+    tried = [localise(maps, masks, threshold=one)["iou"].mean() for one in THRESHOLDS]
+    best = best_iou_threshold(maps, masks)
+    assert localise(maps, masks, threshold=best)["iou"].mean() == pytest.approx(max(tried))
+
+
+def test_pictures_may_differ_in_size() -> None:
+    maps = [np.eye(4), np.eye(6)[:, :5]]
+    found = localise(maps, [one > 0 for one in maps], threshold=0.5)
+    assert found["iou"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("maps", "masks", "threshold", "message"),
+    [
+        (MAP[None], np.zeros((1, 4, 4), bool), 0.5, "picture 0: the mask is empty"),
+        (MAP[None], MASK[None].astype(np.uint8), 0.5, "bool mask"),
+        (MAP[None, :3], MASK[None], 0.5, "one shape"),
+        (MAP[None] * 2, MASK[None], 0.5, r"lie in \[0, 1\]"),
+        (MAP[None] * np.nan, MASK[None], 0.5, r"lie in \[0, 1\]"),
+        (MAP[None], np.stack([MASK, MASK]), 0.5, "1 and 2"),
+        (MAP[:0], MASK[:0], 0.5, "at least one picture"),
+        (MAP[None], MASK[None], 0.0, "threshold must lie"),
+    ],
+)
+def test_bad_input(maps: np.ndarray, masks: np.ndarray, threshold: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        localise(maps, masks, threshold=threshold)
+
+
+def test_the_prior_is_the_mean_mask() -> None:
+    masks = squares(2, 8)
+    prior = mask_prior(masks)
+    assert prior.max() == 1
+    assert prior[0, 1] == 0.5
+    assert prior[2, 3] == 1
+    assert prior[7, 7] == 0
+    assert mask_prior([masks[0], np.repeat(np.repeat(masks[0], 2, 0), 2, 1)]).shape == (8, 8)
+
+
+def test_the_table_splits_right_from_wrong() -> None:
+    rows = pd.DataFrame({"run_id": "r", "tested_on": ["lama", "lama", "ldm"], "correct": [True, False, True]})
+    for place, metric in enumerate(METRICS):
+        rows[metric] = [0.1 * place, 0.2 * place, 0.05]
+        rows[f"prior_{metric}"] = 0.25
+    rows["chance"], rows["threshold"] = [0.2, 0.4, 0.1], 0.35
+    runs = pd.DataFrame(
+        [{"run_id": "r", "task": "detection", "method": "m", "variant": "m", "trained_on": "lama", "seed": 0, "x": 1}]
+    )
+    table = localisation_table(rows, runs)
+    assert list(table.columns) == TABLE_COLUMNS
+    lama = table[(table["tested_on"] == "lama") & (table["metric"] == "iou_fixed")].set_index("subset")
+    assert lama["value"].to_dict() == pytest.approx({"all": 0.15, "correct": 0.1, "wrong": 0.2})
+    assert lama["chance"].to_dict() == pytest.approx({"all": 0.3, "correct": 0.2, "wrong": 0.4})
+    assert lama["num_images"].to_dict() == {"all": 2, "correct": 1, "wrong": 1}
+    assert set(table[table["tested_on"] == "ldm"]["subset"]) == {"all", "correct"}
+    assert set(table["threshold"]) == {0.35}
+    assert set(table["prior"]) == {0.25}
