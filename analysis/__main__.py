@@ -91,8 +91,6 @@ def _report(options: argparse.Namespace, command: str, console: object) -> Path:
     from models.weights import parse_weights_argument
 
     assert isinstance(console, Console)
-    if options.out.exists() and not options.out.is_dir():
-        raise StoreError(f"--out {options.out} is a file; name a folder")
     weight_files = {}
     for path in options.weights:
         try:

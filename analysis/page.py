@@ -6,6 +6,7 @@ import base64
 import io
 import math
 import re
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +18,13 @@ from PIL import Image
 
 from analysis.figures import style
 from analysis.matrices import IntervalMatrix
+from analysis.store import StoreError
 from analysis.tables import MISSING, to_csv, to_latex, to_markdown
 
 TEMPLATES = Path(__file__).parent / "templates"
 DPI = 144
 _CSS_PIXELS = 96  # to the inch
+_MARK = '<meta name="generator" content="inpaint-grid">'
 
 
 @dataclass(frozen=True)
@@ -122,9 +125,18 @@ class Folder:
     """Where a report is written: `figures/` as PNG and SVG, `tables/` as CSV, Markdown and LaTeX."""
 
     def __init__(self, path: Path) -> None:
+        """Make the folder, or empty it of an earlier report; raises `StoreError` where it holds something else."""
         self.path = path
+        page = path / "index.html"
+        if path.exists() and not path.is_dir():
+            raise StoreError(f"--out {path} is a file; name a folder")
+        if path.exists() and any(path.iterdir()) and not (page.is_file() and _MARK in page.read_text(errors="replace")):
+            raise StoreError(f"--out {path} is not empty and holds no report of ours; name a new folder")
+        path.mkdir(parents=True, exist_ok=True)
+        page.write_text(f"<!doctype html>\n{_MARK}\n<title>being written</title>\nThis report is being written.\n")
         for name in ("figures", "tables"):
-            (path / name).mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(path / name, ignore_errors=True)
+            (path / name).mkdir()
 
     def picture(self, name: str, figure: Figure, *, alt: str, caption: str = "", photographs: bool = False) -> Picture:
         """Write a figure to files and keep it for the page.
@@ -142,6 +154,7 @@ class Folder:
         buffer = io.BytesIO()
         with style():
             figure.savefig(buffer, format="png", dpi=DPI)
+            figure.set_layout_engine("none")  # where everything lies is settled, and settling it again takes as long
             figure.savefig(self.path / "figures" / f"{name}.svg", metadata={"Date": None})
         (self.path / "figures" / f"{name}.png").write_bytes(buffer.getvalue())
         image = Image.open(buffer).convert("RGB")

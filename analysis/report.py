@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from mlflow.exceptions import MlflowException
 
 from analysis.attribution import confusion_table
 from analysis.curves import calibration_table
@@ -51,6 +50,7 @@ from analysis.tables import attribution_text, cell_text, long_form
 from data.manifest import Manifest
 from grid import names
 from grid.plan import FINISHED
+from grid.tracking import TrackingError, keep_report
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,6 @@ CAM_METRICS = {
     "ap": "average precision over pixels",
 }
 PANEL_IMAGES = 4
-ARTIFACT = "report"
 _MEANS = (IN_DOMAIN, CROSS_GENERATOR, GAP)
 
 
@@ -113,7 +112,7 @@ def make_report(
 
     Args:
         store: an open grid, finished or not.
-        out: folder, made where it is not there; files of an earlier report in it are replaced.
+        out: folder, made where it is not there; an earlier report in it is replaced.
         options: what it is to hold.
         say: told what is being done.
 
@@ -121,10 +120,13 @@ def make_report(
         the page, `out`/index.html.
 
     Raises:
-        StoreError: scores are missing or cannot be read; no such variant to compare. A part that cannot be made for
-            another reason says so in its place.
+        StoreError: scores are missing or cannot be read; no such variant to compare; `out` holds something else. A part
+            that cannot be made for another reason says so in its place.
     """
-    report = _Report(store, Folder(out), options or Options(), say)
+    options = options or Options()
+    if options.compare:
+        _check_compared(store.runs(), options.compare)
+    report = _Report(store, Folder(out), options, say)
     parts: list[tuple[str, Callable[[], Iterator[Block]]]] = [
         ("Summary", report.summary),
         ("Matrices", report.matrices),
@@ -155,8 +157,8 @@ def make_report(
     if report.options.log:
         say("logging the report to MLflow")
         try:
-            store.client.log_artifacts(store.parent_run_id, str(out), ARTIFACT)
-        except (MlflowException, OSError) as error:
+            keep_report(store.tracking_uri, store.parent_run_id, out)
+        except TrackingError as error:
             logger.warning("the report is in %s, but MLflow did not take it: %s", out, error)
     return page
 
@@ -279,9 +281,10 @@ class _Report:
         for metric in ("accuracy", "auroc"):
             try:
                 table = compare(self.store, a, b, metric)
+            except StoreError:
+                raise
             except ValueError as error:
-                if metric == "accuracy":
-                    raise error if isinstance(error, StoreError) else StoreError(str(error)) from error
+                yield self._problem(f"{a} and {b} cannot be compared by {metric}: {error}")
                 continue
             caption = (
                 f"{a} minus {b}: {IN_WORDS[metric]}, on the same images; paired bootstrap over source images, 95 % "
@@ -546,13 +549,21 @@ class _Report:
         yield html_table(table, f"The runs behind the columns of {variant}", links=links)
 
     def _score_figures(self, variant: str, scores: pd.DataFrame, ece: float) -> Iterator[Picture]:
-        aurocs = self.results[(self.results["variant"] == variant) & (self.results["metric"] == "auroc")]
-        spread = f"AUROC from {aurocs['value'].min():.3f} to {aurocs['value'].max():.3f} over the cells"
+        own = self.results[(self.results["variant"] == variant) & (self.results["task"] == "detection")]
+        lowest, highest = (own.groupby("metric")["value"].agg(kind) for kind in ("min", "max"))
+
+        def spread(metric: str, words: str) -> str:
+            return f"{words} from {lowest[metric]:.3f} to {highest[metric]:.3f} over the cells"
+
         for name, draw, words in (
-            ("roc", roc_figure, f"ROC curves; {spread}"),
-            ("precision-recall", precision_recall_figure, "Precision and recall for fakes"),
+            ("roc", roc_figure, f"ROC curves; {spread('auroc', 'AUROC')}"),
+            (
+                "precision-recall",
+                precision_recall_figure,
+                f"Precision and recall for fakes; {spread('ap', 'average precision')}",
+            ),
             ("reliability", reliability_figure, f"Reliability diagrams; mean ECE over the cells {ece:.3f}"),
-            ("scores", score_figure, "Histograms of the scores by class"),
+            ("scores", score_figure, f"Histograms of the scores by class; {spread('accuracy', 'accuracy at p = 0.5')}"),
         ):
             figure = draw(scores, title=f"{self.labelled(variant)}: {words.partition(';')[0].lower()}")
             alt = f"{words}, of {variant}: one panel a thing it was trained on, one line a generator it is tested on."
@@ -641,6 +652,14 @@ class _Report:
                 "For comparison of the shape only: IoU of DeCLIP (arXiv 2409.08849), a localiser trained with masks"
             )
             yield Fold("A published localiser", [html_table(published_localisation(), caption)])
+
+
+def _check_compared(runs: pd.DataFrame, compared: Sequence[str]) -> None:
+    known = list(dict.fromkeys(runs.loc[(runs["task"] == "detection") & (runs["state"] == FINISHED), "variant"]))
+    unknown = [variant for variant in compared if variant not in known]
+    if unknown or compared[0] == compared[1]:
+        wrong = f"no finished run of {' or '.join(unknown)}" if unknown else "a method is not compared with itself"
+        raise StoreError(f"--compare: {wrong}; there are: {', '.join(known)}")
 
 
 def _folded(variant: str, blocks: Sequence[Block]) -> list[Block]:

@@ -68,5 +68,6 @@ TRACEBACK = "traceback.txt"
 WARNINGS = "warnings.txt"  # what the trial's process logged at that level; absent when nothing
 
 # Artifacts of the grid's parent run.
+REPORT = "report"  # folder: what `python -m analysis` made of the grid, index.html first
 PLAN = "plan.json"  # every trial of the grid, finished or not
 MANIFEST_SUMMARY = "manifest.txt"

@@ -259,6 +259,23 @@ def planned_grids(uri: str, experiment_id: str) -> list[tuple[Run, list[TrialSpe
     return [(run, [_as_spec(trial) for trial in _planned(client, run.info.run_id)]) for run in grids]
 
 
+def keep_report(uri: str, parent_id: str, folder: Path) -> None:
+    """Log a report on a grid as artifacts of the grid's parent run, in place of an earlier one.
+
+    Args:
+        uri: tracking URI.
+        parent_id: the parent run.
+        folder: everything in it is logged.
+
+    Raises:
+        TrackingError: MLflow did not take it.
+    """
+    try:
+        MlflowClient(tracking_uri=uri).log_artifacts(parent_id, str(folder), names.REPORT)
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise TrackingError(f"the report {folder} could not be logged to {uri}: {error}") from error
+
+
 def errors(uri: str, states: Mapping[str, TrialState]) -> dict[str, str]:
     """Key -> message of those trials that failed."""
     client = MlflowClient(tracking_uri=uri)

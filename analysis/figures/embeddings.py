@@ -38,7 +38,7 @@ def embedding_figure(
         axes.set_yticks([])
         axes.set_aspect("equal", adjustable="datalim")
         axes.spines[:].set_color("#bbbbbb")
-        axes.set_title(title, loc="left")
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10)  # above the legend too, which a long one would run into
         figure.legend(loc="outside right upper", frameon=False, title="class (images)", markerscale=1.6)
         lines = [f"{projection.method}: {projection.note}. Axes have no unit."]
         if separation is not None:

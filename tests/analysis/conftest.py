@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+import launch
+from analysis.store import Store, open_store
+from tests.corpora import write_dolos
 from tests.grid.grids import fresh_store
 
 
@@ -11,3 +14,19 @@ from tests.grid.grids import fresh_store
 def store(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Tracking URI of a new SQLite store of this test."""
     return fresh_store(tmp_path_factory.getbasetemp(), tmp_path / "runs")
+
+
+@pytest.fixture(scope="session")
+def tracked(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A small grid that was really run: a trained network, a frozen encoder and a method without layers."""
+    folder = tmp_path_factory.mktemp("tracked")
+    corpus = write_dolos(folder / "corpus", ("lama", "ldm"), {"train": 12, "valid": 4, "test": 6}, size=64)
+    arguments = [
+        "dolos", f"--data={corpus}", f"--runs={folder / 'runs'}", "--local",
+        "--methods=xception_scratch,clip_linear,residual_linear",
+        "--set=xception_scratch.backbone=test_resnet", "--set=xception_scratch.size=64",
+        "--set=xception_scratch.epochs=2",
+        "--set=clip_linear.backbone=demo-vit-64", "--weights=clip_linear=random",
+    ]  # fmt: skip
+    assert launch.main(arguments) == 0
+    return open_store("dolos", tracking_uri=f"sqlite:///{folder / 'runs' / 'mlflow.db'}")

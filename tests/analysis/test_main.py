@@ -1,4 +1,4 @@
-"""`python -m analysis`: what lands in the folder, and what is refused."""
+"""`python -m analysis` on a grid of which nothing but MLflow is left, and what it refuses."""
 
 from __future__ import annotations
 
@@ -24,53 +24,68 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> Grid:
 
 @pytest.fixture(scope="module")
 def written(grid: Grid, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("report")
+    out = tmp_path_factory.mktemp("out") / "report"
     arguments = ["--tracking-uri", grid.tracker.uri, "--out", str(out), "--compare", "residual_linear", "clip_linear"]
-    assert main(arguments) == 0
+    assert main([*arguments, "--no-log", "--transpose"]) == 0
     return out
 
 
-def test_every_method_has_its_matrices_as_tables_and_pictures(written: Path) -> None:
-    for method in ("residual_linear", "clip_linear", "sam_linear"):
-        for metric in ("accuracy", "auroc"):
-            for kind in ("csv", "md", "tex", "png", "svg"):
-                assert (written / f"matrix_{method}_{metric}.{kind}").stat().st_size > 0
-    assert "Rows: tested on, columns: trained on" in (written / "matrix_residual_linear_accuracy.md").read_text()
+def test_what_is_not_finished_is_missing_with_its_command(written: Path) -> None:
+    text = (written / "index.html").read_text(encoding="utf-8")
+    assert "8 of 9 trials finished" in text
+    assert "1 of 9 trials is not finished (1 pending): sam_linear, trained on lama (seed 0)" in text
+    assert "sam_linear: no detection trial is finished; this runs them:" in text
+    assert "--methods sam_linear" in text
 
 
-def test_cells_are_the_logged_figures(grid: Grid, written: Path) -> None:
-    cells = pd.read_csv(written / "matrix_clip_linear_auroc.csv")
-    logged = grid.open().results()
-    logged = logged[
-        (logged["method"] == "clip_linear") & (logged["task"] == "detection") & (logged["metric"] == "auroc")
-    ]
-    both = cells.merge(logged, on=["tested_on", "trained_on"])
-    assert len(both) == 9
-    assert both["mean"].to_numpy() == pytest.approx(both["value"].to_numpy(), abs=0)
+def test_without_the_images_only_grad_cam_is_missing(written: Path) -> None:
+    text = (written / "index.html").read_text(encoding="utf-8")
+    assert "No Grad-CAM: " in text
+    assert not list((written / "figures").glob("cam*"))
+    for name in ("confusion-clip_linear", "embeddings-clip_linear", "roc-residual_linear"):
+        assert (written / "figures" / f"{name}.png").is_file()
 
 
-def test_what_is_not_finished_is_said_to_be_missing(grid: Grid, written: Path, tmp_path: Path, capsys) -> None:
-    assert "missing" in (written / "matrix_sam_linear_accuracy.md").read_text()
-    assert main(["--tracking-uri", grid.tracker.uri, "--out", str(tmp_path)]) == 0
-    output = capsys.readouterr().out
-    assert "not everything is finished" in output
-    assert "--methods sam_linear" in output
+def test_matrices_turn(written: Path) -> None:
+    assert "Rows: trained on, columns: tested on" in (written / "tables/matrix-clip_linear-accuracy.md").read_text()
+    assert "rows: trained on, columns: tested on" in (written / "index.html").read_text(encoding="utf-8")
 
 
-def test_attribution_and_the_comparison_are_there(written: Path) -> None:
-    assert "residual_linear" in (written / "attribution.md").read_text()
-    compared = pd.read_csv(written / "compare_residual_linear_clip_linear.csv")
+def test_the_comparison_holds_cells_and_means(written: Path) -> None:
+    compared = pd.read_csv(written / "tables/compare-residual_linear-clip_linear-accuracy.csv")
     assert set(compared["kind"]) == {"cell", "mean", "in-domain mean", "cross-generator mean"}
     assert compared["p"].between(0, 1).all()
+
+
+def test_an_earlier_report_is_replaced_and_nothing_else_ever(
+    grid: Grid, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--tracking-uri", grid.tracker.uri, "--no-log", "--no-cam", "--out"]
+    out = tmp_path / "report"
+    assert main([*arguments, str(out)]) == 0
+    stale = out / "figures" / "stale.png"
+    stale.touch()
+    assert main([*arguments, str(out)]) == 0
+    assert not stale.exists()
+    foreign = tmp_path / "thesis"
+    foreign.mkdir()
+    (foreign / "index.html").write_text("mine")
+    assert main([*arguments, str(foreign)]) == 2
+    assert "holds no report of ours" in capsys.readouterr().err
+    assert [path.name for path in foreign.iterdir()] == ["index.html"]
+    assert main([*arguments, str(foreign / "index.html")]) == 2
+    assert "is a file" in capsys.readouterr().err
+    assert (foreign / "index.html").read_text() == "mine"
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--experiment", "nonsense"], "nonsense"),
-        (["--metric", "beauty"], "no finished run has logged beauty"),
         (["--compare", "residual_linear", "vgg"], "vgg"),
         (["--data", "ffff"], "ffff"),
+        (["--spec-version", "77"], "77"),
+        (["--weights", "nowhere.pt"], "nowhere.pt"),
     ],
 )
 def test_bad_input_is_refused_and_nothing_is_written(
@@ -78,11 +93,17 @@ def test_bad_input_is_refused_and_nothing_is_written(
 ) -> None:
     out = tmp_path / "report"
     assert main(["--tracking-uri", grid.tracker.uri, "--out", str(out), *arguments]) == 2
-    assert said in capsys.readouterr().out
+    assert said in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_a_number_of_images_is_positive(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--cam-images", "0"])
+    assert "must be at least 1" in capsys.readouterr().err
 
 
 def test_a_store_that_is_not_there_is_not_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--tracking-uri", f"sqlite:///{tmp_path / 'mlflow.db'}", "--out", str(tmp_path / "report")]) == 2
-    assert "mlflow.db" in capsys.readouterr().out
+    assert "mlflow.db" in capsys.readouterr().err
     assert not (tmp_path / "mlflow.db").exists()

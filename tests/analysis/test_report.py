@@ -1,0 +1,244 @@
+"""The report on a grid that was really run: what lies in the folder, in MLflow, and in a browser."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from mlflow.tracking import MlflowClient
+
+from analysis.__main__ import main
+from analysis.store import Store
+from tests.needs import need_program
+
+METHODS = ("xception_scratch", "clip_linear", "residual_linear")
+SECTIONS = [
+    "Summary", "What this does not show", "Matrices", "Published figures", "Comparison", "Attribution", "Embeddings",
+    "Grad-CAM", "Curves", "Runs", "Provenance",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def report(tracked: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("made") / "report"
+    arguments = ["--tracking-uri", tracked.tracking_uri, "--out", str(out), "--cam-images", "3"]
+    assert main([*arguments, "--compare", "xception_scratch", "clip_linear"]) == 0
+    return out
+
+
+class Page(HTMLParser):
+    """What a page holds, read without a browser."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.images: list[dict[str, str | None]] = []
+        self.sources: list[str] = []
+        self.ids: set[str] = set()
+        self.links: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag == "img":
+            self.images.append(given)
+        if given.get("id"):
+            self.ids.add(str(given["id"]))
+        if tag == "a":
+            self.links.append(str(given["href"]))
+        elif given.get("href") or given.get("src"):
+            self.sources.append(str(given.get("src") or given.get("href")))
+
+
+@pytest.fixture(scope="module")
+def page(report: Path) -> Page:
+    return Page((report / "index.html").read_text(encoding="utf-8"))
+
+
+# In the folder -------------------------------------------------------------------------------------------------------
+
+
+def test_every_method_has_its_matrices_as_tables_and_pictures(report: Path) -> None:
+    for method in METHODS:
+        for metric in ("accuracy", "auroc", "balanced_accuracy", "accuracy_valid_threshold", "ap", "eer"):
+            for place in (*(f"tables/%s.{kind}" for kind in ("csv", "md", "tex")), "figures/%s.png", "figures/%s.svg"):
+                assert (report / (place % f"matrix-{method}-{metric}")).stat().st_size > 0
+    assert "Rows: tested on, columns: trained on" in (report / "tables/matrix-clip_linear-accuracy.md").read_text()
+
+
+def test_cells_are_the_logged_figures(tracked: Store, report: Path) -> None:
+    logged = tracked.results()
+    logged = logged[logged["task"] == "detection"]
+    for method in METHODS:
+        cells = pd.read_csv(report / f"tables/matrix-{method}-auroc.csv")
+        of_method = logged[(logged["method"] == method) & (logged["metric"] == "auroc")]
+        both = cells.merge(of_method, on=["tested_on", "trained_on"])
+        assert len(both) == 4
+        assert both["mean"].to_numpy() == pytest.approx(both["value"].to_numpy(), abs=0)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "roc-clip_linear", "precision-recall-clip_linear", "reliability-clip_linear", "scores-clip_linear",
+        "training-xception_scratch", "confusion-residual_linear", "embeddings-residual_linear",
+        "cam-xception_scratch-lama", "cam-clip_linear-ldm", "localisation-clip_linear-iou",
+    ],
+)  # fmt: skip
+def test_pictures_of_everything_else(report: Path, name: str) -> None:
+    for kind in ("png", "svg"):
+        assert (report / "figures" / f"{name}.{kind}").stat().st_size > 1000
+
+
+def test_localisation_is_split_by_right_and_wrong(report: Path) -> None:
+    table = pd.read_csv(report / "tables/localisation.csv")
+    assert set(table["variant"]) == {"xception_scratch", "clip_linear"}  # the third has no layers
+    whole = table[(table["metric"] == "iou") & (table["subset"] == "all")].set_index(
+        ["variant", "trained_on", "tested_on"]
+    )
+    parts = table[(table["metric"] == "iou") & (table["subset"] != "all")]
+    assert set(parts["subset"]) <= {"correct", "wrong"}
+    counts = parts.groupby(["variant", "trained_on", "tested_on"])["num_images"].sum()
+    assert len(whole) == 8
+    assert counts.to_dict() == whole["num_images"].to_dict()
+    assert whole["chance"].to_numpy() == pytest.approx(0.25)  # a quarter of every picture was repainted
+
+
+def test_ece_and_purity_are_in_tables(report: Path) -> None:
+    calibration = pd.read_csv(report / "tables/calibration.csv")
+    assert len(calibration) == 12
+    assert calibration["ece"].between(0, 1).all()
+    embeddings = pd.read_csv(report / "tables/embeddings.csv")
+    assert list(embeddings["method"]) == list(METHODS)
+    assert {"silhouette", "10-NN purity", "chance"} <= set(embeddings)
+
+
+def test_the_report_is_kept_in_mlflow(tracked: Store, report: Path, tmp_path: Path) -> None:
+    client = MlflowClient(tracking_uri=tracked.tracking_uri)
+    kept = Path(client.download_artifacts(tracked.parent_run_id, "report", str(tmp_path)))
+    here = {path.relative_to(report) for path in report.rglob("*") if path.is_file()}
+    assert {path.relative_to(kept) for path in kept.rglob("*") if path.is_file()} == here
+    assert (kept / "index.html").read_bytes() == (report / "index.html").read_bytes()
+
+
+# On the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_needs_nothing_from_outside(page: Page) -> None:
+    assert len(page.images) > 30
+    assert all(source.startswith("data:") for source in page.sources)
+    assert all(link.startswith("#") and link[1:] in page.ids for link in page.links)
+
+
+def test_every_picture_says_in_words_what_it_shows(page: Page) -> None:
+    for image in page.images:
+        assert len(str(image["alt"])) > 60
+        assert any(character.isdigit() for character in str(image["alt"]))
+
+
+def test_what_it_does_not_show_comes_from_the_data(report: Path) -> None:
+    text = (report / "index.html").read_text(encoding="utf-8")
+    assert "There is one seed of every method" in text
+    assert "clip_linear starts from random weights in place of pretrained ones" in text
+    assert "xception_scratch starts from random weights" not in text  # as it should
+    assert "In LDM&#39;s images the whole picture passed through the autoencoder" in text
+    assert "built-in demo" not in text
+
+
+def test_where_it_comes_from(tracked: Store, report: Path) -> None:
+    text = (report / "index.html").read_text(encoding="utf-8")
+    for fact in (tracked.data, tracked.parent_run_id, "--compare xception_scratch clip_linear", "commit of the runs"):
+        assert fact in text
+    for run_id in tracked.runs()["run_id"]:
+        assert run_id in text
+
+
+# In a browser --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    chromium, driver = need_program("chromium", "chromium"), need_program("chromedriver", "chromium-driver")
+    from selenium.webdriver import Chrome, ChromeOptions
+    from selenium.webdriver.chrome.service import Service
+
+    options = ChromeOptions()
+    options.binary_location = chromium
+    profile = tmp_path_factory.mktemp("profile")
+    for argument in (
+        "headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
+        "disable-component-update", "disable-sync", "disable-dev-shm-usage", f"user-data-dir={profile}",
+    ):  # fmt: skip
+        options.add_argument(f"--{argument}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    opened = Chrome(options=options, service=Service(driver))
+    yield opened
+    opened.quit()
+
+
+def show(browser: Any, report: Path, width: int) -> None:
+    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.get((report / "index.html").as_uri())
+
+
+OVERFLOW = """
+for (const fold of document.querySelectorAll("details")) fold.open = arguments[0];
+const root = document.documentElement;
+const outside = [...document.querySelectorAll("h1, h2, p, li, summary, .scroll, pre, nav")]
+  .filter((one) => one.getBoundingClientRect().right > innerWidth + 0.5).map((one) => one.outerHTML.slice(0, 80));
+return JSON.stringify({page: root.scrollWidth, window: innerWidth, outside});
+"""
+
+
+@pytest.mark.parametrize("folds_open", [False, True])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_scrolls_sideways_but_what_is_meant_to(
+    browser: Any, report: Path, width: int, folds_open: bool
+) -> None:
+    show(browser, report, width)
+    seen = json.loads(browser.execute_script(OVERFLOW, folds_open))
+    assert seen["outside"] == []
+    assert seen["page"] <= seen["window"] == width  # less by a scroll bar, where there is one
+
+
+def test_the_console_is_silent_and_every_picture_is_drawn(browser: Any, report: Path) -> None:
+    show(browser, report, 390)
+    assert browser.execute_script("return [...document.images].every((one) => one.complete && one.naturalWidth > 0)")
+    assert browser.execute_script("return performance.getEntriesByType('resource').map((one) => one.name)"
+                                  ".filter((name) => !name.startsWith('data:'))") == []  # fmt: skip
+    assert browser.get_log("browser") == []
+
+
+def test_every_section_is_there_and_can_be_gone_to(browser: Any, report: Path) -> None:
+    show(browser, report, 390)
+    assert browser.execute_script("return [...document.querySelectorAll('h2')].map((one) => one.innerText)") == SECTIONS
+    reached = browser.execute_script(
+        "return [...document.querySelectorAll('nav a')].map((one) => document.querySelector(one.hash).innerText)"
+    )
+    assert [text.splitlines()[0] for text in reached] == SECTIONS
+
+
+def test_tables_are_sorted_by_a_click(browser: Any, report: Path) -> None:
+    show(browser, report, 1280)
+    column = """
+const table = document.querySelector("#summary table");
+const place = [...table.tHead.rows[0].cells].findIndex((one) => one.innerText.startsWith("accuracy, in-domain"));
+if (arguments[0]) table.tHead.rows[0].cells[place].querySelector("button").click();
+return [...table.tBodies[0].rows].map((row) => parseFloat(row.cells[place].innerText));
+"""
+    before = browser.execute_script(column, False)
+    assert browser.execute_script(column, True) == sorted(before)
+    assert browser.execute_script(column, True) == sorted(before, reverse=True)
+
+
+def test_a_link_opens_the_fold_in_which_its_run_is(browser: Any, report: Path) -> None:
+    show(browser, report, 1280)
+    link = browser.execute_script("return [...document.querySelectorAll('#matrices a')].map((one) => one.hash)[0]")
+    assert link.startswith("#run-")
+    browser.execute_script(f"location.hash = '{link}'")
+    assert browser.execute_script(f"return document.querySelector('{link}').getBoundingClientRect().height > 0")
