@@ -1,4 +1,4 @@
-# make demo   set up if needed, then the built-in demo, end to end
+# make demo   set up if needed, then the built-in demo, end to end: runs/mlflow.db, report/index.html
 # make test   set up if needed, then every check and test
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 
 demo: setup
 	$(BIN)/python launch.py
+	$(BIN)/python -m analysis
 
 test: check
 	$(BIN)/python -m pytest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -58,11 +59,11 @@ def test_the_comparison_holds_cells_and_means(written: Path) -> None:
 
 
 def test_an_earlier_report_is_replaced_and_nothing_else_ever(
-    grid: Grid, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    grid: Grid, written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--tracking-uri", grid.tracker.uri, "--no-log", "--no-cam", "--out"]
     out = tmp_path / "report"
-    assert main([*arguments, str(out)]) == 0
+    shutil.copytree(written, out)
     stale = out / "figures" / "stale.png"
     stale.touch()
     assert main([*arguments, str(out)]) == 0
