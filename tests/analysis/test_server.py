@@ -1,0 +1,77 @@
+"""A grid that an MLflow server keeps, artifacts and all: read back over HTTP, with links to its pages."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from analysis.__main__ import main
+from tests.analysis.grids import GENERATORS, Grid
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of an MLflow server on loopback that keeps artifacts where nobody but itself looks."""
+    folder = tmp_path_factory.mktemp("server")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    uri = f"http://127.0.0.1:{port}"
+    command = [
+        str(Path(sys.executable).with_name("mlflow")), "server", "--host=127.0.0.1", f"--port={port}", "--workers=1",
+        f"--backend-store-uri=sqlite:///{folder / 'mlflow.db'}", f"--artifacts-destination={folder / 'artifacts'}",
+    ]  # fmt: skip
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f"{uri}/health", timeout=5).close()
+                break
+            except OSError:
+                assert process.poll() is None, (folder / "log").read_text()
+                time.sleep(0.5)
+        else:
+            pytest.fail((folder / "log").read_text())
+        yield uri
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def grid(server: str, tmp_path_factory: pytest.TempPathFactory) -> Grid:
+    made = Grid(server, tmp_path_factory.mktemp("grid"), num_each=12)
+    made.finish(*(made.spec("clip_linear", train=generator) for generator in GENERATORS), made.attribution())
+    return made
+
+
+def test_the_report_links_to_the_servers_pages_and_is_kept_there(server: str, grid: Grid, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    assert main(["--tracking-uri", server, "--out", str(out), "--no-cam"]) == 0
+    page = (out / "index.html").read_text(encoding="utf-8")
+    for run_id in grid.open().runs()["run_id"]:
+        assert f'href="{server}/#/experiments/{grid.tracker.experiment_id}/runs/{run_id}"' in page
+    client = MlflowClient(tracking_uri=server)
+    kept = client.download_artifacts(grid.tracker.parent_id, "report/index.html", str(tmp_path))
+    assert Path(kept).read_text(encoding="utf-8") == page
+
+
+def test_what_is_read_is_what_was_written(server: str, grid: Grid) -> None:
+    store = grid.open()
+    results = store.results()
+    logged = results[(results["task"] == "detection") & (results["metric"] == "accuracy")]
+    assert len(logged) == 9
+    for run_id, of_run in logged.groupby("run_id"):
+        scores = store.scores(str(run_id))
+        for tested_on, value in of_run[["tested_on", "value"]].itertuples(index=False):
+            cell = scores[(scores["generator"] == tested_on) | (scores["label"] == 0)]
+            assert ((cell["score"] > 0) == (cell["label"] == 1)).mean() == value
