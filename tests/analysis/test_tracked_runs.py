@@ -67,3 +67,36 @@ def test_predict_answers_as_the_run_did_and_goes_on_after_a_bad_file(
         assert answer["label"] == ("fake" if answer["score"] > tracked.threshold(run["run_id"]) else "real")
         assert (folder / f"{Path(path).stem}.cam.png").is_file()
     assert answers["broken.png"]["error"]
+
+
+@pytest.mark.parametrize("method", ["xception_scratch", "clip_linear", "residual_linear"])
+def test_the_best_run_is_the_best_on_its_own_validation_split(
+    tracked: Store, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = open_images(tracked)
+    picture = manifest.paths(choose_images(manifest, "ldm", 1, seed=0))[0]
+    arguments = ["predict", str(picture), "--tracking-uri", tracked.tracking_uri, "--json", "--no-cam"]
+    assert main([*arguments, "--best", method]) == 0
+    said = json.loads(capsys.readouterr().out)
+
+    runs = tracked.runs().query("task == 'detection'")
+    history = tracked.history(runs.loc[runs["method"] == method, "run_id"])
+    by_metric = history.pivot_table(index=["run_id", "step"], columns="metric", values="value")
+    kept = by_metric.loc[by_metric.groupby("run_id")["valid/loss"].idxmin()]
+    best = kept.sort_values(["valid/accuracy", "valid/loss"], ascending=[False, True]).index[0][0]
+    assert said["run_id"] == best
+    assert f"the best of {len(kept)} runs" in said["chosen_by"]
+    attributing = tracked.runs().query("task == 'attribution' and method == @method")["run_id"].tolist()
+    assert [said["attribution_run_id"]] == attributing
+    answer = said["images"][0]
+    assert sum(answer["attribution_probabilities"].values()) == pytest.approx(1, abs=1e-4)
+    assert set(answer["attribution_probabilities"]) == {"real", "lama", "ldm"}
+
+
+def test_the_best_of_an_unknown_method_is_refused(
+    tracked: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = open_images(tracked)
+    picture = manifest.paths(choose_images(manifest, "ldm", 1, seed=0))[0]
+    assert main(["predict", str(picture), "--tracking-uri", tracked.tracking_uri, "--best", "vgg"]) == 2
+    assert "'vgg' has no finished detection run" in capsys.readouterr().err
