@@ -23,9 +23,9 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from analysis.commands import launch_commands
 from grid import names
 from grid.plan import FAILED, FINISHED, INTERRUPTED, PENDING, RUNNING
-from grid.spec import ATTRIBUTION, DETECTION
 
 logger = logging.getLogger(__name__)
 
@@ -238,7 +238,17 @@ class Store:
         for column, value in (("task", task), ("variant", variant), ("trained_on", trained_on)):
             if value is not None:
                 table = table[table[column] == value]
-        return "\n".join(self._launch_commands(table))
+        return "\n".join(self._commands(table))
+
+    def _commands(self, table: pd.DataFrame) -> list[str]:
+        return launch_commands(
+            table,
+            experiment=self.experiment,
+            corpus=self.corpus,
+            generators=self._generators(),
+            data_folder=self._data_root(),
+            tracking_uri=self.tracking_uri,
+        )
 
     def _run(self, run_id: str) -> Run:
         for run in self._runs:
@@ -249,64 +259,13 @@ class Store:
     def broken(self, run_id: str, name: str, why: object) -> StoreError:
         """The error to raise about an artifact: whose it is, why it cannot be used, and what to do about it."""
         run = self._run(run_id)
-        again = self._launch_commands(self._table[self._table["run_id"] == run_id])
+        again = self._commands(self._table[self._table["run_id"] == run_id])
         return StoreError(
             f"{name} of run {run_id} ({run.info.run_name}) is missing or cannot be read: {why}\n"
             "If the store was copied, its artifacts must lie where they were. Else delete the run and run its trial "
             f"again:\n  MLFLOW_TRACKING_URI={shlex.quote(self.tracking_uri)} mlflow runs delete --run-id {run_id}\n  "
             + "\n  ".join(again)
         )
-
-    def _launch_commands(self, table: pd.DataFrame) -> list[str]:
-        from grid.experiments import list_experiments, load_experiment
-
-        if table.empty:
-            return []
-        known = self.experiment in list_experiments()
-        experiment = self.experiment if known else self.corpus
-        base = ["python", "launch.py", experiment]
-        methods: Mapping[str, Mapping[str, Any]] = {}
-        if experiment in list_experiments():
-            methods = load_experiment(experiment).METHODS
-        if self.corpus != "demo":
-            base += ["--data", self._data_root()]
-        if not known:
-            base += ["--experiment-name", self.experiment]
-        prefix = ""
-        database = _sqlite_path(self.tracking_uri)
-        if database is None:
-            prefix = f"MLFLOW_TRACKING_URI={shlex.quote(self.tracking_uri)} "
-        elif database.resolve() != ROOT / "runs" / "mlflow.db":
-            if database.name == "mlflow.db":
-                base += ["--runs", str(database.resolve().parent)]
-            else:
-                prefix = f"MLFLOW_TRACKING_URI={shlex.quote(self.tracking_uri)} "
-
-        generators = set(self._generators())
-        commands: dict[tuple[Any, ...], dict[str, list[str]]] = {}
-        for (method, config), rows in table.groupby(["method", "config"], sort=False):
-            tasks = tuple(task for task in (DETECTION, ATTRIBUTION) if (rows["task"] == task).any())
-            seeds = tuple(sorted(rows["seed"].unique()))
-            trained = {
-                name
-                for text in rows.loc[rows["task"] == DETECTION, "trained_on"]
-                for name in text.split(names.LIST_SEPARATOR)
-            }
-            only = tuple(sorted(trained)) if trained and trained != generators else ()
-            settings = _settings(str(method), json.loads(str(config)), methods)
-            turn = 0
-            while method in commands.get((tasks, seeds, only, turn), {}):
-                turn += 1
-            commands.setdefault((tasks, seeds, only, turn), {})[str(method)] = settings
-        lines = []
-        for (tasks, seeds, only, _), chosen in commands.items():
-            words = [*base, "--methods", ",".join(chosen), "--seeds", *map(str, seeds)]
-            if len(tasks) == 1:
-                words += ["--tasks", *tasks]
-            if only:
-                words += ["--generators", ",".join(only)]
-            lines.append(prefix + shlex.join(words + [word for words in chosen.values() for word in words]))
-        return lines
 
     def _generators(self) -> list[str]:
         found = {name for text in self._table["trained_on"] for name in text.split(names.LIST_SEPARATOR)}
@@ -735,22 +694,3 @@ def _number(text: str | None) -> float:
         return float(text) if text else float("nan")
     except ValueError:
         return float("nan")
-
-
-def _settings(method: str, config: Mapping[str, Any], methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The --set and --weights that lead from an experiment's settings of a method to this configuration."""
-    from models.registry import resolve_config
-
-    try:
-        default = resolve_config(method, dict(methods.get(method, {})))
-    except (KeyError, ValueError):
-        default = {}
-    words: list[str] = []
-    for name, value in config.items():
-        if name in default and default[name] == value:
-            continue
-        if name == "weights":
-            words += ["--weights", f"{method}={'FILE' if str(value).startswith('file:') else value}"]
-        else:
-            words += ["--set", f"{method}.{name}={value}"]
-    return words
