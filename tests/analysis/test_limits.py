@@ -1,0 +1,82 @@
+"""What a report says that it does not show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis.limits import limits
+from analysis.page import sentence_list
+from analysis.store import Store
+from tests.analysis.grids import GENERATORS, Grid
+
+
+@pytest.fixture
+def grid(store: str, tmp_path: Path) -> Grid:
+    return Grid(store, tmp_path, num_each=8)
+
+
+def said(opened: Store, results: pd.DataFrame | None = None, scores: pd.DataFrame | None = None) -> str:
+    found = limits(opened, opened.results() if results is None else results, scores, notes=["a note of its own"])
+    return "\n".join(f"{text.text} {text.command}" for text in found)
+
+
+def test_single_seeds_are_named(grid: Grid) -> None:
+    grid.finish(grid.spec("residual_linear"))
+    assert "There is one seed of every method" in said(grid.open())
+    grid.finish(grid.spec("clip_linear"), grid.spec("clip_linear", seed=1))
+    assert "There is one seed of residual_linear: " in said(grid.open())
+
+
+def test_seeds_that_change_nothing_are_named(grid: Grid) -> None:
+    grid.finish(grid.spec("residual_linear"), grid.spec("residual_linear", seed=1))
+    opened = grid.open()
+    assert "All seeds of" not in said(opened)
+    results = opened.results()
+    results["value"] = 0.5
+    assert "All seeds of residual_linear gave the same figures" in said(opened, results)
+
+
+def test_missing_trials_come_with_their_command(grid: Grid) -> None:
+    grid.finish(grid.spec("residual_linear"))
+    assert "not finished" not in said(grid.open())
+    grid.plan(*(grid.spec("clip_linear", train=name) for name in GENERATORS))
+    text = said(grid.open())
+    assert "3 of 4 trials are not finished (3 pending)" in text
+    assert "--methods clip_linear" in text
+
+
+def test_test_sets_that_lean_to_one_class_are_named(grid: Grid) -> None:
+    (run_id,) = grid.finish(grid.spec("residual_linear"))
+    opened = grid.open()
+    scores = opened.scores(run_id)
+    assert "unequal numbers" not in said(opened, scores=scores)
+    one_less = scores.drop(scores.index[scores["generator"] == "ldm"][0])
+    text = said(opened, scores=one_less)
+    assert "unequal numbers of real and fake images (ldm " in text
+    assert "lama" not in text.split("unequal numbers")[1].split(")")[0]
+
+
+def test_a_detector_that_ranks_the_wrong_way_round_is_named(grid: Grid) -> None:
+    grid.finish(grid.spec("residual_linear"))
+    opened = grid.open()
+    results = opened.results()
+    of_auroc = results["metric"] == "auroc"
+    results.loc[of_auroc, "value"] = 0.9
+    assert "AUROC is below 0.4" not in said(opened, results)
+    results.loc[of_auroc & (results["tested_on"] == "lama"), "value"] = 0.1
+    assert "In 1 cell the AUROC is below 0.4" in said(opened, results)
+
+
+def test_notes_of_the_data_and_the_intervals_are_always_there(grid: Grid) -> None:
+    grid.finish(grid.spec("residual_linear"))
+    text = said(grid.open())
+    assert "The data set's own note: a note of its own" in text
+    assert "Intervals come from resampling the source photographs" in text
+
+
+def test_lists_in_sentences() -> None:
+    assert sentence_list(["a"]) == "a"
+    assert sentence_list(["a", "b", "c"]) == "a, b and c"
