@@ -36,7 +36,7 @@ class TrialResult:
         scores: one row a unique test image: path, digest, source_id, generator, label (0 real, 1 fake), `logit_<class>`
             for each class, and for detection `score` (log-odds of fake).
         embeddings: float16 (N, D), rows as in `scores`.
-        tags: facts about how it was computed (device, weights).
+        tags: facts about how it was computed (device, weights, whether memory ran out).
     """
 
     metrics: dict[str, float]
@@ -119,7 +119,7 @@ def run_trial(
 
     Raises:
         ValueError: the manifest is another data set's, or a split that is needed is empty.
-        TrainingDiverged, WeightsError: from the detector.
+        TrainingDiverged, MemoryExhausted, WeightsError: from the detector.
     """
     started = time.perf_counter()
     if manifest.digest != spec.data:
@@ -148,7 +148,12 @@ def run_trial(
         found = attribution_metrics(class_numbers(test, spec), prediction.logits, spec.classes)
         metrics = {names.test_metric(names.ALL, metric): value for metric, value in found.items()}
     metrics[names.SECONDS] = time.perf_counter() - started
-    tags = {names.DEVICE: device, names.WEIGHTS: detector.weights_note, names.VERSIONS: json.dumps(versions())}
+    tags = {
+        names.DEVICE: device,
+        names.WEIGHTS: detector.weights_note,
+        names.BATCH_HALVED: str(detector.batch_halved).lower(),
+        names.VERSIONS: json.dumps(versions()),
+    }
     return TrialResult(metrics, scores, prediction.embeddings.astype(np.float16), tags)
 
 

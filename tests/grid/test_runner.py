@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from mlflow.entities import Run
 
 from data.manifest import Manifest
@@ -222,6 +223,22 @@ def test_what_a_trial_is_warned_of_is_kept_with_its_run(make_grid: MakeGrid, tmp
     assert "had not converged" in grid.artifact(warned, names.WARNINGS, tmp_path / "back").read_text()
     kept = grid.tracker.client.list_artifacts(grid.run_of(quiet).info.run_id)
     assert names.WARNINGS not in {item.path for item in kept}
+
+
+def test_a_trial_that_runs_out_of_memory_ends_in_halves_and_its_run_says_so(
+    make_grid: MakeGrid, tmp_path: Path
+) -> None:
+    def refuse(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if isinstance(module, torch.nn.Conv2d) and len(inputs[0]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    grid = make_grid()
+    short, plain = (grid.spec("xception_scratch", **NETWORK, seed=seed) for seed in (0, 1))
+    with torch.nn.modules.module.register_module_forward_pre_hook(refuse):
+        grid.executor.run([short], Watcher())
+    grid.executor.run([plain], Watcher())
+    assert [grid.run_of(spec).data.tags[names.BATCH_HALVED] for spec in (short, plain)] == ["true", "false"]
+    assert "two halves a batch" in grid.artifact(short, names.WARNINGS, tmp_path / "back").read_text()
 
 
 def test_a_library_that_logs_badly_does_not_end_the_trial(make_grid: MakeGrid, monkeypatch: pytest.MonkeyPatch) -> None:
