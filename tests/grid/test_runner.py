@@ -35,6 +35,7 @@ from grid.spec import ATTRIBUTION, TrialSpec
 from grid.tracking import Tracker
 from models.detector import WeightsError
 from tests.grid.grids import make_manifest, make_settings, make_spec, write_obvious
+from tests.models.toys import ADAM
 
 NETWORK: dict[str, Any] = {"epochs": 4, "batch_size": 4}
 
@@ -308,6 +309,21 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint_and_ends_as_if_nothing
         pd.read_parquet(straight.artifact(spec, names.SCORES, tmp_path / "two")),
         check_exact=True,
     )
+    one, two = (dict(each.run_of(spec).data.metrics, **{names.SECONDS: 0}) for each in (grid, straight))
+    assert one == two
+
+
+def test_an_interrupted_fit_of_a_linear_classifier_starts_anew_in_the_same_run(make_grid: MakeGrid) -> None:
+    grid = make_grid(checkpoint_seconds=0)
+    spec = grid.spec("residual_linear", **ADAM | {"epochs": 4})
+    with pytest.raises(KeyboardInterrupt):
+        grid.executor.run([spec], Watcher(lambda event: event.kind == REPORTED and event.metrics["epoch"] == 2))
+    watcher = Watcher()
+    grid.executor.run([spec], watcher)
+    assert watcher.epochs == [1, 2, 3, 4]
+    assert grid.steps(spec, "valid/loss") == [1, 2, 3, 4]
+    straight = make_grid("straight")
+    straight.executor.run([spec], Watcher())
     one, two = (dict(each.run_of(spec).data.metrics, **{names.SECONDS: 0}) for each in (grid, straight))
     assert one == two
 
