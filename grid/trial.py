@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data.manifest import Manifest
-from data.store import feature_store, fill_features, fill_pixels, pixel_store
+from data.store import ArrayStore, feature_store, fill_features, fill_pixels, pixel_store
 from data.transforms import Geometry
 from grid import names
 from grid.settings import InfeasibleError, RunSettings
@@ -65,6 +65,13 @@ def build(spec: TrialSpec, settings: RunSettings, device: str) -> Detector:
     return create_detector(spec.method, dict(spec.config), context)
 
 
+def shared_store(detector: Detector, settings: RunSettings) -> ArrayStore:
+    """Where the decoded pixels or the features that this detector takes are kept."""
+    if detector.encoder is not None:
+        return feature_store(settings.cache, detector.encoder.key, detector.encoder.num_features)
+    return pixel_store(settings.cache, _geometry(detector))
+
+
 def prepare_inputs(
     detector: Detector,
     manifest: Manifest,
@@ -73,20 +80,28 @@ def prepare_inputs(
     *,
     progress: Progress | None = None,
 ) -> Rows:
-    """What the detector takes for the given manifest rows, decoded or encoded once and read back from the store."""
+    """What the detector takes for the given manifest rows, decoded or encoded once and read back from the store.
+
+    Where some are missing, the whole data set is prepared: builders that ask for the same share the work, and the
+    next trial here needs the rest.
+    """
+    store = shared_store(detector, settings)
     digests: list[str] = rows["digest"].tolist()
-    workers = max(1, round(settings.cpus_per_trial))
-    geometry = Geometry(**detector.geometry) if detector.geometry is not None else None
-    if detector.encoder is not None:
-        store = feature_store(settings.cache, detector.encoder.key, detector.encoder.num_features)
-        encode = detector.encoder.encode
-        fill_features(store, manifest, rows, geometry, encode, batch=32, workers=workers, progress=progress)
-        return store.open(digests)
-    if geometry is None:
-        raise TypeError("a detector that trains on pixels must name their geometry")
-    store = pixel_store(settings.cache, geometry)
-    fill_pixels(store, manifest, rows, geometry, workers=workers, progress=progress)
+    if store.missing(digests):
+        table, workers = manifest.table, max(1, round(settings.cpus_per_trial))
+        if detector.encoder is None:
+            fill_pixels(store, manifest, table, _geometry(detector), workers=workers, progress=progress)
+        else:
+            geometry = None if detector.geometry is None else _geometry(detector)
+            encode = detector.encoder.encode
+            fill_features(store, manifest, table, geometry, encode, batch=32, workers=workers, progress=progress)
     return store.open(digests)
+
+
+def _geometry(detector: Detector) -> Geometry:
+    if detector.geometry is None:
+        raise TypeError("a detector that trains on pixels must name their geometry")
+    return Geometry(**detector.geometry)
 
 
 def class_numbers(rows: pd.DataFrame, spec: TrialSpec) -> np.ndarray:

@@ -374,7 +374,7 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("dolos", "--methods", "sam_linear", "--set", "clip_linear.l2=1"),
         ("no method 'clip_linear' in this grid; there are: sam_linear",),
     ),
-    "setting": (("dolos", "--set", "sam_linear.epochs=2"), ("sam_linear has no setting 'epochs'; it has:", "l2")),
+    "setting": (("dolos", "--set", "sam_linear.flip=true"), ("sam_linear has no setting 'flip'; it has:", "l2")),
     "type of a setting": (("dolos", "--set", "sam_linear.l2=low"), ("sam_linear.l2 wants float, got 'low'",)),
     "value of a setting": (("dolos", "--set", "xception_scratch.epochs=0"), ("epochs must be at least 1",)),
     "no data": (("dolos",), ("dolos needs --data DIR, the corpus' folder",)),
@@ -404,11 +404,11 @@ def test_bad_input_gives_status_2_and_a_message_with_its_remedy(
 
 def test_several_mistakes_are_told_at_once(command: Command) -> None:
     outcome = command(
-        "dolos", "--tasks", "detect", "--set", "epochs=2", "--set", "sam_linear.epochs=2",
+        "dolos", "--tasks", "detect", "--set", "epochs=2", "--set", "sam_linear.flip=true",
         "--set", "clip_linear.l2=low", "--weights", "clip_linear=ranodm", "--gpus-per-trial", "1.5",
     )  # fmt: skip
     assert outcome.status == 2
-    parts = ("'detect'", "'epochs=2'", "no setting 'epochs'", "clip_linear.l2 wants", "'ranodm'", "got 1.5")
+    parts = ("'detect'", "'epochs=2'", "no setting 'flip'", "clip_linear.l2 wants", "'ranodm'", "got 1.5")
     assert [part for part in parts if part not in outcome.text] == []
 
 
