@@ -192,10 +192,17 @@ def test_cells(scores: pd.DataFrame, generators: Sequence[str], threshold: float
 
 
 def set_threads(settings: RunSettings) -> None:
-    """Compute with the cores that the trial was given: Ray sets one thread for any share below two cores."""
-    import torch
+    """Compute with the cores that the trial was given, at least one, so that trials on one machine divide them.
 
-    torch.set_num_threads(max(1, round(settings.cpus_per_trial)))
+    Holds for torch, BLAS and OpenMP until the next call. Ray's own limit is one thread for any share below two cores,
+    and the first task's for all that a reused worker does later.
+    """
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    num_threads = max(1, round(settings.cpus_per_trial))
+    torch.set_num_threads(num_threads)
+    threadpool_limits(num_threads)
 
 
 def versions() -> dict[str, str]:

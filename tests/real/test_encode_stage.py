@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import ray
 from filelock import FileLock
 
 from data.images import decode
@@ -157,3 +158,21 @@ def test_a_killed_task_is_tried_again_and_goes_on_from_the_shards_that_are_there
     assert killed
     assert set(early) < set(stage.shards)
     stage.assert_complete()
+
+
+def test_tasks_on_one_machine_divide_its_cores(tmp_path: Path) -> None:
+    """In the worker's own pools of threads, also where another task has used the worker before."""
+
+    def threads(settings: str) -> set[int]:
+        import torch
+        from threadpoolctl import threadpool_info
+
+        from grid.trial import set_threads
+
+        set_threads(RunSettings.from_json(settings))
+        return {torch.get_num_threads(), *(pool["num_threads"] for pool in threadpool_info())}
+
+    for cores, expected in ((1.0, 1), (2.0, 2), (0.25, 1)):
+        settings = make_settings(tmp_path, cpus_per_trial=cores)
+        task = ray.remote(threads).options(num_cpus=cores)
+        assert ray.get(task.remote(settings.to_json())) == {expected}
