@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import signal
@@ -508,6 +509,18 @@ def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
     assert "status 0" in done.stdout
     assert "heavy []" in done.stdout
     assert re.search(r"one of: demo, dolos,\s+folders", done.stdout)
+
+
+def test_a_plan_without_a_store_does_without_mlflow(images: Path, runs: Path) -> None:
+    code = (
+        "import sys, launch\n"
+        f"status = launch.main(['dolos', '--data', {str(images)!r}, '--runs', {str(runs / 'new')!r}, '--plan'])\n"
+        "print('status', status, 'heavy', sorted({'torch', 'ray', 'mlflow', 'sklearn', 'timm'} & set(sys.modules)))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=environment)
+    assert "status 0 heavy []" in done.stdout
 
 
 @pytest.fixture
