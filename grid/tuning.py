@@ -53,9 +53,6 @@ ROOT = Path(__file__).resolve().parents[1]
 # What a worker needs of the checkout is its code; everything else would be uploaded for nothing.
 EXCLUDES = ["/.git/", "/.venv/", "/runs/", "/report/", "/tests/", "/docs/", "/benchmarks/", "__pycache__/", "*.pyc"]
 
-IMAGES_A_TASK = 128  # at least, where images are prepared: a worker takes seconds to start
-ROUNDING = 1e-9
-
 log = logging.getLogger(__name__)
 
 
@@ -110,40 +107,6 @@ def _amounts(resources: Mapping[str, float]) -> str:
 def gpus_available() -> float:
     """GPUs, real or logical, of the Ray that is connected."""
     return float(ray.cluster_resources().get("GPU", 0))
-
-
-def slots(demand: Mapping[str, float]) -> int:
-    """How many tasks with this demand the cluster holds at once while it is idle."""
-    num_slots = 0
-    for node in ray.nodes():
-        if node["Alive"]:
-            fitting = [
-                # a share of a GPU lies on one of them: of three fifths, two GPUs hold two
-                int(node["Resources"].get(name, 0)) * int(1 / amount + ROUNDING)
-                if name == "GPU" and amount < 1
-                else int(node["Resources"].get(name, 0) / amount + ROUNDING)
-                for name, amount in demand.items()
-                if amount
-            ]
-            num_slots += min(fitting)
-    return num_slots
-
-
-def spread(num_images: int, *, share: float, num_gpus: float, slots: int) -> tuple[int, float]:
-    """How many tasks prepare so many images, and on what share of a GPU each.
-
-    Ray fills one GPU before it takes the next, so the share grows until the tasks that there are lie on all of them.
-
-    Args:
-        num_images: what is missing.
-        share: of a GPU that a trial of the method asks for: 0 to 1, or a whole number.
-        num_gpus: of the cluster.
-        slots: tasks with that share that fit at once.
-    """
-    num_tasks = min(max(slots, 1), -(-num_images // IMAGES_A_TASK))
-    if num_tasks and num_gpus and 0 < share < 1:
-        share = max(share, 1 / math.ceil(num_tasks / num_gpus))
-    return num_tasks, share
 
 
 @dataclass
@@ -366,6 +329,43 @@ def _last_error(trial: Trial) -> str:
     except (OSError, TypeError):  # a worker that was killed may leave no file
         lines = []
     return lines[-1] if lines else "the worker died"
+
+
+# Preparing -----------------------------------------------------------------------------------------------------------
+
+IMAGES_A_TASK = 128  # at least, where images are prepared: a worker takes seconds to start
+ROUNDING = 1e-9
+
+
+def slots(demand: Mapping[str, float]) -> int:
+    """How many tasks with this demand the cluster holds at once while it is idle."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return sum(
+        min(_times(name, amount, node.get(name, 0)) for name, amount in demand.items() if amount) for node in nodes
+    )
+
+
+def _times(name: str, amount: float, available: float) -> int:
+    if name == "GPU" and amount < 1:  # a share lies on one GPU: of three fifths, two GPUs hold two
+        return int(available) * int(1 / amount + ROUNDING)
+    return int(available / amount + ROUNDING)
+
+
+def spread(num_images: int, *, share: float, num_gpus: float, slots: int) -> tuple[int, float]:
+    """How many tasks prepare so many images, and on what share of a GPU each.
+
+    Ray fills one GPU before it takes the next, so the share grows until the tasks that there are lie on all of them.
+
+    Args:
+        num_images: what is missing.
+        share: of a GPU that a trial of the method asks for: 0 to 1, or a whole number.
+        num_gpus: of the cluster.
+        slots: tasks with that share that fit at once.
+    """
+    num_tasks = min(max(slots, 1), -(-num_images // IMAGES_A_TASK))
+    if num_tasks and num_gpus and 0 < share < 1:
+        share = max(share, 1 / math.ceil(num_tasks / num_gpus))
+    return num_tasks, share
 
 
 class _Board:
