@@ -93,6 +93,8 @@ class NetworkDetector(Detector):
             MemoryExhausted: half a batch does not fit into the device's memory either.
         """
         check_examples(train, valid, self.classes)
+        if self.config.compile:  # not where it is built: Grad-CAM needs a network that can be looked into
+            self._network.compile()
         optimiser = torch.optim.Adam(
             self._network.parameters(),
             lr=self.config.learning_rate,
