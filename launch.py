@@ -311,7 +311,7 @@ def run_pending(
     from grid import tracking
     from grid.progress import GridProgress, counting
     from grid.runner import LocalExecutor, check_detectors
-    from models.detector import WeightsError
+    from models.detector import MemoryExhausted, WeightsError
 
     # The longest first, so that none is left to run alone at the end.
     pending = sorted(plan.pending, key=lambda trial: -len(trial.train_generators))
@@ -328,7 +328,7 @@ def run_pending(
         with counting(console) as count:
             try:
                 executor.prepare(pending, count)
-            except ValueError as error:  # a file that changed since it was validated, a trial that fits nowhere
+            except (ValueError, MemoryExhausted) as error:  # a changed file, a trial or an image that fits nowhere
                 raise BadInputError(str(error)) from error
         with GridProgress(console, pending, finished=len(plan.finished)) as progress:
             executor.run(pending, progress)

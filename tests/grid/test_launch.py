@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import torch
 from mlflow.tracking import MlflowClient
 from rich.console import Console
 
@@ -459,6 +460,18 @@ def test_a_gpu_that_is_not_there_is_bad_input(dolos: Command, monkeypatch: pytes
     outcome = dolos("--methods", "residual_linear", "--device", "cuda")
     assert outcome.status == 2
     assert "use --device auto or cpu" in outcome.text
+
+
+def test_an_image_that_fits_into_no_memory_is_bad_input(dolos: Command) -> None:
+    def refuse(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if isinstance(module, torch.nn.Conv2d):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    small = ("--set", "clip_linear.backbone=demo-vit-64", "--weights", "clip_linear=random")
+    with torch.nn.modules.module.register_module_forward_pre_hook(refuse):
+        outcome = dolos("--methods", "clip_linear", *small)
+    assert outcome.status == 2
+    assert "not one image fits into the device's memory" in outcome.text
 
 
 UNCAUGHT: dict[str, tuple[tuple[str, ...], str]] = {
