@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from data.manifest import Manifest
-    from grid.plan import Plan
+    from grid.plan import Plan, TrialState
     from grid.runner import Executor
     from grid.settings import RunSettings
 
@@ -123,29 +123,44 @@ def launch(options: argparse.Namespace, console: Console) -> int:
         return OK
     trials = wanted_trials(options, manifest, configs)
 
-    from grid import tracking
     from grid.plan import make_plan
     from grid.settings import InfeasibleError
 
     name = options.experiment_name or options.experiment
+    plan = make_plan(trials, known_states(trials, name, settings))
+    if options.plan:
+        print_plan(plan, settings, console)
+        return OK
+    if not plan.pending:
+        console.print(f"all {len(plan.trials)} trials are finished; nothing to run")
+        print_tables(name, settings, plan, console)
+        return OK
+
+    from grid import tracking
+
     try:
-        experiment_id = tracking.find_experiment(settings.tracking_uri, name)
-        states = {}
-        if experiment_id:
-            states = tracking.trial_states(settings.tracking_uri, experiment_id, [trial.key for trial in trials])
-        plan = make_plan(trials, states)
-        if options.plan:
-            print_plan(plan, settings, console)
-            return OK
-        if not plan.pending:
-            console.print(f"all {len(plan.trials)} trials are finished; nothing to run")
-            print_tables(name, settings, plan, console)
-            return OK
         failed = run_pending(plan, name, options, settings, manifest, console)
     except (tracking.TrackingError, InfeasibleError) as error:
         raise BadInputError(str(error)) from error
     print_tables(name, settings, plan, console)
     return SOME_FAILED if failed else OK
+
+
+def known_states(trials: Sequence[TrialSpec], name: str, settings: RunSettings) -> dict[str, TrialState]:
+    """What MLflow knows of these trials. A local store that is not there yet is not asked: MLflow takes seconds."""
+    local = settings.tracking_uri.removeprefix("sqlite:///")
+    if local != settings.tracking_uri and not Path(local).exists():
+        return {}
+
+    from grid import tracking
+
+    try:
+        experiment_id = tracking.find_experiment(settings.tracking_uri, name)
+        if experiment_id is None:
+            return {}
+        return tracking.trial_states(settings.tracking_uri, experiment_id, [trial.key for trial in trials])
+    except tracking.TrackingError as error:
+        raise BadInputError(str(error)) from error
 
 
 def resolve(options: argparse.Namespace) -> tuple[RunSettings, dict[str, dict[str, object]]]:
@@ -296,7 +311,7 @@ def run_pending(
     from grid import tracking
     from grid.progress import GridProgress, counting
     from grid.runner import LocalExecutor, check_detectors
-    from models.detector import WeightsError
+    from models.detector import MemoryExhausted, WeightsError
 
     # The longest first, so that none is left to run alone at the end.
     pending = sorted(plan.pending, key=lambda trial: -len(trial.train_generators))
@@ -313,7 +328,7 @@ def run_pending(
         with counting(console) as count:
             try:
                 executor.prepare(pending, count)
-            except ValueError as error:  # a file that changed since it was validated, a trial that fits nowhere
+            except (ValueError, MemoryExhausted) as error:  # a changed file, a trial or an image that fits nowhere
                 raise BadInputError(str(error)) from error
         with GridProgress(console, pending, finished=len(plan.finished)) as progress:
             executor.run(pending, progress)

@@ -10,9 +10,9 @@ import math
 from typing import Any
 
 import numpy as np
+import scipy  # loads its parts when they are used: planning a grid draws nothing
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from scipy import ndimage
 
 Floats = NDArray[np.floating[Any]]
 Bytes = NDArray[np.uint8]
@@ -108,13 +108,13 @@ def draw_face(rng: np.random.Generator, size: int) -> Floats:
     lambert = (light[2] - slope_x * light[0] - slope_y * light[1]) / np.sqrt(1 + slope_x**2 + slope_y**2)
     shade = rng.uniform(0.28, 0.42) + 0.68 * np.clip(lambert, 0, 1)
 
-    pores = ndimage.gaussian_filter(rng.standard_normal((side, side), dtype=np.float32), 0.7)
+    pores = scipy.ndimage.gaussian_filter(rng.standard_normal((side, side), dtype=np.float32), 0.7)
     blotches = _smooth_noise(rng, side, 9)
     albedo = np.broadcast_to(skin, image.shape) * (1 + 0.045 * pores + 0.02 * blotches)[..., None]
     flush = _bump(face_x, y, -0.28, eye_y + 0.24, 0.13, 0.11) + _bump(face_x, y, 0.28, eye_y + 0.24, 0.13, 0.11)
     albedo *= 1 - 0.14 * rng.random() * flush[..., None] * np.array([0, 1, 0.9], np.float32)
     if rng.random() < 0.25:
-        spots = ndimage.gaussian_filter(rng.standard_normal((side, side), dtype=np.float32), 1.0) * 3.5 - 1.6
+        spots = scipy.ndimage.gaussian_filter(rng.standard_normal((side, side), dtype=np.float32), 1.0) * 3.5 - 1.6
         freckles = np.clip(spots, 0, 1) * np.exp(-(((y - nose_y + 0.1) / 0.18) ** 2))
         albedo *= 1 - 0.35 * freckles[..., None]
     if not long_hair and rng.random() < 0.35:  # beard
@@ -139,7 +139,7 @@ def draw_face(rng: np.random.Generator, size: int) -> Floats:
         _glasses(rng, image, face_x, y, eye_x=eye_x, eye_y=eye_y)
 
     focus = rng.uniform(0.3, 1.0)  # the lens, in pixels of the drawing
-    image = ndimage.gaussian_filter(image * rng.uniform(0.85, 1.08), (focus, focus, 0))
+    image = scipy.ndimage.gaussian_filter(image * rng.uniform(0.85, 1.08), (focus, focus, 0))
     image = image.reshape(size, _OVERSAMPLING, size, _OVERSAMPLING, 3).mean(axis=(1, 3))
     return np.clip(image, 0, 1).astype(np.float32)
 
@@ -172,7 +172,7 @@ def add_sensor_noise(image: Floats, rng: np.random.Generator) -> Bytes:
     cross = np.array([[0, 1, 0], [1, 4, 1], [0, 1, 0]]) / 4
     square = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 4
     for channel, (site, kernel) in enumerate(zip(sites, (square, cross, square), strict=True)):
-        noise = ndimage.convolve(np.where(site, site_noise, 0.0), kernel, mode="mirror")
+        noise = scipy.ndimage.convolve(np.where(site, site_noise, 0.0), kernel, mode="mirror")
         linear[..., channel] += noise * np.sqrt(gain * linear[..., channel] + read**2)
     return to_bytes(np.clip(linear, 0, 1) ** (1 / 2.2) * 255)
 
@@ -249,16 +249,16 @@ def _smooth_noise(rng: np.random.Generator, side: int, cells: int) -> Floats:
     """(side, side) noise of unit variance at its knots, `cells` knots a side."""
     knots = rng.standard_normal((cells, cells), dtype=np.float32)
     places = np.linspace(0, cells - 1, side)
-    return ndimage.map_coordinates(knots, np.meshgrid(places, places, indexing="ij"), order=3).astype(np.float32)
+    return scipy.ndimage.map_coordinates(knots, np.meshgrid(places, places, indexing="ij"), order=3).astype(np.float32)
 
 
 def _strands(rng: np.random.Generator, x: Floats, y: Floats) -> Floats:
     """Hair texture: noise that is fine across and long along circles around the crown, about -1 to 1."""
-    table = ndimage.gaussian_filter(rng.standard_normal((220, 24)), (0.9, 0.6), mode="wrap")
-    table += 0.7 * ndimage.gaussian_filter(rng.standard_normal((220, 24)), (4, 1), mode="wrap") * 4
+    table = scipy.ndimage.gaussian_filter(rng.standard_normal((220, 24)), (0.9, 0.6), mode="wrap")
+    table += 0.7 * scipy.ndimage.gaussian_filter(rng.standard_normal((220, 24)), (4, 1), mode="wrap") * 4
     across = (np.arctan2(x, 0.9 - 0.4 * y) / np.pi + 1 + 0.25 * np.hypot(x, y)) * 220
     along = (np.hypot(x, y + 0.4)) * 8
-    noise = ndimage.map_coordinates(table, [across, along], order=1, mode="grid-wrap")
+    noise = scipy.ndimage.map_coordinates(table, [across, along], order=1, mode="grid-wrap")
     return np.clip(noise / (2 * noise.std()), -1, 1).astype(np.float32)
 
 

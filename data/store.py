@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 import math
+import os
 import shutil
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+import zlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +34,7 @@ Progress = Callable[[int, int], None]
 
 _SHARD_BYTES = 256 * 2**20
 _SHARD_ROWS = 1024
+_PIECES, _BATCHES = 64, 4  # a store is cut into this many pieces, none smaller than this many batches
 _SHARD, _UNFINISHED = "shard-", "unfinished-"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -39,13 +44,31 @@ class ArrayStore:
 
     A shard is a folder `shard-<random>` with `rows.npy` and `digests.txt` (one a line). It appears whole, by one
     rename, and never changes. So readers need no lock, and a builder that is killed loses one shard at most.
+
+    Any number of builders, on any machines that see the folder, share the work: what is asked for is cut into pieces,
+    and each builder takes those that nobody else holds. A claim is a file lock, which the system lifts when its holder
+    dies. Where locks do not reach (between nodes of some network file systems), work is done twice, and nothing else.
+
+    Args:
+        folder: made when it is first filled; nothing on disk is touched before.
+        row_shape: of one row.
+        dtype: of the rows.
+        checked: keep a checksum of each shard, and verify it when a process first reads the shard. Without it only
+            files that are missing, cut or of the wrong form are noticed.
     """
 
-    def __init__(self, folder: Path, *, row_shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
-        """Touches nothing on disk; `folder` is made when it is first filled."""
+    def __init__(
+        self, folder: Path, *, row_shape: tuple[int, ...], dtype: npt.DTypeLike, checked: bool = False
+    ) -> None:
         self.folder = Path(folder)
         self.row_shape = tuple(row_shape)
         self.dtype = np.dtype(dtype)
+        self.checked = checked
+
+    def missing(self, digests: Collection[str]) -> int:
+        """How many of these rows are not in the store, or in a damaged part of it."""
+        index = self._index()
+        return sum(digest not in index for digest in digests)
 
     def fill(
         self,
@@ -57,7 +80,10 @@ class ArrayStore:
         workers: int | None = None,
         progress: Progress | None = None,
     ) -> None:
-        """Compute and keep the rows that are missing. Of two builders at once the second waits for the first.
+        """Compute and keep the rows that are missing; on return all are there.
+
+        Several builders at once share the work if they ask for the same items in the same order, from which the pieces
+        follow.
 
         Args:
             items: digest -> what its row is computed from.
@@ -65,7 +91,8 @@ class ArrayStore:
             batch: how many items at most.
             prepare: done for every item in threads, two batches ahead of `compute`; None: items are taken as they are.
             workers: threads for `prepare`; None: one a core.
-            progress: called with (rows done, rows to compute) after every batch.
+            progress: called with (rows that this builder computed, rows that were missing) after every batch, and at
+                the end with all as done where other builders had a share.
 
         Raises:
             OSError: the disk is full or cannot be written; shards that were finished stay.
@@ -74,20 +101,45 @@ class ArrayStore:
         if items.keys() <= self._index().keys():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            logger.info("another process is filling %s; waiting for it", self.folder)
-            lock.acquire()
-        try:
-            for leftover in self.folder.glob(f"{_UNFINISHED}*"):
-                shutil.rmtree(leftover)
-            present = self._index(remove_damaged=True)
-            missing = [digest for digest in items if digest not in present]
-            self._fill_missing(missing, items, compute, batch, prepare, workers, progress)
-        finally:
-            lock.release()
+        self._remove_unfinished()
+        sound = dict(self._shards(remove_damaged=True))
+        present = set[str]().union(*sound.values())
+        total, done = len(items.keys() - present), 0
+
+        def count(rows: int) -> None:
+            nonlocal done
+            done += rows
+            if progress is not None:
+                progress(done, total)
+
+        pieces = [piece for piece in self._pieces(list(items), max(1, batch)) if not present.issuperset(piece)]
+        for wait in (False, True):
+            busy = []
+            for piece in pieces:
+                name = hashlib.sha256("\n".join(piece).encode()).hexdigest()[:16]
+                with self._claim(name, wait=wait) as mine:
+                    if not mine:
+                        busy.append(piece)
+                        continue
+                    new = dict(self._shards(but=sound))
+                    sound |= new
+                    present.update(*new.values())
+                    missing = [digest for digest in piece if digest not in present]
+                    if missing:
+                        values = [items[digest] for digest in missing]
+                        try:
+                            self._add_shard(name, missing, values, compute, max(1, batch), prepare, workers, count)
+                        except OSError as error:
+                            if error.errno not in _DISK_FULL:
+                                raise
+                            needed = (total - done) * self._row_bytes / 2**20
+                            text = f"the disk is full: {needed:.0f} MiB more are needed; free them or use another cache"
+                            raise OSError(error.errno, text, str(self.folder)) from error
+            if busy and not wait:
+                logger.info("another process is filling %d pieces of %s; waiting for it", len(busy), self.folder)
+            pieces = busy
+        if done < total:
+            count(total - done)
 
     def open(self, digests: Sequence[str]) -> StoredRows:
         """The rows of these digests, in this order, a digest as often as it is named.
@@ -104,74 +156,101 @@ class ArrayStore:
         where = np.array([(number[shard], row) for shard, row in places], dtype=np.int64).reshape(-1, 2)
         return StoredRows([self.folder / shard / "rows.npy" for shard in shards], where, self.row_shape, self.dtype)
 
-    def _index(self, *, remove_damaged: bool = False) -> dict[str, tuple[str, int]]:
-        """Digest -> (name of the shard, row in it) of every readable shard."""
-        index: dict[str, tuple[str, int]] = {}
+    def _index(self) -> dict[str, tuple[str, int]]:
+        """Digest -> (name of the shard, row in it) of every sound shard."""
+        return {digest: (shard, row) for shard, digests in self._shards() for row, digest in enumerate(digests)}
+
+    def _shards(self, *, but: Collection[str] = (), remove_damaged: bool = False) -> Iterator[tuple[str, list[str]]]:
+        """(name, digests of its rows) of every sound shard, in the order of the names, without those in `but`."""
         for shard in sorted(self.folder.glob(f"{_SHARD}*")):
+            if shard.name in but:
+                continue
             try:
                 digests = (shard / "digests.txt").read_text().split()
                 rows = np.load(shard / "rows.npy", mmap_mode="r")
                 if len(rows) != len(digests):
                     raise ValueError(f"{len(rows)} rows but {len(digests)} digests")
+                if self.checked and int((shard / "crc32.txt").read_text()) != _checksum_of(shard / "rows.npy"):
+                    raise ValueError("its content has changed since it was written")
             except (OSError, ValueError, EOFError) as error:
                 logger.warning("%s is damaged and will be computed again (%s)", shard, error)
                 if remove_damaged:
-                    shutil.rmtree(shard)
+                    shutil.rmtree(shard, ignore_errors=True)  # another builder may be at it too
                 continue
             if rows.shape[1:] != self.row_shape or rows.dtype != self.dtype:
                 held, wanted = f"{rows.dtype} {rows.shape[1:]}", f"{self.dtype} {self.row_shape}"
                 raise ValueError(f"{self.folder} holds rows of {held}, not of {wanted}; remove it or use another cache")
-            index.update((digest, (shard.name, row)) for row, digest in enumerate(digests))
-        return index
+            yield shard.name, digests
 
-    def _fill_missing(
+    @property
+    def _row_bytes(self) -> int:
+        return max(1, self.dtype.itemsize * math.prod(self.row_shape))
+
+    def _pieces(self, digests: list[str], batch: int) -> list[list[str]]:
+        """What is claimed and written as one shard: whole batches, so that none is cut short."""
+        rows = max(-(-len(digests) // _PIECES), _BATCHES * batch)
+        rows = min(rows, _SHARD_ROWS, _SHARD_BYTES // self._row_bytes)
+        rows = max(batch, rows // batch * batch)
+        return [digests[start : start + rows] for start in range(0, len(digests), rows)]
+
+    @contextmanager
+    def _claim(self, name: str, *, wait: bool) -> Iterator[bool]:
+        """Whether the piece is this builder's alone for the duration of the block; `wait` until it is."""
+        locks = self.folder / ".locks"
+        locks.mkdir(exist_ok=True)
+        lock = FileLock(locks / name)
+        try:
+            lock.acquire(timeout=-1 if wait else 0)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def _remove_unfinished(self) -> None:
+        """Remove what builders left behind that were killed: their claims are void."""
+        for leftover in self.folder.glob(f"{_UNFINISHED}*"):
+            with self._claim(leftover.name.split("-")[1], wait=False) as mine:
+                if mine:
+                    shutil.rmtree(leftover, ignore_errors=True)
+
+    def _add_shard(
         self,
-        missing: list[str],
-        items: Mapping[str, T],
+        name: str,
+        digests: list[str],
+        values: list[T],
         compute: Callable[[list[Any]], np.ndarray],
         batch: int,
         prepare: Callable[[T], Any] | None,
         workers: int | None,
-        progress: Progress | None,
+        count: Callable[[int], None],
     ) -> None:
-        row_bytes = max(1, self.dtype.itemsize * math.prod(self.row_shape))
-        batch = max(1, batch)
-        shard_rows = max(1, min(_SHARD_ROWS, _SHARD_BYTES // row_bytes))
-        shard_rows = max(batch, shard_rows // batch * batch)  # whole batches, so that none is cut short
-        done = 0
-        with closing(
-            parallel_map(
-                prepare or (lambda item: item),
-                (items[digest] for digest in missing),
-                workers=workers if prepare else 1,
-                ahead=2 * batch,
-            )
-        ) as prepared:
-            for start in range(0, len(missing), shard_rows):
-                digests = missing[start : start + shard_rows]
-                unfinished = self.folder / f"{_UNFINISHED}{uuid.uuid4().hex}"
-                try:
-                    unfinished.mkdir()
-                    (unfinished / "digests.txt").write_text("\n".join(digests) + "\n")
-                    with (unfinished / "rows.npy").open("wb") as file:
-                        # Plain writes and no memory map: on a full disk a map kills the process, a write says so.
-                        shape = (len(digests), *self.row_shape)
-                        header = {"descr": self.dtype.str, "fortran_order": False, "shape": shape}
-                        np.lib.format.write_array_header_1_0(file, header)
-                        for first in range(0, len(digests), batch):
-                            inputs = list(islice(prepared, min(batch, len(digests) - first)))
-                            file.write(self._checked(compute(inputs), len(inputs)).tobytes())
-                            done += len(inputs)
-                            if progress is not None:
-                                progress(done, len(missing))
-                    unfinished.rename(self.folder / f"{_SHARD}{uuid.uuid4().hex}")
-                except BaseException as error:
-                    shutil.rmtree(unfinished, ignore_errors=True)
-                    if isinstance(error, OSError) and error.errno in _DISK_FULL:
-                        needed = (len(missing) - start) * row_bytes / 2**20
-                        text = f"the disk is full: {needed:.0f} MiB more are needed; free them or use another cache"
-                        raise OSError(error.errno, text, str(self.folder)) from error
-                    raise
+        """Compute the rows of a piece that is claimed, and put them into the store; `count` gets rows as they come."""
+        unfinished = self.folder / f"{_UNFINISHED}{name}-{uuid.uuid4().hex}"
+        function: Callable[[T], Any] = prepare or (lambda item: item)
+        ahead = parallel_map(function, values, workers=workers if prepare else 1, ahead=2 * batch)
+        try:
+            unfinished.mkdir()
+            (unfinished / "digests.txt").write_text("\n".join(digests) + "\n")
+            with closing(ahead) as prepared, (unfinished / "rows.npy").open("wb") as file:
+                # Plain writes and no memory map: on a full disk a map kills the process, a write says so.
+                shape = (len(digests), *self.row_shape)
+                header = {"descr": self.dtype.str, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                for first in range(0, len(digests), batch):
+                    inputs = list(islice(prepared, min(batch, len(digests) - first)))
+                    file.write(self._checked(compute(inputs), len(inputs)).tobytes())
+                    count(len(inputs))
+                file.flush()
+                os.fsync(file.fileno())  # or a power cut could leave a shard whose rows never reached the disk
+            if self.checked:
+                (unfinished / "crc32.txt").write_text(str(_checksum_of(unfinished / "rows.npy")))
+            unfinished.rename(self.folder / f"{_SHARD}{uuid.uuid4().hex}")
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
 
     def _checked(self, rows: np.ndarray, count: int) -> np.ndarray:
         rows = np.asarray(rows)
@@ -179,6 +258,21 @@ class ArrayStore:
             wanted = f"{self.dtype} {(count, *self.row_shape)}"
             raise ValueError(f"expected rows of {wanted}, got {rows.dtype} {rows.shape}")
         return rows
+
+
+def _checksum_of(path: Path) -> int:
+    facts = path.stat()
+    return _checksum(path, facts.st_size, facts.st_mtime_ns)
+
+
+@cache
+def _checksum(path: Path, size: int, modified: int) -> int:
+    """CRC-32 of a file's content, read once a process as long as the file looks the same."""
+    value = 0
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            value = zlib.crc32(block, value)
+    return value
 
 
 class StoredRows:
@@ -220,7 +314,10 @@ class StoredRows:
 
 
 def pixel_store(cache: Path, geometry: Geometry) -> ArrayStore:
-    """Where pixels of this geometry are kept: uint8 rows (size, size, 3)."""
+    """Where pixels of this geometry are kept: uint8 rows (size, size, 3).
+
+    Without checksums: reading gigabytes only to check them would cost each trial more than a wrong pixel does.
+    """
     shape = (geometry.size, geometry.size, 3)
     return ArrayStore(Path(cache) / "pixels" / geometry.key, row_shape=shape, dtype=np.uint8)
 
@@ -251,10 +348,10 @@ def fill_pixels(
 
 
 def feature_store(cache: Path, key: str, num_features: int) -> ArrayStore:
-    """Where an encoder's features are kept: float32 rows (num_features,). `key` is the encoder's."""
+    """Where an encoder's features are kept: float32 rows (num_features,), with checksums. `key` is the encoder's."""
     if not key or len(key) > 150 or "/" in key or "\\" in key or key.startswith("."):
         raise ValueError(f"an encoder's key must be a folder name of at most 150 characters, got {key!r}")
-    return ArrayStore(Path(cache) / "features" / key, row_shape=(num_features,), dtype=np.float32)
+    return ArrayStore(Path(cache) / "features" / key, row_shape=(num_features,), dtype=np.float32, checked=True)
 
 
 def fill_features(

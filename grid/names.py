@@ -24,6 +24,7 @@ DEVICE = "grid.device"
 PRECISION = "grid.precision"
 NODE = "grid.node"
 GPU_SHARE = "grid.gpu_share"
+BATCH_HALVED = "grid.batch_halved"  # "true": memory ran out, and training went on with two halves a batch
 VERSIONS = "grid.versions"
 ERROR = "grid.error"
 GIT_CHANGED = "grid.git_changed"  # "true": the checkout differed from the commit

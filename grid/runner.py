@@ -8,7 +8,8 @@ import shutil
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -89,46 +90,52 @@ def execute_trial(
     from models.detector import FitSession, TrainingDiverged, WeightsError
 
     run = tracker.open_trial(spec, {names.NODE: os.uname().nodename, names.GPU_SHARE: f"{share:g}"})
-    warnings = _Warnings()
-    logging.getLogger().addHandler(warnings)
-    state, order = latest_state(settings.checkpoints, spec.key, *resume_from)
-    last_checkpoint = time.monotonic()
-
-    def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
-        report({"epoch": epoch, **metrics}, None)  # first: it ends a worker that nobody waits for any more
-        run.log_epoch(epoch, metrics)
-
-    def checkpoint_due() -> bool:
-        return time.monotonic() - last_checkpoint >= settings.checkpoint_seconds
-
-    def save_checkpoint(state: dict[str, Any]) -> None:
-        nonlocal order, last_checkpoint
-        order += 1
-        with tempfile.TemporaryDirectory() as name:
-            write_state(Path(name), state, order=order)
-            report({}, Path(name))
+    with kept_warnings() as warnings:
+        state, order = latest_state(settings.checkpoints, spec.key, *resume_from)
         last_checkpoint = time.monotonic()
 
-    session = FitSession(on_epoch, checkpoint_due, save_checkpoint, state)
+        def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
+            report({"epoch": epoch, **metrics}, None)  # first: it ends a worker that nobody waits for any more
+            run.log_epoch(epoch, metrics)
+
+        def checkpoint_due() -> bool:
+            return time.monotonic() - last_checkpoint >= settings.checkpoint_seconds
+
+        def save_checkpoint(state: dict[str, Any]) -> None:
+            nonlocal order, last_checkpoint
+            order += 1
+            with tempfile.TemporaryDirectory() as name:
+                write_state(Path(name), state, order=order)
+                report({}, Path(name))
+            last_checkpoint = time.monotonic()
+
+        session = FitSession(on_epoch, checkpoint_due, save_checkpoint, state)
+        try:
+            device = choose_device(settings, share)
+            manifest = Manifest.load(settings.manifests / spec.data)
+            with tempfile.TemporaryDirectory() as name:
+                fitted = Path(name)
+                result = run_trial(spec, settings, manifest, session, device=device, checkpoint_to=fitted)
+                run.finish(result, fitted, warnings)
+        except Exception as error:
+            run.fail(error, traceback.format_exc(), warnings)
+            if isinstance(error, DataProblems | TrainingDiverged | WeightsError):
+                raise PermanentFailureError(f"{type(error).__name__}: {error}") from error
+            raise
+
+
+@contextmanager
+def kept_warnings() -> Iterator[list[str]]:
+    """Collect what is logged as a warning or worse: a worker's terminal is nobody's."""
+    handler = _Warnings()
+    logging.getLogger().addHandler(handler)
     try:
-        device = choose_device(settings, share)
-        manifest = Manifest.load(settings.manifests / spec.data)
-        with tempfile.TemporaryDirectory() as name:
-            fitted = Path(name)
-            result = run_trial(spec, settings, manifest, session, device=device, checkpoint_to=fitted)
-            run.finish(result, fitted, warnings.lines)
-    except Exception as error:
-        run.fail(error, traceback.format_exc(), warnings.lines)
-        if isinstance(error, DataProblems | TrainingDiverged | WeightsError):
-            raise PermanentFailureError(f"{type(error).__name__}: {error}") from error
-        raise
+        yield handler.lines
     finally:
-        logging.getLogger().removeHandler(warnings)
+        logging.getLogger().removeHandler(handler)
 
 
 class _Warnings(logging.Handler):
-    """Collects what is logged as a warning or worse."""
-
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.lines: list[str] = []
@@ -145,8 +152,35 @@ def distinct_inputs(specs: Sequence[TrialSpec]) -> list[TrialSpec]:
     return list({(spec.method, spec.config): spec for spec in specs}.values())
 
 
+@dataclass(frozen=True)
+class Survey:
+    """What is left to prepare for a method.
+
+    Attributes:
+        missing: images that are neither decoded nor encoded for it yet.
+        encodes: whether a frozen encoder computes features; else images are decoded, which takes no GPU.
+    """
+
+    missing: int
+    encodes: bool
+
+
+def survey_shared(spec: TrialSpec, settings: RunSettings, share: float) -> Survey:
+    """Count what `prepare_shared` would have to do here, on the same device: an encoder's key may depend on it."""
+    from data.manifest import Manifest
+    from grid.trial import build, choose_device, shared_store
+
+    manifest = Manifest.load(settings.manifests / spec.data)
+    detector = build(spec, settings, choose_device(settings, share))
+    missing = shared_store(detector, settings).missing(manifest.table["digest"].tolist())
+    return Survey(missing, detector.encoder is not None)
+
+
 def prepare_shared(spec: TrialSpec, settings: RunSettings, share: float, progress: Callable[[int, int], None]) -> None:
-    """Decode or encode every image of the data set for the spec's method, unless that is done already."""
+    """Decode or encode every image of the data set for the spec's method, unless that is done already.
+
+    Several processes that do this at once, on any machines with the same cache, share the work.
+    """
     from data.manifest import Manifest
     from grid.trial import build, choose_device, prepare_inputs, set_threads
 

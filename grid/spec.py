@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 SPEC_VERSION = 1
@@ -59,7 +60,7 @@ class TrialSpec:
         """Class names in the order of the logits; "real" is always 0."""
         return ("real", "fake") if self.task == DETECTION else ("real", *self.train_generators)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The trial's identity: 16 hex digits over everything above."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))

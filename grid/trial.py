@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data.manifest import Manifest
-from data.store import feature_store, fill_features, fill_pixels, pixel_store
+from data.store import ArrayStore, feature_store, fill_features, fill_pixels, pixel_store
 from data.transforms import Geometry
 from grid import names
 from grid.settings import InfeasibleError, RunSettings
@@ -36,7 +36,7 @@ class TrialResult:
         scores: one row a unique test image: path, digest, source_id, generator, label (0 real, 1 fake), `logit_<class>`
             for each class, and for detection `score` (log-odds of fake).
         embeddings: float16 (N, D), rows as in `scores`.
-        tags: facts about how it was computed (device, weights).
+        tags: facts about how it was computed (device, weights, whether memory ran out).
     """
 
     metrics: dict[str, float]
@@ -65,6 +65,13 @@ def build(spec: TrialSpec, settings: RunSettings, device: str) -> Detector:
     return create_detector(spec.method, dict(spec.config), context)
 
 
+def shared_store(detector: Detector, settings: RunSettings) -> ArrayStore:
+    """Where the decoded pixels or the features that this detector takes are kept."""
+    if detector.encoder is not None:
+        return feature_store(settings.cache, detector.encoder.key, detector.encoder.num_features)
+    return pixel_store(settings.cache, _geometry(detector))
+
+
 def prepare_inputs(
     detector: Detector,
     manifest: Manifest,
@@ -73,20 +80,28 @@ def prepare_inputs(
     *,
     progress: Progress | None = None,
 ) -> Rows:
-    """What the detector takes for the given manifest rows, decoded or encoded once and read back from the store."""
+    """What the detector takes for the given manifest rows, decoded or encoded once and read back from the store.
+
+    Where some are missing, the whole data set is prepared: builders that ask for the same share the work, and the
+    next trial here needs the rest.
+    """
+    store = shared_store(detector, settings)
     digests: list[str] = rows["digest"].tolist()
-    workers = max(1, round(settings.cpus_per_trial))
-    geometry = Geometry(**detector.geometry) if detector.geometry is not None else None
-    if detector.encoder is not None:
-        store = feature_store(settings.cache, detector.encoder.key, detector.encoder.num_features)
-        encode = detector.encoder.encode
-        fill_features(store, manifest, rows, geometry, encode, batch=32, workers=workers, progress=progress)
-        return store.open(digests)
-    if geometry is None:
-        raise TypeError("a detector that trains on pixels must name their geometry")
-    store = pixel_store(settings.cache, geometry)
-    fill_pixels(store, manifest, rows, geometry, workers=workers, progress=progress)
+    if store.missing(digests):
+        table, workers = manifest.table, max(1, round(settings.cpus_per_trial))
+        if detector.encoder is None:
+            fill_pixels(store, manifest, table, _geometry(detector), workers=workers, progress=progress)
+        else:
+            geometry = None if detector.geometry is None else _geometry(detector)
+            encode = detector.encoder.encode
+            fill_features(store, manifest, table, geometry, encode, batch=32, workers=workers, progress=progress)
     return store.open(digests)
+
+
+def _geometry(detector: Detector) -> Geometry:
+    if detector.geometry is None:
+        raise TypeError("a detector that trains on pixels must name their geometry")
+    return Geometry(**detector.geometry)
 
 
 def class_numbers(rows: pd.DataFrame, spec: TrialSpec) -> np.ndarray:
@@ -119,7 +134,7 @@ def run_trial(
 
     Raises:
         ValueError: the manifest is another data set's, or a split that is needed is empty.
-        TrainingDiverged, WeightsError: from the detector.
+        TrainingDiverged, MemoryExhausted, WeightsError: from the detector.
     """
     started = time.perf_counter()
     if manifest.digest != spec.data:
@@ -148,7 +163,12 @@ def run_trial(
         found = attribution_metrics(class_numbers(test, spec), prediction.logits, spec.classes)
         metrics = {names.test_metric(names.ALL, metric): value for metric, value in found.items()}
     metrics[names.SECONDS] = time.perf_counter() - started
-    tags = {names.DEVICE: device, names.WEIGHTS: detector.weights_note, names.VERSIONS: json.dumps(versions())}
+    tags = {
+        names.DEVICE: device,
+        names.WEIGHTS: detector.weights_note,
+        names.BATCH_HALVED: str(detector.batch_halved).lower(),
+        names.VERSIONS: json.dumps(versions()),
+    }
     return TrialResult(metrics, scores, prediction.embeddings.astype(np.float16), tags)
 
 
@@ -172,10 +192,17 @@ def test_cells(scores: pd.DataFrame, generators: Sequence[str], threshold: float
 
 
 def set_threads(settings: RunSettings) -> None:
-    """Compute with the cores that the trial was given: Ray sets one thread for any share below two cores."""
-    import torch
+    """Compute with the cores that the trial was given, at least one, so that trials on one machine divide them.
 
-    torch.set_num_threads(max(1, round(settings.cpus_per_trial)))
+    Holds for torch, BLAS and OpenMP until the next call. Ray's own limit is one thread for any share below two cores,
+    and the first task's for all that a reused worker does later.
+    """
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    num_threads = max(1, round(settings.cpus_per_trial))
+    torch.set_num_threads(num_threads)
+    threadpool_limits(num_threads)
 
 
 def versions() -> dict[str, str]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import math
 import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,10 +36,13 @@ from grid.runner import (
     REPORTED,
     STARTED,
     PermanentFailureError,
+    Survey,
     TrialEvent,
     distinct_inputs,
     execute_trial,
+    kept_warnings,
     prepare_shared,
+    survey_shared,
 )
 from grid.settings import InfeasibleError, RunSettings
 from grid.spec import TrialSpec
@@ -111,36 +117,74 @@ class TuneExecutor:
     tracker: Tracker
     connection: Mapping[str, Any] = field(default_factory=dict)  # what `connect` was called with
 
-    def _resources(self, spec: TrialSpec) -> dict[str, float]:
-        share = self.settings.gpu_share(detector_info(spec.method).gpu_share, gpus_available=gpus_available())
-        memory = {"memory": int(self.settings.memory_per_trial * 1e9)} if self.settings.memory_per_trial else {}
-        return {"CPU": self.settings.cpus_per_trial, "GPU": share, **memory}
+    def _resources(self, spec: TrialSpec, settings: RunSettings) -> dict[str, float]:
+        share = settings.gpu_share(detector_info(spec.method).gpu_share, gpus_available=gpus_available())
+        memory = {"memory": int(settings.memory_per_trial * 1e9)} if settings.memory_per_trial else {}
+        return {"CPU": settings.cpus_per_trial, "GPU": share, **memory}
 
     def prepare(self, specs: Sequence[TrialSpec], progress: Callable[[str, int, int], None]) -> None:
-        """See `grid.runner.Executor`: one task for each distinct input, each on the share that its trials get."""
+        """See `grid.runner.Executor`: one look at each distinct input, then tasks that share what is missing."""
         if self.settings.device == "cuda" and not gpus_available():
             raise InfeasibleError("--device cuda was asked for but Ray knows of no GPU; use --device auto or cpu")
-        for spec in distinct_inputs(specs):
-            check_feasible(self._resources(spec))
+        inputs = {spec.key: spec for spec in distinct_inputs(specs)}
+        resources = {key: self._resources(spec, self.settings) for key, spec in inputs.items()}
+        for demand in resources.values():
+            check_feasible(demand)
         board: Any = ray.remote(_Board).options(num_cpus=0).remote()
+        surveys = {self._task(_survey, spec, self.settings, resources[key]): key for key, spec in inputs.items()}
+        missing: dict[str, int] = {}
         tasks: dict[Any, str] = {}
-        for spec in distinct_inputs(specs):
-            resources = self._resources(spec)
-            task: Any = ray.remote(_prepare).options(
-                max_retries=2,
-                num_cpus=resources["CPU"],
-                num_gpus=resources["GPU"],
-                memory=resources.get("memory"),
-            )
-            tasks[task.remote(spec.to_dict(), self.settings.to_json(), resources["GPU"], board)] = spec.method
-        while tasks:
-            ready, _ = ray.wait(list(tasks), timeout=0.5)
-            for method, (done, total) in ray.get(board.read.remote()).items():
-                progress(method, done, total)
-            for ended in ready:
-                del tasks[ended]
-                ray.get(ended)
+        said: set[str] = set()
+        while surveys or tasks:
+            ended, _ = ray.wait([*surveys, *tasks], timeout=0.5)
+            for one in ended:
+                key = surveys.get(one) or tasks[one]
+                found, warnings = ray.get(one)
+                for line in warnings:
+                    if line not in said:  # every task of a method sees the same damage
+                        log.warning("%s: %s", inputs[key].method, line)
+                said.update(warnings)
+                if surveys.pop(one, None):
+                    missing[key] = found.missing
+                    tasks |= dict.fromkeys(self._start(inputs[key], found, board), key)
+                else:
+                    del tasks[one]
+            done = ray.get(board.read.remote())
+            for key, total in missing.items():
+                if total:
+                    over = key not in tasks.values()
+                    progress(inputs[key].method, total if over else min(done.get(key, 0), total), total)
         ray.kill(board)
+
+    def _start(self, spec: TrialSpec, survey: Survey, board: Any) -> list[Any]:
+        """Start as many tasks as fit at once to prepare what is missing for a method; decoding takes no GPU."""
+        settings = self.settings if survey.encodes else dataclasses.replace(self.settings, device="cpu")
+        resources = self._resources(spec, settings)
+        num_tasks, resources["GPU"] = spread(
+            survey.missing,
+            share=resources["GPU"],
+            num_gpus=gpus_available(),
+            slots=min(slots(resources), settings.max_concurrent or sys.maxsize),
+        )
+        log.info("%s: %d tasks for %d images, %g GPU each", spec.method, num_tasks, survey.missing, resources["GPU"])
+        return [self._task(_prepare, spec, settings, resources, board, number) for number in range(num_tasks)]
+
+    def _task(
+        self,
+        function: Callable[..., Any],
+        spec: TrialSpec,
+        settings: RunSettings,
+        resources: Mapping[str, float],
+        *more: Any,
+    ) -> Any:
+        """Start a Ray task; `function` gets the spec, the settings and the share of a GPU first."""
+        task: Any = ray.remote(function).options(
+            max_retries=2,
+            num_cpus=resources["CPU"],
+            num_gpus=resources["GPU"],
+            memory=resources.get("memory"),
+        )
+        return task.remote(spec.to_dict(), settings.to_json(), resources["GPU"], *more)
 
     def run(self, specs: Sequence[TrialSpec], watch: Callable[[TrialEvent], None]) -> None:
         """See `grid.runner.Executor`. Retries go on from the last checkpoint, in the same MLflow run.
@@ -190,7 +234,7 @@ class TuneExecutor:
         self, specs: Sequence[TrialSpec], folder: Path, at_once: int, watch: Callable[[TrialEvent], None]
     ) -> None:
         by_key = {spec.key: spec.to_dict() for spec in specs}
-        resources = {spec.key: self._resources(spec) for spec in specs}
+        resources = {spec.key: self._resources(spec, self.settings) for spec in specs}
         settings, tracker = self.settings.to_json(), self.tracker
 
         def compute(config: dict[str, Any]) -> None:
@@ -287,24 +331,72 @@ def _last_error(trial: Trial) -> str:
     return lines[-1] if lines else "the worker died"
 
 
+# Preparing -----------------------------------------------------------------------------------------------------------
+
+IMAGES_A_TASK = 128  # at least, where images are prepared: a worker takes seconds to start
+ROUNDING = 1e-9
+
+
+def slots(demand: Mapping[str, float]) -> int:
+    """How many tasks with this demand the cluster holds at once while it is idle."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return sum(
+        min(_times(name, amount, node.get(name, 0)) for name, amount in demand.items() if amount) for node in nodes
+    )
+
+
+def _times(name: str, amount: float, available: float) -> int:
+    if name == "GPU" and amount < 1:  # a share lies on one GPU: of three fifths, two GPUs hold two
+        return int(available) * int(1 / amount + ROUNDING)
+    return int(available / amount + ROUNDING)
+
+
+def spread(num_images: int, *, share: float, num_gpus: float, slots: int) -> tuple[int, float]:
+    """How many tasks prepare so many images, and on what share of a GPU each.
+
+    Ray fills one GPU before it takes the next, so the share grows until the tasks that there are lie on all of them.
+
+    Args:
+        num_images: what is missing.
+        share: of a GPU that a trial of the method asks for: 0 to 1, or a whole number.
+        num_gpus: of the cluster.
+        slots: tasks with that share that fit at once.
+    """
+    num_tasks = min(max(slots, 1), -(-num_images // IMAGES_A_TASK))
+    if num_tasks and num_gpus and 0 < share < 1:
+        share = max(share, 1 / math.ceil(num_tasks / num_gpus))
+    return num_tasks, share
+
+
 class _Board:
     """Where preparing tasks write how far they are, for the driver to show."""
 
     def __init__(self) -> None:
-        self._progress: dict[str, tuple[int, int]] = {}
+        self._done: dict[str, dict[int, int]] = {}
 
-    def write(self, what: str, done: int, total: int) -> None:
-        self._progress[what] = (done, total)
+    def write(self, key: str, number: int, done: int) -> None:
+        """So many images are done by this task of those that prepare an input."""
+        self._done.setdefault(key, {})[number] = done
 
-    def read(self) -> dict[str, tuple[int, int]]:
-        return self._progress
+    def read(self) -> dict[str, int]:
+        """Images done for each input; too many where a task has counted what another did."""
+        return {key: sum(done.values()) for key, done in self._done.items()}
 
 
-def _prepare(spec: dict[str, Any], settings: str, share: float, board: Any) -> None:
+def _survey(spec: dict[str, Any], settings: str, share: float) -> tuple[Survey, list[str]]:
+    """What is missing for a method, and what was warned of on the way."""
+    with kept_warnings() as warnings:
+        return survey_shared(TrialSpec.from_dict(spec), RunSettings.from_json(settings), share), warnings
+
+
+def _prepare(spec: dict[str, Any], settings: str, share: float, board: Any, number: int) -> tuple[None, list[str]]:
+    """Compute a part of what is missing for a method; gives what was warned of on the way."""
     trial = TrialSpec.from_dict(spec)
-    prepare_shared(
-        trial,
-        RunSettings.from_json(settings),
-        share,
-        lambda done, total: board.write.remote(trial.method, done, total),
-    )
+    with kept_warnings() as warnings:
+        prepare_shared(
+            trial,
+            RunSettings.from_json(settings),
+            share,
+            lambda done, total: board.write.remote(trial.key, number, done),
+        )
+    return None, warnings

@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from models.detector import WeightsError
+from models.memory import in_batches
 from models.preprocessing import Preprocessing
 from models.weights import (
     PACKAGED,
@@ -732,7 +733,7 @@ class FrozenEncoder:
     Args:
         backbone: is moved to `device`.
         device: torch device string.
-        batch_size: pictures a forward pass.
+        batch_size: pictures a forward pass, as long as they fit.
         autocast: compute in bfloat16 where torch thinks it safe; faster on a GPU, and another `key`, because the
             features differ in their third digit.
     """
@@ -749,18 +750,22 @@ class FrozenEncoder:
         self.key = encoder_key(backbone, autocast=autocast)
 
     def encode(self, pixels: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
-        """uint8 (N, S, S, 3) -> float32 (N, D), S = the backbone's size.
+        """uint8 (N, S, S, 3) -> float32 (N, D), S = the backbone's size. Fewer at once from where memory runs out.
 
         Raises:
             ValueError: the pixels have another type or size: a silent resize would change the features.
+            MemoryExhausted: not one image fits into the device's memory.
         """
         size = self.backbone.preprocessing.size
         features = np.empty((len(pixels), self.num_features), dtype=np.float32)
-        for start in range(0, len(pixels), self.batch_size):
-            batch = np.asarray(pixels[start : start + self.batch_size])
+
+        def encode(place: slice) -> None:
+            batch = np.asarray(pixels[place])
             if batch.dtype != np.uint8 or batch.shape[1:] != (size, size, 3):
                 raise ValueError(f"need uint8 (N, {size}, {size}, 3), got {batch.dtype} {batch.shape}")
-            features[start : start + len(batch)] = self._encode_batch(batch)
+            features[place] = self._encode_batch(batch)
+
+        self.batch_size = in_batches(encode, len(pixels), self.batch_size)
         return features
 
     @torch.inference_mode()

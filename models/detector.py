@@ -123,12 +123,14 @@ class Detector(abc.ABC):
         encoder: None when the detector trains on pixels; else `fit` and `predict` take this encoder's features.
         weights_note: where the backbone's weights come from, in words fit for a table ("random weights", "ImageNet",
             "weight-free"); random weights that the method's name does not promise must be named here.
+        batch_halved: training ran out of the device's memory, and its batches were computed in two halves since.
     """
 
     classes: tuple[str, ...]
     geometry: Mapping[str, Any] | None
     encoder: Encoder | None = None
     weights_note: str = ""
+    batch_halved: bool = False
 
     @abc.abstractmethod
     def fit(self, train: Examples, valid: Examples, session: FitSession) -> None:
@@ -153,6 +155,10 @@ class Detector(abc.ABC):
 
 class TrainingDiverged(RuntimeError):
     """The loss became NaN or infinite; the message says when and what to try."""
+
+
+class MemoryExhausted(RuntimeError):
+    """Smaller batches do not fit into the device's memory either; the message says what to try."""
 
 
 class WeightsError(RuntimeError):

@@ -16,11 +16,23 @@ from torch import nn
 from models.backbones import timm_cam, timm_classifier
 from models.checks import check_examples, load_tensors, matching_facts, softmax_loss
 from models.configs import NetworkConfig
-from models.detector import BuildContext, CamTarget, Detector, Examples, FitSession, Prediction, Rows, TrainingDiverged
+from models.detector import (
+    BuildContext,
+    CamTarget,
+    Detector,
+    Examples,
+    FitSession,
+    MemoryExhausted,
+    Prediction,
+    Rows,
+    TrainingDiverged,
+)
+from models.memory import fits, in_batches
 from models.weights import weights_note
 
 log = logging.getLogger(__name__)
 
+SMALLEST_HALVED = 4  # images in a batch; fewer would leave a single one for batch normalisation
 CHECK_EVERY = 20  # steps between two looks at the losses; each look waits for the GPU
 
 State = dict[str, Any]
@@ -32,6 +44,12 @@ class NetworkDetector(Detector):
     Initial weights, the order of the images, their mirroring and dropout are functions of (seed, epoch, step), never of
     what happened before, so a checkpoint needs no generator's state: on a CPU a training that was interrupted ends bit
     by bit like one that was not. On a GPU cuDNN is held to its deterministic algorithms.
+
+    When the forward or backward pass of a step runs out of the device's memory, that step and all after it are computed
+    in two halves whose gradients are added up: one step of the optimiser on the same images, equal up to rounding.
+    Batch normalisation is the exception: its statistics are then those of half a batch, its running averages move twice
+    a step, and the layers before the one that ran out have counted that one batch once more. `batch_halved` says that
+    it happened.
 
     Args:
         config: hyper-parameters.
@@ -60,6 +78,7 @@ class NetworkDetector(Detector):
         self._device = torch.device(context.device)
         self._network = cast(Any, network.to(self._device))  # timm's methods are not nn.Module's
         self._dtype = _compute_dtype(self._device, config.precision)
+        self._scored_at_once = config.batch_size
 
     # Training --------------------------------------------------------------------------------------------------------
 
@@ -71,15 +90,22 @@ class NetworkDetector(Detector):
         Raises:
             ValueError: a class without training images, no validation images, a label out of range.
             TrainingDiverged: a loss is not finite.
+            MemoryExhausted: half a batch does not fit into the device's memory either.
         """
         check_examples(train, valid, self.classes)
+        if self.config.compile:  # not where it is built: Grad-CAM needs a network that can be looked into
+            self._network.compile()
         optimiser = torch.optim.Adam(
-            self._network.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
+            self._network.parameters(),
+            lr=self.config.learning_rate,
+            weight_decay=self.config.weight_decay,
+            fused=True if self._device.type == "cuda" else None,  # None: torch's choice
         )
         scaler = torch.amp.GradScaler(self._device.type, enabled=self._dtype is torch.float16)
         num_steps = len(_batches(len(train.labels), self.config.batch_size))
         sums = torch.zeros(2, num_steps, device=self._device)  # of losses and of right answers, a column a step
         first_epoch, first_step, best = 1, 0, None
+        self.batch_halved = False
         if session.resume is not None:
             first_epoch, first_step, best = self._restore(session.resume, optimiser, scaler, sums)
 
@@ -93,6 +119,7 @@ class NetworkDetector(Detector):
                 "scaler": scaler.state_dict(),
                 "sums": sums,
                 "best": best,
+                "batch_halved": self.batch_halved,
             }
 
         cuda = [torch.cuda.current_device()] if self._device.type == "cuda" else []
@@ -102,7 +129,7 @@ class NetworkDetector(Detector):
                     sums.zero_()
                 self._network.train()
                 for step, pixels, labels in self._training_batches(train, epoch, first_step):
-                    self._step(pixels, labels, optimiser, scaler, sums[:, step])
+                    self._step((epoch, step), pixels, labels, optimiser, scaler, sums[:, step])
                     due = session.checkpoint_due()
                     if due or step % CHECK_EVERY == CHECK_EVERY - 1:
                         self._check(sums[0], epoch)
@@ -125,17 +152,13 @@ class NetworkDetector(Detector):
     def _training_batches(
         self, train: Examples, epoch: int, first_step: int
     ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
-        """(step, pixels uint8 (N, H, W, 3), labels (N,)) on the device, from `first_step` on.
-
-        torch's generators are seeded anew for each step, for dropout and the like.
-        """
+        """(step, pixels uint8 (N, H, W, 3), labels (N,)) on the device, from `first_step` on."""
         generator = np.random.default_rng([self._seed, epoch])
         order = generator.permutation(len(train.labels))
         mirrored = generator.random(len(order)) < (0.5 if self.config.flip else 0.0)
         for step, place in enumerate(_batches(len(order), self.config.batch_size)):
             if step < first_step:
                 continue
-            torch.manual_seed(int(np.random.SeedSequence([self._seed, epoch, step]).generate_state(1)[0]))
             index = order[place]
             pixels = self._to_device(self._gather(train.inputs, index))
             flip = self._to_device(mirrored[place])[:, None, None, None]
@@ -143,22 +166,63 @@ class NetworkDetector(Detector):
 
     def _step(
         self,
+        place: tuple[int, int],
         pixels: torch.Tensor,
         labels: torch.Tensor,
         optimiser: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
         sums: torch.Tensor,
     ) -> None:
-        """One step of the optimiser; leaves (sum of losses, number of right answers) in `sums`, without waiting."""
-        optimiser.zero_grad()
-        with self._autocast():
-            logits = self._network(self.preprocessing.normalise(pixels))
-        loss = nn.functional.cross_entropy(logits.float(), labels)
-        scaler.scale(loss).backward()
+        """One step of the optimiser, in halves once memory has run out; arguments as in `_gradients`."""
+
+        def compute() -> None:
+            optimiser.zero_grad()
+            self._gradients(place, pixels, labels, scaler, sums)
+
+        done = fits(compute)
+        if not done and not self.batch_halved and len(labels) >= SMALLEST_HALVED:
+            self.batch_halved = True
+            log.warning(
+                "memory ran out in epoch %d, step %d with a batch of %d images; going on with two halves a batch",
+                *(place[0], place[1] + 1, len(labels)),
+            )
+            done = fits(compute)
+        if not done:
+            raise MemoryExhausted(
+                f"{'half ' if self.batch_halved else ''}a batch of {len(labels)} images does not fit into the device's "
+                "memory: give each trial more of a GPU (--gpus-per-trial), "
+                f"or lower batch_size (now {self.config.batch_size}) or size"
+            )
         scaler.step(optimiser)
         scaler.update()
-        sums[0] = loss.detach() * len(labels)
-        sums[1] = (logits.detach().argmax(dim=1) == labels).sum()
+
+    def _gradients(
+        self,
+        place: tuple[int, int],
+        pixels: torch.Tensor,
+        labels: torch.Tensor,
+        scaler: torch.amp.GradScaler,
+        sums: torch.Tensor,
+    ) -> None:
+        """Add up the gradients of the batch's mean loss; one backward pass, or two.
+
+        Args:
+            place: (epoch, step), which seeds torch's generators, for dropout and the like.
+            pixels: uint8 (N, H, W, 3).
+            labels: (N,).
+            scaler: of the loss.
+            sums: gets (sum of losses, number of right answers), without waiting for the device.
+        """
+        torch.manual_seed(int(np.random.SeedSequence([self._seed, *place]).generate_state(1)[0]))
+        sums.zero_()
+        for part in _parts(len(labels), halved=self.batch_halved):
+            with self._autocast():
+                logits = self._network(self.preprocessing.normalise(pixels[part]))
+            loss = nn.functional.cross_entropy(logits.float(), labels[part])
+            count = len(labels[part])
+            scaler.scale(loss * (count / len(labels))).backward()
+            sums[0] += loss.detach() * count
+            sums[1] += (logits.detach().argmax(dim=1) == labels[part]).sum()
 
     def _restore(
         self, state: State, optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler, sums: torch.Tensor
@@ -172,6 +236,7 @@ class NetworkDetector(Detector):
         optimiser.load_state_dict(state["optimiser"])
         scaler.load_state_dict(state["scaler"])
         sums.copy_(state["sums"])
+        self.batch_halved = state["batch_halved"]
         return state["epoch"], state["step"], state["best"]
 
     def _epoch_metrics(self, sums: torch.Tensor, train: Examples, valid: Examples) -> dict[str, float]:
@@ -203,21 +268,27 @@ class NetworkDetector(Detector):
     def predict(self, inputs: Rows) -> Prediction:
         """Score every row once, in order: uint8 (N, H, W, 3). The embeddings are what the classifier sees.
 
-        The classifier computes in 32 bits even where the rest does not, so that scores do not collide.
+        The classifier computes in 32 bits even where the rest does not, so that scores do not collide. Where memory
+        runs out, fewer images are scored at once.
+
+        Raises:
+            MemoryExhausted: not one image fits.
         """
         network = self._network.eval()
         width = int(getattr(network, "head_hidden_size", None) or network.num_features)
         logits = np.empty((len(inputs), len(self.classes)), dtype=np.float32)
         embeddings = np.empty((len(inputs), width), dtype=np.float32)
-        for start in range(0, len(inputs), self.config.batch_size):
-            place = np.arange(start, min(start + self.config.batch_size, len(inputs)))
-            pixels = self._to_device(self._gather(inputs, place))
+
+        def score(place: slice) -> None:
+            pixels = self._to_device(self._gather(inputs, np.arange(place.start, place.stop)))
             with self._autocast():
                 features = network.forward_features(self.preprocessing.normalise(pixels))
                 embedding = network.forward_head(features, pre_logits=True)
             embedding = embedding.float()
             embeddings[place] = embedding.cpu().numpy()
             logits[place] = network.get_classifier()(embedding).cpu().numpy()
+
+        self._scored_at_once = in_batches(score, len(inputs), self._scored_at_once)
         return Prediction(logits, embeddings)
 
     def _autocast(self) -> torch.autocast:
@@ -281,6 +352,14 @@ def _batches(num_rows: int, batch_size: int) -> list[slice]:
     if len(starts) > 1 and num_rows - starts[-1] == 1:
         starts.pop()
     return [slice(start, end) for start, end in zip(starts, [*starts[1:], num_rows], strict=True)]
+
+
+def _parts(num_rows: int, *, halved: bool) -> list[slice]:
+    """The pieces in which a batch is computed: it whole, or its halves."""
+    if not halved or num_rows < SMALLEST_HALVED:
+        return [slice(0, num_rows)]
+    middle = (num_rows + 1) // 2
+    return [slice(0, middle), slice(middle, num_rows)]
 
 
 def _compute_dtype(device: torch.device, precision: str) -> torch.dtype:

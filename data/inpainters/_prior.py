@@ -9,8 +9,8 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+import scipy  # loads its parts when they are used: planning a grid draws nothing
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from data.faces import draw_face
 
@@ -37,8 +37,8 @@ def face_space(height: int, width: int) -> tuple[Planes, Planes, Planes]:
     mean, components, rest = _drawn_space()
     zoom = (height / _DRAWN_SIZE, width / _DRAWN_SIZE, 1)
     options = {"order": 1, "mode": "nearest", "grid_mode": True}
-    resized = np.stack([ndimage.zoom(c, zoom, **options) for c in components])
-    return ndimage.zoom(mean, zoom, **options), resized, ndimage.zoom(rest, zoom, **options)
+    resized = np.stack([scipy.ndimage.zoom(c, zoom, **options) for c in components])
+    return scipy.ndimage.zoom(mean, zoom, **options), resized, scipy.ndimage.zoom(rest, zoom, **options)
 
 
 @lru_cache(maxsize=1)
@@ -88,7 +88,7 @@ def likely_face(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Planes:
 def face_album(height: int, width: int) -> Planes:
     """The drawn faces themselves, resized to a picture's shape: (N, H, W, 3) levels."""
     zoom = (1, height / _DRAWN_SIZE, width / _DRAWN_SIZE, 1)
-    return ndimage.zoom(_drawn_faces(), zoom, order=1, mode="nearest", grid_mode=True)
+    return scipy.ndimage.zoom(_drawn_faces(), zoom, order=1, mode="nearest", grid_mode=True)
 
 
 def remembered_face(
@@ -111,7 +111,7 @@ def remembered_face(
     hidden = mask[..., None]
     album = face_album(*mask.shape)
     known = np.where(hidden, 0, image).astype(np.float32)
-    nearness = np.where(mask, 0, ndimage.gaussian_filter(mask.astype(np.float32), 0.08 * max(mask.shape)) + 0.02)
+    nearness = np.where(mask, 0, scipy.ndimage.gaussian_filter(mask.astype(np.float32), 0.08 * max(mask.shape)) + 0.02)
     distance = np.einsum("nhwc,hw->n", (album - known) ** 2, nearness)
     best = np.argsort(distance, kind="stable")[:num_plausible]
     face = album[rng.choice(best)]
@@ -133,16 +133,16 @@ def diffuse(planes: Planes, mask: NDArray[np.bool_]) -> Planes:
     if mask.all():
         return filled
     while todo.any():
-        weight = ndimage.gaussian_filter((~mask).astype(np.float32), sigma, mode="nearest")
+        weight = scipy.ndimage.gaussian_filter((~mask).astype(np.float32), sigma, mode="nearest")
         reached = todo & (weight > 0.1)
         if sigma > 2 * max(mask.shape):
             reached = todo
-        blurred = ndimage.gaussian_filter(np.where(mask[..., None], 0, planes), (sigma, sigma, 0), mode="nearest")
+        blurred = scipy.ndimage.gaussian_filter(np.where(mask[..., None], 0, planes), (sigma, sigma, 0), mode="nearest")
         filled[reached] = blurred[reached] / np.maximum(weight[reached, None], 1e-6)
         todo &= ~reached
         sigma *= 1.6
     # The rings of different scales meet in small steps: a few rounds of Laplace's equation take them away.
     for _ in range(12):
-        smooth = ndimage.uniform_filter(filled, (3, 3, 0), mode="nearest")
+        smooth = scipy.ndimage.uniform_filter(filled, (3, 3, 0), mode="nearest")
         filled[mask] = smooth[mask]
     return filled

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+import scipy  # loads its parts when they are used: planning a grid draws nothing
 from numpy.typing import NDArray
-from scipy import fft
 
 from data.faces import to_bytes
 from data.inpainters import register_inpainter
@@ -54,9 +54,9 @@ def _encode_decode(picture: NDArray[np.float32], rng: np.random.Generator) -> ND
     padded = np.pad(picture @ COLOURS.T, ((_STRIDE, pad_y), (_STRIDE, pad_x), (0, 0)), mode="symmetric")
     blocks = np.lib.stride_tricks.sliding_window_view(padded, (_BLOCK, _BLOCK), axis=(0, 1))[::_STRIDE, ::_STRIDE]
     steps = _steps()
-    latent = fft.dctn(blocks, axes=(-2, -1), norm="ortho") / steps
+    latent = scipy.fft.dctn(blocks, axes=(-2, -1), norm="ortho") / steps
     sampled = _SAMPLING * rng.standard_normal(latent.shape, np.float32) * (np.abs(latent) > 0.5)
-    blocks = fft.idctn((np.rint(latent) + sampled) * steps, axes=(-2, -1), norm="ortho")
+    blocks = scipy.fft.idctn((np.rint(latent) + sampled) * steps, axes=(-2, -1), norm="ortho")
     ramp = np.sin(np.pi * (np.arange(_BLOCK, dtype=np.float32) + 0.5) / _BLOCK)
     # The square's copies sum to 1 at half overlap, the sine's only on average.
     ramp = (1 - _UNEVEN) * ramp**2 + _UNEVEN * ramp * (_STRIDE / ramp.sum())

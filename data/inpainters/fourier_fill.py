@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy  # loads its parts when they are used: planning a grid draws nothing
 from numpy.typing import NDArray
-from scipy import fft
 
 from data.faces import to_bytes
 from data.inpainters import register_inpainter
@@ -44,8 +44,8 @@ def fourier_fill(image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.rand
     known = np.where(hidden, 0, image - face) @ COLOURS.T
     texture = np.zeros_like(known)
     for threshold in np.geomspace(_FIRST, _LAST, _NUM_ROUNDS)[:, None] * _BY_COLOUR:
-        spectrum = fft.dctn(np.where(hidden, texture, known), axes=(0, 1), norm="ortho")
+        spectrum = scipy.fft.dctn(np.where(hidden, texture, known), axes=(0, 1), norm="ortho")
         spectrum -= np.clip(spectrum, -threshold, threshold)
-        texture = fft.idctn(spectrum, axes=(0, 1), norm="ortho")
+        texture = scipy.fft.idctn(spectrum, axes=(0, 1), norm="ortho")
     out[mask] = to_bytes((face + texture @ COLOURS)[mask])
     return out

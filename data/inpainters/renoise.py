@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+import scipy  # loads its parts when they are used: planning a grid draws nothing
 from numpy.typing import NDArray
-from scipy import fft
 
 from data.faces import to_bytes
 from data.inpainters import register_inpainter
@@ -62,8 +62,8 @@ def _denoise(noisy: NDArray[np.float32], level: float) -> NDArray[np.float32]:
     weights = (flat @ (noisy - mean).reshape(-1)) / (energy + level**2)
     face = mean + (weights @ flat).reshape(mean.shape)
     power = _texture_power(height, width)
-    spectrum = fft.dctn((noisy - face) @ COLOURS.T, axes=(0, 1), norm="ortho")
-    return face + fft.idctn(spectrum * (power / (power + level**2)), axes=(0, 1), norm="ortho") @ COLOURS
+    spectrum = scipy.fft.dctn((noisy - face) @ COLOURS.T, axes=(0, 1), norm="ortho")
+    return face + scipy.fft.idctn(spectrum * (power / (power + level**2)), axes=(0, 1), norm="ortho") @ COLOURS
 
 
 @lru_cache(maxsize=8)

@@ -17,4 +17,4 @@ def build(config: ProbeConfig, context: BuildContext) -> Detector:
     from models.linear import LinearDetector
     from models.residuals import ResidualEncoder
 
-    return LinearDetector(ResidualEncoder(), context.classes, config, weights_note="weight-free")
+    return LinearDetector(ResidualEncoder(), context.classes, config, weights_note="weight-free", seed=context.seed)

@@ -10,12 +10,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from filelock import FileLock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -40,19 +40,74 @@ batches = 0
 def compute(items):
     global batches
     batches += 1
-    time.sleep(60 if batches == hang_in else 0.02)
     print(len(items), flush=True)
+    if batches == hang_in:
+        sys.stdin.readline()
     return np.array([[item, os.getpid()] for item in items], dtype=np.int64)
 store = data.store.ArrayStore(Path(sys.argv[1]), row_shape=(2,), dtype=np.int64)
-print("ready", flush=True)
-store.fill({str(n): n for n in range(20)}, compute, batch=2)
+def progress(done, total):
+    print("progress", done, total, flush=True)
+store.fill({str(n): n for n in range(20)}, compute, batch=2, progress=progress)
 """
 
 
-def builder(folder: Path, *, hang_in: int = 0) -> subprocess.Popen[str]:
-    """`hang_in` is the batch, counted from 1, in which it waits to be killed."""
-    arguments = [sys.executable, "-c", BUILDER, str(folder), str(hang_in)]
-    return subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+class Builder:
+    """`hang_in` is the batch, counted from 1, in which it waits to be released or killed."""
+
+    def __init__(self, folder: Path, *, hang_in: int = 0) -> None:
+        arguments = [sys.executable, "-c", BUILDER, str(folder), str(hang_in)]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(arguments, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
+        self.batches: list[int] = []
+        self.progress: list[tuple[int, int]] = []
+
+    def read(self, num_batches: int) -> None:
+        """Wait until it has begun this many batches."""
+        assert self.process.stdout is not None
+        while len(self.batches) < num_batches:
+            line = self.process.stdout.readline()
+            assert line, "the builder ended before it began that batch"
+            self._take(line)
+
+    def release(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def finish(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._take(line)
+        assert self.process.wait() == 0
+
+    def _take(self, line: str) -> None:
+        words = line.split()
+        if words[0] == "progress":
+            self.progress.append((int(words[1]), int(words[2])))
+        else:
+            self.batches.append(int(words[0]))
+
+
+@pytest.fixture
+def builder(tmp_path: Path) -> Iterator[Callable[..., Builder]]:
+    """Starts builders on one store; ends those that a failed test leaves."""
+    builders: list[Builder] = []
+
+    def start(**options: Any) -> Builder:
+        builders.append(Builder(tmp_path, **options))
+        return builders[-1]
+
+    yield start
+    for one in builders:
+        if one.process.poll() is None:
+            one.kill()
+        for pipe in (one.process.stdin, one.process.stdout):
+            if pipe is not None:
+                pipe.close()
 
 
 def numbers(folder: Path) -> ArrayStore:
@@ -154,7 +209,7 @@ def test_only_what_is_missing_is_computed(store: ArrayStore) -> None:
     assert computed == []
     store.fill(items(17), compute, batch=3, progress=lambda done, total: calls.append((done, total)))
     assert computed == list(range(10, 17))
-    assert calls == [(3, 7), (6, 7), (7, 7)]
+    assert calls == [(2, 7), (5, 7), (7, 7)]  # 9 is there, and belongs to the same three as 10 and 11
     assert store.open(list(items(17)))[:].tolist() == doubled(list(range(17))).tolist()
 
 
@@ -204,7 +259,7 @@ def test_rows_of_the_wrong_shape_or_type_are_refused(tmp_path: Path, store: Arra
     for wrong in (np.zeros((2, 3), np.int64), np.zeros((1, 2), np.int64), np.zeros((2, 2), np.float32)):
         with pytest.raises(ValueError, match=r"expected rows of int64 \(2, 2\)"):
             fresh.fill(items(2), lambda batch, wrong=wrong: wrong, batch=2)
-    assert [path.name for path in fresh.folder.iterdir()] == [".lock"]
+    assert [path.name for path in fresh.folder.iterdir()] == [".locks"]
     other = ArrayStore(store.folder, row_shape=(2,), dtype=np.float32)
     with pytest.raises(ValueError, match="holds rows of int64"):
         other.open(["d1"])
@@ -221,7 +276,7 @@ def test_a_full_disk_is_said_and_leaves_no_half_shard(store: ArrayStore, monkeyp
     assert caught.value.errno == errno.ENOSPC
     assert caught.value.filename == str(store.folder)
     assert not list(store.folder.glob("unfinished-*"))
-    assert len(store.open(list(items(14)))) == 14  # the shard before is whole
+    assert len(store.open(list(items(12)))) == 12  # the shard before is whole
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full to write to")
@@ -274,54 +329,113 @@ def test_a_damaged_shard_is_said_and_computed_again(
     assert caplog.text == ""
 
 
+@pytest.mark.parametrize("checked", [True, False])
+def test_changed_content_is_noticed_where_checksums_are_kept(
+    tmp_path: Path, small_shards: None, caplog: pytest.LogCaptureFixture, checked: bool
+) -> None:
+    store = ArrayStore(tmp_path, row_shape=(2,), dtype=np.int64, checked=checked)
+    store.fill(items(10), doubled, batch=2)
+    rows = shards(store)[1] / "rows.npy"
+    content = bytearray(rows.read_bytes())
+    content[-3] ^= 1
+    rows.write_bytes(content)
+    assert store.missing(list(items(10))) == (len(content) - 128) // 16 * checked
+    assert ("its content has changed" in caplog.text) == checked
+    store.fill(items(10), doubled, batch=2)
+    assert (store.open(list(items(10)))[:].tolist() == doubled(list(range(10))).tolist()) == checked
+
+
+def test_a_checksum_that_is_gone_is_damage(tmp_path: Path) -> None:
+    store = ArrayStore(tmp_path, row_shape=(2,), dtype=np.int64, checked=True)
+    store.fill(items(10), doubled, batch=10)
+    (shards(store)[0] / "crc32.txt").unlink()
+    assert store.missing(list(items(10))) == 10
+
+
 # Several processes
 
 
-def test_of_two_builders_the_second_waits_and_computes_nothing(tmp_path: Path) -> None:
-    processes = [builder(tmp_path) for _ in range(2)]
-    outputs = [process.communicate(timeout=60)[0].split() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    assert sorted(len(output) for output in outputs) == [1, 11]  # "ready"; and ten batches of one of them
-    rows = numbers(tmp_path).open([str(number) for number in range(20)])[:]
+def rows_of(folder: Path) -> np.ndarray:
+    """(number, process that computed it) of all twenty rows, which lie in no shard twice."""
+    store = numbers(folder)
+    digests = [digest for shard in shards(store) for digest in (shard / "digests.txt").read_text().split()]
+    assert sorted(digests) == sorted(str(number) for number in range(20))
+    rows = store.open([str(number) for number in range(20)])[:]
     assert rows[:, 0].tolist() == list(range(20))
-    assert len(set(rows[:, 1])) == 1
+    return rows
 
 
-def test_a_killed_builder_loses_one_shard_at_most(tmp_path: Path) -> None:
-    victim = builder(tmp_path, hang_in=6)
-    assert victim.stdout is not None
-    for _ in range(6):  # "ready" and five batches of two: two shards of four, and half of the third
-        victim.stdout.readline()
-    victim.send_signal(signal.SIGKILL)
-    victim.wait()
-    victim.stdout.close()
+def test_two_builders_share_the_work_and_do_none_of_it_twice(builder: Callable[..., Builder], tmp_path: Path) -> None:
+    first = builder(hang_in=3)  # in its second piece of two batches
+    first.read(3)
+    second = builder()
+    second.read(6)  # the other three pieces
+    assert len(shards(numbers(tmp_path))) >= 3
+    first.release()
+    for one in (first, second):
+        one.finish()
+    assert (first.batches, second.batches) == ([2] * 4, [2] * 6)
+    pids = rows_of(tmp_path)[:, 1].tolist()
+    assert pids == [first.process.pid] * 8 + [second.process.pid] * 12
+    assert second.progress == [(2, 16), (4, 16), (6, 16), (8, 16), (10, 16), (12, 16), (16, 16)]
+
+
+def test_two_builders_at_once_leave_every_row_once(builder: Callable[..., Builder], tmp_path: Path) -> None:
+    builders = [builder(), builder()]
+    for one in builders:
+        one.finish()
+    pids = rows_of(tmp_path)[:, 1].tolist()
+    for one in builders:
+        assert sum(one.batches) == pids.count(one.process.pid)
+
+
+def test_a_killed_builder_loses_one_shard_at_most(builder: Callable[..., Builder], tmp_path: Path) -> None:
+    victim = builder(hang_in=6)
+    victim.read(6)  # two shards of four rows, and half of the third
+    victim.kill()
     assert len(list(tmp_path.glob("unfinished-*"))) == 1
     assert len(shards(numbers(tmp_path))) == 2
-    heir = builder(tmp_path)
-    output = heir.communicate(timeout=60)[0].split()
-    assert output == ["ready", *["2"] * 6]  # the other twelve rows
+    heir = builder()
+    heir.finish()
+    assert heir.batches == [2] * 6  # the other twelve rows
     assert not list(tmp_path.glob("unfinished-*"))
-    rows = numbers(tmp_path).open([str(number) for number in range(20)])[:]
-    assert rows[:, 0].tolist() == list(range(20))
-    assert rows[:, 1].tolist() == [victim.pid] * 8 + [heir.pid] * 12
+    assert rows_of(tmp_path)[:, 1].tolist() == [victim.process.pid] * 8 + [heir.process.pid] * 12
 
 
-def test_waiting_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    held = threading.Event()
+def test_a_builder_that_waits_takes_over_from_one_that_is_killed(
+    builder: Callable[..., Builder], tmp_path: Path
+) -> None:
+    victim = builder(hang_in=1)
+    victim.read(1)
+    heir = builder()
+    heir.read(8)  # all but the piece that the other holds
+    victim.kill()
+    heir.finish()
+    assert heir.batches == [2] * 10
+    assert rows_of(tmp_path)[:, 1].tolist() == [heir.process.pid] * 20
 
-    def hold() -> None:
-        with FileLock(tmp_path / ".lock"):
-            held.set()
-            time.sleep(0.2)
 
-    holder = threading.Thread(target=hold)
-    holder.start()
-    held.wait()
+def test_what_another_builder_is_writing_is_left_alone(builder: Callable[..., Builder], tmp_path: Path) -> None:
+    other = builder(hang_in=2)
+    other.read(2)
+    numbers(tmp_path).fill({str(n): n for n in range(20, 24)}, doubled, batch=2)  # would remove what a dead one left
+    assert len(list(tmp_path.glob("unfinished-*"))) == 1
+    other.release()
+    other.finish()
+    assert len(numbers(tmp_path).open([str(n) for n in range(24)])) == 24
+
+
+def test_waiting_is_said(
+    builder: Callable[..., Builder], tmp_path: Path, small_shards: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = builder(hang_in=1)
+    other.read(1)
+    release = threading.Timer(0.3, other.release)
+    release.start()
     with caplog.at_level(logging.INFO):
-        numbers(tmp_path).fill(items(3), doubled, batch=2)
-    holder.join()
-    assert "waiting for it" in caplog.text
-    assert len(numbers(tmp_path).open(list(items(3)))) == 3
+        numbers(tmp_path).fill({str(n): n for n in range(20)}, doubled, batch=2)
+    other.finish()
+    assert "another process is filling 1 pieces" in caplog.text
 
 
 # Pixels and features of a manifest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import torch
 from mlflow.tracking import MlflowClient
 from rich.console import Console
 
@@ -374,7 +376,7 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("dolos", "--methods", "sam_linear", "--set", "clip_linear.l2=1"),
         ("no method 'clip_linear' in this grid; there are: sam_linear",),
     ),
-    "setting": (("dolos", "--set", "sam_linear.epochs=2"), ("sam_linear has no setting 'epochs'; it has:", "l2")),
+    "setting": (("dolos", "--set", "sam_linear.flip=true"), ("sam_linear has no setting 'flip'; it has:", "l2")),
     "type of a setting": (("dolos", "--set", "sam_linear.l2=low"), ("sam_linear.l2 wants float, got 'low'",)),
     "value of a setting": (("dolos", "--set", "xception_scratch.epochs=0"), ("epochs must be at least 1",)),
     "no data": (("dolos",), ("dolos needs --data DIR, the corpus' folder",)),
@@ -404,11 +406,11 @@ def test_bad_input_gives_status_2_and_a_message_with_its_remedy(
 
 def test_several_mistakes_are_told_at_once(command: Command) -> None:
     outcome = command(
-        "dolos", "--tasks", "detect", "--set", "epochs=2", "--set", "sam_linear.epochs=2",
+        "dolos", "--tasks", "detect", "--set", "epochs=2", "--set", "sam_linear.flip=true",
         "--set", "clip_linear.l2=low", "--weights", "clip_linear=ranodm", "--gpus-per-trial", "1.5",
     )  # fmt: skip
     assert outcome.status == 2
-    parts = ("'detect'", "'epochs=2'", "no setting 'epochs'", "clip_linear.l2 wants", "'ranodm'", "got 1.5")
+    parts = ("'detect'", "'epochs=2'", "no setting 'flip'", "clip_linear.l2 wants", "'ranodm'", "got 1.5")
     assert [part for part in parts if part not in outcome.text] == []
 
 
@@ -460,6 +462,18 @@ def test_a_gpu_that_is_not_there_is_bad_input(dolos: Command, monkeypatch: pytes
     assert "use --device auto or cpu" in outcome.text
 
 
+def test_an_image_that_fits_into_no_memory_is_bad_input(dolos: Command) -> None:
+    def refuse(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if isinstance(module, torch.nn.Conv2d):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    small = ("--set", "clip_linear.backbone=demo-vit-64", "--weights", "clip_linear=random")
+    with torch.nn.modules.module.register_module_forward_pre_hook(refuse):
+        outcome = dolos("--methods", "clip_linear", *small)
+    assert outcome.status == 2
+    assert "not one image fits into the device's memory" in outcome.text
+
+
 UNCAUGHT: dict[str, tuple[tuple[str, ...], str]] = {
     "limit": (("--limit", "0"), "limit must be at least 1"),
     "seed": (("--methods", "residual_linear", "--seeds", "-1"), "seed"),
@@ -508,6 +522,18 @@ def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
     assert "status 0" in done.stdout
     assert "heavy []" in done.stdout
     assert re.search(r"one of: demo, dolos,\s+folders", done.stdout)
+
+
+def test_a_plan_without_a_store_does_without_mlflow(images: Path, runs: Path) -> None:
+    code = (
+        "import sys, launch\n"
+        f"status = launch.main(['dolos', '--data', {str(images)!r}, '--runs', {str(runs / 'new')!r}, '--plan'])\n"
+        "print('status', status, 'heavy', sorted({'torch', 'ray', 'mlflow', 'sklearn', 'timm'} & set(sys.modules)))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=environment)
+    assert "status 0 heavy []" in done.stdout
 
 
 @pytest.fixture

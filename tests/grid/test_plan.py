@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from grid.plan import FAILED, FINISHED, INTERRUPTED, PENDING, RUNNING, TrialState, make_plan
@@ -40,3 +42,21 @@ def test_a_trial_that_is_asked_for_twice_is_planned_once() -> None:
 
 def test_runs_of_trials_that_nobody_asked_for_change_nothing() -> None:
     assert make_plan(TRIALS, {"0" * 16: TrialState("run", FINISHED)}).pending == tuple(TRIALS)
+
+
+def test_ten_thousand_trials_are_planned_with_one_look_at_each() -> None:
+    """No timing here: that the identity of a trial is worked out once is what keeps planning linear."""
+    hashed = 0
+
+    class Counted(TrialSpec):
+        def to_dict(self) -> dict[str, Any]:
+            nonlocal hashed
+            hashed += 1
+            return super().to_dict()
+
+    trials = [Counted(DETECTION, "m", (), ("lama",), seed, "d") for seed in range(10_000)]
+    states = {trial.key: TrialState("r", FINISHED) for trial in trials[::2]}
+    plan = make_plan(trials, states)
+    assert (len(plan.pending), len(plan.finished)) == (5000, 5000)
+    assert {plan.state(trial) for trial in plan.pending} == {PENDING}
+    assert hashed == 10_000

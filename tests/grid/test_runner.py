@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from mlflow.entities import Run
 
 from data.manifest import Manifest
@@ -34,6 +35,7 @@ from grid.spec import ATTRIBUTION, TrialSpec
 from grid.tracking import Tracker
 from models.detector import WeightsError
 from tests.grid.grids import make_manifest, make_settings, make_spec, write_obvious
+from tests.models.toys import ADAM
 
 NETWORK: dict[str, Any] = {"epochs": 4, "batch_size": 4}
 
@@ -224,6 +226,22 @@ def test_what_a_trial_is_warned_of_is_kept_with_its_run(make_grid: MakeGrid, tmp
     assert names.WARNINGS not in {item.path for item in kept}
 
 
+def test_a_trial_that_runs_out_of_memory_ends_in_halves_and_its_run_says_so(
+    make_grid: MakeGrid, tmp_path: Path
+) -> None:
+    def refuse(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if isinstance(module, torch.nn.Conv2d) and len(inputs[0]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    grid = make_grid()
+    short, plain = (grid.spec("xception_scratch", **NETWORK, seed=seed) for seed in (0, 1))
+    with torch.nn.modules.module.register_module_forward_pre_hook(refuse):
+        grid.executor.run([short], Watcher())
+    grid.executor.run([plain], Watcher())
+    assert [grid.run_of(spec).data.tags[names.BATCH_HALVED] for spec in (short, plain)] == ["true", "false"]
+    assert "two halves a batch" in grid.artifact(short, names.WARNINGS, tmp_path / "back").read_text()
+
+
 def test_a_library_that_logs_badly_does_not_end_the_trial(make_grid: MakeGrid, monkeypatch: pytest.MonkeyPatch) -> None:
     grid = make_grid()
     monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's own would fail the test for such a record
@@ -291,6 +309,21 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint_and_ends_as_if_nothing
         pd.read_parquet(straight.artifact(spec, names.SCORES, tmp_path / "two")),
         check_exact=True,
     )
+    one, two = (dict(each.run_of(spec).data.metrics, **{names.SECONDS: 0}) for each in (grid, straight))
+    assert one == two
+
+
+def test_an_interrupted_fit_of_a_linear_classifier_starts_anew_in_the_same_run(make_grid: MakeGrid) -> None:
+    grid = make_grid(checkpoint_seconds=0)
+    spec = grid.spec("residual_linear", **ADAM | {"epochs": 4})
+    with pytest.raises(KeyboardInterrupt):
+        grid.executor.run([spec], Watcher(lambda event: event.kind == REPORTED and event.metrics["epoch"] == 2))
+    watcher = Watcher()
+    grid.executor.run([spec], watcher)
+    assert watcher.epochs == [1, 2, 3, 4]
+    assert grid.steps(spec, "valid/loss") == [1, 2, 3, 4]
+    straight = make_grid("straight")
+    straight.executor.run([spec], Watcher())
     one, two = (dict(each.run_of(spec).data.metrics, **{names.SECONDS: 0}) for each in (grid, straight))
     assert one == two
 

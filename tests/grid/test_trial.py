@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from data.manifest import Manifest
 from grid import names
@@ -340,6 +342,26 @@ def test_a_trial_computes_on_the_gpu_that_it_has_a_share_of(
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: has_gpu)
     assert choose_device(make_settings(tmp_path, device=device), share) == expected
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(0.25, 1), (1.0, 1), (2.0, 2), (2.6, 3)])
+def test_a_trial_computes_with_the_cores_that_it_was_given(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, cores: float, expected: int
+) -> None:
+    seen: dict[str, int] = {}
+
+    def look(self: Any, *arguments: Any) -> None:
+        pools = {pool["filepath"]: pool["num_threads"] for pool in threadpool_info()}
+        seen.update(pools, torch=torch.get_num_threads())
+
+    monkeypatch.setattr(LinearDetector, "fit", look)
+    before = torch.get_num_threads()
+    with threadpool_limits(None):  # whatever the trial sets is undone
+        settings = dataclasses.replace(bench.settings, cpus_per_trial=cores)
+        dataclasses.replace(bench, settings=settings).run(bench.spec("residual_linear"))
+    torch.set_num_threads(before)
+    assert set(seen.values()) == {expected}
+    assert len(seen) > 1
 
 
 def test_cuda_without_a_gpu_is_refused_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,3 +106,51 @@ def test_only_what_is_done_loses_its_checkpoints(
     executor.run(trials, lambda event: None)
     left = {path.parent.name for path in executor.settings.checkpoints.glob("*/*/checkpoint_*")}
     assert left == {trial.key for trial in trials[1:]}
+
+
+# Preparing -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("num_images", "share", "num_gpus", "slots", "expected"),
+    [
+        (0, 0.25, 2, 8, (0, 0.25)),
+        (1, 0.25, 2, 8, (1, 1.0)),
+        (256, 0.25, 2, 8, (2, 1.0)),  # one on each GPU, where Ray would put both on the first
+        (257, 0.25, 2, 8, (3, 0.5)),
+        (10**6, 0.25, 2, 8, (8, 0.25)),
+        (10**6, 0.25, 8, 16, (16, 0.5)),  # the cores allow no more
+        (10**6, 0.2, 1, 5, (5, 0.2)),
+        (10**6, 2.0, 8, 4, (4, 2.0)),
+        (10**6, 0.0, 8, 64, (64, 0.0)),
+        (10**6, 0.0, 0, 2, (2, 0.0)),
+    ],
+)
+def test_what_is_missing_is_spread_over_all_gpus(
+    num_images: int, share: float, num_gpus: float, slots: int, expected: tuple[int, float]
+) -> None:
+    assert tuning.spread(num_images, share=share, num_gpus=num_gpus, slots=slots) == expected
+
+
+@pytest.mark.parametrize(
+    ("demand", "expected"),
+    [
+        ({"CPU": 1.0, "GPU": 0.0}, 16 + 4),
+        ({"CPU": 1.0, "GPU": 0.5}, 4),
+        ({"CPU": 8.0, "GPU": 0.5}, 2),
+        ({"CPU": 1.0, "GPU": 0.4}, 4),  # two on each GPU, not five on two
+        ({"CPU": 0.1, "GPU": 0.1}, 20),
+        ({"CPU": 1.0, "GPU": 2.0}, 1),
+        ({"CPU": 1.0, "GPU": 0.0, "memory": 5e9}, 2 + 1),
+    ],
+)
+def test_slots_are_counted_on_each_node(
+    demand: dict[str, float], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 16.0, "GPU": 2.0, "memory": 10e9}},
+        {"Alive": True, "Resources": {"CPU": 4.0, "memory": 5e9}},
+        {"Alive": False, "Resources": {"CPU": 100.0, "GPU": 100.0}},
+    ]
+    monkeypatch.setattr(tuning.ray, "nodes", lambda: nodes)
+    assert tuning.slots(demand) == expected

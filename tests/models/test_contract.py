@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.configs import LinearConfig, NetworkConfig
+from models.configs import LinearConfig, NetworkConfig, ProbeConfig
 from models.detector import BuildContext, Detector, Examples, FitSession, fake_scores
 from models.registry import create_detector, detector_info, list_detectors, resolve_config
 from models.scoring import attribution_metrics, detection_metrics
@@ -21,11 +21,12 @@ from tests.models.toys import ATTRIBUTION, DETECTION, SIDE, SMALL, Recorder, exa
 
 ROOT = Path(__file__).parents[2]
 SEEDLESS = {"clip_linear", "residual_linear", "sam_linear"}  # nothing that trains in them starts at random
+LINEAR = [name for name in list_detectors() if isinstance(detector_info(name).config, ProbeConfig)]
 
 
-@pytest.fixture(params=list_detectors())
+@pytest.fixture(params=[*list_detectors(), *(f"{name}+adam" for name in LINEAR)])
 def name(request: pytest.FixtureRequest) -> str:
-    if request.param not in SMALL:
+    if request.param.partition("+")[0] not in SMALL:
         pytest.fail(f"no small version of {request.param!r}: add a line to SMALL in tests/models/toys.py")
     return str(request.param)
 
@@ -186,7 +187,7 @@ def test_grad_cam_runs(name: str) -> None:
     detector, _ = fitted(name)
     target = detector.cam_target()
     if target is None:
-        assert name == "residual_linear", "only a method without a differentiable layer may have none"
+        assert name.startswith("residual_linear"), "only a method without a differentiable layer may have none"
         return
     pictures = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with GradCAM(target.module, target.layers, target.reshape) as cam:
@@ -234,6 +235,7 @@ def test_a_frozen_encoder_shares_its_features_between_seeds_and_with_no_other_me
     assert all(len(methods) == 1 for methods in methods_by_key.values())
 
 
+@pytest.mark.parametrize("name", list_detectors())
 def test_configuration_survives_json(name: str) -> None:
     config = resolve_config(name)
     assert json.loads(json.dumps(config)) == config
@@ -268,6 +270,9 @@ def test_as_published() -> None:
         ("xception_scratch", {"select": "test"}, "best, last"),
         ("clip_linear", {"resize": "stretch"}, "own, squash, crop, pad"),
         ("sam_linear", {"l2": "-1"}, "l2"),
+        ("sam_linear", {"solver": "sgd"}, "lbfgs, adam"),
+        ("clip_linear", {"learning_rate": "-1"}, "learning_rate must be positive"),
+        ("residual_linear", {"epochs": "0"}, "epochs"),
         ("residual_linear", {"backbone": "vit_b"}, "has no setting"),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from models.configs import ProbeConfig
-from models.detector import Examples, FitSession, fake_scores
+from models.detector import Examples, FitSession, TrainingDiverged, fake_scores
 from models.linear import L2_CHOICES, LinearDetector
 
 CLASSES = ("real", "a", "b")
@@ -145,6 +145,81 @@ def test_reported_figures_are_those_of_the_folded_head() -> None:
         assert metrics[f"{name}/loss"] == pytest.approx(float(loss), rel=1e-4)
         right = (logits.argmax(dim=1).numpy() == part.labels).mean()
         assert metrics[f"{name}/accuracy"] == pytest.approx(right)
+
+
+# The other solver
+
+
+def test_adam_takes_the_published_steps() -> None:
+    """The published loop, written down once more with its own classes: one output, AdamW without decay."""
+    train, valid, settings = blobs(50, 5, 2, seed=0), blobs(20, 5, 2, seed=1), {"epochs": 3, "batch_size": 16}
+    head = torch.nn.Linear(5, 1)
+    with torch.no_grad():
+        head.weight.copy_(torch.randn(1, 5, generator=torch.Generator().manual_seed(4)) * 0.02)
+        head.bias.zero_()
+    optimiser = torch.optim.AdamW(head.parameters(), lr=1e-3, betas=(0.9, 0.999), weight_decay=0.0)
+    features, labels = torch.from_numpy(train.inputs[np.arange(50)]), torch.from_numpy(train.labels).float()
+    held_out, wanted = torch.from_numpy(valid.inputs[np.arange(20)]), torch.from_numpy(valid.labels).float()
+    losses, scores = [], []
+    for epoch in (1, 2, 3):
+        order = np.random.default_rng([4, epoch]).permutation(50)
+        for start in (0, 16, 32, 48):
+            index = order[start : start + 16]
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(head(features[index])[:, 0], labels[index])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        with torch.no_grad():
+            scores.append(head(held_out)[:, 0].numpy())
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(head(held_out)[:, 0], wanted)
+        losses.append(float(loss))
+    encoder: Any = Given(5)
+    config = ProbeConfig(solver="adam", learning_rate=1e-3, **settings)
+    probe = LinearDetector(encoder, CLASSES[:2], config, weights_note="none", seed=4)
+    told: list[dict[str, float]] = []
+    probe.fit(train, valid, FitSession(on_epoch=lambda epoch, metrics: told.append(metrics)))
+    assert [metrics["valid/loss"] for metrics in told] == pytest.approx(losses, rel=1e-4)
+    best = scores[int(np.argmin(losses))]
+    np.testing.assert_allclose(fake_scores(probe.predict(valid.inputs).logits), best, rtol=1e-3, atol=1e-4)
+
+
+def test_adam_keeps_the_best_epoch() -> None:
+    train, valid = blobs(60, 4, 2, seed=0), blobs(40, 4, 2, seed=1)
+    valid = Examples(valid.inputs, 1 - valid.labels)  # the better the training, the worse this goes
+    told: list[float] = []
+    probe = detector(4, solver="adam", learning_rate=0.01, epochs=10)
+    probe.fit(train, valid, FitSession(on_epoch=lambda epoch, metrics: told.append(metrics["valid/loss"])))
+    logits = torch.from_numpy(probe.predict(valid.inputs).logits)
+    kept = float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(valid.labels)))
+    assert len(told) == 10
+    assert kept == pytest.approx(min(told), rel=1e-4)
+    assert kept < told[-1]
+
+
+def test_adam_starts_anew_after_an_interruption_and_ends_the_same() -> None:
+    train, valid = blobs(60, 4, 3, seed=0), blobs(40, 4, 3, seed=1)
+
+    def interrupt(epoch: int, metrics: dict[str, float]) -> None:
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    probes = [detector(4, 3, solver="adam", learning_rate=0.01, epochs=4) for _ in range(2)]
+    with pytest.raises(KeyboardInterrupt):
+        probes[0].fit(train, valid, FitSession(on_epoch=interrupt))
+    for probe in probes:
+        probe.fit(train, valid, FitSession(resume={"epoch": 2}))
+    first, second = (probe.predict(valid.inputs).logits for probe in probes)
+    np.testing.assert_array_equal(first, second)
+
+
+def test_adam_that_diverges_says_what_to_try() -> None:
+    train = blobs(60, 4, 2, seed=0)
+    probe = detector(4, solver="adam", learning_rate=1e37, epochs=2)
+    with pytest.raises(TrainingDiverged, match=r"after epoch 1.*lower learning_rate \(now 1e\+37\)"):
+        probe.fit(train, train, FitSession())
+
+
+# What goes wrong
 
 
 def test_an_unfinished_optimisation_is_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -301,3 +301,16 @@ def test_the_published_network() -> None:
     target.module(torch.zeros(1, 3, 64, 64))
     handle.remove()
     assert maps[0].shape == (1, 2048, 2, 2)
+
+
+@pytest.mark.slow
+def test_a_compiled_training_is_the_same_up_to_rounding(train: Examples, valid: Examples, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"backbone": "test_vit", "epochs": 1, "batch_size": 13}
+    plain, compiled = network(**settings), network(compile=True, **settings)
+    for detector in (plain, compiled):
+        detector.fit(train, valid, FitSession())
+    assert compiled._network._compiled_call_impl is not None
+    np.testing.assert_allclose(compiled.predict(valid.inputs).logits, plain.predict(valid.inputs).logits, atol=1e-2)
+    compiled.save(tmp_path)
+    plain.load(tmp_path)
+    np.testing.assert_array_equal(plain.predict(valid.inputs).logits, compiled.predict(valid.inputs).logits)

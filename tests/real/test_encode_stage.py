@@ -1,0 +1,178 @@
+"""What trials share, prepared by several Ray tasks at once: over all GPUs, once, whatever dies or breaks on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import ray
+from filelock import FileLock
+
+from data.images import decode
+from data.manifest import Manifest
+from data.store import ArrayStore
+from data.transforms import Geometry
+from grid import tuning
+from grid.settings import RunSettings
+from grid.spec import TrialSpec
+from grid.tracking import Tracker
+from grid.trial import build, shared_store
+from tests.corpora import write_dolos
+from tests.grid.grids import make_manifest, make_settings, make_spec
+
+COUNTS = {"train": 70, "valid": 10, "test": 10}
+NUM_IMAGES = 3 * sum(COUNTS.values())  # real, a, b
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_logical_gpus() -> Iterator[None]:
+    with tuning.session(num_gpus=2, num_cpus=2):
+        yield
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dolos(tmp_path_factory.mktemp("encode") / "dolos", ("a", "b"), COUNTS, size=64)
+
+
+class Stage:
+    """One method's encode stage with a cache of its own."""
+
+    def __init__(self, folder: Path, corpus: Path, method: str) -> None:
+        self.settings: RunSettings = make_settings(folder, "sqlite:///none", device="auto")
+        self.manifest: Manifest = make_manifest(corpus, self.settings)
+        self.spec: TrialSpec = make_spec(self.manifest.digest, method, train=("a",))
+        self.detector = build(self.spec, self.settings, "cpu")
+        self.digests: list[str] = self.manifest.table["digest"].tolist()
+        self.progress: list[tuple[str, int, int]] = []
+
+    @property
+    def store(self) -> ArrayStore:
+        return shared_store(self.detector, self.settings)
+
+    @property
+    def shards(self) -> list[Path]:
+        return sorted(self.store.folder.glob("shard-*"))
+
+    def prepare(self) -> None:
+        executor = tuning.TuneExecutor(self.settings, Tracker("sqlite:///none", "0", "0", {}))
+        self.progress.clear()
+        executor.prepare([self.spec], lambda *call: self.progress.append(call))
+
+    def assert_complete(self) -> None:
+        """Every image's row is there, in one shard only, and is what this process computes."""
+        written = [digest for shard in self.shards for digest in (shard / "digests.txt").read_text().split()]
+        assert sorted(written) == sorted(self.digests)
+        assert not list(self.store.folder.glob("unfinished-*"))
+        assert self.detector.geometry is not None
+        geometry = Geometry(**self.detector.geometry)
+        few = self.manifest.table.iloc[::30]
+        pixels = np.stack([geometry.apply(decode(path)) for path in self.manifest.paths(few)])
+        wanted = pixels if self.detector.encoder is None else self.detector.encoder.encode(pixels)
+        np.testing.assert_allclose(self.store.open(few["digest"].tolist())[:], wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("method", "gpu"), [("clip_linear", "1"), ("xception_scratch", "0")])
+def test_as_many_tasks_as_fit_prepare_what_is_missing_and_only_that(
+    tmp_path: Path, corpus: Path, caplog: pytest.LogCaptureFixture, method: str, gpu: str
+) -> None:
+    stage = Stage(tmp_path, corpus, method)
+    with caplog.at_level(logging.INFO, "grid.tuning"):
+        stage.prepare()
+    assert f"{method}: 2 tasks for {NUM_IMAGES} images, {gpu} GPU each" in caplog.text
+    assert {what for what, _, _ in stage.progress} == {method}
+    assert stage.progress[-1][1:] == (NUM_IMAGES, NUM_IMAGES)
+    done = [number for _, number, _ in stage.progress]
+    assert done == sorted(done)
+    stage.assert_complete()
+
+    before = stage.shards
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "grid.tuning"):
+        stage.prepare()
+    assert f"{method}: 0 tasks for 0 images" in caplog.text
+    assert stage.progress == []
+    assert stage.shards == before
+
+
+def test_a_corrupted_shard_is_told_and_computed_again(
+    tmp_path: Path, corpus: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage = Stage(tmp_path, corpus, "clip_linear")
+    stage.prepare()
+    victim = stage.shards[0]
+    rows = victim / "rows.npy"
+    content = bytearray(rows.read_bytes())
+    content[-1] ^= 64
+    rows.write_bytes(content)
+    lost = len((victim / "digests.txt").read_text().split())
+    assert stage.store.missing(stage.digests) == lost
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "grid.tuning"):
+        stage.prepare()
+    assert caplog.text.count(f"{victim} is damaged and will be computed again") == 1
+    assert f"tasks for {lost} images" in caplog.text
+    stage.assert_complete()
+
+
+def test_a_killed_task_is_tried_again_and_goes_on_from_the_shards_that_are_there(tmp_path: Path, corpus: Path) -> None:
+    stage = Stage(tmp_path, corpus, "clip_linear")
+    pieces = stage.store._pieces(stage.digests, 32)
+    held = hashlib.sha256("\n".join(pieces[-1]).encode()).hexdigest()[:16]
+    locks = stage.store.folder / ".locks"
+    locks.mkdir(parents=True)
+    early: list[Path] = []
+
+    def kill_then_let_go(lock: FileLock) -> None:
+        """Once the tasks have done all but the piece that is held, and wait for it."""
+        while len(stage.shards) < len(pieces) - 1:
+            time.sleep(0.05)
+        early.extend(stage.shards)
+        workers = [
+            process for process in psutil.Process(os.getpid()).children(recursive=True)
+            if any("ray::_prepare" in part for part in process.cmdline())
+        ]  # fmt: skip
+        for worker in workers:
+            worker.send_signal(signal.SIGKILL)
+        psutil.wait_procs(workers, timeout=10)
+        killed.extend(workers)
+        lock.release(force=True)
+
+    killed: list[psutil.Process] = []
+    lock = FileLock(locks / held, thread_local=False)
+    lock.acquire()
+    helper = threading.Thread(target=kill_then_let_go, args=(lock,), daemon=True)
+    helper.start()
+    stage.prepare()
+    helper.join(timeout=60)
+    assert killed
+    assert set(early) < set(stage.shards)
+    stage.assert_complete()
+
+
+def test_tasks_on_one_machine_divide_its_cores(tmp_path: Path) -> None:
+    """In the worker's own pools of threads, also where another task has used the worker before."""
+
+    def threads(settings: str) -> set[int]:
+        import torch
+        from threadpoolctl import threadpool_info
+
+        from grid.trial import set_threads
+
+        set_threads(RunSettings.from_json(settings))
+        return {torch.get_num_threads(), *(pool["num_threads"] for pool in threadpool_info())}
+
+    for cores, expected in ((1.0, 1), (2.0, 2), (0.25, 1)):
+        settings = make_settings(tmp_path, cpus_per_trial=cores)
+        task = ray.remote(threads).options(num_cpus=cores)
+        assert ray.get(task.remote(settings.to_json())) == {expected}
