@@ -106,6 +106,16 @@ def _check_preprocessing(detector: Detector, folder: Path) -> None:
         raise ValueError(f"it was trained with the preprocessing {then}, here it would get {found}")
 
 
+def check_device(device: str) -> None:
+    """Raise `StoreError` for a device that is not there."""
+    import torch
+
+    if device not in ("cpu", "cuda"):
+        raise StoreError(f"--device is cpu or cuda, got {device!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise StoreError("--device cuda was asked for but torch sees no GPU; use --device cpu")
+
+
 def detector_inputs(detector: Detector, images: Sequence[np.ndarray]) -> np.ndarray:
     """Decoded pictures, uint8 (H, W, 3) of any sizes -> what `Detector.predict` takes: pixels or features."""
     pixels = images if detector.geometry is None else square_pixels(detector, images)

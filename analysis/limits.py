@@ -13,7 +13,7 @@ from analysis.intervals import cell_scores
 from analysis.page import Text, sentence_list
 from analysis.store import Store, StoreError
 from grid import names
-from grid.plan import FINISHED
+from grid.plan import FINISHED, RUNNING
 
 DEMO = "demo"
 _SHOWN_WARNINGS = 5
@@ -37,7 +37,9 @@ def limits(
         *_equal_seeds(results),
         *_weights(runs),
         *_data(store, results),
+        *(_sizes(scores) if scores is not None else []),
         *(_counts(scores) if scores is not None else []),
+        *_constant(results),
         *_inverted(results),
         *_warnings(store, runs),
         *(Text(f"The data set's own note: {note}") for note in notes),
@@ -61,6 +63,7 @@ def _missing(store: Store, runs: pd.DataFrame) -> list[Text]:
         return []
     counts = Counter(open_runs["state"])
     states = sentence_list(f"{count} {state}" for state, count in sorted(counts.items()))
+    lacking = open_runs[open_runs["state"] != RUNNING]
     first = open_runs.head(8)
     what = [
         f"{variant}, {task if task == 'attribution' else f'trained on {trained_on}'} (seed {seed})"
@@ -70,8 +73,9 @@ def _missing(store: Store, runs: pd.DataFrame) -> list[Text]:
     return [
         Text(
             f"{len(open_runs)} of {len(runs)} trials {'are' if len(open_runs) > 1 else 'is'} not finished ({states}): "
-            f"{'; '.join(what)}{more}. Their cells are missing, and means are over what is there. This runs them:",
-            command=store.missing_command(),
+            f"{'; '.join(what)}{more}. Their cells are missing, and means are over what is there."
+            + (" This runs them:" if len(lacking) else ""),
+            command=store.missing_command() if len(lacking) else "",
         )
     ]
 
@@ -149,6 +153,32 @@ def _data(store: Store, results: pd.DataFrame) -> list[Text]:
             )
         ]
     return []
+
+
+def _sizes(scores: pd.DataFrame) -> list[Text]:
+    """What a cell rests on."""
+    cells = [cell_scores(scores, generator) for generator in generators_of(scores)]
+    fewest = min(cells, key=len)
+    more = "" if all(len(cell) == len(fewest) for cell in cells) else " or more"
+    return [
+        Text(
+            f"Each cell rests on {len(fewest)} test images{more} of {fewest['source_id'].nunique()} source photographs."
+        )
+    ]
+
+
+def _constant(results: pd.DataFrame) -> list[Text]:
+    """Detectors that say the same of every image, which an accuracy of a half hides."""
+    wide = results.pivot_table(index=["variant", "run_id", "tested_on"], columns="metric", values="value")
+    if not {"real_accuracy", "fake_accuracy"} <= set(wide.columns):
+        return []
+    same = (wide["real_accuracy"] + wide["fake_accuracy"] == 1) & wide["real_accuracy"].isin([0, 1])
+    shares = same.groupby("variant", sort=False).agg(["sum", "size"])
+    shares = shares[shares["sum"] > 0]
+    if shares.empty:
+        return []
+    who = sentence_list(f"{name} in {found} of {of} cells" for name, found, of in shares.itertuples(name=None))
+    return [Text(f"The same answer for every image at p = 0.5, by {who}: an accuracy of a half is then no skill.")]
 
 
 def _counts(scores: pd.DataFrame) -> list[Text]:

@@ -8,6 +8,7 @@ import math
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from analysis.tables import MISSING, to_csv, to_latex, to_markdown
 TEMPLATES = Path(__file__).parent / "templates"
 DPI = 144
 _CSS_PIXELS = 96  # to the inch
+_PAGE, _FOLDERS, _UNFINISHED = "index.html", ("figures", "tables"), ".unfinished"
 _MARK = '<meta name="generator" content="inpaint-grid">'
 
 
@@ -125,18 +127,32 @@ class Folder:
     """Where a report is written: `figures/` as PNG and SVG, `tables/` as CSV, Markdown and LaTeX."""
 
     def __init__(self, path: Path) -> None:
-        """Make the folder, or empty it of an earlier report; raises `StoreError` where it holds something else."""
-        self.path = path
-        page = path / "index.html"
+        """Everything is written below `path`/.unfinished, and takes its place when the page is done.
+
+        Raises:
+            StoreError: `path` holds something else than an earlier report, or cannot be written.
+        """
+        self.target, self.path = path, path / _UNFINISHED
+        page = path / _PAGE
         if path.exists() and not path.is_dir():
             raise StoreError(f"--out {path} is a file; name a folder")
-        if path.exists() and any(path.iterdir()) and not (page.is_file() and _MARK in page.read_text(errors="replace")):
-            raise StoreError(f"--out {path} is not empty and holds no report of ours; name a new folder")
-        path.mkdir(parents=True, exist_ok=True)
-        page.write_text(f"<!doctype html>\n{_MARK}\n<title>being written</title>\nThis report is being written.\n")
-        for name in ("figures", "tables"):
-            shutil.rmtree(path / name, ignore_errors=True)
-            (path / name).mkdir()
+        try:
+            holds = {place.name for place in path.iterdir()} - {_UNFINISHED} if path.exists() else set()
+            if holds and not (page.is_file() and _MARK in page.read_text(errors="replace")):
+                raise StoreError(f"--out {path} is not empty and holds no report of ours; name a new folder")
+            shutil.rmtree(self.path, ignore_errors=True)
+            for name in _FOLDERS:
+                (self.path / name).mkdir(parents=True)
+        except OSError as error:
+            raise StoreError(
+                f"--out {path} cannot be written: {error.strerror or error}; name another folder"
+            ) from error
+
+    def drop(self) -> None:
+        """Remove what is unfinished; an earlier report stays as it was."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        with suppress(OSError):
+            self.target.rmdir()  # only if it is empty
 
     def picture(self, name: str, figure: Figure, *, alt: str, caption: str = "", photographs: bool = False) -> Picture:
         """Write a figure to files and keep it for the page.
@@ -177,23 +193,32 @@ class Folder:
             name: of its files, without their endings.
             table: with everything.
             caption: above it.
-            shown: what the page has of it; None: all.
+            shown: what the page, Markdown and LaTeX have of it; None: all.
             links: column -> where each of its cells leads; "" for nowhere.
             anchors: of the rows, for links to them.
         """
-        self.files(name, table, caption=caption)
+        self.files(name, table, caption=caption, shown=shown)
         return html_table(table if shown is None else shown, caption, links=links, anchors=anchors)
 
-    def files(self, name: str, table: pd.DataFrame | IntervalMatrix, *, caption: str, transpose: bool = False) -> None:
-        """Write a table to files alone."""
+    def files(
+        self,
+        name: str,
+        table: pd.DataFrame | IntervalMatrix,
+        *,
+        caption: str,
+        shown: pd.DataFrame | None = None,
+        transpose: bool = False,
+    ) -> None:
+        """Write a table to files alone: all of it as CSV, what is `shown` for people to read."""
         place = self.path / "tables" / file_name(name)
+        text = table if shown is None else shown
         place.with_name(f"{place.name}.csv").write_text(to_csv(table, transpose=transpose))
-        place.with_name(f"{place.name}.md").write_text(to_markdown(table, caption=caption, transpose=transpose))
-        latex = to_latex(table, caption=caption, label=f"tab:{place.name}", transpose=transpose)
+        place.with_name(f"{place.name}.md").write_text(to_markdown(text, caption=caption, transpose=transpose))
+        latex = to_latex(text, caption=caption, label=f"tab:{place.name}", transpose=transpose)
         place.with_name(f"{place.name}.tex").write_text(latex)
 
     def page(self, *, title: str, subtitle: str, sections: Sequence[Section]) -> Path:
-        """Write `index.html`."""
+        """Write `index.html`, and put everything in the place of an earlier report."""
         environment = Environment(
             loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
             lstrip_blocks=True,
@@ -203,9 +228,13 @@ class Folder:
         text = environment.get_template("report.html").render(
             title=title, subtitle=subtitle, sections=sections, css=own["report.css"], js=own["report.js"]
         )
-        place = self.path / "index.html"
-        place.write_text(text, encoding="utf-8")
-        return place
+        (self.path / _PAGE).write_text(text, encoding="utf-8")
+        for name in _FOLDERS:
+            shutil.rmtree(self.target / name, ignore_errors=True)
+        for name in (*_FOLDERS, _PAGE):
+            (self.path / name).replace(self.target / name)
+        self.path.rmdir()
+        return self.target / _PAGE
 
 
 def html_table(
@@ -263,6 +292,8 @@ def _cell(value: object, link: str, anchor: str) -> Cell:
     if isinstance(value, pd.Timestamp):
         return Cell(f"{value:%Y-%m-%d %H:%M:%S}", value.isoformat(), link, anchor)
     text = str(value)
+    if text == MISSING:
+        return Cell(text, "", link, anchor)
     number = re.match(r"-?\d+(\.\d+)?", text)
     leading = bool(number) and bool(re.fullmatch(r"-?[\d.]+( ±.*)?( \[.*\])?", text))
     return Cell(text, float(number.group()) if number and leading else text, link, anchor, numeric=leading)

@@ -19,6 +19,7 @@ import pandas as pd
 
 from analysis.attribution import confusion_table
 from analysis.curves import calibration_table
+from analysis.detectors import check_device
 from analysis.embeddings import EmbeddingError, class_names, project, separation
 from analysis.figures.attribution import confusion_figure
 from analysis.figures.curves import (
@@ -45,7 +46,7 @@ from analysis.matrices import (
 )
 from analysis.page import Block, Bullets, Fold, Folder, Picture, Row, Section, Text, html_table
 from analysis.published import beside_published, published_localisation
-from analysis.store import ROOT, Store, StoreError
+from analysis.store import ROOT, Store, StoreError, without_password
 from analysis.tables import attribution_text, cell_text, long_form
 from data.manifest import Manifest
 from grid import names
@@ -71,6 +72,7 @@ CAM_METRICS = {
     "ap": "average precision over pixels",
 }
 PANEL_IMAGES = 4
+LOCAL_PAGE = "http://127.0.0.1:5000"  # where `mlflow ui` is by default
 _MEANS = (IN_DOMAIN, CROSS_GENERATOR, GAP)
 
 
@@ -120,13 +122,52 @@ def make_report(
         the page, `out`/index.html.
 
     Raises:
-        StoreError: scores are missing or cannot be read; no such variant to compare; `out` holds something else. A part
-            that cannot be made for another reason says so in its place.
+        StoreError: no run's scores can be read; no such variant to compare; no such device; `out` holds something else,
+            or cannot be written. An earlier report is then as it was. Runs whose scores cannot be read are left out,
+            and a part that cannot be made says so in its place.
     """
     options = options or Options()
+    if options.cam:
+        check_device(options.device)
+    say("reading the scores")
+    store, problems = _readable(store)
     if options.compare:
         _check_compared(store.runs(), options.compare)
-    report = _Report(store, Folder(out), options, say)
+    folder = Folder(out)
+    try:
+        page = _make_page(_Report(store, folder, options, problems, say))
+    except BaseException:
+        folder.drop()
+        raise
+    if options.log:
+        say("logging the report to MLflow")
+        try:
+            keep_report(store.tracking_uri, store.parent_run_id, out)
+        except TrackingError as error:
+            logger.warning("the report is in %s, but MLflow did not take it: %s", out, error)
+    return page
+
+
+def _readable(store: Store) -> tuple[Store, list[Text]]:
+    """The grid without the runs whose scores cannot be read, and what is wrong with those."""
+    broken, problems = list[str](), list[Text]()
+    runs = store.runs()
+    finished = runs.loc[runs["state"] == FINISHED, "run_id"]
+    for run_id in finished:
+        try:
+            store.scores(run_id)
+        except StoreError as error:
+            if len(broken) + 1 == len(finished):
+                raise
+            first, _, rest = str(error).partition("\n")
+            broken.append(run_id)
+            problems.append(Text(f"Left out: {first}", command=rest.strip()))
+            logger.warning("%s", error)
+    return (store.without(broken) if broken else store), problems
+
+
+def _make_page(report: _Report) -> Path:
+    store, say = report.store, report.say
     parts: list[tuple[str, Callable[[], Iterator[Block]]]] = [
         ("Summary", report.summary),
         ("Matrices", report.matrices),
@@ -148,28 +189,23 @@ def make_report(
     lacking = Section("What this does not show", [Bullets([*report.limits, *report.problems])])
     sections.insert(1, lacking)
     finished = int((report.runs["state"] == FINISHED).sum())
-    page = report.folder.page(
+    return report.folder.page(
         title=f"{store.experiment}: detection across generators, and attribution",
         subtitle=f"{finished} of {len(report.runs)} trials finished; data set {store.data} ({store.corpus}); "
         f"written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         sections=sections,
     )
-    if report.options.log:
-        say("logging the report to MLflow")
-        try:
-            keep_report(store.tracking_uri, store.parent_run_id, out)
-        except TrackingError as error:
-            logger.warning("the report is in %s, but MLflow did not take it: %s", out, error)
-    return page
 
 
 class _Report:
     """The parts of a report; each method yields the blocks of its section."""
 
-    def __init__(self, store: Store, folder: Folder, options: Options, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, store: Store, folder: Folder, options: Options, problems: list[Text], say: Callable[[str], None]
+    ) -> None:
         self.store, self.folder, self.options, self.say = store, folder, options, say
         self.runs, self.results = store.runs(), store.results()
-        self.problems: list[Text] = []  # what went wrong while the report was made
+        self.problems = problems  # what went wrong while the report was made
         self.manifest: Manifest | None = None
 
     @cached_property
@@ -228,6 +264,8 @@ class _Report:
         best = self._best()
         if best:
             yield Text(best)
+        elif len(table) > 1:
+            yield Text("No two methods have the same cells yet, so their means are not ranked.")
         yield self.folder.table(
             "summary", table,
             caption="Means over the cells of each method's matrix, in brackets 95 % intervals over source images",
@@ -446,19 +484,21 @@ class _Report:
         )
         if (shown["error"] == "").all():
             shown = shown.drop(columns="error")
+        page = "" if server else f"{LOCAL_PAGE}/"
         links = {
             "run_id": [
-                str(url) if run_id else "" for url, run_id in zip(self.runs["url"], self.runs["run_id"], strict=True)
+                f"{page}{url}" if run_id else ""
+                for url, run_id in zip(self.runs["url"], self.runs["run_id"], strict=True)
             ]
         }
         caption = "Every trial that was planned, with its run in MLflow"
         if not server:
             yield Text(
-                "This grid is in a local store; to look at a run, start MLflow's page and search for its id:",
+                f"This grid is in a local store; the links lead to MLflow's page at {LOCAL_PAGE}, which this starts:",
                 command=f"mlflow ui --backend-store-uri {shlex.quote(self.store.tracking_uri)}",
             )
         yield self.folder.table(
-            "runs", self.runs, caption=caption, shown=shown, links=links if server else None,
+            "runs", self.runs, caption=caption, shown=shown, links=links,
             anchors=[f"run-{key}" for key in self.runs["key"]],
         )  # fmt: skip
 
@@ -466,7 +506,7 @@ class _Report:
         """What made these results."""
         finished = self.runs[self.runs["state"] == FINISHED]
         facts = {
-            "MLflow": self.store.tracking_uri,
+            "MLflow": without_password(self.store.tracking_uri),
             "experiment": self.store.experiment,
             "grid's run": self.store.parent_run_id,
             "data set": f"{self.store.data} ({self.store.corpus})",
@@ -480,12 +520,19 @@ class _Report:
         for variant, of_variant in finished.groupby("variant", sort=False):
             weights = "; ".join(dict.fromkeys(of_variant["weights"].replace("", "not recorded")))
             facts[f"weights of {variant}"] = weights
-            tags = self.store.client.get_run(of_variant["run_id"].iloc[0]).data.tags
-            recorded = json.loads(tags.get(names.VERSIONS, "{}"))
-            facts[f"versions of {variant}"] = ", ".join(f"{name} {number}" for name, number in recorded.items())
-            if tags.get(names.GIT_CHANGED) == "true":
+            tags = [self.store.tags(run_id) for run_id in of_variant["run_id"]]
+            recorded = list(dict.fromkeys(each.get(names.VERSIONS, "{}") for each in tags))
+            facts[f"versions of {variant}"] = "; or ".join(
+                ", ".join(f"{name} {number}" for name, number in json.loads(text).items()) for text in recorded
+            )
+            if len(recorded) > 1:
+                self._problem(f"The runs of {variant} were made by several versions of packages; see Provenance.")
+            if any(each.get(names.GIT_CHANGED) == "true" for each in tags):
                 changed.append(str(variant))
-        yield Text("This report was made by", command=self.options.command or "analysis.report.make_report")
+        if finished["git_commit"].nunique() > 1:
+            self._problem("The runs were made by several commits; see Provenance.")
+        command = self.options.command or "analysis.report.make_report"
+        yield Text("This report was made by", command=command.replace(self.store.tracking_uri, str(facts["MLflow"])))
         yield self.folder.table(
             "provenance", pd.DataFrame(facts.items(), columns=["what", "value"]), caption="Where the figures come from"
         )
@@ -520,8 +567,13 @@ class _Report:
         return cell_text(float(row["mean"]), float(row["std"]), float(row["low"]), float(row["high"]))
 
     def _best(self) -> str:
-        """Which method comes first, in a sentence."""
-        means = self.cells[(self.cells["metric"] == "accuracy") & (self.cells["task"] == "detection")]
+        """Which method comes first, in a sentence, of those that have as many cells as any."""
+        of_accuracy = self.cells[(self.cells["metric"] == "accuracy") & (self.cells["task"] == "detection")]
+        counts = of_accuracy[of_accuracy["kind"] == "cell"].groupby("variant").size()
+        complete = counts[counts == counts.max()].index
+        if len(complete) < 2 and self.runs["variant"].nunique() > 1:
+            return ""
+        means = of_accuracy[of_accuracy["variant"].isin(complete)]
         parts = []
         for kind in (IN_DOMAIN, CROSS_GENERATOR):
             rows = means[means["kind"] == kind]
@@ -547,6 +599,9 @@ class _Report:
         table = table.assign(run_id=table["run_id"].where(table["run_id"] != "", "none yet"))
         links = {"run_id": [f"#run-{key}" for key in runs["key"]]}
         yield html_table(table, f"The runs behind the columns of {variant}", links=links)
+        for metric in METRICS[:2]:
+            cells = long_form(matrix_with_intervals(self.store, variant, metric, cells=self.cells))
+            yield html_table(cells.drop(columns=["variant", "metric"]), f"{variant}: {IN_WORDS[metric]}, every cell")
 
     def _score_figures(self, variant: str, scores: pd.DataFrame, ece: float) -> Iterator[Picture]:
         own = self.results[(self.results["variant"] == variant) & (self.results["task"] == "detection")]
@@ -565,8 +620,8 @@ class _Report:
             ("reliability", reliability_figure, f"Reliability diagrams; mean ECE over the cells {ece:.3f}"),
             ("scores", score_figure, f"Histograms of the scores by class; {spread('accuracy', 'accuracy at p = 0.5')}"),
         ):
-            figure = draw(scores, title=f"{self.labelled(variant)}: {words.partition(';')[0].lower()}")
-            alt = f"{words}, of {variant}: one panel a thing it was trained on, one line a generator it is tested on."
+            figure = draw(scores, title=f"{self.labelled(variant)}: {words.partition(';')[0]}")
+            alt = f"{words}, of {variant}: one panel a thing it was trained on, in it each generator it is tested on."
             yield self.folder.picture(f"{name}-{variant}", figure, alt=alt)
 
     def _cam_of(self, variant: str) -> tuple[list[Block], pd.DataFrame | None]:

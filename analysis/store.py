@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -134,6 +135,10 @@ class Store:
         shared = self._table[["run_id", "method", "variant", "trained_on", "seed", "task"]]
         return points_table.merge(shared, on="run_id", how="left")[HISTORY_COLUMNS]
 
+    def tags(self, run_id: str) -> dict[str, str]:
+        """Every tag of a run, as `grid.names` has them."""
+        return dict(self._run(run_id).data.tags)
+
     def threshold(self, run_id: str) -> float:
         """The run's own threshold, from its validation split: log-odds of fake; NaN where it has none."""
         return float(self._run(run_id).data.metrics.get(names.THRESHOLD, float("nan")))
@@ -220,6 +225,11 @@ class Store:
                 if not target.exists():
                     shutil.move(found, target)
         return target
+
+    def without(self, run_ids: Iterable[str]) -> Store:
+        """The same grid as if these runs had never been: their trials are pending, as far as the plan has them."""
+        left_out = set(run_ids)
+        return dataclasses.replace(self, _runs=tuple(run for run in self._runs if run.info.run_id not in left_out))
 
     def missing_command(
         self, *, task: str | None = None, variant: str | None = None, trained_on: str | None = None
@@ -320,7 +330,9 @@ class Store:
             "end": run.info.end_time,
             "seconds": run.data.metrics.get(names.SECONDS, float("nan")),
             "error": tags.get(names.ERROR, ""),
-            "url": f"{self.tracking_uri.rstrip('/')}/{path}" if self.tracking_uri.startswith("http") else path,
+            "url": f"{without_password(self.tracking_uri).rstrip('/')}/{path}"
+            if self.tracking_uri.startswith("http")
+            else path,
         }
 
 
@@ -434,6 +446,12 @@ def load_results(tracking_uri: str, experiment: str, *, data: str | None = None)
 def default_tracking_uri() -> str:
     """MLFLOW_TRACKING_URI, else the local store that `launch.py` writes by default."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{ROOT / 'runs' / 'mlflow.db'}"
+
+
+def without_password(uri: str) -> str:
+    """A tracking URI for people to read, without the user's name and password that may be in it."""
+    parts = urlparse(uri)
+    return uri.replace(f"{parts.netloc.rpartition('@')[0]}@", "", 1) if "@" in parts.netloc else uri
 
 
 def artifact_cache() -> Path:

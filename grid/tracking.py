@@ -260,7 +260,9 @@ def planned_grids(uri: str, experiment_id: str) -> list[tuple[Run, list[TrialSpe
 
 
 def keep_report(uri: str, parent_id: str, folder: Path) -> None:
-    """Log a report on a grid as artifacts of the grid's parent run, in place of an earlier one.
+    """Log a report on a grid as artifacts of the grid's parent run, over an earlier one.
+
+    MLflow removes no artifacts: files of an earlier report that this one does not have stay.
 
     Args:
         uri: tracking URI.

@@ -80,3 +80,24 @@ def test_notes_of_the_data_and_the_intervals_are_always_there(grid: Grid) -> Non
 def test_lists_in_sentences() -> None:
     assert sentence_list(["a"]) == "a"
     assert sentence_list(["a", "b", "c"]) == "a, b and c"
+
+
+def test_the_size_of_a_cell_is_said(grid: Grid) -> None:
+    (run_id,) = grid.finish(grid.spec("residual_linear"))
+    opened = grid.open()
+    scores = opened.scores(run_id)
+    cell = scores[(scores["label"] == 0) | (scores["generator"] == "ldm")]
+    expected = f"Each cell rests on {len(cell)} test images of {cell['source_id'].nunique()} source photographs."
+    assert expected in said(opened, scores=scores)
+
+
+def test_a_detector_that_always_says_the_same_is_named(grid: Grid) -> None:
+    grid.finish(grid.spec("residual_linear"))
+    opened = grid.open()
+    results = opened.results()
+    results.loc[results["metric"].isin(["real_accuracy", "fake_accuracy"]), "value"] = 0.9
+    assert "same answer" not in said(opened, results)
+    here = results["tested_on"] == "lama"
+    results.loc[here & (results["metric"] == "real_accuracy"), "value"] = 0.0
+    results.loc[here & (results["metric"] == "fake_accuracy"), "value"] = 1.0
+    assert "by residual_linear in 1 of 3 cells" in said(opened, results)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from analysis.__main__ import main
 from tests.analysis.grids import GENERATORS, Grid
@@ -108,3 +109,57 @@ def test_a_store_that_is_not_there_is_not_made(tmp_path: Path, capsys: pytest.Ca
     assert main(["--tracking-uri", f"sqlite:///{tmp_path / 'mlflow.db'}", "--out", str(tmp_path / "report")]) == 2
     assert "mlflow.db" in capsys.readouterr().err
     assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_what_cannot_be_read_of_one_run_is_left_out_and_said(
+    grid: Grid, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = grid.open().runs()
+    run = runs[(runs["method"] == "clip_linear") & (runs["trained_on"] == "ldm")].iloc[0]
+    place = grid.open().artifact(run["run_id"], "scores.parquet")
+    whole = place.read_bytes()
+    out = tmp_path / "report"
+    try:
+        place.write_bytes(whole[:100])
+        assert main(["--tracking-uri", grid.tracker.uri, "--no-log", "--no-cam", "--out", str(out)]) == 0
+    finally:
+        place.write_bytes(whole)
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert "Left out: " in page
+    assert run["run_id"] in page
+    assert "7 of 9 trials finished" in page
+    cells = pd.read_csv(out / "tables/matrix-clip_linear-accuracy.csv")
+    assert cells.loc[cells["trained_on"] == "ldm", "mean"].isna().all()
+    assert cells.loc[cells["trained_on"] != "ldm", "mean"].notna().all()
+
+
+def test_an_error_leaves_the_earlier_report_as_it_was(
+    grid: Grid, written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "report"
+    shutil.copytree(written, out)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("analysis.report.confusion_figure", full)
+    with pytest.raises(OSError, match="No space left"):
+        main(["--tracking-uri", grid.tracker.uri, "--no-log", "--no-cam", "--out", str(out)])
+    here, before = ({path.relative_to(top) for path in top.rglob("*")} for top in (out, written))
+    assert here == before
+    assert (out / "index.html").read_bytes() == (written / "index.html").read_bytes()
+
+
+def test_a_folder_that_cannot_be_made_is_named(grid: Grid, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--tracking-uri", grid.tracker.uri, "--no-log", "--no-cam", "--out", "/proc/nowhere"]) == 2
+    assert "/proc/nowhere cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_said_before_anything_else(
+    grid: Grid, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "report"
+    assert main(["--tracking-uri", grid.tracker.uri, "--device", "cuda", "--out", str(out)]) == 2
+    assert "torch sees no GPU" in capsys.readouterr().err
+    assert not out.exists()
