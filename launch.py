@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from grid.plan import Plan
     from grid.runner import Executor
     from grid.settings import RunSettings
+    from grid.tracking import Claim, Tracker
 
 ROOT = Path(__file__).resolve().parent
 OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -82,7 +83,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     where.add_argument("--max-failures", type=int, default=2, metavar="N", help="retries of a trial; default: 2")
     where.add_argument("--checkpoint-seconds", type=float, default=60.0, metavar="S", help="default: 60")
     where.add_argument(
-        "--address", metavar="ADDRESS", help="of a Ray cluster (auto on its head); default: RAY_ADDRESS, else our own"
+        "--address",
+        metavar="ADDRESS",
+        help="of a Ray cluster; default: RAY_ADDRESS, else on a head the cluster of `ray up`, else a Ray of our own",
     )
     where.add_argument("--num-gpus", type=int, metavar="N", help="GPUs of our own Ray; may be logical, for a trial run")
     where.add_argument("--num-cpus", type=int, metavar="N", help="CPU cores of our own Ray")
@@ -125,7 +128,7 @@ def launch(options: argparse.Namespace, console: Console) -> int:
 
     from grid import tracking
     from grid.plan import make_plan
-    from grid.settings import InfeasibleError
+    from grid.settings import ClusterError, InfeasibleError
 
     name = options.experiment_name or options.experiment
     try:
@@ -142,7 +145,7 @@ def launch(options: argparse.Namespace, console: Console) -> int:
             print_tables(name, settings, plan, console)
             return OK
         failed = run_pending(plan, name, options, settings, manifest, console)
-    except (tracking.TrackingError, InfeasibleError) as error:
+    except (tracking.TrackingError, ClusterError, InfeasibleError) as error:
         raise BadInputError(str(error)) from error
     print_tables(name, settings, plan, console)
     return SOME_FAILED if failed else OK
@@ -294,20 +297,34 @@ def run_pending(
 ) -> bool:
     """Check weights, prepare shared inputs, run. Returns whether any trial failed."""
     from grid import tracking
-    from grid.progress import GridProgress, counting
-    from grid.runner import LocalExecutor, check_detectors
+    from grid.plan import make_plan
+    from grid.runner import check_detectors
     from models.detector import WeightsError
+
+    try:
+        check_detectors(plan.pending, settings)
+    except WeightsError as error:
+        raise BadInputError(str(error)) from error
+    settings.runs.mkdir(parents=True, exist_ok=True)
+    tracker = tracking.open_grid(settings.tracking_uri, name, manifest, plan.trials, settings.runs / "artifacts")
+    with tracker.claim() as claim:
+        # Looked up again: whoever ran this grid until now may have finished some of it meanwhile.
+        keys = [trial.key for trial in plan.trials]
+        states = tracking.trial_states(settings.tracking_uri, tracker.experiment_id, keys)
+        return run_claimed(make_plan(plan.trials, states), options, settings, tracker, claim, console)
+
+
+def run_claimed(
+    plan: Plan, options: argparse.Namespace, settings: RunSettings, tracker: Tracker, claim: Claim, console: Console
+) -> bool:
+    """Run what is pending of a grid that nobody else runs. Returns whether any trial failed."""
+    from grid.progress import GridProgress, counting
+    from grid.runner import LocalExecutor
 
     # The longest first, so that none is left to run alone at the end.
     pending = sorted(plan.pending, key=lambda trial: -len(trial.train_generators))
     keys = [trial.key for trial in pending]
     console.print(f"{len(plan.trials)} trials, {len(plan.finished)} finished before, {len(pending)} to run")
-    try:
-        check_detectors(pending, settings)
-    except WeightsError as error:
-        raise BadInputError(str(error)) from error
-    settings.runs.mkdir(parents=True, exist_ok=True)
-    tracker = tracking.open_grid(settings.tracking_uri, name, manifest, plan.trials, settings.runs / "artifacts")
 
     def run(executor: Executor) -> GridProgress:
         with counting(console) as count:
@@ -326,9 +343,11 @@ def run_pending(
         else:
             from grid import tuning
 
-            address = options.address or os.environ.get("RAY_ADDRESS")
+            address = options.address or os.environ.get("RAY_ADDRESS") or tuning.find_cluster()
             connection = {"address": address, "num_gpus": options.num_gpus, "num_cpus": options.num_cpus}
             with tuning.session(**connection):
+                if address:
+                    console.print(f"Ray cluster at {address}: {tuning.describe_cluster()}", highlight=False)
                 progress = run(tuning.TuneExecutor(settings, tracker, connection))
         # Tune ends its trials when it is interrupted and returns; what has no outcome then was interrupted.
         lost = set(keys) - progress.done - set(progress.failed)
@@ -336,8 +355,9 @@ def run_pending(
             raise KeyboardInterrupt
         complete = not progress.failed
     finally:
-        tracker.close_interrupted(keys)
-        tracker.close_grid(complete=complete)
+        if not claim.lost:
+            tracker.close_interrupted(keys)
+            tracker.close_grid(complete=complete)
     if progress.failed:
         console.print(
             f"\n[red]{len(progress.failed)} of {len(pending)} trials failed[/]; their tracebacks are in MLflow"
