@@ -9,6 +9,7 @@ python launch.py folders --data DIR     the same on <generator>/0_real, <generat
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import shlex
@@ -111,6 +112,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.verbose:
             console.print_exception()
         console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        return BAD_INPUT
+    except Exception as error:
+        if not _disk_is_full(error):
+            raise
+        if options.verbose:
+            console.print_exception()
+        console.print(
+            f"[bold red]error:[/] a disk is full: {escape(str(error))}\nMake space where --runs and --cache are "
+            f"({escape(str(options.runs))}); the same command goes on from the last checkpoints",
+            highlight=False,
+            soft_wrap=True,
+        )
         return BAD_INPUT
     except KeyboardInterrupt:
         console.print("\ninterrupted; the same command goes on from here")
@@ -444,6 +457,15 @@ def _names(text: str) -> list[str]:
     if not names:
         raise argparse.ArgumentTypeError("name at least one")
     return names
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Whether that is at the bottom of it, in the words of the system or of SQLite."""
+    while error is not None:
+        if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "disk is full" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _as_interrupt(number: int, frame: object) -> None:

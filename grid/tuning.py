@@ -141,7 +141,9 @@ def check_versions(*, timeout: float = 180.0) -> None:
         if node["Alive"]:
             place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             task: Any = ray.remote(report).options(num_cpus=0, max_retries=0, scheduling_strategy=place)
-            names[node["NodeID"]] = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+            names[node["NodeID"]] = (
+                f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:8]})"
+            )
             tasks[node["NodeID"]] = task.remote()
     deadline = time.monotonic() + timeout
     reports: dict[str, dict[str, str]] = {}
