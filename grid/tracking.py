@@ -180,7 +180,8 @@ class Claim:
         self._ended.set()
         self._heart.join()
         if not self.lost:
-            self._say("ended")
+            with suppress(MlflowException):  # then it is the end of this process, or of its heartbeat, that tells
+                self._say("ended")
 
 
 def _claim_launch(tracker: Tracker) -> int:

@@ -135,3 +135,24 @@ def test_signs_of_life_are_given_though_the_server_is_away_for_a_while(
     with tracker.claim() as claim:
         assert came_back.wait(timeout=60)
     assert not claim.lost
+
+
+def test_an_end_that_cannot_be_told_hides_no_error(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(self: MlflowClient, *arguments: Any) -> None:
+        raise MlflowException("connection refused")
+
+    def fail() -> None:
+        with tracker.claim():
+            monkeypatch.setattr(MlflowClient, "set_tag", away)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+
+
+def test_of_two_parent_runs_that_were_made_at_once_everybody_takes_the_older(tracker: Tracker, tmp_path: Path) -> None:
+    manifest = paper_manifest(tmp_path / "images")
+    tags = {names.ROLE: names.GRID_ROLE, names.DATA: manifest.digest}
+    tracker.client.create_run(tracker.experiment_id, tags=tags)
+    again = tracking.open_grid(tracker.uri, "dolos", manifest, [], tmp_path / "runs" / "artifacts")
+    assert again.parent_id == tracker.parent_id
