@@ -9,6 +9,7 @@ python launch.py folders --data DIR     the same on <generator>/0_real, <generat
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import shlex
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from grid.plan import Plan, TrialState
     from grid.runner import Executor
     from grid.settings import RunSettings
+    from grid.tracking import Claim, Tracker
 
 ROOT = Path(__file__).resolve().parent
 OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -82,7 +84,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     where.add_argument("--max-failures", type=int, default=2, metavar="N", help="retries of a trial; default: 2")
     where.add_argument("--checkpoint-seconds", type=float, default=60.0, metavar="S", help="default: 60")
     where.add_argument(
-        "--address", metavar="ADDRESS", help="of a Ray cluster (auto on its head); default: RAY_ADDRESS, else our own"
+        "--address",
+        metavar="ADDRESS",
+        help="of a Ray cluster; default: RAY_ADDRESS, else on a head the cluster of `ray up`, else a Ray of our own",
     )
     where.add_argument("--num-gpus", type=int, metavar="N", help="GPUs of our own Ray; may be logical, for a trial run")
     where.add_argument("--num-cpus", type=int, metavar="N", help="CPU cores of our own Ray")
@@ -109,6 +113,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.print_exception()
         console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         return BAD_INPUT
+    except Exception as error:
+        if not _disk_is_full(error):
+            raise
+        if options.verbose:
+            console.print_exception()
+        console.print(
+            f"[bold red]error:[/] a disk is full: {escape(str(error))}\nMake space where --runs and --cache are "
+            f"({escape(str(options.runs))}); the same command goes on from the last checkpoints",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return BAD_INPUT
     except KeyboardInterrupt:
         console.print("\ninterrupted; the same command goes on from here")
         return INTERRUPTED
@@ -124,7 +140,7 @@ def launch(options: argparse.Namespace, console: Console) -> int:
     trials = wanted_trials(options, manifest, configs)
 
     from grid.plan import make_plan
-    from grid.settings import InfeasibleError
+    from grid.settings import ClusterError, InfeasibleError
 
     name = options.experiment_name or options.experiment
     plan = make_plan(trials, known_states(trials, name, settings))
@@ -140,7 +156,7 @@ def launch(options: argparse.Namespace, console: Console) -> int:
 
     try:
         failed = run_pending(plan, name, options, settings, manifest, console)
-    except (tracking.TrackingError, InfeasibleError) as error:
+    except (tracking.TrackingError, ClusterError, InfeasibleError) as error:
         raise BadInputError(str(error)) from error
     print_tables(name, settings, plan, console)
     return SOME_FAILED if failed else OK
@@ -309,20 +325,35 @@ def run_pending(
 ) -> bool:
     """Check weights, prepare shared inputs, run. Returns whether any trial failed."""
     from grid import tracking
+    from grid.plan import make_plan
+    from grid.runner import check_detectors
+    from models.detector import WeightsError
+
+    try:
+        check_detectors(plan.pending, settings)
+    except WeightsError as error:
+        raise BadInputError(str(error)) from error
+    settings.runs.mkdir(parents=True, exist_ok=True)
+    tracker = tracking.open_grid(settings.tracking_uri, name, manifest, plan.trials, settings.runs / "artifacts")
+    with tracker.claim() as claim:
+        # Looked up again: whoever ran this grid until now may have finished some of it meanwhile.
+        keys = [trial.key for trial in plan.trials]
+        states = tracking.trial_states(settings.tracking_uri, tracker.experiment_id, keys)
+        return run_claimed(make_plan(plan.trials, states), options, settings, tracker, claim, console)
+
+
+def run_claimed(
+    plan: Plan, options: argparse.Namespace, settings: RunSettings, tracker: Tracker, claim: Claim, console: Console
+) -> bool:
+    """Run what is pending of a grid that nobody else runs. Returns whether any trial failed."""
     from grid.progress import GridProgress, counting
-    from grid.runner import LocalExecutor, check_detectors
-    from models.detector import MemoryExhausted, WeightsError
+    from grid.runner import LocalExecutor
+    from models.detector import MemoryExhausted
 
     # The longest first, so that none is left to run alone at the end.
     pending = sorted(plan.pending, key=lambda trial: -len(trial.train_generators))
     keys = [trial.key for trial in pending]
     console.print(f"{len(plan.trials)} trials, {len(plan.finished)} finished before, {len(pending)} to run")
-    try:
-        check_detectors(pending, settings)
-    except WeightsError as error:
-        raise BadInputError(str(error)) from error
-    settings.runs.mkdir(parents=True, exist_ok=True)
-    tracker = tracking.open_grid(settings.tracking_uri, name, manifest, plan.trials, settings.runs / "artifacts")
 
     def run(executor: Executor) -> GridProgress:
         with counting(console) as count:
@@ -341,9 +372,11 @@ def run_pending(
         else:
             from grid import tuning
 
-            address = options.address or os.environ.get("RAY_ADDRESS")
+            address = options.address or os.environ.get("RAY_ADDRESS") or tuning.find_cluster()
             connection = {"address": address, "num_gpus": options.num_gpus, "num_cpus": options.num_cpus}
             with tuning.session(**connection):
+                if address:
+                    console.print(f"Ray cluster at {address}: {tuning.describe_cluster()}", highlight=False)
                 progress = run(tuning.TuneExecutor(settings, tracker, connection))
         # Tune ends its trials when it is interrupted and returns; what has no outcome then was interrupted.
         lost = set(keys) - progress.done - set(progress.failed)
@@ -351,8 +384,9 @@ def run_pending(
             raise KeyboardInterrupt
         complete = not progress.failed
     finally:
-        tracker.close_interrupted(keys)
-        tracker.close_grid(complete=complete)
+        if not claim.lost:
+            tracker.close_interrupted(keys)
+            tracker.close_grid(complete=complete)
     if progress.failed:
         console.print(
             f"\n[red]{len(progress.failed)} of {len(pending)} trials failed[/]; their tracebacks are in MLflow"
@@ -439,6 +473,15 @@ def _names(text: str) -> list[str]:
     if not names:
         raise argparse.ArgumentTypeError("name at least one")
     return names
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Whether that is at the bottom of it, in the words of the system or of SQLite."""
+    while error is not None:
+        if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "disk is full" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _as_interrupt(number: int, frame: object) -> None:

@@ -13,6 +13,13 @@ DATA = "grid.data"  # the manifest's digest
 SOURCE = "grid.source"  # the corpus
 SKIPPED = "grid.skipped_files"
 
+# Who runs a grid, on its parent run. Parameters are written once and never changed, so that of two launches that name
+# themselves with the same number MLflow refuses one.
+LAUNCH = "launch/"  # parameter launch/1, launch/2, …: whose the grid was then, as JSON
+HEARTBEAT = (
+    "grid.heartbeat"  # tag: number of the newest launch, then seconds since 1970 of its last sign of life or "ended"
+)
+
 # Tags of a trial's run.
 KEY = "grid.key"  # the trial's identity
 TASK = "grid.task"

@@ -14,6 +14,10 @@ class InfeasibleError(ValueError):
     """No machine at hand can do what the settings ask for; the message says what they ask for and what there is."""
 
 
+class ClusterError(RuntimeError):
+    """The cluster cannot be used as it is; the message says what to do."""
+
+
 @dataclass(frozen=True)
 class RunSettings:
     """Paths, devices and shares; every path is absolute, because Ray trials run in a folder of their own.

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import getpass
 import json
+import logging
 import math
 import os
+import signal
+import socket
 import subprocess
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +26,14 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+# A server that is away is waited for, 2 + 4 + … + 128 seconds: what a trial logs meanwhile is late, not lost.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "7")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "2")
 
 import mlflow
 import numpy as np
+import psutil
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -41,10 +51,18 @@ ROOT = Path(__file__).resolve().parents[1]
 SQLITE = "sqlite:///"
 _STATES = {"FINISHED": FINISHED, "FAILED": FAILED, "KILLED": INTERRUPTED, "RUNNING": RUNNING, "SCHEDULED": RUNNING}
 _PREFERENCE = (FINISHED, RUNNING, INTERRUPTED, FAILED)  # which run speaks for a trial that has several
+HEARTBEAT_SECONDS = 10.0
+STALE_SECONDS = 60.0  # after so long without a heartbeat a launch on another machine counts as dead
+
+log = logging.getLogger(__name__)
 
 
 class TrackingError(RuntimeError):
     """MLflow cannot be reached or refuses; the message says what to do."""
+
+
+class GridBusyError(TrackingError):
+    """Somebody else runs this grid; the message says who."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +125,127 @@ class Tracker:
             if state.state == RUNNING:
                 client.set_terminated(state.run_id, "KILLED")
 
+    @contextmanager
+    def claim(self) -> Iterator[Claim]:
+        """Be the only one who runs this grid, on whatever machine, for the duration of a block.
+
+        Raises:
+            GridBusyError: somebody else is.
+        """
+        claim = Claim(self, _claim_launch(self))
+        try:
+            yield claim
+        finally:
+            claim.end()
+
     def close_grid(self, *, complete: bool) -> None:
         """End the parent run; the next launch opens it again."""
         self.client.set_terminated(self.parent_id, "FINISHED" if complete else "FAILED")
+
+
+class Claim:
+    """This process is the one that runs a grid, for as long as it gives signs of life.
+
+    Attributes:
+        lost: somebody else has taken the grid over, because no sign of life reached MLflow for too long; this process
+            is then interrupted as by Ctrl-C.
+    """
+
+    def __init__(self, tracker: Tracker, number: int) -> None:
+        self.lost = False
+        self._tracker, self._number = tracker, number
+        self._ended = threading.Event()
+        self._say(f"{time.time():.0f}")
+        self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._heart.start()
+
+    def _say(self, what: str) -> None:
+        self._tracker.client.set_tag(self._tracker.parent_id, names.HEARTBEAT, f"{self._number} {what}")
+
+    def _beat(self) -> None:
+        while not self._ended.wait(HEARTBEAT_SECONDS):
+            try:
+                newest, _ = _newest_launch(self._tracker.client.get_run(self._tracker.parent_id))
+                if newest != self._number:
+                    self.lost = True
+                    log.error("another launch has taken this grid over; stopping")
+                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                    return
+                self._say(f"{time.time():.0f}")
+            except Exception:  # the server is away, and trials wait for it too
+                log.debug("no heartbeat", exc_info=True)
+
+    def end(self) -> None:
+        """Let the next one run the grid."""
+        self._ended.set()
+        self._heart.join()
+        if not self.lost:
+            with suppress(MlflowException):  # then it is the end of this process, or of its heartbeat, that tells
+                self._say("ended")
+
+
+def _claim_launch(tracker: Tracker) -> int:
+    """Enter this process as the grid's next launch: its number."""
+    client = tracker.client
+    process = psutil.Process()
+    me = {
+        "user": _user() or "somebody",
+        "host": socket.gethostname(),
+        "pid": process.pid,
+        "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        "machine": _machine(),
+        "process_started": process.create_time(),
+        "time": time.time(),
+        "id": uuid.uuid4().hex,  # so that no two entries are equal
+    }
+    while True:
+        run = client.get_run(tracker.parent_id)
+        number, owner = _newest_launch(run)
+        if owner:
+            seen = _last_seen(run, number, owner)
+            if seen is not None and _is_alive(owner, seen):
+                raise GridBusyError(
+                    f"this grid is being run by {owner['user']} on {owner['host']} (process {owner['pid']}) since "
+                    f"{owner['since']}, last sign of life {max(0, time.time() - seen):.0f} s ago\nWait for it "
+                    "(--status shows how far it is), stop it there, or give this one an --experiment-name of its own"
+                )
+        try:
+            client.log_param(tracker.parent_id, f"{names.LAUNCH}{number + 1}", json.dumps(me))
+        except MlflowException:  # refused, because somebody else was faster, who is then found; or a real error
+            if _newest_launch(client.get_run(tracker.parent_id))[0] == number:
+                raise
+            continue
+        return number + 1
+
+
+def _newest_launch(run: Run) -> tuple[int, dict[str, Any]]:
+    """Number and entry of the newest launch; (0, {}) before the first."""
+    numbers = [int(name.removeprefix(names.LAUNCH)) for name in run.data.params if name.startswith(names.LAUNCH)]
+    if not numbers:
+        return 0, {}
+    return max(numbers), json.loads(run.data.params[f"{names.LAUNCH}{max(numbers)}"])
+
+
+def _last_seen(run: Run, number: int, owner: Mapping[str, Any]) -> float | None:
+    """When the newest launch gave its last sign of life, in seconds since 1970; None: it has ended."""
+    beating, _, what = run.data.tags.get(names.HEARTBEAT, "").partition(" ")
+    if beating != str(number):
+        return float(owner["time"])  # it has entered itself and not come further yet
+    return None if what == "ended" else float(what)
+
+
+def _is_alive(owner: Mapping[str, Any], seen: float) -> bool:
+    if owner["machine"] != _machine():
+        return time.time() - seen < STALE_SECONDS
+    try:
+        return bool(psutil.Process(owner["pid"]).create_time() == owner["process_started"])
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _machine() -> str:
+    """Equal for two processes that can see each other by their process ids."""
+    return f"{socket.gethostname()} {psutil.boot_time():.0f} {Path('/proc/self/ns/pid').readlink()}"
 
 
 @dataclass(frozen=True)
@@ -182,13 +318,15 @@ def open_grid(uri: str, experiment: str, manifest: Manifest, trials: Iterable[Tr
     experiment_id = find_experiment(uri, experiment)
     if experiment_id is None:
         location = artifacts.resolve().as_uri() if uri.startswith(SQLITE) else None
-        experiment_id = client.create_experiment(experiment, artifact_location=location)
+        try:
+            experiment_id = client.create_experiment(experiment, artifact_location=location)
+        except MlflowException:  # somebody else was faster
+            experiment_id = find_experiment(uri, experiment)
+            if experiment_id is None:
+                raise
     origin = _origin()
-    found = _search(
-        client, experiment_id, f"tags.`{names.ROLE}` = 'grid' and tags.`{names.DATA}` = '{manifest.digest}'"
-    )
-    if found:
-        parent_id = found[0].info.run_id
+    parent_id = _oldest_grid(client, experiment_id, manifest.digest)
+    if parent_id:
         client.update_run(parent_id, status="RUNNING")
     else:
         tags = {
@@ -199,7 +337,11 @@ def open_grid(uri: str, experiment: str, manifest: Manifest, trials: Iterable[Tr
             **origin,
         }
         name = f"{experiment} on {manifest.digest}"
-        parent_id = client.create_run(experiment_id, tags=tags, run_name=name).info.run_id
+        created = client.create_run(experiment_id, tags=tags, run_name=name).info.run_id
+        # Of two that create it at once both go on with the older one.
+        parent_id = _oldest_grid(client, experiment_id, manifest.digest) or created
+        if parent_id != created:
+            client.delete_run(created)
         client.log_text(parent_id, manifest.summary(), names.MANIFEST_SUMMARY)
         source = json.dumps({"uri": manifest.root.as_uri()})
         profile = json.dumps({"num_rows": len(manifest.table), "generators": list(manifest.generators)})
@@ -209,6 +351,13 @@ def open_grid(uri: str, experiment: str, manifest: Manifest, trials: Iterable[Tr
     planned |= {trial.key: trial.to_dict() | {"key": trial.key} for trial in trials}
     client.log_dict(parent_id, {"trials": list(planned.values())}, names.PLAN)
     return Tracker(uri, experiment_id, parent_id, origin)
+
+
+def _oldest_grid(client: MlflowClient, experiment_id: str, digest: str) -> str | None:
+    """Id of the parent run of the grid on that data set."""
+    found = _search(client, experiment_id, f"tags.`{names.ROLE}` = 'grid' and tags.`{names.DATA}` = '{digest}'")
+    found.sort(key=lambda run: (run.info.start_time, run.info.run_id))
+    return str(found[0].info.run_id) if found else None
 
 
 def find_experiment(uri: str, experiment: str) -> str | None:
@@ -333,6 +482,11 @@ def _origin() -> dict[str, str]:
         tags |= {names.GIT_COMMIT: commit, names.GIT_CHANGED: str(bool(changed.strip())).lower()}
     except (OSError, subprocess.CalledProcessError):
         pass
+    user = _user()
+    return tags | {names.USER: user} if user else tags
+
+
+def _user() -> str:
     with suppress(OSError, KeyError):  # a container may run under a user id without a name
-        tags[names.USER] = getpass.getuser()
-    return tags
+        return getpass.getuser()
+    return ""

@@ -6,13 +6,16 @@ import dataclasses
 import logging
 import math
 import os
+import platform
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +27,12 @@ os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 
 import ray
+import yaml
 from ray import tune
-from ray.exceptions import OutOfMemoryError
+from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayError
 from ray.tune import Callback, Checkpoint, CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.experiment import Trial
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from grid.checkpoints import remove_states
 from grid.runner import (
@@ -44,7 +49,7 @@ from grid.runner import (
     prepare_shared,
     survey_shared,
 )
-from grid.settings import InfeasibleError, RunSettings
+from grid.settings import ClusterError, InfeasibleError, RunSettings
 from grid.spec import TrialSpec
 from grid.tracking import Tracker
 from models.registry import detector_info
@@ -52,8 +57,28 @@ from models.registry import detector_info
 ROOT = Path(__file__).resolve().parents[1]
 # What a worker needs of the checkout is its code; everything else would be uploaded for nothing.
 EXCLUDES = ["/.git/", "/.venv/", "/runs/", "/report/", "/tests/", "/docs/", "/benchmarks/", "__pycache__/", "*.pyc"]
+# What may change a result, or keep a trial from starting, where a node has another version of it than the driver.
+PACKAGES = (
+    "mlflow", "numpy", "open_clip_torch", "pandas", "pillow", "pyarrow", "ray", "safetensors", "scikit-learn", "scipy",
+    "segment-anything", "timm", "torch", "torchvision",
+)  # fmt: skip
 
 log = logging.getLogger(__name__)
+
+
+def find_cluster() -> str | None:
+    """Address of the Ray that `ray up` keeps running on this machine; None where this is not the head of a cluster.
+
+    A Ray that somebody started here in another way is not ours to fill.
+    """
+    current = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
+    if not _cluster_file().is_file() or not current.is_file():  # `ray stop` removes the latter
+        return None
+    return current.read_text().strip() or None
+
+
+def _cluster_file() -> Path:
+    return Path.home() / "ray_bootstrap_config.yaml"  # where `ray up` puts it
 
 
 def connect(*, address: str | None = None, num_gpus: int | None = None, num_cpus: int | None = None) -> None:
@@ -63,35 +88,129 @@ def connect(*, address: str | None = None, num_gpus: int | None = None, num_cpus
         address: of a running cluster ("auto" on its head); None: a Ray of our own on this machine.
         num_gpus: logical GPUs of a Ray of our own; None: what the machine has.
         num_cpus: likewise.
+
+    Raises:
+        ClusterError: nobody answers at `address`, or refuses.
     """
     own: dict[str, Any] = {}
     if address is None:
         own = {"num_gpus": num_gpus, "num_cpus": num_cpus, "include_dashboard": False}
     on_termination = signal.getsignal(signal.SIGTERM)
-    ray.init(
-        address=address or "local",
-        runtime_env={"working_dir": str(ROOT), "excludes": EXCLUDES},
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        configure_logging=True,
-        **own,
-    )
+    try:
+        ray.init(
+            address=address or "local",
+            runtime_env={"working_dir": str(ROOT), "excludes": EXCLUDES},
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=True,
+            **own,
+        )
+    except (ConnectionError, RuntimeError, RayError) as error:
+        if address is None:
+            raise
+        raise ClusterError(
+            f"cannot join the Ray cluster at {address}: {error}\nIs it up (`ray status` on its head), and the address "
+            "right? --local runs without Ray"
+        ) from error
     signal.signal(signal.SIGTERM, on_termination)  # Ray has put its own, which ends the process at once, in this place
 
 
 @contextmanager
 def session(**connection: Any) -> Iterator[None]:
-    """`connect` for the duration of a block."""
+    """`connect` for the duration of a block; a cluster's nodes must have the driver's packages."""
     connect(**connection)
     try:
+        if connection.get("address"):
+            check_versions()
         yield
     finally:
         ray.shutdown()
 
 
+def check_versions(*, timeout: float = 180.0) -> None:
+    """Raise `ClusterError`, naming nodes and packages, where a node differs from this process.
+
+    Only packages: the code itself travels with the job. Nodes that join later come from the same set-up.
+    """
+
+    def report(packages: Sequence[str] = PACKAGES) -> dict[str, str]:  # sent by value: imports nothing of ours
+        found = {"Python": platform.python_version()}
+        for package in packages:
+            try:
+                found[package] = metadata.version(package)
+            except metadata.PackageNotFoundError:
+                continue
+        return found
+
+    names, tasks = {}, {}
+    for node in ray.nodes():
+        if node["Alive"]:
+            place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            task: Any = ray.remote(report).options(num_cpus=0, max_retries=0, scheduling_strategy=place)
+            names[node["NodeID"]] = (
+                f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:8]})"
+            )
+            tasks[node["NodeID"]] = task.remote()
+    deadline = time.monotonic() + timeout
+    reports: dict[str, dict[str, str]] = {}
+    problems = []
+    for node_id, reported in tasks.items():
+        try:
+            reports[names[node_id]] = ray.get(reported, timeout=max(0.0, deadline - time.monotonic()))
+        except (RayError, GetTimeoutError) as error:
+            problems.append(f"{names[node_id]}: does not answer ({type(error).__name__})")
+    problems += version_differences(report(), reports)
+    if problems:
+        raise ClusterError(
+            "these nodes are not as this machine is:\n  " + "\n  ".join(problems) + "\n"
+            "run `make setup` of this checkout on them (`ray up` does), or start from the machine that they agree with"
+        )
+
+
+def version_differences(driver: Mapping[str, str], nodes: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """One line a node that differs.
+
+    Args:
+        driver: package -> version; a package that is missing has no entry.
+        nodes: name of a node -> the same of that node.
+    """
+    lines = []
+    for name, found in sorted(nodes.items()):
+        differences = [
+            f"{package} {found.get(package, 'missing')} (here {driver.get(package, 'missing')})"
+            for package in sorted({*driver, *found}, key=str.lower)
+            if found.get(package) != driver.get(package)
+        ]
+        if differences:
+            lines.append(f"{name}: {', '.join(differences)}")
+    return lines
+
+
+def describe_cluster() -> str:
+    """What the Ray that is connected has at the moment, and what it may start on demand."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    total = ray.cluster_resources()
+    on_demand = sum(number for _, number in _startable())
+    more = f"; up to {on_demand} more nodes on demand" if on_demand else ""
+    return f"{len(nodes)} nodes, {total.get('CPU', 0):g} CPU cores, {total.get('GPU', 0):g} GPUs{more}"
+
+
+def _startable() -> list[tuple[dict[str, float], int]]:
+    """Resources of a node, and how many of them: what this head's cluster may start when trials ask for it."""
+    if find_cluster() != ray.get_runtime_context().gcs_address:
+        return []
+    config = yaml.safe_load(_cluster_file().read_text())
+    types = config.get("available_node_types", {})
+    return [
+        (kind["resources"], int(kind.get("max_workers", config.get("max_workers", 0))))
+        for name, kind in types.items()
+        if name != config.get("head_node_type") and kind.get("resources")
+    ]
+
+
 def check_feasible(demand: Mapping[str, float]) -> None:
     """Raise `InfeasibleError` where no node of the cluster could hold a trial: Ray would wait for one without end."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]] + [node for node, _ in _startable()]
     if not any(all(node.get(name, 0) >= amount for name, amount in demand.items()) for node in nodes):
         largest = {name: max(node.get(name, 0) for node in nodes) for name in demand}
         raise InfeasibleError(
@@ -105,8 +224,9 @@ def _amounts(resources: Mapping[str, float]) -> str:
 
 
 def gpus_available() -> float:
-    """GPUs, real or logical, of the Ray that is connected."""
-    return float(ray.cluster_resources().get("GPU", 0))
+    """GPUs, real or logical, of the Ray that is connected, and of what it may start on demand."""
+    startable = sum(node.get("GPU", 0) * number for node, number in _startable())
+    return float(ray.cluster_resources().get("GPU", 0) + startable)
 
 
 @dataclass
@@ -338,11 +458,13 @@ ROUNDING = 1e-9
 
 
 def slots(demand: Mapping[str, float]) -> int:
-    """How many tasks with this demand the cluster holds at once while it is idle."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return sum(
-        min(_times(name, amount, node.get(name, 0)) for name, amount in demand.items() if amount) for node in nodes
-    )
+    """How many tasks with this demand the cluster holds at once while it is idle, with what it may start on demand."""
+
+    def held(node: Mapping[str, float]) -> int:
+        return min(_times(name, amount, node.get(name, 0)) for name, amount in demand.items() if amount)
+
+    there = sum(held(node["Resources"]) for node in ray.nodes() if node["Alive"])
+    return max(there, sum(held(node) * number for node, number in _startable()))
 
 
 def _times(name: str, amount: float, available: float) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shlex
@@ -176,6 +177,46 @@ def test_a_failed_trial_gives_status_1_and_is_told_with_its_reason(dolos: Comman
     assert "residual_linear" in outcome.text.partition("attribution: accuracy")[2]
     assert sorted(run.info.status for run in mlflow_runs(runs, "trial")) == ["FAILED", "FINISHED"]
     assert [run.info.status for run in mlflow_runs(runs, "grid")] == ["FAILED"]
+
+
+FULL = [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("(sqlite3.OperationalError) disk is full")]
+
+
+@pytest.mark.parametrize("error", FULL, ids=["system", "sqlite"])
+def test_a_full_disk_is_an_error_with_a_remedy(
+    dolos: Command, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def full(*arguments: Any) -> None:
+        raise ValueError("something else") from error
+
+    monkeypatch.setattr(launch, "run_pending", full)
+    outcome = dolos("--methods", "residual_linear")
+    assert outcome.status == 2
+    assert "a disk is full" in outcome.text
+    assert "the same command goes on" in outcome.text
+
+
+def test_another_error_is_not_taken_for_a_full_disk(dolos: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(launch, "run_pending", broken)
+    with pytest.raises(OSError, match="Input/output error"):
+        dolos("--methods", "residual_linear")
+
+
+def test_a_grid_that_somebody_else_runs_is_refused_and_left_alone(
+    dolos: Command, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(tracker: Tracker) -> int:
+        raise tracking.GridBusyError("this grid is being run by ada on node7")
+
+    monkeypatch.setattr(tracking, "_claim_launch", busy)
+    outcome = dolos("--methods", "residual_linear")
+    assert outcome.status == 2
+    assert "run by ada on node7" in outcome.text
+    assert mlflow_runs(runs, "trial") == []
+    assert [run.info.status for run in mlflow_runs(runs, "grid")] == ["RUNNING"]  # it is, only not by us
 
 
 def test_an_interrupted_grid_says_so_and_the_same_command_ends_it(

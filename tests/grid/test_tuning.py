@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from ray.exceptions import OutOfMemoryError
 
 from grid import tuning
 from grid.runner import DONE, FAILED, STARTED, TrialEvent
-from grid.settings import RunSettings
+from grid.settings import InfeasibleError, RunSettings
 from grid.spec import TrialSpec
 from grid.tracking import Tracker
 
@@ -90,6 +91,92 @@ def test_another_error_of_ray_is_not_taken_for_memory(
     monkeypatch.setattr(tuning.TuneExecutor, "_tune", tune)
     with pytest.raises(RuntimeError, match="something else"):
         executor.run(trials, lambda event: None)
+
+
+# The cluster ---------------------------------------------------------------------------------------------------------
+
+HERE = {"Python": "3.11.7", "ray": "2.60.0", "timm": "1.0.31", "torch": "2.15.0"}
+
+
+def test_nodes_as_the_driver_have_no_differences() -> None:
+    assert tuning.version_differences(HERE, {"one": dict(HERE), "two": dict(HERE)}) == []
+
+
+def test_a_node_that_differs_is_named_with_every_package_that_does() -> None:
+    other = HERE | {"torch": "2.14.0", "Python": "3.12.1"}
+    (line,) = tuning.version_differences(HERE, {"one": HERE, "two": other})
+    assert line == "two: Python 3.12.1 (here 3.11.7), torch 2.14.0 (here 2.15.0)"
+
+
+def test_a_package_that_only_one_of_both_has_is_a_difference() -> None:
+    less = {name: version for name, version in HERE.items() if name != "timm"}
+    assert tuning.version_differences(HERE, {"one": less}) == ["one: timm missing (here 1.0.31)"]
+    assert tuning.version_differences(less, {"one": HERE}) == ["one: timm 1.0.31 (here missing)"]
+
+
+def test_nodes_are_named_in_order() -> None:
+    other = HERE | {"ray": "2.59.0"}
+    lines = tuning.version_differences(HERE, {"b": other, "a": other})
+    assert [line[0] for line in lines] == ["a", "b"]
+
+
+@pytest.fixture
+def head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """This machine as the head of a cluster that `ray up` has brought up: the folder that is home and holds Ray's."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    (tmp_path / "ray_bootstrap_config.yaml").write_text("{}")
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("10.0.0.1:6379\n")
+    return tmp_path
+
+
+def test_on_a_head_its_cluster_is_found(head: Path) -> None:
+    assert tuning.find_cluster() == "10.0.0.1:6379"
+
+
+@pytest.mark.parametrize("gone", ["ray_bootstrap_config.yaml", "ray/ray_current_cluster"])
+def test_a_ray_that_is_down_or_somebody_elses_is_not_taken_for_it(head: Path, gone: str) -> None:
+    (head / gone).unlink()
+    assert tuning.find_cluster() is None
+
+
+class FakeRay:
+    """A connected Ray whose only node is the head of a cluster that scales from zero."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+        self.gcs_address = address
+        node = {"Alive": True, "Resources": {"memory": 1e9}}
+        monkeypatch.setattr(tuning.ray, "nodes", lambda: [node])
+        monkeypatch.setattr(tuning.ray, "cluster_resources", lambda: node["Resources"])
+        monkeypatch.setattr(tuning.ray, "get_runtime_context", lambda: self)
+
+
+def write_cluster_file(head: Path) -> None:
+    shutil.copy(Path(tuning.ROOT) / "cluster.yaml", head / "ray_bootstrap_config.yaml")
+
+
+def test_what_the_cluster_can_start_counts_though_no_worker_is_there_yet(
+    head: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeRay(monkeypatch, "10.0.0.1:6379")
+    write_cluster_file(head)
+    assert tuning.gpus_available() == 16
+    tuning.check_feasible({"CPU": 1, "GPU": 0.25})
+    assert "up to 4 more nodes on demand" in tuning.describe_cluster()
+    with pytest.raises(InfeasibleError, match="the most on a node: 48 CPU, 4 GPU"):
+        tuning.check_feasible({"CPU": 1, "GPU": 5})
+
+
+def test_another_cluster_than_this_heads_can_start_nothing_for_us(head: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeRay(monkeypatch, "10.9.9.9:6379")
+    write_cluster_file(head)
+    assert tuning.gpus_available() == 0
+    with pytest.raises(InfeasibleError):
+        tuning.check_feasible({"CPU": 1, "GPU": 0.25})
+
+
+# Ends ----------------------------------------------------------------------------------------------------------------
 
 
 def test_only_what_is_done_loses_its_checkpoints(

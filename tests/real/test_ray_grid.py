@@ -3,103 +3,17 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import psutil
 import pytest
-from mlflow.entities import Run
-from mlflow.tracking import MlflowClient
 
 from grid import names
-from tests.corpora import write_dolos
+from tests.real.grids import assert_no_repeated_points, started
 
-ROOT = Path(__file__).resolve().parents[2]
-EPOCHS = 30  # long enough to be interrupted
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
-
-
-class Grid:
-    """One grid of small networks on a tiny corpus, launched as a user would."""
-
-    def __init__(self, folder: Path, generators: tuple[str, ...], *, options: list[str]) -> None:
-        self.runs = folder / "runs"
-        write_dolos(folder / "corpus", generators, {"train": 16, "valid": 4, "test": 6}, size=64)
-        network = {"backbone": "test_resnet", "size": 64, "batch_size": 4, "epochs": EPOCHS}
-        settings = [f"--set=xception_scratch.{name}={value}" for name, value in network.items()]
-        self.command = [
-            sys.executable, "launch.py", "dolos", f"--data={folder / 'corpus'}", f"--runs={self.runs}",
-            "--methods=xception_scratch", "--tasks=detection", *settings, *options,
-        ]  # fmt: skip
-        self.processes: list[subprocess.Popen[str]] = []
-
-    def start(self) -> subprocess.Popen[str]:
-        log = (self.runs.parent / f"launch{len(self.processes)}.log").open("w")
-        process = subprocess.Popen(self.command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, text=True)
-        self.processes.append(process)
-        return process
-
-    def finish(self, process: subprocess.Popen[str]) -> tuple[int, str]:
-        code = process.wait(timeout=300)
-        return code, (self.runs.parent / f"launch{self.processes.index(process)}.log").read_text()
-
-    @property
-    def client(self) -> MlflowClient:
-        return MlflowClient(tracking_uri=f"sqlite:///{self.runs / 'mlflow.db'}")
-
-    def trials(self) -> list[Run]:
-        """All trial runs; none while there is no store yet."""
-        if not (self.runs / "artifacts").exists():  # made after the store's tables
-            return []
-        experiment = self.client.get_experiment_by_name("dolos")
-        query = f"tags.`{names.ROLE}` = 'trial'"
-        return list(self.client.search_runs([experiment.experiment_id], query)) if experiment else []
-
-    def wait_for(self, process: subprocess.Popen[str], condition: Callable[[list[Run]], bool]) -> None:
-        deadline = time.monotonic() + 180
-        while not condition(self.trials()):
-            assert process.poll() is None, "the launch ended before what the test waits for"
-            assert time.monotonic() < deadline, "what the test waits for did not happen"
-            time.sleep(0.3)
-
-    def scores(self, run: Run, folder: Path) -> pd.DataFrame:
-        return pd.read_parquet(self.client.download_artifacts(run.info.run_id, names.SCORES, str(folder)))
-
-    def end(self) -> None:
-        for process in self.processes:
-            if process.poll() is None:
-                for child in psutil.Process(process.pid).children(recursive=True):
-                    child.kill()
-                process.kill()
-
-
-def started(runs: list[Run]) -> bool:
-    """Some trial has logged its second epoch and is not at its end."""
-    return any(run.info.status == "RUNNING" and "train/loss" in run.data.metrics for run in runs)
-
-
-def assert_no_repeated_points(grid: Grid, run: Run) -> None:
-    steps = [point.step for point in grid.client.get_metric_history(run.info.run_id, "train/loss")]
-    assert sorted(steps) == list(range(1, EPOCHS + 1))
-
-
-@pytest.fixture
-def make_grid(tmp_path: Path):
-    grids = []
-
-    def make(generators: tuple[str, ...], name: str = "grid", *, options: list[str]) -> Grid:
-        folder = tmp_path / name
-        folder.mkdir()
-        grids.append(Grid(folder, generators, options=options))
-        return grids[-1]
-
-    yield make
-    for grid in grids:
-        grid.end()
 
 
 def test_quarter_shares_of_two_logical_gpus_run_eight_trials_at_once(make_grid) -> None:

@@ -1,0 +1,137 @@
+"""`ray up` on three hosts of the test's own, the demo's grid on them as a user would launch it, and `ray down`."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from data.sources.demo import DemoRecipe, make_demo
+from grid import names
+from tests.cluster_lab.lab import ROOT, Lab, missing
+
+WITHOUT = missing()
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1200),
+    pytest.mark.skipif(bool(WITHOUT), reason=f"hosts cannot be made here: {WITHOUT}"),
+]
+METHODS = "residual_linear,clip_linear"
+
+# Run on the head, in the environment that its shells have: one line a finished trial, "node share".
+LIST_TRIALS = f"""
+from mlflow.tracking import MlflowClient
+client = MlflowClient()
+(experiment,) = (e for e in client.search_experiments() if e.name == "demo")
+for run in client.search_runs([experiment.experiment_id], "tags.`{names.ROLE}` = 'trial'"):
+    artifacts = [artifact.path for artifact in client.list_artifacts(run.info.run_id)]
+    assert {names.SCORES!r} in artifacts, artifacts
+    print(run.info.status, run.data.tags["{names.NODE}"], run.data.tags["{names.GPU_SHARE}"])
+"""
+
+
+def write_cluster_file(lab: Lab) -> Path:
+    """clusters/on-prem.yaml with what a person has to change in it, and nothing else."""
+    config = yaml.safe_load((ROOT / "clusters" / "on-prem.yaml").read_text())
+    head, *workers = lab.addresses.values()
+    config["provider"] |= {"head_ip": head, "worker_ips": workers}
+    config["auth"] = {"ssh_user": "root", "ssh_private_key": str(lab.key)}
+    path = lab.folder / "cluster.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    folder = Path(tempfile.mkdtemp(prefix="lab"))  # not pytest's: Ray's sockets want a short path
+    try:
+        with Lab(folder, ("head", "one", "two")) as hosts:
+            yield hosts
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def cluster(lab: Lab) -> Path:
+    """The cluster is up with all of its nodes."""
+    file = write_cluster_file(lab)
+    token = lab.laptop("ray", "get-auth-token", "--generate")
+    assert token.returncode == 0, token.stderr
+    up = lab.laptop("ray", "up", "-y", "--no-config-cache", str(file))
+    assert up.returncode == 0, up.stdout + up.stderr
+    wait_until(lambda: has_all_nodes(lab), "three nodes", seconds=300)
+    return file
+
+
+def has_all_nodes(lab: Lab) -> bool:
+    return "3 local.cluster.node" in lab.ssh("head", "ray status").stdout
+
+
+def wait_until(condition: Callable[[], bool], what: str, *, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"no sign of {what}"
+        time.sleep(2)
+
+
+def test_the_demo_runs_on_a_cluster_that_it_finds_by_itself(lab: Lab, cluster: Path) -> None:
+    shared = lab.folder / "shared"
+    data = make_demo(shared, DemoRecipe(train=6, valid=4, test=4), workers=1)
+    launch = f"cd inpaint-grid && python launch.py demo --data {data} --runs {shared / 'runs'} --methods {METHODS}"
+    done = lab.ssh("head", launch)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Ray cluster at 10.77.0.1:6379: 3 nodes" in done.stdout
+    assert "10/10  done" in done.stdout
+    assert "MLflow UI:  http://10.77.0.1:5000" in done.stdout
+    assert not (shared / "runs" / "mlflow.db").exists()  # the results are on the head's server
+
+    (lab.home("head") / "list.py").write_text(LIST_TRIALS)
+    listed = lab.ssh("head", "python list.py")
+    assert listed.returncode == 0, listed.stderr
+    rows = [line.split() for line in listed.stdout.splitlines()]
+    assert [status for status, _, _ in rows] == ["FINISHED"] * 10
+    assert {share for _, _, share in rows} == {"0"}
+    assert len({node for _, node, _ in rows}) >= 2
+    assert {node for _, node, _ in rows} <= set(lab.hosts)
+
+    report = lab.ssh("head", "cd inpaint-grid && python -m analysis --experiment demo --no-cam --out ~/report")
+    assert report.returncode == 0, report.stdout + report.stderr
+    assert any((lab.home("head") / "report").rglob("*.html"))
+
+
+def test_mlflow_answers_those_who_know_the_token_and_nobody_else(lab: Lab, cluster: Path) -> None:
+    url = "http://10.77.0.1:5000/api/2.0/mlflow/experiments/get?experiment_id=0"
+    ask = f"curl --silent --output /dev/null --write-out %{{http_code}} {url}"
+    assert lab.ssh("one", ask).stdout == "401"
+    assert lab.ssh("one", f"{ask} --user admin:wrong").stdout == "401"
+    assert lab.ssh("one", f"{ask} --user $MLFLOW_TRACKING_USERNAME:$MLFLOW_TRACKING_PASSWORD").stdout == "200"
+
+
+def test_ray_refuses_those_who_do_not_know_the_token(lab: Lab, cluster: Path) -> None:
+    stranger = lab.ssh("one", "RAY_AUTH_MODE=disabled HOME=/tmp ray status --address 10.77.0.1:6379")
+    assert stranger.returncode != 0
+
+
+def test_records_outlive_a_restart_of_the_head(lab: Lab, cluster: Path) -> None:
+    before = lab.ssh("head", "python list.py").stdout
+    assert before
+    again = lab.laptop("ray", "up", "-y", "--no-config-cache", str(cluster))
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert sorted(lab.ssh("head", "python list.py").stdout.splitlines()) == sorted(before.splitlines())
+    wait_until(lambda: has_all_nodes(lab), "three nodes", seconds=300)
+
+
+def test_ray_down_leaves_nothing_behind(lab: Lab, cluster: Path) -> None:
+    down = lab.laptop("ray", "down", "-y", str(cluster))
+    assert down.returncode == 0, down.stdout + down.stderr
+
+    def left() -> list[str]:
+        own = ("unshare ", "sshd:")  # the hosts' own
+        return [line for host in lab.hosts for line in lab.processes(host) if line and not line.startswith(own)]
+
+    wait_until(lambda: not left(), f"an end of {left()}", seconds=300)  # workers miss their head after a minute
