@@ -112,6 +112,16 @@ def test_mlflow_answers_those_who_know_the_token_and_nobody_else(lab: Lab, clust
     assert lab.ssh("one", f"{ask} --user $MLFLOW_TRACKING_USERNAME:$MLFLOW_TRACKING_PASSWORD").stdout == "200"
 
 
+def test_the_dashboard_is_on_the_heads_loopback_only_and_mlflow_there_too(lab: Lab, cluster: Path) -> None:
+    ask = "curl --silent --output /dev/null --max-time 20 http://{}"
+    assert lab.ssh("head", ask.format("127.0.0.1:8265")).returncode == 0
+    assert lab.ssh("one", ask.format("10.77.0.1:8265")).returncode == 7  # nobody listens
+    forwarded = (
+        "curl --silent --fail --user admin:$MLFLOW_TRACKING_PASSWORD http://localhost:5000/"  # by `ray attach -p`
+    )
+    assert lab.ssh("head", forwarded).returncode == 0
+
+
 def test_ray_refuses_those_who_do_not_know_the_token(lab: Lab, cluster: Path) -> None:
     stranger = lab.ssh("one", "RAY_AUTH_MODE=disabled HOME=/tmp ray status --address 10.77.0.1:6379")
     assert stranger.returncode != 0
