@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run, print, write. Returns 0, or 2 where a benchmark that was asked for cannot run here."""
     from benchmarks import report
     from benchmarks.machine import load_average
-    from benchmarks.measure import MIN_REPEATS, NotHereError, say
+    from benchmarks.measure import MIN_REPEATS, NotHereError, say, stop_after
 
     epilog = "\n".join(f"{name:<13} {benchmark.what}" for name, benchmark in BENCHMARKS.items())
     parser = argparse.ArgumentParser(
@@ -39,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, default=report.RESULTS, metavar="FILE", help="merged into; default: results.json here"
     )
+    parser.add_argument(
+        "--minutes", type=float, default=0.0, metavar="M", help="of a benchmark, after which no further repeat begins"
+    )
     parser.add_argument("--toy", action="store_true", help="tiny sizes, to see that the code runs; needs --out")
     parser.add_argument("--table", action="store_true", help="print the README's table and stop")
     options = parser.parse_args(arguments)
@@ -51,11 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--repeats must be at least 1, got {options.repeats}")
     if options.out == report.RESULTS and (options.toy or options.repeats < MIN_REPEATS):
         parser.error(f"toy sizes, and fewer than {MIN_REPEATS} repeats, do not go into the committed file; give --out")
+    stopped = f"no further repeat began after {options.minutes:g} minutes" if options.minutes else ""
     status, measured = 0, []
     results = report.read(options.out)
     for name in options.names or list(BENCHMARKS):
         say(name)
         before, started = load_average(), time.perf_counter()
+        stop_after(options.minutes or float("inf"))
         try:
             outcome = BENCHMARKS[name].load()(options.repeats, toy=options.toy)
         except NotHereError as error:
@@ -63,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             status = 2 if options.names else 0
             continue
         seconds = time.perf_counter() - started
-        results = report.merge(options.out, name, outcome, load_before=before, seconds=seconds)
+        results = report.merge(options.out, name, outcome, load_before=before, seconds=seconds, fewer_because=stopped)
         measured.append(name)
     if {"memory", "growth"} <= results.keys() and {"memory", "growth"} & set(measured):
         report.draw(results, options.out.with_name(report.PICTURE))

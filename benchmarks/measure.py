@@ -51,7 +51,6 @@ class Figure:
         values: one a repeat.
         target: of the median; None: the figure is there for information.
         parts: what the figure is made of (the two sides of a ratio, say), one value a repeat, in the unit in the name.
-        fewer_because: why there are fewer than five repeats; empty where there are not.
     """
 
     what: str
@@ -59,17 +58,16 @@ class Figure:
     values: Sequence[float]
     target: Target | None = None
     parts: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    fewer_because: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types, with median, range, and whether the target is met."""
+    def to_dict(self, *, fewer_because: str = "") -> dict[str, Any]:
+        """As plain JSON types, with median and range, and whether the target is met; the reason where one is due."""
         spread = _spread(self.values)
         return {
             "what": self.what,
             "unit": self.unit,
             **spread,
             "repeats": len(self.values),
-            "fewer_because": self.fewer_because,
+            "fewer_because": fewer_because if len(self.values) < MIN_REPEATS else "",
             "target": self.target.to_dict() if self.target else None,
             "met": self.target.is_met(spread["median"]) if self.target else None,
             "values": [_rounded(value) for value in self.values],
@@ -106,6 +104,17 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
+class _Clock:
+    """When to begin no further repeat, in `time.monotonic`'s seconds."""
+
+    ends = float("inf")
+
+
+def stop_after(minutes: float) -> None:
+    """Begin no further repeat of anything after so many minutes from now; one repeat there is in any case."""
+    _Clock.ends = time.monotonic() + 60 * minutes
+
+
 def interleave(repeats: int, sides: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
     """What each side returns, once a repeat, one after the other, in the reverse order every other time.
 
@@ -113,6 +122,8 @@ def interleave(repeats: int, sides: Mapping[str, Callable[[], T]]) -> dict[str, 
     """
     found: dict[str, list[T]] = {name: [] for name in sides}
     for repeat in range(repeats):
+        if repeat and time.monotonic() >= _Clock.ends:
+            break
         for name in list(sides) if repeat % 2 == 0 else reversed(list(sides)):
             found[name].append(sides[name]())
             value = found[name][-1]

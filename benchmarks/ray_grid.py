@@ -45,7 +45,7 @@ class Size:
     )
 
 
-FULL = Size(60)
+FULL = Size(40)
 TOY = Size(2, {"clip_linear": demo.METHODS["clip_linear"]})
 
 

@@ -24,7 +24,9 @@ def read(path: Path) -> Results:
     return {name: found[name] for name in BENCHMARKS if name in found}
 
 
-def merge(path: Path, name: str, outcome: Outcome, *, load_before: float, seconds: float) -> Results:
+def merge(
+    path: Path, name: str, outcome: Outcome, *, load_before: float, seconds: float, fewer_because: str = ""
+) -> Results:
     """Put a benchmark's outcome in the place of its last one: the whole file, as it then is."""
     entry = {
         "what": BENCHMARKS[name].what,
@@ -34,7 +36,7 @@ def merge(path: Path, name: str, outcome: Outcome, *, load_before: float, second
         "versions": versions(),
         "load_average": {"before": load_before, "after": load_average()},
         "seconds": round(seconds),
-        "figures": {key: figure.to_dict() for key, figure in outcome.figures.items()},
+        "figures": {key: figure.to_dict(fewer_because=fewer_because) for key, figure in outcome.figures.items()},
     }
     results = {
         known: entry if known == name else read(path)[known]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from benchmarks import __main__ as command
 from benchmarks import report
 from benchmarks.machine import load_average
-from benchmarks.measure import Figure, Outcome, Target, interleave
+from benchmarks.measure import Figure, Outcome, Target, in_new_process, interleave
 from benchmarks.registry import BENCHMARKS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -135,16 +136,36 @@ def test_the_table_is_printed_from_the_file(capsys: pytest.CaptureFixture[str]) 
 # Toys ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(240)
-@pytest.mark.parametrize("name", [name for name in EVERYWHERE if name != "training"])
-def test_a_benchmark_runs_at_a_toy_size(name: str) -> None:
-    outcome = BENCHMARKS[name].load()(1, toy=True)
+def assert_whole(outcome: Outcome) -> None:
     assert outcome.setup
     assert outcome.figures
     for one in outcome.figures.values():
         assert one.to_dict()["repeats"] == 1
         assert min(one.values) > 0
         assert all(len(values) == 1 for values in one.parts.values())
+
+
+@pytest.mark.parametrize("name", ["frozen", "memory", "growth", "analysis"])
+def test_a_benchmark_runs_at_a_toy_size(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def here(module: str, function: str, arguments: dict[str, Any], *, threads: int = 0) -> Any:
+        return json.loads(json.dumps(getattr(importlib.import_module(module), function)(**arguments)))
+
+    for module in ("memory", "growth", "analysis_tables"):  # a process of its own is mostly imports
+        monkeypatch.setattr(importlib.import_module(f"benchmarks.{module}"), "in_new_process", here)
+    assert_whole(BENCHMARKS[name].load()(1, toy=True))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("name", ["ray", "relaunch"])
+def test_a_benchmark_of_whole_launches_runs_at_a_toy_size(name: str) -> None:
+    assert_whole(BENCHMARKS[name].load()(1, toy=True))
+
+
+def test_a_new_process_hands_back_json_or_says_what_was_wrong() -> None:
+    assert in_new_process("json", "dumps", {"obj": [1]}) == "[1]"
+    with pytest.raises(RuntimeError, match=r"json\.loads failed"):
+        in_new_process("json", "loads", {"s": "{"})
 
 
 WITHOUT = """
