@@ -81,7 +81,7 @@ def plain(results: Results, names: list[str]) -> str:
 
 
 def draw(results: Results, path: Path) -> None:
-    """Time and memory of a trial over the number of images and of finished trials, both axes logarithmic."""
+    """Time and memory of a trial over the number of images and of finished trials: median and range."""
     import matplotlib as mpl
 
     mpl.use("agg")
@@ -109,7 +109,7 @@ def draw(results: Results, path: Path) -> None:
                 [spread["max"] - spread["median"] for spread in spreads],
             ]
             axis.errorbar(numbers, middle, yerr=errors, marker="o", markersize=3, capsize=2, linewidth=1)
-            axis.set(xscale="log", xlabel=below, title=title, ylim=(0, None))
+            axis.set(xscale="log", xlabel=below, title=title, ylim=(0, 1.1 * max(s["max"] for s in spreads)))
         figure.savefig(path, metadata={"Date": None})
         plt.close(figure)
 
