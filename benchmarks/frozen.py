@@ -9,7 +9,7 @@ The loop does what scripts of the field do: each cell decodes and encodes the im
 then fits. One cell of each kind is timed in a repeat and counted as often as there are cells of its kind, which have
 the same number of images; a script that encodes anew in every epoch, as some do, would take that many times longer.
 
-Everything is held to one core and one thread, so that decoding beside the encoder has no core that the limit has not.
+Everything is held to one core and one thread, those of BLAS included, so that decoding beside the encoder has no core that the limit has not.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from benchmarks.grids import compute, fresh_settings, frozen_trials, noise_manifest, prepare
 from benchmarks.measure import Figure, Outcome, Target, interleave, ratios, say, timed
@@ -59,7 +60,7 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
     """Targets: 1.10 times one forward pass, a tenth of the loop."""
     size = TOY if toy else FULL
     config = resolve_config(METHOD, {"backbone": size.backbone, "weights": "random"})
-    with one_core(), tempfile.TemporaryDirectory() as name:
+    with one_core(), threadpool_limits(1), tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         manifest = noise_manifest(folder, GENERATORS, size.counts, size.side)
         specs = frozen_trials(METHOD, config, manifest.generators, SEEDS, manifest.digest)

@@ -24,6 +24,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from benchmarks.grids import compute, drawn_manifest, fresh_settings, prepare
 from benchmarks.measure import Figure, Outcome, Target, interleave, ratios, say
 from data.manifest import Manifest
@@ -132,12 +134,16 @@ def in_processes(
 
 
 def _prepare(job: tuple[dict[str, Any], str]) -> None:
-    prepare([TrialSpec.from_dict(job[0])], RunSettings.from_json(job[1]))
+    with threadpool_limits(1):
+        prepare([TrialSpec.from_dict(job[0])], RunSettings.from_json(job[1]))
 
 
 def _compute(job: tuple[dict[str, Any], str, Manifest]) -> float:
     spec, settings, manifest = job
-    return compute(TrialSpec.from_dict(spec), RunSettings.from_json(settings), manifest).metrics[SECONDS]
+    with threadpool_limits(
+        1
+    ):  # of BLAS too, as Ray has it: with two threads a small logistic regression takes 10 × longer
+        return compute(TrialSpec.from_dict(spec), RunSettings.from_json(settings), manifest).metrics[SECONDS]
 
 
 def with_ray(specs: list[TrialSpec], settings: RunSettings, manifest: Manifest, cores: int) -> dict[str, float]:
