@@ -9,7 +9,8 @@ The loop does what scripts of the field do: each cell decodes and encodes the im
 then fits. One cell of each kind is timed in a repeat and counted as often as there are cells of its kind, which have
 the same number of images; a script that encodes anew in every epoch, as some do, would take that many times longer.
 
-Everything is held to one core and one thread, those of BLAS included, so that decoding beside the encoder has no core that the limit has not.
+Everything is held to one core and one thread, BLAS included, so that decoding beside the encoder has no core that the
+limit has not.
 """
 
 from __future__ import annotations

@@ -140,9 +140,7 @@ def _prepare(job: tuple[dict[str, Any], str]) -> None:
 
 def _compute(job: tuple[dict[str, Any], str, Manifest]) -> float:
     spec, settings, manifest = job
-    with threadpool_limits(
-        1
-    ):  # of BLAS too, as Ray has it: with two threads a small logistic regression takes 10 × longer
+    with threadpool_limits(1):  # of BLAS too, as Ray has it: two make a small fit 10 × slower
         return compute(TrialSpec.from_dict(spec), RunSettings.from_json(settings), manifest).metrics[SECONDS]
 
 
