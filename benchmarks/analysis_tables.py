@@ -1,27 +1,15 @@
-"""How long the tables take, and how much memory: 1,000 finished runs with 4,500 test scores each.
+"""How long a grid's tables take, and how much memory: 1,000 finished runs with 4,500 test scores each.
 
-    python -m benchmarks.analysis_tables
-
-Writes the runs into a temporary SQLite store as `grid.tracking` lays them out (minutes, not measured), then lets a new
-process read them and make every table: accuracy and AUROC of every cell with 95 % intervals from 2,000 resamples,
-attribution, one method against another, the published figures; as Markdown, LaTeX and CSV. Prints one JSON object.
-Wanted: at most 60 s and 2 GB on two cores.
+Writes the runs into a temporary SQLite store as `grid.tracking` lays them out (minutes, not counted), then lets new
+processes read them and make the figures: accuracy and AUROC of every cell, attribution included, with 95 % intervals
+from 2,000 resamples over source images, and every matrix of them. Each process is timed from its start to its end.
 """
 
 from __future__ import annotations
 
-import argparse
-import datetime
-import json
-import os
-import platform
-import resource
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,13 +17,13 @@ import pandas as pd
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
+from benchmarks.measure import Figure, Outcome, Target, in_new_process, interleave, peak_resident, say
 from grid import names
 from grid.spec import DETECTION, TrialSpec, cross_generator_trials
 from grid.trial import class_numbers, test_cells
 from models.registry import resolve_config
 from models.scoring import attribution_metrics
 
-ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENT = "dolos"
 GENERATORS = ("lama", "ldm", "pluralistic", "repaint")
 METHODS = ("xception_scratch", "xception_pretrained", "clip_linear", "sam_linear")
@@ -43,33 +31,41 @@ METRICS = ("accuracy", "auroc")
 DIGEST = "0" * 16
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=50, metavar="N", help="20 runs each; default: 50")
-    parser.add_argument("--images", type=int, default=900, metavar="N", help="test images a class; default: 900")
-    parser.add_argument("--measure", metavar="URI", help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-    if options.measure:
-        print(json.dumps(measure(options.measure)))
-        return 0
+@dataclass(frozen=True)
+class Size:
+    """Seeds, of which each has 20 runs, and test images of each of the five classes."""
+
+    num_seeds: int
+    num_images: int
+
+
+FULL = Size(50, 900)
+TOY = Size(1, 20)
+
+
+def run(repeats: int, *, toy: bool = False) -> Outcome:
+    """Targets: 60 s and 2 GB."""
+    size = TOY if toy else FULL
     with tempfile.TemporaryDirectory() as folder:
-        uri, num_runs = write(Path(folder), options.seeds, options.images)
-        command = [sys.executable, "-m", "benchmarks.analysis_tables", "--measure", uri]
-        started = time.perf_counter()
-        found = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
-        seconds = time.perf_counter() - started
-    facts = {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": machine(),
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("mlflow", "numpy", "pandas", "pyarrow", "matplotlib")},
-        "runs": num_runs,
-        "scores_each": options.images * (1 + len(GENERATORS)),
-    }
-    facts |= {"seconds": round(seconds, 2)} | json.loads(found.stdout.splitlines()[-1])
-    print(json.dumps(facts, indent=2))
-    return 0
+        uri, num_runs = write(Path(folder), size.num_seeds, size.num_images)
+
+        def tables() -> dict[str, float]:
+            started = time.perf_counter()
+            found: dict[str, float] = in_new_process("benchmarks.analysis_tables", "measure", {"uri": uri})
+            return found | {"process": time.perf_counter() - started}
+
+        found = interleave(repeats, {"tables": tables})["tables"]
+    setup = f"{num_runs:,} runs with {size.num_images * (1 + len(GENERATORS)):,} scores each, local store"
+    steps = {f"{step}, s": [one[step] for one in found] for step in ("open", "cells", "matrices")}
+    return Outcome(
+        setup,
+        {
+            "time": Figure(
+                f"cells and matrices with intervals ({setup})", "s", [f["process"] for f in found], Target(60.0), steps
+            ),
+            "memory": Figure("peak memory of that process", "GB", [f["peak_gb"] for f in found], Target(2.0)),
+        },
+    )
 
 
 def write(folder: Path, num_seeds: int, num_images: int) -> tuple[str, int]:
@@ -124,7 +120,7 @@ def write(folder: Path, num_seeds: int, num_images: int) -> tuple[str, int]:
         scores.to_parquet(place / names.SCORES, index=False)
         client.set_terminated(run.info.run_id, "FINISHED")
         if number % 100 == 99:
-            print(f"{number + 1} of {len(trials)} runs written", file=sys.stderr)
+            say(f"{number + 1} of {len(trials)} runs written")
     return uri, len(trials)
 
 
@@ -141,51 +137,23 @@ def made(trial: TrialSpec, test: pd.DataFrame, seed: int) -> tuple[pd.DataFrame,
     return test.assign(**columns), {names.test_metric(names.ALL, name): value for name, value in found.items()}
 
 
-def measure(uri: str) -> dict[str, object]:
-    """Every table of the store, in this process: seconds of each step after the imports, and peak memory."""
-    from analysis.matrices import attribution_with_intervals, cell_table, compare, matrix_with_intervals
-    from analysis.published import beside_published
+def measure(uri: str) -> dict[str, float]:
+    """Every figure of the store, in this process: seconds of each step after the imports, and peak memory."""
+    from analysis.matrices import cell_table, matrix_with_intervals
     from analysis.store import open_store
-    from analysis.tables import attribution_text, to_csv, to_latex, to_markdown
 
     started = time.perf_counter()
     steps: dict[str, float] = {}
 
     def done(step: str) -> None:
-        steps[step] = round(time.perf_counter() - started - sum(steps.values()), 2)
+        steps[step] = time.perf_counter() - started - sum(steps.values())
 
     store = open_store(EXPERIMENT, tracking_uri=uri)
     done("open")
     cells = cell_table(store, metrics=METRICS)
     done("cells")
-    matrices = [matrix_with_intervals(store, method, metric, cells=cells) for method in METHODS for metric in METRICS]
-    tables = [
-        *matrices,
-        attribution_text(attribution_with_intervals(store, cells=cells)),
-        beside_published(store, cells=cells),
-    ]
-    length = sum(len(form(table)) for table in tables for form in (to_markdown, to_latex, to_csv))
-    done("tables")
-    compare(store, METHODS[2], METHODS[1])
-    done("compare")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return {
-        "peak_rss_gb": round(peak / 1e9, 3),
-        "steps": steps,
-        "cells": len(cells),
-        "characters": length,
-    }
-
-
-def machine() -> dict[str, object]:
-    """What it ran on."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        models = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-        cpu = models[0] if models else cpu
-    return {"cpu": cpu, "cores": os.cpu_count(), "system": f"{platform.system()} {platform.release()}"}
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    for method in METHODS:
+        for metric in METRICS:
+            matrix_with_intervals(store, method, metric, cells=cells)
+    done("matrices")
+    return steps | {"peak_gb": peak_resident() / 1e9}

@@ -1,0 +1,155 @@
+"""Peak resident memory of one trial as the data set grows; each trial in a process of its own.
+
+The images are random rows of a store at a small side, so that it is the number of images that shows and not their
+pixels; the manifest speaks of files that are nowhere, which a trial with a full store never opens. `trained` is a small
+network that trains on pixels, `probe` a linear classifier on the demo encoder's (random) features. Peak resident memory
+counts pages of the store that are mapped in, which the kernel takes back when it needs them; the part that is the
+process's own is shown beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.grids import compute, fresh_settings
+from benchmarks.measure import (
+    AnonymousPeak,
+    Figure,
+    Outcome,
+    Target,
+    in_new_process,
+    interleave,
+    peak_resident,
+    ratios,
+)
+from data.manifest import COLUMNS, Manifest
+from data.store import ArrayStore, feature_store, pixel_store
+from data.transforms import Geometry
+from grid.settings import RunSettings
+from grid.spec import DETECTION, Scalar, TrialSpec
+from grid.trial import build
+from models.detector import BuildContext
+from models.registry import create_detector, resolve_config
+
+GENERATORS = ("lama", "ldm", "pluralistic", "repaint")
+SHARES = {"train": 0.6, "valid": 0.1, "test": 0.3}
+METHODS: dict[str, tuple[str, dict[str, Scalar]]] = {
+    "trained": ("xception_scratch", {"backbone": "test_resnet", "size": 16, "batch_size": 128}),
+    "probe": ("clip_linear", {"backbone": "demo-vit-64", "weights": "random"}),
+}
+FLAT = 1.10
+
+
+@dataclass(frozen=True)
+class Size:
+    """Images in the data sets that are compared, from the smallest, and in the data sets for the probe."""
+
+    trained: tuple[int, ...] = (1_000, 10_000, 100_000)
+    probe: tuple[int, ...] = (10_000, 100_000)
+
+
+TOY = Size((100, 200), (100, 200))
+
+
+def run(repeats: int, *, toy: bool = False) -> Outcome:
+    """Target: the peak at the largest size is at most 1.10 times that at a tenth of it."""
+    size = TOY if toy else Size()
+    with tempfile.TemporaryDirectory() as name:
+        cases = [(kind, num) for kind in METHODS for num in getattr(size, kind)]
+        prepared = {(kind, num): stored(Path(name) / f"{kind}{num}", kind, num) for kind, num in cases}
+
+        def trial(kind: str, num: int) -> dict[str, float]:
+            arguments = prepared[kind, num]
+            found: dict[str, float] = in_new_process("benchmarks.memory", "measured_trial", arguments, threads=1)
+            return found
+
+        sides = {f"{kind} {num:,}": partial(trial, kind, num) for kind, num in cases}
+        found = interleave(repeats, sides)
+
+    def column(kind: str, num: int, what: str) -> list[float]:
+        return [one[what] for one in found[f"{kind} {num:,}"]]
+
+    figures = {}
+    for kind, (method, config) in METHODS.items():
+        *_, small, large = getattr(size, kind)
+        peaks = {num: column(kind, num, "peak_gb") for num in getattr(size, kind)}
+        own = {num: column(kind, num, "own_gb") for num in getattr(size, kind)}
+        parts = {f"peak at {num:,} images, GB": values for num, values in peaks.items()}
+        parts |= {f"of that its own at {num:,} images, GB": values for num, values in own.items()}
+        figures[kind] = Figure(
+            f"peak memory of a trial of {method} ({config['backbone']}) with {large:,} images over {small:,}",
+            "ratio",
+            ratios(peaks[large], peaks[small]),
+            Target(FLAT),
+            parts,
+        )
+        seconds = {num: column(kind, num, "seconds") for num in getattr(size, kind)}
+        figures[f"{kind} time"] = Figure(
+            f"seconds of that trial for each image, {large:,} images over {small:,}",
+            "ratio",
+            [ratio * small / large for ratio in ratios(seconds[large], seconds[small])],
+            parts={f"trial with {num:,} images, s": values for num, values in seconds.items()},
+        )
+    return Outcome("rows of random pixels (16 px) or features (128); one generator trained on; one thread", figures)
+
+
+def stored(folder: Path, kind: str, num_images: int) -> dict[str, str]:
+    """A data set with its store filled: the arguments of `measured_trial`."""
+    method, overrides = METHODS[kind]
+    config = resolve_config(method, overrides)
+    manifest = paper_manifest(folder, num_images)
+    settings = fresh_settings(folder, manifest, cpus_per_trial=1)
+    detector = create_detector(method, config, BuildContext(("real", "fake")))
+    random = np.random.default_rng(0)
+    store: ArrayStore
+    if detector.encoder is not None:
+        store = feature_store(settings.cache, detector.encoder.key, detector.encoder.num_features)
+    else:
+        assert detector.geometry is not None
+        store = pixel_store(settings.cache, Geometry(**detector.geometry))
+
+    def rows(batch: list[None]) -> np.ndarray:
+        shape = (len(batch), *store.row_shape)
+        if store.dtype == np.uint8:
+            return random.integers(0, 256, shape, dtype=np.uint8)
+        return random.standard_normal(shape).astype(store.dtype)
+
+    store.fill(dict.fromkeys(manifest.table["digest"]), rows, batch=1024)
+    spec = TrialSpec(DETECTION, method, tuple(config.items()), GENERATORS[:1], 0, manifest.digest)
+    return {"spec": json.dumps(spec.to_dict()), "settings": settings.to_json()}
+
+
+def paper_manifest(root: Path, num_images: int) -> Manifest:
+    """A data set of so many images in equal parts real and of each generator, of which there are no files."""
+    classes = ("real", *GENERATORS)
+    rows = []
+    for split, share in SHARES.items():
+        for number in range(round(num_images * share / len(classes))):
+            for name in classes:
+                path = f"{name}/{split}/{number:06d}.png"
+                digest = hashlib.sha256(path.encode()).hexdigest()
+                rows.append((path, int(name != "real"), name, f"{split}{number:06d}", split, digest))
+    table = pd.DataFrame(rows, columns=["path", "label", "generator", "source_id", "split", "digest"])
+    nothing = {name: pd.Series([pd.NA] * len(table), dtype="string") for name in ("mask", "mask_digest")}
+    return Manifest(root, "dolos", table.assign(**nothing, width=16, height=16, format="PNG")[list(COLUMNS)])
+
+
+def measured_trial(spec: str, settings: str) -> dict[str, float]:
+    """The trial as a worker computes it, manifest and all: seconds after the imports, and memory in GB."""
+    told = RunSettings.from_json(settings)
+    wanted = TrialSpec.from_dict(json.loads(spec))
+    build(wanted, told, "cpu")  # imports what it needs; a worker does that once
+    with AnonymousPeak() as own:
+        started = time.perf_counter()
+        compute(wanted, told, Manifest.load(told.manifests / wanted.data))
+        seconds = time.perf_counter() - started
+    return {"peak_gb": peak_resident() / 1e9, "own_gb": own.bytes / 1e9, "seconds": seconds}

@@ -1,0 +1,188 @@
+"""Wall clock of a part of the demo grid under Ray and MLflow, against the same trials' compute on the same cores.
+
+The limit is as many plain processes as there are cores, with one thread each: first what the trials share, one process
+a method, then the trials, the longest first, each to whoever is free. They record nothing, and their imports are done
+before the clock starts. One process that computes with every core is no better limit: small networks gain little from
+a second thread, and lose much on a machine that does something else besides.
+
+Under Ray the clock runs from preparing to the last trial's end, in the launcher's order, with every record in MLflow.
+Start-up (`ray.init`, and the imports of a worker on each core) is shown apart.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from benchmarks.grids import compute, drawn_manifest, fresh_settings, prepare
+from benchmarks.measure import Figure, Outcome, Target, interleave, ratios, say
+from data.manifest import Manifest
+from grid.experiments import demo
+from grid.names import SECONDS
+from grid.runner import DONE, FAILED, TrialEvent, distinct_inputs
+from grid.settings import RunSettings
+from grid.spec import TASKS, Scalar, TrialSpec
+from models.registry import resolve_config
+
+
+@dataclass(frozen=True)
+class Size:
+    """The demo's methods that take part, overrides of them, and images a class and split."""
+
+    limit: int
+    methods: Mapping[str, Mapping[str, Scalar]] = field(
+        default_factory=lambda: {name: demo.METHODS[name] for name in ("xception_scratch", "clip_linear")}
+    )
+
+
+FULL = Size(40)
+TOY = Size(2, {"clip_linear": demo.METHODS["clip_linear"]})
+
+
+def run(repeats: int, *, toy: bool = False) -> Outcome:
+    """Target: 1.15 times the limit."""
+    size = TOY if toy else FULL
+    cores = len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        manifest = drawn_manifest(folder, toy=toy).limit(size.limit)
+        configs = {method: resolve_config(method, overrides) for method, overrides in size.methods.items()}
+        trials = demo.trials(
+            generators=manifest.generators, configs=configs, tasks=TASKS, seeds=(0,), data=manifest.digest
+        )
+        specs = sorted(trials, key=lambda trial: -len(trial.train_generators))
+        which = ", ".join(size.methods)
+        setup = f"{len(specs)} demo trials ({which}) on {len(manifest.table)} of its images; {cores} cores"
+        say(setup)
+        numbers = count()
+        with processes(cores) as pool:
+
+            def plain() -> dict[str, float]:
+                settings = fresh_settings(folder / f"plain{next(numbers)}", manifest, cpus_per_trial=1)
+                return in_processes(pool, specs, settings, manifest)
+
+            def under_ray() -> dict[str, float]:
+                settings = fresh_settings(folder / f"ray{next(numbers)}", manifest, cpus_per_trial=1)
+                return with_ray(specs, settings, manifest, cores)
+
+            found = interleave(repeats, {"plain": plain, "ray": under_ray})
+    sides = {name: [one["wall"] for one in found[name]] for name in found}
+    parts = {f"{name}: {part}, s": [one[part] for one in found[name]] for name in found for part in found[name][0]}
+    return Outcome(
+        setup,
+        {
+            "over plain processes": Figure(
+                f"wall clock under Ray and MLflow over plain processes on the same cores ({setup})",
+                "ratio",
+                ratios(sides["ray"], sides["plain"]),
+                Target(1.15),
+                parts,
+            ),
+            "start-up": Figure(
+                "start-up of Ray and of a worker on each core, not counted above",
+                "s",
+                [one["start-up"] for one in found["ray"]],
+            ),
+        },
+    )
+
+
+@contextmanager
+def processes(number: int) -> Iterator[ProcessPoolExecutor]:
+    """Plain processes that have their imports behind them."""
+    with ProcessPoolExecutor(number, mp_context=multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(_warm_up, range(number)))
+        yield pool
+
+
+def _warm_up(number: int) -> None:
+    _imports()
+
+
+def _imports() -> None:
+    """What a worker needs; then stays for a while, so that every worker gets to do it."""
+    import importlib
+    import time
+
+    for name in ("grid.runner", "grid.tracking", "grid.trial", "models.linear", "models.training"):
+        importlib.import_module(name)
+    time.sleep(1.0)
+
+
+def in_processes(
+    pool: ProcessPoolExecutor, specs: list[TrialSpec], settings: RunSettings, manifest: Manifest
+) -> dict[str, float]:
+    """Seconds: on the wall; of it, until everything was prepared; the trials' own, added up."""
+    started = time.perf_counter()
+    list(pool.map(_prepare, [(spec.to_dict(), settings.to_json()) for spec in distinct_inputs(specs)]))
+    prepared = time.perf_counter() - started
+    jobs = [(spec.to_dict(), settings.to_json(), manifest) for spec in specs]
+    trials = sum(pool.map(_compute, jobs))
+    return {"wall": time.perf_counter() - started, "preparing": prepared, "all trials": trials}
+
+
+def _prepare(job: tuple[dict[str, Any], str]) -> None:
+    with threadpool_limits(1):
+        prepare([TrialSpec.from_dict(job[0])], RunSettings.from_json(job[1]))
+
+
+def _compute(job: tuple[dict[str, Any], str, Manifest]) -> float:
+    spec, settings, manifest = job
+    with threadpool_limits(1):  # of BLAS too, as Ray has it: two make a small fit 10 × slower
+        return compute(TrialSpec.from_dict(spec), RunSettings.from_json(settings), manifest).metrics[SECONDS]
+
+
+def with_ray(specs: list[TrialSpec], settings: RunSettings, manifest: Manifest, cores: int) -> dict[str, float]:
+    """The same under a Ray of our own, and its start-up.
+
+    Raises:
+        RuntimeError: a trial failed.
+    """
+    import ray
+    import ray.cloudpickle
+    from mlflow.tracking import MlflowClient
+
+    from grid import tracking, tuning
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the launcher leaves this folder out of its upload
+    settings.runs.mkdir(parents=True)
+    tracker = tracking.open_grid(settings.tracking_uri, "benchmark", manifest, specs, settings.runs / "artifacts")
+    outcomes: dict[str, str] = {}
+
+    def watch(event: TrialEvent) -> None:
+        if event.kind in (DONE, FAILED):
+            outcomes[event.key] = event.error
+
+    started = time.perf_counter()
+    connection = {"num_cpus": cores, "num_gpus": 0}
+    with tuning.session(**connection):
+        warm_up: Any = ray.remote(_imports).options(num_cpus=1)
+        ray.get([warm_up.remote() for _ in range(cores)])
+        connected = time.perf_counter()
+        executor = tuning.TuneExecutor(settings, tracker, connection)
+        executor.prepare(specs, lambda method, done, total: None)
+        prepared = time.perf_counter()
+        executor.run(specs, watch)
+        ended = time.perf_counter()
+    errors = [outcomes.get(spec.key, "no outcome") for spec in specs]
+    if any(errors):
+        raise RuntimeError("; ".join(filter(None, errors)))
+    runs = MlflowClient(tracking_uri=settings.tracking_uri).search_runs([tracker.experiment_id], max_results=1000)
+    return {
+        "start-up": connected - started,
+        "wall": ended - connected,
+        "preparing": prepared - connected,
+        "all trials": sum(run.data.metrics.get(SECONDS, 0.0) for run in runs),
+    }

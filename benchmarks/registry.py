@@ -1,0 +1,68 @@
+"""Every benchmark: what it measures, against what, and where its code is. Reading this imports none of it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from benchmarks.measure import Outcome
+
+Run = Callable[..., Outcome]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One benchmark.
+
+    Attributes:
+        what: what is measured, against which anchor; one line.
+        module: where its code is.
+        function: (repeats, toy) -> Outcome; `toy` takes seconds and shows only that the code runs.
+    """
+
+    what: str
+    module: str
+    function: str = "run"
+
+    def load(self) -> Run:
+        """The function; imports what it needs."""
+        return cast(Run, getattr(importlib.import_module(self.module), self.function))
+
+
+BENCHMARKS = {
+    "training": Benchmark(
+        "throughput of a training epoch from the pixel store, over the same epoch on synthetic tensors in memory (CPU)",
+        "benchmarks.training",
+        "run_on_cpu",
+    ),
+    "training-gpu": Benchmark(
+        "the same on a GPU, xception41 at 299 px in bf16; needs neither Ray nor MLflow",
+        "benchmarks.training",
+        "run_on_gpu",
+    ),
+    "frozen": Benchmark(
+        "the whole frozen part of a grid, over one forward pass of each image, and over a loop that encodes every cell",
+        "benchmarks.frozen",
+    ),
+    "ray": Benchmark(
+        "wall clock of a part of the demo grid under Ray, over the same trials' compute in one process on all cores",
+        "benchmarks.ray_grid",
+    ),
+    "relaunch": Benchmark(
+        "seconds of `launch.py` when there is nothing to run, and to print help", "benchmarks.relaunch"
+    ),
+    "memory": Benchmark(
+        "peak resident memory and seconds of one trial as the data set grows from 1,000 to 100,000 images",
+        "benchmarks.memory",
+    ),
+    "growth": Benchmark(
+        "seconds and memory of one more trial when 16, 160 and 1,600 are finished; planning 10,000 trials",
+        "benchmarks.growth",
+    ),
+    "analysis": Benchmark(
+        "seconds and memory of the tables with their intervals, of 1,000 runs with 4,500 test scores each",
+        "benchmarks.analysis_tables",
+    ),
+}
