@@ -731,7 +731,7 @@ class FrozenEncoder:
     """A backbone as an `Encoder`: pixels in, features out, nothing trains, so the features may be cached.
 
     Args:
-        backbone: is moved to `device`.
+        backbone: is moved to `device` when it is first needed there: with all features at hand, it never is.
         device: torch device string.
         batch_size: pictures a forward pass, as long as they fit.
         autocast: compute in bfloat16 where torch thinks it safe; faster on a GPU, and another `key`, because the
@@ -741,7 +741,7 @@ class FrozenEncoder:
     def __init__(
         self, backbone: Backbone, *, device: str = "cpu", batch_size: int = 32, autocast: bool = False
     ) -> None:
-        self.backbone = backbone.to(device)
+        self.backbone = backbone
         self.device = device
         self.batch_size = batch_size
         self.autocast = autocast
@@ -772,7 +772,11 @@ class FrozenEncoder:
     def _encode_batch(self, batch: np.ndarray) -> np.ndarray:
         x = self.backbone.preprocessing.normalise(torch.tensor(batch, device=self.device))
         with torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16, enabled=self.autocast):
-            return self.backbone(x).float().cpu().numpy()
+            return self.on_device()(x).float().cpu().numpy()
+
+    def on_device(self) -> Backbone:
+        """The backbone, where it computes."""
+        return self.backbone.to(self.device)
 
 
 def encoder_key(backbone: Backbone, *, autocast: bool = False) -> str:

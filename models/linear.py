@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -209,6 +210,8 @@ class LinearDetector(Detector):
         """The backbone followed by the fitted classifier, or None for an encoder without gradients."""
         if self._backbone is None:
             return None
+        if isinstance(self.encoder, FrozenEncoder):
+            self.encoder.on_device()
         module = _Classified(self._backbone, self._head()).eval()
         return CamTarget(module, self._backbone.cam_layers(), self._backbone.cam_reshape)
 
@@ -246,6 +249,25 @@ class _Classified(torch.nn.Module):
         return self.head(self.backbone(x))
 
 
+@lru_cache(maxsize=1)
+def _frozen_backbone(
+    family: str,
+    name: str,
+    weights: str,
+    weight_files: tuple[tuple[str, Path], ...],
+    policy: str | None,
+    size: int | None,
+) -> Backbone:
+    """The last backbone stays in the process: the trials that a worker computes one after the other mostly share it.
+
+    Random weights come from seed 0 always: a frozen encoder is part of the method, not of the trial, so that its
+    features are shared.
+    """
+    return load_backbone(
+        family, name, weights=weights, weight_files=dict(weight_files), seed=0, policy=policy, size=size
+    )
+
+
 def probe_backbone(family: str, config: LinearConfig, context: BuildContext) -> LinearDetector:
     """A linear classifier on a frozen backbone of a family of `models.backbones`.
 
@@ -253,15 +275,9 @@ def probe_backbone(family: str, config: LinearConfig, context: BuildContext) -> 
         ValueError: the family has no such backbone.
         WeightsError: the weights cannot be had or do not fit.
     """
-    backbone = load_backbone(
-        family,
-        config.backbone,
-        weights=config.weights,
-        weight_files=context.weight_files,
-        seed=0,  # a frozen encoder with random weights is part of the method, not of the trial: its features are shared
-        policy=None if config.resize == "own" else config.resize,
-        size=config.size or None,
-    )
+    policy = None if config.resize == "own" else config.resize
+    files = tuple(sorted(context.weight_files.items()))
+    backbone = _frozen_backbone(family, config.backbone, config.weights, files, policy, config.size or None)
     autocast = config.precision == "mixed" and torch.device(context.device).type == "cuda"
     encoder = FrozenEncoder(backbone, device=context.device, autocast=autocast)
     return LinearDetector(

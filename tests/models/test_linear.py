@@ -14,6 +14,7 @@ import torch
 from models.configs import ProbeConfig
 from models.detector import Examples, FitSession, TrainingDiverged, fake_scores
 from models.linear import L2_CHOICES, LinearDetector
+from tests.models.toys import small
 
 CLASSES = ("real", "a", "b")
 
@@ -245,3 +246,11 @@ def test_another_encoders_head_is_refused(tmp_path: Path) -> None:
     detector(5).save(tmp_path)
     with pytest.raises(ValueError, match=r"head\.json has encoder 'given-5'"):
         detector(4).load(tmp_path)
+
+
+def test_trials_of_a_process_share_the_frozen_backbone() -> None:
+    one, other = (small("clip_linear", seed=seed) for seed in (0, 1))
+    assert one.encoder.backbone is other.encoder.backbone
+    another = small("sam_linear")
+    assert another.encoder.backbone is not one.encoder.backbone
+    assert small("clip_linear").encoder.key == one.encoder.key
