@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from analysis.intervals import NUM_RESAMPLES, Resampler, interval_of, true_classes
+from analysis.intervals import NUM_RESAMPLES, Resampler, proportion_interval, true_classes
 from analysis.matrices import ordered
 from models.scoring import confusion
 
@@ -69,12 +69,14 @@ def attribution(
     rows = []
     for name in (OVERALL, *counts.index):
         metric = "accuracy" if name == OVERALL else f"accuracy/{name}"
-        interval = interval_of(np.mean([resampler.distribution(one, metric) for one in answers], axis=0))
+        accuracy = float(np.mean([resampler.value(one, metric) for one in answers]))
+        distribution = np.mean([resampler.distribution(one, metric) for one in answers], axis=0)
+        interval = proportion_interval(distribution, answers[0], metric, accuracy)
         rows.append(
             {
                 "class": name,
                 "num_images": int(counts.sum() if name == OVERALL else counts[name]),
-                "accuracy": float(np.mean([resampler.value(one, metric) for one in answers])),
+                "accuracy": accuracy,
                 "low": interval.low,
                 "high": interval.high,
             }

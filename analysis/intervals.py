@@ -21,6 +21,7 @@ import pandas as pd
 LEVEL = 0.95
 NUM_RESAMPLES = 2000
 THRESHOLD_METRICS = ("accuracy", "balanced_accuracy", "real_accuracy", "fake_accuracy")
+RARE = 5  # images on one side; below, a percentile interval of a share is too narrow
 RANK_METRICS = ("auroc", "ap", "eer")
 DETECTION_METRICS = (*THRESHOLD_METRICS, *RANK_METRICS)
 ATTRIBUTION_METRICS = ("accuracy", "balanced_accuracy", "macro_f1")  # and accuracy/<class>
@@ -239,7 +240,7 @@ def bootstrap_cell(
     seed: int = 0,
     level: float = LEVEL,
 ) -> Interval:
-    """Percentile interval of one cell's metric (Efron and Tibshirani 1993, chapter 13).
+    """Percentile interval of one cell's metric (Efron and Tibshirani 1993, chapter 13); see `proportion_interval`.
 
     Args:
         scores: of the cell's images: source_id, generator, label and score, or for attribution `logit_<class>`. A
@@ -252,7 +253,10 @@ def bootstrap_cell(
     """
     frames = _frames(scores)
     resampler = Resampler(frames, num_resamples=num_resamples, seed=seed)
-    return interval_of(_mean_distribution(resampler, frames, metric, threshold), level)
+    pairs = zip(frames, _thresholds(threshold, len(frames)), strict=True)
+    value = float(np.mean([resampler.value(resampler.answers(frame), metric, limit) for frame, limit in pairs]))
+    distribution = _mean_distribution(resampler, frames, metric, threshold)
+    return proportion_interval(distribution, resampler.answers(frames[0]), metric, value, level)
 
 
 def paired_difference(
@@ -284,6 +288,51 @@ def interval_of(distribution: np.ndarray, level: float = LEVEL) -> Interval:
         return Interval(float("nan"), float("nan"), level)
     low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high), level)
+
+
+def proportion_interval(
+    distribution: np.ndarray, answers: Answers, metric: str, value: float, level: float = LEVEL
+) -> Interval:
+    """`interval_of`, widened where it is known to be too narrow: shares of images that are nearly all or none.
+
+    Resamples of a test set with hardly any wrong answer hold none themselves, and the percentile interval shrinks to a
+    point. Where fewer than five images are wrong or fewer than five right, or the interval is a point, it is joined
+    with the exact binomial interval (Clopper and Pearson 1934) of the same share among the cell's sources: sources and
+    not images, because images of one source are not independent. Other metrics have no such formula and stay as they
+    are.
+
+    Args:
+        distribution: resampled figures (B,).
+        answers: of the cell.
+        metric: see `weighted_metric`.
+        value: the figure itself.
+        level: of the interval.
+    """
+    interval = interval_of(distribution, level)
+    counted = _counted(answers, metric)
+    if counted is None or not counted.any() or not np.isfinite(interval.low):
+        return interval
+    num_images, num_sources = int(counted.sum()), len(np.unique(answers.sources[counted]))
+    fewest = num_images * min(value, 1 - value)
+    if fewest > RARE - 0.5 and interval.high > interval.low:
+        return interval
+    from scipy.stats import beta
+
+    right, wrong, tail = value * num_sources, (1 - value) * num_sources, (1 - level) / 2
+    low = float(beta.ppf(tail, right, wrong + 1)) if right > 0 else 0.0
+    high = float(beta.ppf(1 - tail, right + 1, wrong)) if wrong > 0 else 1.0
+    return Interval(min(interval.low, low), max(interval.high, high), level)
+
+
+def _counted(answers: Answers, metric: str) -> np.ndarray | None:
+    """Bool (N,): the images of which the metric is a share; None for a metric that is no share."""
+    if metric in ("accuracy", "balanced_accuracy"):
+        return np.ones(len(answers.labels), dtype=bool)
+    if metric in ("real_accuracy", "fake_accuracy"):
+        return np.asarray(answers.labels == int(metric == "fake_accuracy"))
+    if metric.startswith("accuracy/"):
+        return np.asarray(answers.labels == answers.classes.index(metric.partition("/")[2]))
+    return None
 
 
 def difference_of(value: float, differences: np.ndarray, level: float = LEVEL) -> Difference:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from analysis.intervals import (
     Resampler,
     difference_of,
     interval_of,
+    proportion_interval,
     true_classes,
 )
 from analysis.store import Store, StoreError
@@ -165,8 +167,9 @@ def cell_table(
 
     Returns:
         columns `CELL_COLUMNS`. `kind` is "cell", or for a whole matrix "in-domain mean", "cross-generator mean" and
-        "gap" (then trained_on and tested_on are ""). `tested_on` is "all" for attribution. `std` is NaN for a single
-        seed; `low` and `high` are NaN for metrics that images have no part in. `run_ids` is a tuple. A metric that no
+        "gap" (then trained_on and tested_on are "", and `std` is over the seeds that all their cells have). `tested_on`
+        is "all" for attribution. `std` is NaN for a single seed; `low` and `high` are NaN for metrics that images have
+        no part in. `run_ids` is a tuple. A metric that no
         run has logged has no rows.
 
     Raises:
@@ -182,11 +185,17 @@ def cell_table(
     resampler = Resampler([first], num_resamples=num_resamples, seed=seed)
     rows: list[dict[str, object]] = []
     for (task, variant), of_variant in results.groupby(["task", "variant"], sort=False):
-        distributions = _distributions(store, of_variant, resampler)
+        answers: dict[tuple[str, str, str], Answers] = {}
+        distributions = _distributions(store, of_variant, resampler, answers)
         cells = []
         for place, found in of_variant.groupby(["trained_on", "tested_on", "metric"], sort=False):
             trained_on, tested_on, metric = map(str, place)
-            interval = interval_of(distributions.get((trained_on, tested_on, metric), np.array([])))
+            where, value = (trained_on, tested_on, metric), float(found["value"].mean())
+            if where in distributions:
+                plain = metric.removesuffix(AT_VALIDATION)
+                interval = proportion_interval(distributions[where], answers[where], plain, value)
+            else:
+                interval = interval_of(np.array([]))
             cells.append(
                 {
                     "kind": CELL,
@@ -195,12 +204,13 @@ def cell_table(
                     "trained_on": trained_on,
                     "tested_on": tested_on,
                     "metric": metric,
-                    "mean": found["value"].mean(),
+                    "mean": value,
                     "std": found["value"].std(ddof=1),
                     "num_seeds": len(found),
                     "low": interval.low,
                     "high": interval.high,
                     "run_ids": tuple(found["run_id"]),
+                    "by_seed": found.groupby("seed")["value"].mean(),
                 }
             )
         rows += cells
@@ -343,8 +353,15 @@ def compare(
     return pd.DataFrame(rows, columns=columns)
 
 
-def _distributions(store: Store, results: pd.DataFrame, resampler: Resampler) -> dict[tuple[str, str, str], np.ndarray]:
+def _distributions(
+    store: Store,
+    results: pd.DataFrame,
+    resampler: Resampler,
+    answers: dict[tuple[str, str, str], Answers] | None = None,
+) -> dict[tuple[str, str, str], np.ndarray]:
     """(trained on, tested on, metric) -> the resampled figure (B,), averaged over seeds; of one task and variant.
+
+    `answers` gets the answers of the last run of each, if it is given.
 
     On one thread: the matrix products are so small that more only wait for each other.
     """
@@ -376,6 +393,8 @@ def _distributions(store: Store, results: pd.DataFrame, resampler: Resampler) ->
                 )
                 totals[place] = totals[place] + found if place in totals else found
                 counts[place] = counts.get(place, 0) + 1
+                if answers is not None:
+                    answers[place] = cells[tested_on]
     return {place: total / counts[place] for place, total in totals.items()}
 
 
@@ -406,6 +425,7 @@ def _mean_rows(
     """In-domain mean, cross-generator mean and their gap, over the cells of one variant and metric."""
     of_metric = [cell for cell in cells if cell["metric"] == metric]
     means: dict[str, float] = {}
+    by_seed: dict[str, pd.Series] = {}
     resampled: dict[str, np.ndarray] = {}
     for kind, wanted in ((IN_DOMAIN, True), (CROSS_GENERATOR, False)):
         chosen = [
@@ -413,12 +433,17 @@ def _mean_rows(
         ]
         if chosen:
             means[kind] = float(np.mean([float(str(cell["mean"])) for cell in chosen]))
+            # of the seeds that every cell has
+            by_seed[kind] = pd.concat([cast(pd.Series, cell["by_seed"]) for cell in chosen], axis=1, join="inner").mean(
+                axis=1
+            )
             places = [(str(cell["trained_on"]), str(cell["tested_on"]), metric) for cell in chosen]
             found = [distributions[place] for place in places if place in distributions]
             resampled[kind] = np.mean(found, axis=0) if found else np.array([])
     if len(means) == 2:
         means[GAP] = means[IN_DOMAIN] - means[CROSS_GENERATOR]
         resampled[GAP] = resampled[IN_DOMAIN] - resampled[CROSS_GENERATOR]
+        by_seed[GAP] = (by_seed[IN_DOMAIN] - by_seed[CROSS_GENERATOR]).dropna()
     rows: list[dict[str, object]] = []
     for kind, mean in means.items():
         interval = interval_of(resampled[kind])
@@ -431,7 +456,7 @@ def _mean_rows(
                 "tested_on": "",
                 "metric": metric,
                 "mean": mean,
-                "std": float("nan"),
+                "std": float(by_seed[kind].std(ddof=1)),
                 "num_seeds": min(int(str(cell["num_seeds"])) for cell in of_metric),
                 "low": interval.low,
                 "high": interval.high,
@@ -444,7 +469,10 @@ def _mean_rows(
 def _pivot(cells: pd.DataFrame, values: str, *, rows: Iterable[str] = (), columns: Iterable[str] = ()) -> pd.DataFrame:
     matrix = cells.pivot_table(index="tested_on", columns="trained_on", values=values, aggfunc="mean", dropna=False)
     tested_on = ordered(set(cells["tested_on"]) | set(rows))
-    matrix = matrix.reindex(index=tested_on, columns=column_order(set(cells["trained_on"]) | set(columns), tested_on))
+    # what was never planned is not missing; without a plan, a matrix is square
+    planned = set(columns)
+    order = column_order(set(cells["trained_on"]) | planned, () if planned else tested_on)
+    matrix = matrix.reindex(index=tested_on, columns=order)
     return matrix.astype(float).rename_axis(index="tested on", columns="trained on")
 
 

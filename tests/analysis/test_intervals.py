@@ -88,8 +88,8 @@ def test_figures_computed_by_hand() -> None:
     assert weighted_metric(answers, "auroc")(weights)[0] == pytest.approx(3 / 9)
 
 
-@pytest.mark.parametrize("metric", DETECTION_METRICS)
-def test_what_is_always_right_is_certainly_right(metric: str) -> None:
+@pytest.mark.parametrize("metric", RANK_METRICS)
+def test_a_perfect_ranking_is_perfect_in_every_resample(metric: str) -> None:
     cell = pairs(np.full(20, -1.0) + np.arange(20) / 100, np.full(20, 1.0) + np.arange(20) / 100)
     interval = bootstrap_cell(cell, metric)
     assert (interval.low, interval.high) == ((0, 0) if metric == "eer" else (1, 1))
@@ -131,14 +131,15 @@ def test_photographs_are_drawn_and_not_images() -> None:
 
 def test_real_and_fake_of_one_photograph_stay_together() -> None:
     # what calls everything real is right in exactly one half of every resample
-    interval = bootstrap_cell(pairs(np.full(30, -1.0), np.full(30, -1.0)), "accuracy")
-    assert (interval.low, interval.high) == (0.5, 0.5)
+    cell = pairs(np.full(30, -1.0), np.full(30, -1.0))
+    resampler = Resampler([cell])
+    assert set(resampler.distribution(resampler.answers(cell), "accuracy")) == {0.5}
 
 
 def test_where_they_share_no_photograph_their_numbers_are_kept() -> None:
     cell = pairs(np.full(30, -1.0), np.full(30, -1.0)).assign(source_id=[f"photo{number}" for number in range(60)])
-    interval = bootstrap_cell(cell, "accuracy")
-    assert (interval.low, interval.high) == (0.5, 0.5)
+    resampler = Resampler([cell])
+    assert set(resampler.distribution(resampler.answers(cell), "accuracy")) == {0.5}
 
 
 def test_rare_kinds_of_photographs_are_drawn_together() -> None:
@@ -241,3 +242,47 @@ def test_what_cannot_be_asked_is_refused() -> None:
     with pytest.raises(ValueError, match="no scores"):
         bootstrap_cell([], "accuracy")
     assert set(THRESHOLD_METRICS) | set(RANK_METRICS) == set(detection_metrics(np.array([0, 1]), np.array([0.0, 1.0])))
+
+
+def test_a_perfect_score_is_not_certain() -> None:
+    """All of 100 sources right: the exact binomial interval begins at 0.025 ** (1 / 100)."""
+    cell = one_image_a_source(np.ones(100, dtype=bool))
+    interval = bootstrap_cell(cell, "accuracy", num_resamples=100)
+    assert interval.low == pytest.approx(0.025 ** (1 / 100))
+    assert interval.high == 1
+    below = bootstrap_cell(one_image_a_source(np.zeros(100, dtype=bool)), "accuracy", num_resamples=100)
+    assert (below.low, below.high) == (0, pytest.approx(1 - 0.025 ** (1 / 100)))
+
+
+def test_a_share_far_from_the_ends_keeps_its_resampled_interval() -> None:
+    right = np.arange(100) < 70
+    cell = one_image_a_source(right)
+    resampler = Resampler([cell], num_resamples=400)
+    found = bootstrap_cell(cell, "accuracy", num_resamples=400)
+    assert found == interval_of(resampler.distribution(resampler.answers(cell), "accuracy"))
+
+
+def test_one_answer_for_every_image_is_no_certain_half() -> None:
+    """Two images a source, one real and one fake, all called fake: every resample gives exactly a half."""
+    frame = pd.DataFrame({"source_id": [f"{n // 2:03d}" for n in range(100)], "label": [0, 1] * 50, "score": 1.0})
+    frame["generator"] = np.where(frame["label"] == 0, "real", "lama")
+    interval = bootstrap_cell(frame, "accuracy", num_resamples=100)
+    assert interval.low < 0.4
+    assert interval.high > 0.6
+
+
+def test_an_accuracy_near_one_is_covered() -> None:
+    """Of many test sets of 100 sources, nine in ten intervals and more hold the truth, 0.99."""
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(300):
+        interval = bootstrap_cell(one_image_a_source(rng.random(100) < 0.99), "accuracy", num_resamples=100)
+        held += interval.low <= 0.99 <= interval.high
+    assert held / 300 >= 0.93
+
+
+def one_image_a_source(right: np.ndarray) -> pd.DataFrame:
+    """Fakes, each of a source of its own, called fake where `right`."""
+    scores = np.where(right, 1.0, -1.0)
+    sources = [f"{number:04d}" for number in range(len(right))]
+    return pd.DataFrame({"source_id": sources, "generator": "lama", "label": 1, "score": scores})
