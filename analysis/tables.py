@@ -11,6 +11,12 @@ from analysis.matrices import IntervalMatrix, in_domain_cells, trained_on_label
 MISSING = "missing"
 Table = pd.DataFrame | IntervalMatrix
 
+_LATEX = str.maketrans(
+    {mark: f"\\{mark}" for mark in "_%&#${}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$"}
+)
+
 
 def to_csv(table: Table, *, transpose: bool = False) -> str:
     """As CSV with full precision; an `IntervalMatrix` in long form, one row a cell.
@@ -208,7 +214,4 @@ def _markdown_row(cells: list[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    text = text.replace("\\", r"\textbackslash ")
-    for mark in "_%&#$":
-        text = text.replace(mark, f"\\{mark}")
-    return text.replace("±", r"$\pm$")
+    return text.translate(_LATEX)

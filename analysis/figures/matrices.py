@@ -14,8 +14,9 @@ from matplotlib.patches import Rectangle
 from analysis.figures import style
 from analysis.matrices import AT_VALIDATION, IntervalMatrix, in_domain_cells, matrix_means, trained_on_label
 
-# Metrics for which 0.5 is chance, so that both sides of it mean something.
-_CHANCE_AT_HALF = ("accuracy", "balanced_accuracy", "auroc", "ap")
+# Metrics of which 0.5 is chance: of the first two always, of the others where there are as many fakes as real images.
+_CHANCE_IS_A_HALF = ("auroc", "balanced_accuracy")
+_PARTS_AT_A_HALF = (*_CHANCE_IS_A_HALF, "accuracy", "ap")
 _DARK, _LIGHT = "#000000", "#ffffff"
 
 
@@ -47,7 +48,8 @@ def matrix_figure(
         values, in_domain, notes = values.T, in_domain.T, notes.T
         rows, columns, across, down = columns, rows, down, across
 
-    centred = metric.removesuffix(AT_VALIDATION) in _CHANCE_AT_HALF
+    plain = metric.removesuffix(AT_VALIDATION)
+    centred = plain in _PARTS_AT_A_HALF
     colours = diverging() if centred else mpl.colormaps["cividis"]
     longest = max([len(name) for name in rows], default=0)
     with style():
@@ -89,7 +91,8 @@ def matrix_figure(
         bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
         bar.set_label(metric.replace("_", " "))
         bar.outline.set_visible(False)
-        bar.set_ticks([0, 0.25, 0.5, 0.75, 1], labels=["0", "0.25", "0.5\nchance" if centred else "0.5", "0.75", "1"])
+        half = "0.5\nchance" if plain in _CHANCE_IS_A_HALF else "0.5"
+        bar.set_ticks([0, 0.25, 0.5, 0.75, 1], labels=["0", "0.25", half, "0.75", "1"])
     return figure
 
 

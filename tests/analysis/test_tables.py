@@ -119,3 +119,12 @@ def test_attribution_as_text() -> None:
 
 def test_a_cell_that_is_not_there_is_missing() -> None:
     assert cell_text(NAN, NAN, NAN, NAN) == "missing"
+
+
+def test_latex_prints_every_character_as_it_is() -> None:
+    table = pd.DataFrame({"settings": [r'{"a_b": ~1 ^ 2} < > \ ± %']})
+    text = to_latex(table)
+    assert (
+        r'\{"a\_b": \textasciitilde{}1 \textasciicircum{} 2\} \textless{} \textgreater{} \textbackslash{} $\pm$ \%'
+        in text
+    )
