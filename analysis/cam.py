@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from models.preprocessing import Preprocessing
 
 BATCH_PIXELS = 2_000_000
+# What one run's checkpoint, method or memory may end in; torch says that it is out of memory by a RuntimeError.
+RUN_ERRORS = (ValueError, KeyError, OSError, RuntimeError)
 
 
 class NoCam(ValueError):
@@ -224,15 +226,21 @@ class Column:
 
     Attributes:
         trained_on: generators, joined by "+".
-        answers: what it says about the panel's pictures.
-        maps: its CAMs, float32 (H, W) each, in [0, 1]; None for a method that has none.
+        answers: what it says about the panel's pictures; None where there is a problem.
+        maps: its CAMs, float32 (H, W) each, in [0, 1]; None for a method that has none, and where there is a problem.
         grid: rows and columns of the layer that the maps are enlarged from; None as `maps`.
+        run_id: of the run.
+        problem: why nothing is known of this run; "" where all went well.
+        loaded: whether its detector could be loaded.
     """
 
     trained_on: str
-    answers: Answers
+    answers: Answers | None
     maps: list[np.ndarray] | None
     grid: tuple[int, int] | None
+    run_id: str = ""
+    problem: str = ""
+    loaded: bool = True
 
 
 @dataclass(frozen=True)
@@ -287,6 +295,8 @@ def make_panels(
 ) -> list[Panel]:
     """A variant's panels, one a generator: the same photographs through each of its finished runs, of its first seed.
 
+    A run that cannot be loaded or explained has a column that says so, and costs the others nothing.
+
     Args:
         store: an open grid.
         manifest: from `open_images`.
@@ -298,7 +308,8 @@ def make_panels(
         weight_files: see `load_detector`.
 
     Raises:
-        StoreError: the variant has no finished run of the task, or as `load_detector`.
+        StoreError: the variant has no finished run of the task.
+        BadImage: a picture cannot be read.
     """
     runs = store.runs()
     runs = runs[(runs["variant"] == variant) & (runs["task"] == task) & (runs["state"] == FINISHED)]
@@ -312,13 +323,21 @@ def make_panels(
         chosen.append(rows)
         panels.append(Panel(variant, task, generator, rows["source_id"].tolist(), images, masks, []))
     for run_id, trained_on in zip(runs["run_id"], runs["trained_on"], strict=True):
-        detector, spec = load_detector(store, run_id, device=device, weight_files=weight_files)
-        scores, grid = store.scores(run_id), cam_grid(detector)
-        for panel, rows in zip(panels, chosen, strict=True):
-            of_generator = scores[scores["generator"] == panel.tested_on].drop_duplicates("digest").set_index("digest")
-            said = answers(of_generator.loc[rows["digest"]], spec)
-            maps = image_maps(detector, panel.images) if grid is not None else None
-            panel.columns.append(Column(trained_on, said, maps, grid))
+        columns, loaded = [], False
+        try:
+            detector, spec = load_detector(store, run_id, device=device, weight_files=weight_files)
+            loaded = True
+            scores, grid = store.scores(run_id), cam_grid(detector)
+            for panel, rows in zip(panels, chosen, strict=True):
+                of_generator = scores[scores["generator"] == panel.tested_on].drop_duplicates("digest")
+                said = answers(of_generator.set_index("digest").loc[rows["digest"]], spec)
+                maps = image_maps(detector, panel.images) if grid is not None else None
+                columns.append(Column(trained_on, said, maps, grid, run_id))
+        except RUN_ERRORS as error:
+            problem = str(error) or type(error).__name__
+            columns = [Column(trained_on, None, None, None, run_id, problem, loaded)] * len(panels)
+        for panel, column in zip(panels, columns, strict=True):
+            panel.columns.append(column)
     return panels
 
 

@@ -570,47 +570,61 @@ class _Report:
             yield self.folder.picture(f"{name}-{variant}", figure, alt=alt)
 
     def _cam_of(self, variant: str) -> tuple[list[Block], pd.DataFrame | None]:
-        from analysis.cam import NoCam, make_panels
+        from analysis.cam import RUN_ERRORS, make_panels
         from analysis.detectors import load_detector
         from analysis.figures.cam import cam_panel
         from analysis.localisation import localisation_table, localise_run
-        from data.images import BadImage
 
         assert self.manifest is not None
         options, blocks = self.options, list[Block]()
-        runs = self.finished("detection", variant)
-        runs = runs[runs["seed"] == runs["seed"].min()]
         try:
-            detectors = load_detector(
-                self.store, runs["run_id"].iloc[0], device=options.device, weight_files=options.weight_files
-            )
-            if detectors[0].cam_target() is None:
-                return [Text(f"{variant} has no spatial layer, so there is no Grad-CAM of it.")], None
             panels = make_panels(
                 self.store, self.manifest, variant, count=min(PANEL_IMAGES, options.cam_images), device=options.device,
                 weight_files=options.weight_files,
             )  # fmt: skip
-            for panel in panels:
-                right = ", ".join(
-                    f"trained on {column.trained_on} {int(column.answers.correct.sum())}" for column in panel.columns
-                )
-                alt = (
-                    f"Grad-CAM of {variant} on {len(panel.images)} fakes of {panel.tested_on}: input, mask, and one "
-                    f"map for each thing it was trained on. Right answers of {len(panel.images)}: {right}."
-                )
-                name = f"cam-{variant}-{panel.tested_on}"
-                blocks.append(self.folder.picture(name, cam_panel(panel), alt=alt, photographs=True))
-            found = []
-            for run_id in runs["run_id"]:
+        except (ValueError, OSError) as error:
+            return [self._problem(f"{variant}: no Grad-CAM: {error}")], None
+        columns = panels[0].columns
+        problems: list[Block] = [
+            self._problem(
+                f"{variant}, trained on {column.trained_on}: no Grad-CAM of run {column.run_id}: {column.problem}"
+            )
+            for column in columns
+            if column.problem
+        ]
+        sound = [column for column in columns if not column.problem]
+        if not any(column.maps for column in sound):
+            if sound:
+                problems.append(Text(f"{variant} has no spatial layer, so there is no Grad-CAM of it."))
+            return problems, None
+        for panel in panels:
+            right = ", ".join(
+                f"trained on {column.trained_on} "
+                + (str(int(column.answers.correct.sum())) if column.answers is not None else "not known")
+                for column in panel.columns
+            )
+            alt = (
+                f"Grad-CAM of {variant} on {len(panel.images)} fakes of {panel.tested_on}: input, mask, and one "
+                f"map for each thing it was trained on. Right answers of {len(panel.images)}: {right}."
+            )
+            name = f"cam-{variant}-{panel.tested_on}"
+            blocks.append(self.folder.picture(name, cam_panel(panel), alt=alt, photographs=True))
+        found = []
+        for column in sound:
+            run_id = column.run_id
+            try:
                 loaded = load_detector(self.store, run_id, device=options.device, weight_files=options.weight_files)
                 images = localise_run(
                     self.store, run_id, self.manifest, images_per_cell=options.cam_images, device=options.device,
                     loaded=loaded,
                 )  # fmt: skip
-                found.append(images.assign(run_id=run_id))
-        except (StoreError, NoCam, BadImage, ValueError, OSError) as error:
-            return [*_folded(variant, blocks), self._problem(f"{variant}: Grad-CAM is not complete: {error}")], None
-        return _folded(variant, blocks), localisation_table(pd.concat(found, ignore_index=True), self.runs)
+            except RUN_ERRORS as error:
+                words = f"{variant}, trained on {column.trained_on}: no localisation of run {run_id}: "
+                problems.append(self._problem(words + (str(error) or type(error).__name__)))
+                continue
+            found.append(images.assign(run_id=run_id))
+        shown = [*_folded(variant, blocks), *problems]
+        return shown, localisation_table(pd.concat(found, ignore_index=True), self.runs) if found else None
 
     def _localisation(self, table: pd.DataFrame) -> Iterator[Block]:
         count = int(table.loc[table["subset"] == "all", "num_images"].max())
