@@ -293,7 +293,7 @@ def make_panels(
     device: str = "cpu",
     weight_files: Mapping[str, Path] | None = None,
 ) -> list[Panel]:
-    """A variant's panels, one a generator: the same photographs through each of its finished runs, of its first seed.
+    """A variant's panels, one a generator: the same photographs through the first finished seed of each training set.
 
     A run that cannot be loaded or explained has a column that says so, and costs the others nothing.
 
@@ -315,7 +315,7 @@ def make_panels(
     runs = runs[(runs["variant"] == variant) & (runs["task"] == task) & (runs["state"] == FINISHED)]
     if runs.empty:
         raise StoreError(f"{variant} has no finished {task} run; {store.missing_command(variant=variant, task=task)}")
-    runs = runs[runs["seed"] == runs["seed"].min()]
+    runs = first_seeds(runs)
     panels, chosen = [], []
     for generator in manifest.generators:
         rows = choose_images(manifest, generator, count, seed=seed)
@@ -339,6 +339,11 @@ def make_panels(
         for panel, column in zip(panels, columns, strict=True):
             panel.columns.append(column)
     return panels
+
+
+def first_seeds(runs: pd.DataFrame) -> pd.DataFrame:
+    """Of the rows of `Store.runs`, of one variant and task, the one with the smallest seed for each `trained_on`."""
+    return runs.sort_values("seed", kind="stable").drop_duplicates("trained_on").sort_index()
 
 
 # Which pictures -------------------------------------------------------------------------------------------------------

@@ -382,7 +382,7 @@ class _Report:
             return
         yield Text(
             "The same photographs for every method: input, mask, and what speaks for “fake” to each detector, by what "
-            "it was trained on. The first seed of each method."
+            "it was trained on. Of several seeds, the first that is finished."
         )
         tables = []
         for variant in self.variants("detection"):

@@ -158,6 +158,16 @@ def test_one_damaged_checkpoint_costs_its_own_column_alone(own_copy: Path, tmp_p
     assert len(report.problems) == 1
 
 
+def test_a_column_whose_first_seed_is_not_finished_has_its_next_one(tracked: Store, tmp_path: Path) -> None:
+    store = open_store("dolos", tracking_uri=tracked.tracking_uri)
+    runs = store.runs()
+    later = (runs["trained_on"] == "ldm") & (runs["task"] == "detection")
+    object.__setattr__(store, "_table", runs.assign(seed=runs["seed"].where(~later, 1)))
+    _, table = cams(store, tmp_path / "out")
+    assert table is not None
+    assert dict(zip(table["trained_on"], table["seed"], strict=True)) == {"lama": 0, "ldm": 1}
+
+
 @pytest.mark.parametrize("place", ["analysis.cam.image_maps", "analysis.localisation.image_maps"])
 def test_a_device_without_memory_left_costs_one_run(
     tracked: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
