@@ -18,7 +18,7 @@ from PIL import Image
 
 from analysis.detectors import load_detector, square_pixels
 from analysis.store import SQLITE, Store, StoreError
-from data.images import decode, read_mask
+from data.images import decode, file_digest, read_mask
 from data.manifest import DataProblems, Manifest, build_manifest
 from data.sources.base import FAKE as FAKE_LABEL
 from data.sources.base import SHARED_REAL
@@ -388,13 +388,33 @@ def choose_images(
 
 
 def read_images(manifest: Manifest, rows: pd.DataFrame) -> list[np.ndarray]:
-    """Decode these rows' pictures: uint8 (H, W, 3) each. Raises `BadImage`."""
-    return [decode(path) for path in manifest.paths(rows)]
+    """Decode these rows' pictures: uint8 (H, W, 3) each.
+
+    Raises:
+        StoreError: a file is not there, or not the one that the manifest was made of.
+        BadImage: it cannot be decoded.
+    """
+    return [decode(_verified(path, digest)) for path, digest in zip(manifest.paths(rows), rows["digest"], strict=True)]
 
 
 def read_masks(manifest: Manifest, rows: pd.DataFrame) -> list[np.ndarray | None]:
-    """These rows' masks, bool (H, W), True where fake; None where there is none. Raises `BadImage`."""
-    return [None if pd.isna(mask) else read_mask(manifest.root / str(mask)) for mask in rows["mask"]]
+    """These rows' masks, bool (H, W), True where fake; None where there is none. Raises as `read_images`."""
+    return [
+        None if pd.isna(mask) else read_mask(_verified(manifest.root / str(mask), digest))
+        for mask, digest in zip(rows["mask"], rows["mask_digest"], strict=True)
+    ]
+
+
+def _verified(path: Path, digest: str) -> Path:
+    """The path again, if its bytes are those of the data set."""
+    remedy = "bring the data set's own file back, or say where the data folder is with --images DIR"
+    try:
+        found = file_digest(path)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read ({error.strerror or error}); {remedy}") from error
+    if found != digest:
+        raise StoreError(f"{path} is another file than the grid was made on (by its SHA-256); {remedy}")
+    return path
 
 
 def open_images(store: Store, *, root: Path | None = None, cache: Path | None = None) -> Manifest:
