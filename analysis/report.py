@@ -389,12 +389,18 @@ class _Report:
             if self.finished("detection", variant).empty:
                 continue
             self.say(f"  {variant}")
-            pictures, table = self._cam_of(variant)
+            pictures, images = self._cam_of(variant)
             yield from pictures
-            if table is not None:
-                tables.append(table)
+            if images is not None:
+                tables.append(images)
         if tables:
-            yield from self._localisation(pd.concat(tables, ignore_index=True))
+            from analysis.localisation import localisation_table
+
+            rows = pd.concat(tables, ignore_index=True)
+            shared = self.runs[["run_id", "variant", "trained_on", "seed"]]
+            each = shared.merge(rows, on="run_id", how="right")
+            (self.folder.path / "tables" / "localisation-images.csv").write_text(each.to_csv(index=False))
+            yield from self._localisation(localisation_table(rows, self.runs))
 
     def curves(self) -> Iterator[Block]:
         """Curves of each method, folded, with the calibration error of every cell in one table."""
@@ -573,7 +579,7 @@ class _Report:
         from analysis.cam import RUN_ERRORS, make_panels
         from analysis.detectors import load_detector
         from analysis.figures.cam import cam_panel
-        from analysis.localisation import localisation_table, localise_run
+        from analysis.localisation import localise_run
 
         assert self.manifest is not None
         options, blocks = self.options, list[Block]()
@@ -624,39 +630,44 @@ class _Report:
                 continue
             found.append(images.assign(run_id=run_id))
         shown = [*_folded(variant, blocks), *problems]
-        return shown, localisation_table(pd.concat(found, ignore_index=True), self.runs) if found else None
+        return shown, pd.concat(found, ignore_index=True) if found else None
 
     def _localisation(self, table: pd.DataFrame) -> Iterator[Block]:
         count = int(table.loc[table["subset"] == "all", "num_images"].max())
         yield Text(
-            f"CAM against the masks, at most {count} fakes a cell. Chance is what shuffled pixels get; prior is the "
-            "mean of the validation masks, the same for every image: a CAM below it has found less than where masks "
-            "usually lie."
+            f"CAM against the masks, at most {count} fakes a cell. Shuffled is what the same maps get with the masks "
+            "of other images of the cell; chance is the mask's share of the picture, which a flat map gets; prior is "
+            "the mean of the validation masks, the same for every image: a CAM below it has found less than where "
+            "masks usually lie."
         )
         whole = table[table["subset"] == "all"]
         for variant in dict.fromkeys(whole["variant"]):
-            pictures = []
-            for metric in CAM_METRICS:
-                matrix = cross_generator_matrix(whole, variant, metric)
-                of_metric = whole[(whole["variant"] == variant) & (whole["metric"] == metric)]
-                words = CAM_METRICS[metric]
-                beside = f"chance {of_metric['chance'].mean():.3f}, prior {of_metric['prior'].mean():.3f}"
-                name = f"localisation-{variant}-{metric}"
-                self.folder.files(name, matrix, caption=f"{variant}: {words}", transpose=self.options.transpose)
-                figure = matrix_figure(
-                    matrix,
-                    metric=f"CAM {metric}",
-                    title=f"{variant}: {words}\n{beside}",
-                    transpose=self.options.transpose,
-                )
-                cells = of_metric[["tested_on", "trained_on", "value"]].rename(columns={"value": "mean"})
-                alt = f"Localisation of {variant}, {words} ({beside}). " + _in_words(cells)
-                pictures.append(self.folder.picture(name, figure, alt=alt))
+            pictures = [self._localisation_matrix(table, variant, metric, "all") for metric in CAM_METRICS]
+            answered = table.loc[table["variant"] == variant, "subset"]
+            pictures += [
+                self._localisation_matrix(table, variant, "iou", subset)
+                for subset in ("correct", "wrong")
+                if (answered == subset).any()
+            ]
             yield Row(pictures[:2])
             yield Fold(f"{variant}: other figures of localisation", [Row(pictures[2:])])
         caption = "CAM against the masks, over all images of a cell and split by right and wrong answers"
         shown = table[
-            ["variant", "trained_on", "tested_on", "subset", "metric", "value", "chance", "prior", "num_images"]
+            [
+                "variant",
+                "trained_on",
+                "tested_on",
+                "subset",
+                "metric",
+                "value",
+                "low",
+                "high",
+                "shuffled",
+                "prior",
+                "chance",
+                "flat",
+                "num_images",
+            ]
         ]
         yield Fold(
             "Localisation, every figure", [self.folder.table("localisation", table, caption=caption, shown=shown)]
@@ -666,6 +677,23 @@ class _Report:
                 "For comparison of the shape only: IoU of DeCLIP (arXiv 2409.08849), a localiser trained with masks"
             )
             yield Fold("A published localiser", [html_table(published_localisation(), caption)])
+
+    def _localisation_matrix(self, table: pd.DataFrame, variant: str, metric: str, subset: str) -> Picture:
+        rows = table[(table["subset"] == subset) & (table["variant"] == variant)]
+        matrix = cross_generator_matrix(rows, variant, metric)
+        of_metric = rows[rows["metric"] == metric]
+        words = CAM_METRICS[metric] + ("" if subset == "all" else f", {subset} answers")
+        fewest, most = int(of_metric["num_images"].min()), int(of_metric["num_images"].max())
+        count = f"{most} images a cell" if fewest == most else f"{fewest} to {most} images a cell"
+        beside = f"{count}; shuffled {of_metric['shuffled'].mean():.3f}, prior {of_metric['prior'].mean():.3f}"
+        name = f"localisation-{variant}-{metric}" + ("" if subset == "all" else f"-{subset}")
+        self.folder.files(name, matrix, caption=f"{variant}: {words}", transpose=self.options.transpose)
+        figure = matrix_figure(
+            matrix, metric=f"CAM {metric}", title=f"{variant}: {words}\n{beside}", transpose=self.options.transpose
+        )
+        cells = of_metric[["tested_on", "trained_on", "value"]].rename(columns={"value": "mean"})
+        alt = f"Localisation of {variant}, {words} ({beside}). " + _in_words(cells)
+        return self.folder.picture(name, figure, alt=alt)
 
 
 def _check_compared(runs: pd.DataFrame, compared: Sequence[str]) -> None:

@@ -110,6 +110,21 @@ def test_localisation_is_split_by_right_and_wrong(report: Path) -> None:
     assert whole["chance"].to_numpy() == pytest.approx(0.25)  # a quarter of every picture was repainted
 
 
+def test_every_image_of_localisation_is_kept_and_answers_have_matrices(report: Path) -> None:
+    table = pd.read_csv(report / "tables/localisation.csv")
+    images = pd.read_csv(report / "tables/localisation-images.csv")
+    whole = table[(table["metric"] == "iou") & (table["subset"] == "all")].set_index(["run_id", "tested_on"])
+    means = images.groupby(["run_id", "tested_on"])["iou"].mean().loc[whole.index]
+    assert whole["value"].to_numpy() == pytest.approx(means.to_numpy())
+    assert (whole["low"] <= whole["value"] + 1e-9).all()
+    assert (whole["high"] >= whole["value"] - 1e-9).all()
+    found = table[table["variant"] == "xception_scratch"]["subset"].unique()
+    for subset in set(found) - {"all"}:
+        assert (report / f"figures/localisation-xception_scratch-iou-{subset}.png").is_file()
+    text = (report / "index.html").read_text(encoding="utf-8")
+    assert "3 images a cell; shuffled" in text
+
+
 def test_ece_and_purity_are_in_tables(report: Path) -> None:
     calibration = pd.read_csv(report / "tables/calibration.csv")
     assert len(calibration) == 12
