@@ -18,7 +18,7 @@ from PIL import Image
 
 from analysis.detectors import load_detector, square_pixels
 from analysis.store import SQLITE, Store, StoreError
-from data.images import decode, read_mask
+from data.images import decode, file_digest, read_mask
 from data.manifest import DataProblems, Manifest, build_manifest
 from data.sources.base import FAKE as FAKE_LABEL
 from data.sources.base import SHARED_REAL
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from models.preprocessing import Preprocessing
 
 BATCH_PIXELS = 2_000_000
+# What one run's checkpoint, method or memory may end in; torch says that it is out of memory by a RuntimeError.
+RUN_ERRORS = (ValueError, KeyError, OSError, RuntimeError)
 
 
 class NoCam(ValueError):
@@ -224,15 +226,21 @@ class Column:
 
     Attributes:
         trained_on: generators, joined by "+".
-        answers: what it says about the panel's pictures.
-        maps: its CAMs, float32 (H, W) each, in [0, 1]; None for a method that has none.
+        answers: what it says about the panel's pictures; None where there is a problem.
+        maps: its CAMs, float32 (H, W) each, in [0, 1]; None for a method that has none, and where there is a problem.
         grid: rows and columns of the layer that the maps are enlarged from; None as `maps`.
+        run_id: of the run.
+        problem: why nothing is known of this run; "" where all went well.
+        loaded: whether its detector could be loaded.
     """
 
     trained_on: str
-    answers: Answers
+    answers: Answers | None
     maps: list[np.ndarray] | None
     grid: tuple[int, int] | None
+    run_id: str = ""
+    problem: str = ""
+    loaded: bool = True
 
 
 @dataclass(frozen=True)
@@ -285,7 +293,9 @@ def make_panels(
     device: str = "cpu",
     weight_files: Mapping[str, Path] | None = None,
 ) -> list[Panel]:
-    """A variant's panels, one a generator: the same photographs through each of its finished runs, of its first seed.
+    """A variant's panels, one a generator: the same photographs through the first finished seed of each training set.
+
+    A run that cannot be loaded or explained has a column that says so, and costs the others nothing.
 
     Args:
         store: an open grid.
@@ -298,13 +308,14 @@ def make_panels(
         weight_files: see `load_detector`.
 
     Raises:
-        StoreError: the variant has no finished run of the task, or as `load_detector`.
+        StoreError: the variant has no finished run of the task.
+        BadImage: a picture cannot be read.
     """
     runs = store.runs()
     runs = runs[(runs["variant"] == variant) & (runs["task"] == task) & (runs["state"] == FINISHED)]
     if runs.empty:
         raise StoreError(f"{variant} has no finished {task} run; {store.missing_command(variant=variant, task=task)}")
-    runs = runs[runs["seed"] == runs["seed"].min()]
+    runs = first_seeds(runs)
     panels, chosen = [], []
     for generator in manifest.generators:
         rows = choose_images(manifest, generator, count, seed=seed)
@@ -312,14 +323,27 @@ def make_panels(
         chosen.append(rows)
         panels.append(Panel(variant, task, generator, rows["source_id"].tolist(), images, masks, []))
     for run_id, trained_on in zip(runs["run_id"], runs["trained_on"], strict=True):
-        detector, spec = load_detector(store, run_id, device=device, weight_files=weight_files)
-        scores, grid = store.scores(run_id), cam_grid(detector)
-        for panel, rows in zip(panels, chosen, strict=True):
-            of_generator = scores[scores["generator"] == panel.tested_on].drop_duplicates("digest").set_index("digest")
-            said = answers(of_generator.loc[rows["digest"]], spec)
-            maps = image_maps(detector, panel.images) if grid is not None else None
-            panel.columns.append(Column(trained_on, said, maps, grid))
+        columns, loaded = [], False
+        try:
+            detector, spec = load_detector(store, run_id, device=device, weight_files=weight_files)
+            loaded = True
+            scores, grid = store.scores(run_id), cam_grid(detector)
+            for panel, rows in zip(panels, chosen, strict=True):
+                of_generator = scores[scores["generator"] == panel.tested_on].drop_duplicates("digest")
+                said = answers(of_generator.set_index("digest").loc[rows["digest"]], spec)
+                maps = image_maps(detector, panel.images) if grid is not None else None
+                columns.append(Column(trained_on, said, maps, grid, run_id))
+        except RUN_ERRORS as error:
+            problem = str(error) or type(error).__name__
+            columns = [Column(trained_on, None, None, None, run_id, problem, loaded)] * len(panels)
+        for panel, column in zip(panels, columns, strict=True):
+            panel.columns.append(column)
     return panels
+
+
+def first_seeds(runs: pd.DataFrame) -> pd.DataFrame:
+    """Of the rows of `Store.runs`, of one variant and task, the one with the smallest seed for each `trained_on`."""
+    return runs.sort_values("seed", kind="stable").drop_duplicates("trained_on").sort_index()
 
 
 # Which pictures -------------------------------------------------------------------------------------------------------
@@ -364,13 +388,33 @@ def choose_images(
 
 
 def read_images(manifest: Manifest, rows: pd.DataFrame) -> list[np.ndarray]:
-    """Decode these rows' pictures: uint8 (H, W, 3) each. Raises `BadImage`."""
-    return [decode(path) for path in manifest.paths(rows)]
+    """Decode these rows' pictures: uint8 (H, W, 3) each.
+
+    Raises:
+        StoreError: a file is not there, or not the one that the manifest was made of.
+        BadImage: it cannot be decoded.
+    """
+    return [decode(_verified(path, digest)) for path, digest in zip(manifest.paths(rows), rows["digest"], strict=True)]
 
 
 def read_masks(manifest: Manifest, rows: pd.DataFrame) -> list[np.ndarray | None]:
-    """These rows' masks, bool (H, W), True where fake; None where there is none. Raises `BadImage`."""
-    return [None if pd.isna(mask) else read_mask(manifest.root / str(mask)) for mask in rows["mask"]]
+    """These rows' masks, bool (H, W), True where fake; None where there is none. Raises as `read_images`."""
+    return [
+        None if pd.isna(mask) else read_mask(_verified(manifest.root / str(mask), digest))
+        for mask, digest in zip(rows["mask"], rows["mask_digest"], strict=True)
+    ]
+
+
+def _verified(path: Path, digest: str) -> Path:
+    """The path again, if its bytes are those of the data set."""
+    remedy = "bring the data set's own file back, or say where the data folder is with --images DIR"
+    try:
+        found = file_digest(path)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read ({error.strerror or error}); {remedy}") from error
+    if found != digest:
+        raise StoreError(f"{path} is another file than the grid was made on (by its SHA-256); {remedy}")
+    return path
 
 
 def open_images(store: Store, *, root: Path | None = None, cache: Path | None = None) -> Manifest:

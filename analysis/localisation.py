@@ -1,10 +1,11 @@
 """How well a CAM finds the repainted region, as numbers, each beside what a map gets that knows nothing.
 
-Chance. Let a be the mask's share of the picture's area. A map whose values are shuffled over the pixels has a as its
-expected share of energy, as its chance to hit in the pointing game and (nearly) as its average precision. Calling
-every pixel fake has IoU a, and no shuffled map has more in expectation: with p pixels called fake, m in the mask, n
-in all and I in both, IoU = I / (p + m - I) <= I / p, of which the mean is m / n = a. So chance is a, for every
-figure.
+Shuffled. A map is enlarged from a few places and its values hang together, so what it gets without looking depends on
+its own grid and on where it likes to point. The same maps are therefore held against the masks of other pictures of
+the cell, each against one other: what is left of a figure when map and mask have nothing to do with each other.
+
+Chance is the mask's share of the picture's area: what a flat map has, that singles nothing out, and in expectation the
+share of energy of a map whose pixels are shuffled one by one. Maps of few places do not keep to it, see above.
 
 Prior. Faces are centred and so are masks: a map that is the mean of the validation masks, the same for every picture,
 beats chance without looking. A CAM that does not beat it has found where masks usually lie, no more.
@@ -32,10 +33,11 @@ log = logging.getLogger(__name__)
 METRICS = ("iou", "iou_fixed", "pointing", "energy", "ap")
 FIXED_THRESHOLD = 0.5
 THRESHOLDS = np.arange(1, 101) / 100  # not 0, at which every map calls every pixel fake
+LEVEL, NUM_RESAMPLES = 0.95, 1000
 SUBSETS = ("all", "correct", "wrong")
 TABLE_COLUMNS = [
-    "run_id", "task", "method", "variant", "trained_on", "seed", "tested_on", "subset", "metric", "value", "chance",
-    "prior", "num_images", "threshold",
+    "run_id", "task", "method", "variant", "trained_on", "seed", "tested_on", "subset", "metric", "value", "low",
+    "high", "chance", "shuffled", "prior", "flat", "num_images", "threshold",
 ]  # fmt: skip
 
 Maps = Sequence[np.ndarray] | np.ndarray
@@ -56,8 +58,9 @@ def localise(maps: Maps, masks: Maps, *, threshold: float) -> pd.DataFrame:
         columns, all in [0, 1]: `iou`, intersection over union at the threshold; `iou_fixed`, the same at
         `FIXED_THRESHOLD`; `pointing`, 1 where the map's highest pixel lies in the mask (of several equally high ones
         the part that does); `energy`, the part of the map's sum that lies in the mask (Wang et al., arXiv 1910.01279);
-        `ap`, average precision over pixels; `chance`, see above. A constant map, all zeros too, has the chance level in
-        `pointing`, `energy` and `ap`.
+        `ap`, average precision over pixels; `chance`, the mask's share of the picture. And `flat`, bool: the map has
+        one value everywhere, as where no place speaks for the class. Such a map singles nothing out and has the mask's
+        share of the picture in every metric, whatever its value and the threshold.
 
     Raises:
         ValueError: no picture, an empty mask, shapes that disagree, values outside [0, 1], or such a threshold.
@@ -67,27 +70,57 @@ def localise(maps: Maps, masks: Maps, *, threshold: float) -> pd.DataFrame:
         raise ValueError(f"the threshold must lie in (0, 1], got {threshold}")
     rows = []
     for cam, mask in pairs:
-        total = cam.sum()
+        total, share, flat = cam.sum(), float(mask.mean()), bool(cam.min() == cam.max())
+        if flat:
+            rows.append(dict.fromkeys([*METRICS, "chance"], share) | {"flat": True})
+            continue
         rows.append(
             {
                 "iou": _iou(cam >= threshold, mask),
                 "iou_fixed": _iou(cam >= FIXED_THRESHOLD, mask),
                 "pointing": float(mask[cam == cam.max()].mean()),
-                "energy": float(cam[mask].sum() / total) if total > 0 else float(mask.mean()),
+                "energy": float(cam[mask].sum() / total),
                 "ap": float(average_precision_score(mask.ravel(), cam.ravel())),
-                "chance": float(mask.mean()),
+                "chance": share,
+                "flat": flat,
             }
         )
-    return pd.DataFrame(rows, columns=[*METRICS, "chance"])
+    return pd.DataFrame(rows, columns=[*METRICS, "chance", "flat"])
+
+
+def localise_shuffled(maps: Maps, masks: Maps, *, threshold: float, seed: int = 0) -> pd.DataFrame:
+    """Compare each map with the mask of another picture, which is stretched to the map's size where they differ.
+
+    Args:
+        maps: as in `localise`.
+        masks: as in `localise`.
+        threshold: as in `localise`.
+        seed: of who gets whose mask; nobody gets his own.
+
+    Returns:
+        columns `METRICS`, one row a picture; NaN where there is a single picture.
+    """
+    num_images = len(maps)
+    if num_images < 2:
+        return pd.DataFrame(np.nan, index=range(num_images), columns=list(METRICS))
+    order = np.random.default_rng(seed).permutation(num_images)
+    other = np.empty(num_images, dtype=np.int64)
+    other[order] = np.roll(order, 1)  # one ring of all pictures
+    strange = [_stretched(masks[int(place)], cam.shape) for place, cam in zip(other, maps, strict=True)]
+    return localise(maps, strange, threshold=threshold)[list(METRICS)]
 
 
 def best_iou_threshold(maps: Maps, masks: Maps) -> float:
     """The threshold of `THRESHOLDS` with the best mean IoU; of equally good ones the middle one.
 
+    Flat maps have no part in it.
+
     To be called with the *validation* split. Arguments and errors as in `localise`.
     """
     sums = np.zeros(len(THRESHOLDS))
     for cam, mask in _checked(maps, masks):
+        if cam.min() == cam.max():
+            continue  # flat: the same for every threshold
         level = np.searchsorted(THRESHOLDS, cam, side="right")  # number of thresholds that the pixel reaches
         called = [
             np.bincount(level[where], minlength=len(THRESHOLDS) + 1)[::-1].cumsum()[::-1][1:] for where in (mask, ~mask)
@@ -134,7 +167,8 @@ def localise_run(
         progress: called with (pictures done, pictures in all).
 
     Returns:
-        columns tested_on, path, digest, source_id, correct, `METRICS`, chance, `prior_<metric>`, threshold.
+        columns tested_on, path, digest, source_id, correct, `METRICS`, chance, flat, `prior_<metric>`,
+        `shuffled_<metric>`, threshold.
 
     Raises:
         NoCam: the method has none.
@@ -175,6 +209,9 @@ def localise_run(
     ).sort_index()
     parts = []
     for generator, rows in cells.items():
+        cell: list[pd.DataFrame] = []
+        cell_maps: list[np.ndarray] = []
+        cell_masks: list[np.ndarray] = []
         for batch, maps, masks in _explained(detector, manifest, rows):
             found = localise(maps, masks, threshold=threshold)
             base = localise([_resized(prior, mask.shape) for mask in masks], masks, threshold=prior_threshold)
@@ -182,11 +219,39 @@ def localise_run(
             facts.insert(0, "tested_on", generator)
             facts["correct"] = correct.loc[generator].loc[facts["digest"]].to_numpy()
             base = base[list(METRICS)].add_prefix("prior_")
-            parts.append(pd.concat([facts, found, base], axis=1).assign(threshold=threshold))
+            cell.append(pd.concat([facts, found, base], axis=1))
+            cell_maps += maps
+            cell_masks += masks
             done = _tell(progress, done + len(maps), total)
+        if cell:
+            strange = localise_shuffled(cell_maps, cell_masks, threshold=threshold, seed=seed)
+            whole = [pd.concat(cell, ignore_index=True), strange.add_prefix("shuffled_")]
+            parts.append(pd.concat(whole, axis=1).assign(threshold=threshold))
     if not parts:
         raise ValueError("no test fake of the data set has a mask")
     return pd.concat(parts, ignore_index=True)
+
+
+def source_intervals(values: pd.DataFrame, sources: pd.Series, *, seed: int = 0) -> np.ndarray:
+    """95 % percentile intervals of means, by the bootstrap over source photographs (see `analysis.intervals`).
+
+    Args:
+        values: one row a picture, one column a metric.
+        sources: of each row.
+        seed: of the draws.
+
+    Returns:
+        float64 (columns, 2): low and high; NaN where there is one source alone.
+    """
+    per_source = values.groupby(sources.to_numpy()).agg(["sum", "count"])
+    num_sources = len(per_source)
+    if num_sources < 2:
+        return np.full((values.shape[1], 2), np.nan)
+    uniform = np.full(num_sources, 1 / num_sources)
+    draws = np.random.default_rng(seed).multinomial(num_sources, uniform, size=NUM_RESAMPLES)
+    sums, counts = (per_source.xs(kind, axis=1, level=1).to_numpy(float) for kind in ("sum", "count"))
+    tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    return np.quantile((draws @ sums) / (draws @ counts), tails, axis=0).T
 
 
 def localisation_table(images: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
@@ -198,7 +263,10 @@ def localisation_table(images: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame
 
     Returns:
         columns `TABLE_COLUMNS`; `subset` is "all", "correct" or "wrong" (absent where there is no such picture);
-        `value`, `chance` and `prior` in [0, 1]. With `subset` chosen it has what the accuracy matrices are made of.
+        `value`, `chance`, `shuffled` and `prior` in [0, 1]; `low` and
+        `high`, of the value's 95 % interval over source photographs (`source_intervals`); `flat`, the share of flat
+        maps. With
+        `subset` chosen it has what the accuracy matrices are made of.
     """
     rows = []
     for (run_id, tested_on), cell in images.groupby(["run_id", "tested_on"], sort=False):
@@ -207,17 +275,23 @@ def localisation_table(images: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame
             if part.empty:
                 continue
             shared = (run_id, tested_on, subset)
+            intervals = source_intervals(part[list(METRICS)], part["source_id"])
             rows += [
                 (
                     *shared,
                     metric,
-                    *part[[metric, "chance", f"prior_{metric}"]].mean(),
+                    part[metric].mean(),
+                    *interval,
+                    *part[["chance", f"shuffled_{metric}", f"prior_{metric}", "flat"]].mean(),
                     len(part),
                     *part["threshold"][:1],
                 )
-                for metric in METRICS
+                for metric, interval in zip(METRICS, intervals, strict=True)
             ]
-    columns = ["run_id", "tested_on", "subset", "metric", "value", "chance", "prior", "num_images", "threshold"]
+    columns = [
+        "run_id", "tested_on", "subset", "metric", "value", "low", "high", "chance", "shuffled", "prior", "flat",
+        "num_images", "threshold",
+    ]  # fmt: skip
     shared_columns = ["run_id", "task", "method", "variant", "trained_on", "seed"]
     return pd.DataFrame(rows, columns=columns).merge(runs[shared_columns], on="run_id", how="left")[TABLE_COLUMNS]
 
@@ -251,6 +325,22 @@ def _resized(picture: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     size = (shape[1], shape[0])
     resized = Image.fromarray(picture.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
     return np.clip(np.asarray(resized), 0, 1)
+
+
+def _stretched(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A mask in another size; one pixel at least stays marked."""
+    if mask.shape == shape:
+        return mask
+    rows, columns = (
+        np.minimum((np.arange(new) + 0.5) * old / new, old - 1).astype(np.int64)
+        for new, old in zip(shape, mask.shape, strict=True)
+    )
+    stretched: np.ndarray = mask[np.ix_(rows, columns)]
+    if not stretched.any():
+        row, column = np.argwhere(mask).mean(axis=0) / mask.shape
+        stretched = stretched.copy()
+        stretched[int(row * shape[0]), int(column * shape[1])] = True
+    return stretched
 
 
 def _with_masks(rows: pd.DataFrame) -> pd.DataFrame:

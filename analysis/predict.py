@@ -32,6 +32,21 @@ OVERLAY = ".cam.png"  # what is written; not read as a picture of a folder
 BATCH = 8
 
 
+@dataclass(frozen=True)
+class Found:
+    """A picture to be read.
+
+    Attributes:
+        path: where it is.
+        place: below the folder that was named; of a picture that was named itself, its name.
+        folder: name of the folder that was named, or that the picture lies in.
+    """
+
+    path: Path
+    place: Path
+    folder: str
+
+
 @dataclass
 class Answer:
     """What is said about one picture.
@@ -150,17 +165,17 @@ def attribution_run(store: Store, run_id: str) -> str | None:
     return str((same["seed"] != me["seed"]).sort_values(kind="stable").index[0])
 
 
-def find_pictures(named: Sequence[Path]) -> list[tuple[Path, Path]]:
-    """(picture, its place below the folder that was named) for every picture; folders are searched to the bottom.
+def find_pictures(named: Sequence[Path]) -> list[Found]:
+    """Every picture once; folders are searched to the bottom.
 
     Overlays of an earlier call are passed over in folders. Raises `StoreError` for a folder without pictures.
     """
     from data.images import IMAGE_SUFFIXES
 
-    found: dict[Path, Path] = {}
+    found: dict[Path, Found] = {}
     for one in named:
         if not one.is_dir():
-            found.setdefault(one, Path(one.name))
+            found.setdefault(one, Found(one, Path(one.name), one.absolute().parent.name))
             continue
         inside = [
             path
@@ -170,8 +185,8 @@ def find_pictures(named: Sequence[Path]) -> list[tuple[Path, Path]]:
         if not inside:
             raise StoreError(f"no picture in the folder {one}; these are read: {', '.join(IMAGE_SUFFIXES)}")
         for path in inside:
-            found.setdefault(path, path.relative_to(one))
-    return list(found.items())
+            found.setdefault(path, Found(path, path.relative_to(one), one.resolve().name))
+    return list(found.values())
 
 
 class Predictor:
@@ -192,7 +207,8 @@ class Predictor:
 
         self.detector, self.spec = load_detector(store, run_id, device=device, weight_files=weight_files)
         threshold = store.threshold(run_id)
-        self.threshold = 0.0 if math.isnan(threshold) else threshold
+        self.threshold_logged = not math.isnan(threshold)
+        self.threshold = threshold if self.threshold_logged else 0.0
         self.attribution_id = attribution_run(store, run_id)
         self._attribution: tuple[Detector, TrialSpec] | None = None
         if self.attribution_id is not None:
@@ -254,7 +270,7 @@ def _predict(options: argparse.Namespace, console: Console) -> int:
     with _progress(console) as bars:
         task = bars.add_task("pictures", total=len(pictures))
         for start in range(0, len(pictures), BATCH):
-            batch = [Answer(str(path)) for path, _ in pictures[start : start + BATCH]]
+            batch = [Answer(str(one.path)) for one in pictures[start : start + BATCH]]
             readable: list[tuple[Answer, np.ndarray, Path]] = []
             for answer, place in zip(batch, places[start : start + BATCH], strict=True):
                 try:
@@ -268,13 +284,13 @@ def _predict(options: argparse.Namespace, console: Console) -> int:
                 for (answer, _, place), picture in zip(readable, drawn, strict=False):
                     _write(picture, place, answer)
             answers += batch
+            if not options.json:
+                for answer in batch:
+                    _print_line(answer)
             bars.update(task, advance=len(batch))
 
     if options.json:
         _print_json(run_id, run, predictor, why, answers)
-    else:
-        for answer in answers:
-            _print_line(answer)
     bad = [answer for answer in answers if answer.error]
     for answer in bad:
         console.print(f"{answer.path}: {answer.error}", style="red", highlight=False, markup=False, soft_wrap=True)
@@ -290,15 +306,32 @@ def _check_device(device: str) -> None:
         raise StoreError("--device cuda was asked for but torch sees no GPU; use --device cpu")
 
 
-def _overlay_places(pictures: Sequence[tuple[Path, Path]], out: Path | None) -> list[Path]:
-    """Where each overlay goes; two pictures that differ in their ending alone keep it, so that none is overwritten."""
-    below = [(path if out is None else out / relative) for path, relative in pictures]
-    short = [place.with_suffix(OVERLAY) for place in below]
-    counts = Counter(short)
-    return [
-        place if counts[place] == 1 else whole.with_name(whole.name + OVERLAY)
-        for place, whole in zip(short, below, strict=True)
-    ]
+def _overlay_places(pictures: Sequence[Found], out: Path | None) -> list[Path]:
+    """Where each overlay goes: never onto another one, and never onto a picture that was named.
+
+    The shortest name that is free: without the picture's ending; with it; below `out`, in a folder called as the one
+    that was named; with a number.
+    """
+    inputs = {one.path.resolve() for one in pictures}
+    choices = []
+    for one in pictures:
+        below = one.path if out is None else out / one.place
+        within = one.path if out is None else out / one.folder / one.place
+        whole = [place.with_name(place.name + OVERLAY) for place in (below, within)]
+        choices.append([below.with_suffix(OVERLAY), *whole])
+    level = [0] * len(pictures)
+    while True:
+        places = [names[step] for names, step in zip(choices, level, strict=True)]
+        ends = [place.resolve() for place in places]
+        counts = Counter(ends)
+        taken = [number for number, end in enumerate(ends) if counts[end] > 1 or end in inputs]
+        if not taken:
+            return places
+        for number in taken:
+            level[number] += 1
+            if level[number] == len(choices[number]):
+                whole_name = pictures[number].path.name
+                choices[number].append(places[number].with_name(f"{whole_name}.{number + 1}-{level[number]}{OVERLAY}"))
 
 
 def _write(picture: np.ndarray, place: Path, answer: Answer) -> None:
@@ -318,7 +351,11 @@ def _progress(console: Console) -> Any:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+    # answers go to stdout; rich would send them to the console, which is stderr
+    onto_terminal = sys.stdout.isatty()
+    return Progress(
+        *columns, console=console, disable=not console.is_terminal, transient=True, redirect_stdout=onto_terminal
+    )
 
 
 def _say_run(
@@ -327,7 +364,10 @@ def _say_run(
     lines = [f"run {run_id}: {run['variant']}, trained on {run['trained_on']}, seed {run['seed']}, {run['weights']}"]
     if why:
         lines.append(f"chosen by {why}")
-    lines.append(f"fake above log-odds {predictor.threshold:+.3f}, the run's threshold from its validation split")
+    if predictor.threshold_logged:
+        lines.append(f"fake above log-odds {predictor.threshold:+.3f}, the run's threshold from its validation split")
+    else:
+        lines.append("fake above log-odds 0, as the run logged no threshold")
     if predictor.attribution_id is None:
         lines.append(f"no finished attribution run of {run['variant']}, so none is named")
     else:
@@ -339,12 +379,12 @@ def _say_run(
 
 def _print_line(answer: Answer) -> None:
     if answer.label is None:
-        print(f"{answer.path}: unreadable")
+        print(f"{answer.path}: unreadable", flush=True)
         return
     line = f"{answer.path}: {answer.label}, log-odds of fake {answer.score:+.3f}, probability {answer.probability:.3f}"
     if answer.attribution is not None and answer.attribution_probabilities is not None:
         line += f"; attribution {answer.attribution} {answer.attribution_probabilities[answer.attribution]:.3f}"
-    print(line + (f"; {answer.cam}" if answer.cam else ""))
+    print(line + (f"; {answer.cam}" if answer.cam else ""), flush=True)
 
 
 def _print_json(run_id: str, run: dict[Any, Any], predictor: Predictor, why: str, answers: list[Answer]) -> None:
@@ -357,6 +397,7 @@ def _print_json(run_id: str, run: dict[Any, Any], predictor: Predictor, why: str
         "weights": run["weights"],
         "chosen_by": why or None,
         "threshold": predictor.threshold,
+        "threshold_logged": predictor.threshold_logged,
         "attribution_run_id": predictor.attribution_id,
         "grad_cam": predictor.has_cam,
         "images": [asdict(answer) for answer in answers],

@@ -420,19 +420,25 @@ class _Report:
             return
         yield Text(
             "The same photographs for every method: input, mask, and what speaks for “fake” to each detector, by what "
-            "it was trained on. The first seed of each method."
+            "it was trained on. Of several seeds, the first that is finished."
         )
         tables = []
         for variant in self.variants("detection"):
             if self.finished("detection", variant).empty:
                 continue
             self.say(f"  {variant}")
-            pictures, table = self._cam_of(variant)
+            pictures, images = self._cam_of(variant)
             yield from pictures
-            if table is not None:
-                tables.append(table)
+            if images is not None:
+                tables.append(images)
         if tables:
-            yield from self._localisation(pd.concat(tables, ignore_index=True))
+            from analysis.localisation import localisation_table
+
+            rows = pd.concat(tables, ignore_index=True)
+            shared = self.runs[["run_id", "variant", "trained_on", "seed"]]
+            each = shared.merge(rows, on="run_id", how="right")
+            (self.folder.path / "tables" / "localisation-images.csv").write_text(each.to_csv(index=False))
+            yield from self._localisation(localisation_table(rows, self.runs))
 
     def curves(self) -> Iterator[Block]:
         """Curves of each method, folded, with the calibration error of every cell in one table."""
@@ -625,79 +631,98 @@ class _Report:
             yield self.folder.picture(f"{name}-{variant}", figure, alt=alt)
 
     def _cam_of(self, variant: str) -> tuple[list[Block], pd.DataFrame | None]:
-        from analysis.cam import NoCam, make_panels
+        from analysis.cam import RUN_ERRORS, make_panels
         from analysis.detectors import load_detector
         from analysis.figures.cam import cam_panel
-        from analysis.localisation import localisation_table, localise_run
-        from data.images import BadImage
+        from analysis.localisation import localise_run
 
         assert self.manifest is not None
         options, blocks = self.options, list[Block]()
-        runs = self.finished("detection", variant)
-        runs = runs[runs["seed"] == runs["seed"].min()]
         try:
-            detectors = load_detector(
-                self.store, runs["run_id"].iloc[0], device=options.device, weight_files=options.weight_files
-            )
-            if detectors[0].cam_target() is None:
-                return [Text(f"{variant} has no spatial layer, so there is no Grad-CAM of it.")], None
             panels = make_panels(
                 self.store, self.manifest, variant, count=min(PANEL_IMAGES, options.cam_images), device=options.device,
                 weight_files=options.weight_files,
             )  # fmt: skip
-            for panel in panels:
-                right = ", ".join(
-                    f"trained on {column.trained_on} {int(column.answers.correct.sum())}" for column in panel.columns
-                )
-                alt = (
-                    f"Grad-CAM of {variant} on {len(panel.images)} fakes of {panel.tested_on}: input, mask, and one "
-                    f"map for each thing it was trained on. Right answers of {len(panel.images)}: {right}."
-                )
-                name = f"cam-{variant}-{panel.tested_on}"
-                blocks.append(self.folder.picture(name, cam_panel(panel), alt=alt, photographs=True))
-            found = []
-            for run_id in runs["run_id"]:
+        except (ValueError, OSError) as error:
+            return [self._problem(f"{variant}: no Grad-CAM: {error}")], None
+        columns = panels[0].columns
+        problems: list[Block] = [
+            self._problem(
+                f"{variant}, trained on {column.trained_on}: no Grad-CAM of run {column.run_id}: {column.problem}"
+            )
+            for column in columns
+            if column.problem
+        ]
+        sound = [column for column in columns if not column.problem]
+        if not any(column.maps for column in sound):
+            if sound:
+                problems.append(Text(f"{variant} has no spatial layer, so there is no Grad-CAM of it."))
+            return problems, None
+        for panel in panels:
+            right = ", ".join(
+                f"trained on {column.trained_on} "
+                + (str(int(column.answers.correct.sum())) if column.answers is not None else "not known")
+                for column in panel.columns
+            )
+            alt = (
+                f"Grad-CAM of {variant} on {len(panel.images)} fakes of {panel.tested_on}: input, mask, and one "
+                f"map for each thing it was trained on. Right answers of {len(panel.images)}: {right}."
+            )
+            name = f"cam-{variant}-{panel.tested_on}"
+            blocks.append(self.folder.picture(name, cam_panel(panel), alt=alt, photographs=True))
+        found = []
+        for column in sound:
+            run_id = column.run_id
+            try:
                 loaded = load_detector(self.store, run_id, device=options.device, weight_files=options.weight_files)
                 images = localise_run(
                     self.store, run_id, self.manifest, images_per_cell=options.cam_images, device=options.device,
                     loaded=loaded,
                 )  # fmt: skip
-                found.append(images.assign(run_id=run_id))
-        except (StoreError, NoCam, BadImage, ValueError, OSError) as error:
-            return [*_folded(variant, blocks), self._problem(f"{variant}: Grad-CAM is not complete: {error}")], None
-        return _folded(variant, blocks), localisation_table(pd.concat(found, ignore_index=True), self.runs)
+            except RUN_ERRORS as error:
+                words = f"{variant}, trained on {column.trained_on}: no localisation of run {run_id}: "
+                problems.append(self._problem(words + (str(error) or type(error).__name__)))
+                continue
+            found.append(images.assign(run_id=run_id))
+        shown = [*_folded(variant, blocks), *problems]
+        return shown, pd.concat(found, ignore_index=True) if found else None
 
     def _localisation(self, table: pd.DataFrame) -> Iterator[Block]:
         count = int(table.loc[table["subset"] == "all", "num_images"].max())
         yield Text(
-            f"CAM against the masks, at most {count} fakes a cell. Chance is what shuffled pixels get; prior is the "
-            "mean of the validation masks, the same for every image: a CAM below it has found less than where masks "
-            "usually lie."
+            f"CAM against the masks, at most {count} fakes a cell. Shuffled is what the same maps get with the masks "
+            "of other images of the cell; chance is the mask's share of the picture, which a flat map gets; prior is "
+            "the mean of the validation masks, the same for every image: a CAM below it has found less than where "
+            "masks usually lie."
         )
         whole = table[table["subset"] == "all"]
         for variant in dict.fromkeys(whole["variant"]):
-            pictures = []
-            for metric in CAM_METRICS:
-                matrix = cross_generator_matrix(whole, variant, metric)
-                of_metric = whole[(whole["variant"] == variant) & (whole["metric"] == metric)]
-                words = CAM_METRICS[metric]
-                beside = f"chance {of_metric['chance'].mean():.3f}, prior {of_metric['prior'].mean():.3f}"
-                name = f"localisation-{variant}-{metric}"
-                self.folder.files(name, matrix, caption=f"{variant}: {words}", transpose=self.options.transpose)
-                figure = matrix_figure(
-                    matrix,
-                    metric=f"CAM {metric}",
-                    title=f"{variant}: {words}\n{beside}",
-                    transpose=self.options.transpose,
-                )
-                cells = of_metric[["tested_on", "trained_on", "value"]].rename(columns={"value": "mean"})
-                alt = f"Localisation of {variant}, {words} ({beside}). " + _in_words(cells)
-                pictures.append(self.folder.picture(name, figure, alt=alt))
+            pictures = [self._localisation_matrix(table, variant, metric, "all") for metric in CAM_METRICS]
+            answered = table.loc[table["variant"] == variant, "subset"]
+            pictures += [
+                self._localisation_matrix(table, variant, "iou", subset)
+                for subset in ("correct", "wrong")
+                if (answered == subset).any()
+            ]
             yield Row(pictures[:2])
             yield Fold(f"{variant}: other figures of localisation", [Row(pictures[2:])])
         caption = "CAM against the masks, over all images of a cell and split by right and wrong answers"
         shown = table[
-            ["variant", "trained_on", "tested_on", "subset", "metric", "value", "chance", "prior", "num_images"]
+            [
+                "variant",
+                "trained_on",
+                "tested_on",
+                "subset",
+                "metric",
+                "value",
+                "low",
+                "high",
+                "shuffled",
+                "prior",
+                "chance",
+                "flat",
+                "num_images",
+            ]
         ]
         yield Fold(
             "Localisation, every figure", [self.folder.table("localisation", table, caption=caption, shown=shown)]
@@ -707,6 +732,23 @@ class _Report:
                 "For comparison of the shape only: IoU of DeCLIP (arXiv 2409.08849), a localiser trained with masks"
             )
             yield Fold("A published localiser", [html_table(published_localisation(), caption)])
+
+    def _localisation_matrix(self, table: pd.DataFrame, variant: str, metric: str, subset: str) -> Picture:
+        rows = table[(table["subset"] == subset) & (table["variant"] == variant)]
+        matrix = cross_generator_matrix(rows, variant, metric)
+        of_metric = rows[rows["metric"] == metric]
+        words = CAM_METRICS[metric] + ("" if subset == "all" else f", {subset} answers")
+        fewest, most = int(of_metric["num_images"].min()), int(of_metric["num_images"].max())
+        count = f"{most} images a cell" if fewest == most else f"{fewest} to {most} images a cell"
+        beside = f"{count}; shuffled {of_metric['shuffled'].mean():.3f}, prior {of_metric['prior'].mean():.3f}"
+        name = f"localisation-{variant}-{metric}" + ("" if subset == "all" else f"-{subset}")
+        self.folder.files(name, matrix, caption=f"{variant}: {words}", transpose=self.options.transpose)
+        figure = matrix_figure(
+            matrix, metric=f"CAM {metric}", title=f"{variant}: {words}\n{beside}", transpose=self.options.transpose
+        )
+        cells = of_metric[["tested_on", "trained_on", "value"]].rename(columns={"value": "mean"})
+        alt = f"Localisation of {variant}, {words} ({beside}). " + _in_words(cells)
+        return self.folder.picture(name, figure, alt=alt)
 
 
 def _check_compared(runs: pd.DataFrame, compared: Sequence[str]) -> None:

@@ -59,7 +59,9 @@ def cam_panel(panel: Panel) -> Figure:
             grid[row, 0].set_xlabel(f"source {panel.sources[row]}", fontsize=8)
             _draw_mask(grid[row, 1], mask, image.shape[:2])
             for axes, column in zip(grid[row, 2:], columns, strict=True):
-                if column.maps is None:
+                if column.problem:
+                    _say(axes, "Grad-CAM\nfailed" if column.loaded else "cannot be\nloaded", image.shape[:2])
+                elif column.maps is None:
                     _say(axes, "no spatial layer:\nno CAM", image.shape[:2])
                 else:
                     axes.imshow(overlay(image, column.maps[row]))
@@ -67,7 +69,9 @@ def cam_panel(panel: Panel) -> Figure:
                         _say(axes, "flat: no place\nstands out", None)
                     if mask is not None and mask.any() and not mask.all():
                         axes.contour(mask, levels=[0.5], colors="white", linewidths=1.0)
-                _mark(axes, column.answers.names[row], float(column.answers.log_odds[row]), column.answers.correct[row])
+                said = column.answers
+                if said is not None:
+                    _mark(axes, said.names[row], float(said.log_odds[row]), said.correct[row])
         for axes, heading in zip(grid[0, :2], ("input", "mask (white: fake)"), strict=True):
             axes.set_title(heading, fontsize=9)
         for axes, column in zip(grid[0, 2:], columns, strict=True):

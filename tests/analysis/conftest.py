@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -30,3 +33,15 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Store:
     ]  # fmt: skip
     assert launch.main(arguments) == 0
     return open_store("dolos", tracking_uri=f"sqlite:///{folder / 'runs' / 'mlflow.db'}")
+
+
+@pytest.fixture
+def own_copy(tracked: Store, tmp_path: Path) -> Path:
+    """The runs folder of `tracked`, copied: what a test may damage. Its store is `mlflow.db` in it."""
+    source = Path(tracked.tracking_uri.removeprefix("sqlite:///")).parent
+    copy = tmp_path / "own" / "runs"
+    shutil.copytree(source, copy)
+    with closing(sqlite3.connect(copy / "mlflow.db")) as database, database:
+        for table, column in (("runs", "artifact_uri"), ("experiments", "artifact_location")):
+            database.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (str(source), str(copy)))
+    return copy

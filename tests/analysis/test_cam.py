@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
@@ -26,6 +29,7 @@ from analysis.cam import (
 )
 from analysis.figures.cam import cam_panel, overlay
 from analysis.localisation import localise
+from analysis.store import StoreError
 from data.manifest import Manifest, build_manifest
 from data.transforms import Geometry
 from grid.spec import ATTRIBUTION, DETECTION, TrialSpec
@@ -244,6 +248,22 @@ def test_pictures_and_masks_are_read_in_order(manifest: Manifest) -> None:
     assert [image.shape for image in images] == [(16, 16, 3)] * 3
     assert all(mask is not None and mask[8, 8] and not mask[0, 0] for mask in masks)
     assert read_masks(manifest, choose_images(manifest, "real", 2)) == [None, None]
+
+
+@pytest.mark.parametrize("column", ["path", "mask"])
+def test_another_picture_of_the_same_name_is_refused(manifest: Manifest, tmp_path: Path, column: str) -> None:
+    moved = dataclasses.replace(manifest, root=tmp_path / "elsewhere")
+    shutil.copytree(manifest.root, moved.root)
+    rows = choose_images(moved, "lama", 2)
+    assert len(read_images(moved, rows)) == len(read_masks(moved, rows)) == 2
+    changed = moved.root / rows[column].iloc[1]
+    Image.fromarray(np.full((16, 16, 3), 7, np.uint8)).save(changed)
+    read = read_images if column == "path" else read_masks
+    with pytest.raises(StoreError, match=rf"{changed.name} is another file.*--images DIR"):
+        read(moved, rows)
+    changed.unlink()
+    with pytest.raises(StoreError, match=rf"{changed.name} cannot be read.*--images DIR"):
+        read(moved, rows)
 
 
 # Answers and panels ---------------------------------------------------------------------------------------------------

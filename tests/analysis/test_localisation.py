@@ -8,10 +8,13 @@ from analysis.localisation import (
     METRICS,
     TABLE_COLUMNS,
     THRESHOLDS,
+    _resized,
     best_iou_threshold,
     localisation_table,
     localise,
+    localise_shuffled,
     mask_prior,
+    source_intervals,
 )
 
 
@@ -68,9 +71,47 @@ def test_a_constant_map_is_at_chance(value: float) -> None:
     masks = squares()
     maps = np.full(masks.shape, value)
     found = localise(maps, masks, threshold=0.5)
-    for metric in ("pointing", "energy", "ap"):
+    for metric in METRICS:
         assert found[metric].to_numpy() == pytest.approx(found["chance"].to_numpy())
-    assert found["iou"].to_numpy() == pytest.approx(found["chance"].to_numpy() if value >= 0.5 else 0)
+        assert found["flat"].all()
+
+
+def test_flat_maps_choose_no_threshold() -> None:
+    flat = np.zeros((3, 4, 4))
+    both = best_iou_threshold([MAP, *flat], np.stack([MASK] * 4))
+    assert both == best_iou_threshold(MAP[None], MASK[None])
+    assert not localise(MAP[None], MASK[None], threshold=0.5)["flat"].any()
+
+
+def test_maps_that_know_nothing_get_what_their_own_grid_gets_and_not_the_masks_area() -> None:
+    """Maps of 2 x 2 places have their highest pixel in a corner, where a centred mask never is."""
+    rng = np.random.default_rng(0)
+    masks = np.zeros((200, 32, 32), dtype=bool)
+    for mask in masks:
+        top, left = rng.integers(6, 12, 2)
+        mask[top : top + 14, left : left + 14] = True
+    maps = [_resized(small / small.max(), (32, 32)) for small in rng.random((200, 2, 2))]
+    found = localise(maps, masks, threshold=0.5).mean()
+    shuffled = localise_shuffled(maps, masks, threshold=0.5).mean()
+    assert found["pointing"] < 0.5 * found["chance"]
+    for metric in METRICS:
+        assert shuffled[metric] == pytest.approx(found[metric], abs=0.03)
+
+
+def test_everybody_gets_another_pictures_mask_and_always_the_same() -> None:
+    masks = np.zeros((9, 9, 9), dtype=bool)
+    masks[np.arange(9), np.arange(9)] = True  # picture i has row i
+    shuffled = localise_shuffled(masks.astype(float), masks, threshold=0.5)
+    assert (shuffled[["iou", "pointing", "energy"]].to_numpy() == 0).all()
+    assert shuffled.equals(localise_shuffled(masks.astype(float), masks, threshold=0.5))
+    sizes = [np.eye(4), np.eye(40)[:, :30]]
+    assert localise_shuffled(sizes, [one > 0 for one in sizes], threshold=0.5).notna().all(axis=None)
+
+
+def test_a_single_picture_has_no_other() -> None:
+    alone = localise_shuffled(MAP[None], MASK[None], threshold=0.5)
+    assert alone.shape == (1, len(METRICS))
+    assert alone.isna().all(axis=None)
 
 
 def test_no_shuffled_map_beats_chance_by_more_than_luck() -> None:
@@ -132,7 +173,9 @@ def test_the_table_splits_right_from_wrong() -> None:
     rows = pd.DataFrame({"run_id": "r", "tested_on": ["lama", "lama", "ldm"], "correct": [True, False, True]})
     for place, metric in enumerate(METRICS):
         rows[metric] = [0.1 * place, 0.2 * place, 0.05]
-        rows[f"prior_{metric}"] = 0.25
+        rows[f"prior_{metric}"], rows[f"shuffled_{metric}"] = 0.25, [0.1, 0.3, 0.0]
+    rows["source_id"] = ["1", "2", "1"]
+    rows["flat"] = [True, False, False]
     rows["chance"], rows["threshold"] = [0.2, 0.4, 0.1], 0.35
     runs = pd.DataFrame(
         [{"run_id": "r", "task": "detection", "method": "m", "variant": "m", "trained_on": "lama", "seed": 0, "x": 1}]
@@ -142,7 +185,23 @@ def test_the_table_splits_right_from_wrong() -> None:
     lama = table[(table["tested_on"] == "lama") & (table["metric"] == "iou_fixed")].set_index("subset")
     assert lama["value"].to_dict() == pytest.approx({"all": 0.15, "correct": 0.1, "wrong": 0.2})
     assert lama["chance"].to_dict() == pytest.approx({"all": 0.3, "correct": 0.2, "wrong": 0.4})
+    assert lama["shuffled"].to_dict() == pytest.approx({"all": 0.2, "correct": 0.1, "wrong": 0.3})
+    assert lama["flat"].to_dict() == {"all": 0.5, "correct": 1, "wrong": 0}
+    assert lama.loc["all", ["low", "high"]].tolist() == pytest.approx([0.1, 0.2])
+    assert lama.loc[["correct", "wrong"], ["low", "high"]].isna().all(axis=None)
     assert lama["num_images"].to_dict() == {"all": 2, "correct": 1, "wrong": 1}
     assert set(table[table["tested_on"] == "ldm"]["subset"]) == {"all", "correct"}
     assert set(table["threshold"]) == {0.35}
     assert set(table["prior"]) == {0.25}
+
+
+def test_intervals_are_over_sources_and_not_over_pictures() -> None:
+    rng = np.random.default_rng(0)
+    per_source = rng.random(50)
+    once = pd.DataFrame({"iou": per_source})
+    ((low, high),) = source_intervals(once, pd.Series(np.arange(50)))
+    assert high - low == pytest.approx(2 * 1.96 * per_source.std() / np.sqrt(50), rel=0.1)
+    assert low < per_source.mean() < high
+    repeated = pd.DataFrame({"iou": np.repeat(per_source, 4)})  # copies of a picture tell nothing new
+    (again,) = source_intervals(repeated, pd.Series(np.repeat(np.arange(50), 4)))
+    assert again == pytest.approx([low, high])

@@ -13,7 +13,9 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from analysis.__main__ import main
-from analysis.store import Store
+from analysis.page import Folder
+from analysis.report import Options, _Report
+from analysis.store import Store, open_store
 from tests.needs import need_program
 
 METHODS = ("xception_scratch", "clip_linear", "residual_linear")
@@ -108,6 +110,21 @@ def test_localisation_is_split_by_right_and_wrong(report: Path) -> None:
     assert whole["chance"].to_numpy() == pytest.approx(0.25)  # a quarter of every picture was repainted
 
 
+def test_every_image_of_localisation_is_kept_and_answers_have_matrices(report: Path) -> None:
+    table = pd.read_csv(report / "tables/localisation.csv")
+    images = pd.read_csv(report / "tables/localisation-images.csv")
+    whole = table[(table["metric"] == "iou") & (table["subset"] == "all")].set_index(["run_id", "tested_on"])
+    means = images.groupby(["run_id", "tested_on"])["iou"].mean().loc[whole.index]
+    assert whole["value"].to_numpy() == pytest.approx(means.to_numpy())
+    assert (whole["low"] <= whole["value"] + 1e-9).all()
+    assert (whole["high"] >= whole["value"] - 1e-9).all()
+    found = table[table["variant"] == "xception_scratch"]["subset"].unique()
+    for subset in set(found) - {"all"}:
+        assert (report / f"figures/localisation-xception_scratch-iou-{subset}.png").is_file()
+    text = (report / "index.html").read_text(encoding="utf-8")
+    assert "3 images a cell; shuffled" in text
+
+
 def test_ece_and_purity_are_in_tables(report: Path) -> None:
     calibration = pd.read_csv(report / "tables/calibration.csv")
     assert len(calibration) == 12
@@ -123,6 +140,69 @@ def test_the_report_is_kept_in_mlflow(tracked: Store, report: Path, tmp_path: Pa
     here = {path.relative_to(report) for path in report.rglob("*") if path.is_file()}
     assert {path.relative_to(kept) for path in kept.rglob("*") if path.is_file()} == here
     assert (kept / "index.html").read_bytes() == (report / "index.html").read_bytes()
+
+
+# Grad-CAM of runs that are not all sound ------------------------------------------------------------------------------
+
+
+def cams(store: Store, out: Path, method: str = "xception_scratch") -> tuple[_Report, pd.DataFrame | None]:
+    report = _Report(store, Folder(out), Options(cam_images=2), lambda text: None)
+    report.variants = lambda task: [method]  # type: ignore[method-assign]
+    list(report.cam())
+    table = out / "tables" / "localisation.csv"
+    return report, pd.read_csv(table) if table.is_file() else None
+
+
+def problems(report: _Report) -> str:
+    return "\n".join(problem.text for problem in report.problems)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_one_damaged_checkpoint_costs_its_own_column_alone(own_copy: Path, tmp_path: Path, first: bool) -> None:
+    store = open_store("dolos", tracking_uri=f"sqlite:///{own_copy / 'mlflow.db'}")
+    runs = store.runs().query("method == 'xception_scratch' and task == 'detection'")
+    damaged = runs.iloc[0 if first else 1]
+    for file in store.checkpoint(damaged["run_id"]).iterdir():
+        file.write_bytes(file.read_bytes()[:100])
+    report, table = cams(store, tmp_path / "out")
+    for generator in ("lama", "ldm"):
+        assert "cannot be" in (tmp_path / "out" / "figures" / f"cam-xception_scratch-{generator}.svg").read_text()
+    assert table is not None
+    assert set(table["trained_on"]) == set(runs["trained_on"]) - {damaged["trained_on"]}
+    assert damaged["run_id"] in problems(report)
+    assert len(report.problems) == 1
+
+
+def test_a_column_whose_first_seed_is_not_finished_has_its_next_one(tracked: Store, tmp_path: Path) -> None:
+    store = open_store("dolos", tracking_uri=tracked.tracking_uri)
+    runs = store.runs()
+    later = (runs["trained_on"] == "ldm") & (runs["task"] == "detection")
+    object.__setattr__(store, "_table", runs.assign(seed=runs["seed"].where(~later, 1)))
+    _, table = cams(store, tmp_path / "out")
+    assert table is not None
+    assert dict(zip(table["trained_on"], table["seed"], strict=True)) == {"lama": 0, "ldm": 1}
+
+
+@pytest.mark.parametrize("place", ["analysis.cam.image_maps", "analysis.localisation.image_maps"])
+def test_a_device_without_memory_left_costs_one_run(
+    tracked: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    import analysis.cam
+
+    real, calls = analysis.cam.image_maps, []
+
+    def out_of_memory_at_first(*given: Any, **named: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError("CUDA out of memory")
+        return real(*given, **named)
+
+    monkeypatch.setattr(place, out_of_memory_at_first)
+    report, table = cams(tracked, tmp_path / "out")
+    assert table is not None
+    assert len(set(table["run_id"])) == 1
+    assert "CUDA out of memory" in problems(report)
+    assert len(report.problems) == 1
 
 
 # On the page ---------------------------------------------------------------------------------------------------------

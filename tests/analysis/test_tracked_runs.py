@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,9 @@ from analysis.__main__ import main
 from analysis.cam import choose_images, image_maps, open_images, read_images
 from analysis.detectors import load_detector, predict_images
 from analysis.localisation import localise_run
+from analysis.predict import _overlay_places, find_pictures
 from analysis.store import Store
+from grid import names
 
 
 @pytest.mark.parametrize("method", ["xception_scratch", "clip_linear"])
@@ -100,3 +104,94 @@ def test_the_best_of_an_unknown_method_is_refused(
     picture = manifest.paths(choose_images(manifest, "ldm", 1, seed=0))[0]
     assert main(["predict", str(picture), "--tracking-uri", tracked.tracking_uri, "--best", "vgg"]) == 2
     assert "'vgg' has no finished detection run" in capsys.readouterr().err
+
+
+# Where overlays go ----------------------------------------------------------------------------------------------------
+
+
+def places(named: list[Path], out: Path | None = None) -> list[Path]:
+    return _overlay_places(find_pictures(named), out)
+
+
+@pytest.fixture
+def two_folders(tmp_path: Path) -> tuple[Path, Path]:
+    for folder in (tmp_path / "A", tmp_path / "B"):
+        folder.mkdir()
+        (folder / "x.png").touch()
+    (tmp_path / "A" / "y.png").touch()
+    return tmp_path / "A", tmp_path / "B"
+
+
+def test_pictures_of_one_name_get_an_overlay_each(two_folders: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    wanted = [out / "A/x.png.cam.png", out / "y.cam.png", out / "B/x.png.cam.png"]
+    assert places(list(two_folders), out) == wanted
+    named = [folder / "x.png" for folder in two_folders]
+    assert places(named, out) == [out / "A/x.png.cam.png", out / "B/x.png.cam.png"]
+    assert places(named) == [folder / "x.cam.png" for folder in two_folders]
+
+
+def test_folders_of_one_name_and_one_picture_named_twice_are_told_apart(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder / "A").mkdir(parents=True)
+        (tmp_path / folder / "A" / "x.png").touch()
+    found = places([tmp_path / "one" / "A", tmp_path / "two" / "A"], tmp_path / "o")
+    assert len(set(found)) == 2
+    again = tmp_path / "one" / ".." / "one" / "A" / "x.png"
+    found = places([tmp_path / "one" / "A" / "x.png", again])
+    assert len({place.resolve() for place in found}) == 2
+
+
+def test_an_overlay_never_replaces_a_picture_that_was_named(tmp_path: Path) -> None:
+    for name in ("x.png", "x.jpg", "x.cam.png", "x.png.cam.png"):
+        (tmp_path / name).touch()
+    picture, other = tmp_path / "x.png", tmp_path / "x.cam.png"
+    assert places([picture, other]) == [tmp_path / "x.png.cam.png", tmp_path / "x.cam.cam.png"]
+    assert places([picture, other], tmp_path)[0] != other
+    named = [tmp_path / name for name in ("x.png", "x.jpg", "x.cam.png", "x.png.cam.png")]
+    found = places(named)
+    assert len({*found, *named}) == 8
+
+
+def test_both_inputs_are_still_there_after_predict(tracked: Store, tmp_path: Path) -> None:
+    manifest = open_images(tracked)
+    paths = manifest.paths(choose_images(manifest, "lama", 2, seed=0))
+    named = [tmp_path / "x.png", tmp_path / "x.cam.png"]
+    for path, place in zip(paths, named, strict=True):
+        shutil.copy(path, place)
+    assert (
+        main(["predict", *map(str, named), "--best", "xception_scratch", "--tracking-uri", tracked.tracking_uri]) == 0
+    )
+    assert [place.read_bytes() for place in named] == [path.read_bytes() for path in paths]
+    assert len(list(tmp_path.glob("*.png"))) == 4
+
+
+def test_answers_are_printed_as_they_are_known(
+    tracked: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = open_images(tracked)
+    paths = manifest.paths(choose_images(manifest, "lama", 3, seed=0))
+    monkeypatch.setattr("analysis.predict.BATCH", 1)
+    import data.images
+
+    decode = data.images.decode
+    printed = []
+
+    def listening(path: Path) -> np.ndarray:
+        printed.append(capsys.readouterr().out.count("log-odds of fake"))
+        return decode(path)
+
+    monkeypatch.setattr(data.images, "decode", listening)
+    arguments = ["--best", "residual_linear", "--tracking-uri", tracked.tracking_uri]
+    assert main(["predict", *map(str, paths), *arguments]) == 0
+    assert printed == [0, 1, 1]
+
+
+def test_a_threshold_that_was_not_logged_is_called_so(own_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with closing(sqlite3.connect(own_copy / "mlflow.db")) as database, database:
+        for table in ("metrics", "latest_metrics"):
+            database.execute(f"DELETE FROM {table} WHERE key = ?", (names.THRESHOLD,))
+    uri = f"sqlite:///{own_copy / 'mlflow.db'}"
+    assert main(["predict", "nowhere.png", "--best", "residual_linear", "--tracking-uri", uri]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "fake above log-odds 0, as the run logged no threshold" in said
