@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analysis.detectors import check_device
 from analysis.store import Store, StoreError, open_store
 from grid.plan import FINISHED
 from grid.spec import ATTRIBUTION, DETECTION, TrialSpec
@@ -255,7 +256,7 @@ def _predict(options: argparse.Namespace, console: Console) -> int:
             raise StoreError(f"--weights {path}: there is no such file")
     if options.out is not None and options.out.exists() and not options.out.is_dir():
         raise StoreError(f"--out {options.out} is a file; name a folder")
-    _check_device(options.device)
+    check_device(options.device)
     store = open_store(options.experiment, tracking_uri=options.tracking_uri, data=options.data)
     run_id, why = (find_run(store, options.run), "") if options.run else best_run(store, options.best)
     weight_files = {file_digest(path): path for path in options.weights}
@@ -295,15 +296,6 @@ def _predict(options: argparse.Namespace, console: Console) -> int:
     for answer in bad:
         console.print(f"{answer.path}: {answer.error}", style="red", highlight=False, markup=False, soft_wrap=True)
     return SOME_UNREADABLE if bad else OK
-
-
-def _check_device(device: str) -> None:
-    import torch
-
-    if device not in ("cpu", "cuda"):
-        raise StoreError(f"--device is cpu or cuda, got {device!r}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise StoreError("--device cuda was asked for but torch sees no GPU; use --device cpu")
 
 
 def _overlay_places(pictures: Sequence[Found], out: Path | None) -> list[Path]:

@@ -146,10 +146,10 @@ def test_the_report_is_kept_in_mlflow(tracked: Store, report: Path, tmp_path: Pa
 
 
 def cams(store: Store, out: Path, method: str = "xception_scratch") -> tuple[_Report, pd.DataFrame | None]:
-    report = _Report(store, Folder(out), Options(cam_images=2), lambda text: None)
+    report = _Report(store, Folder(out), Options(cam_images=2), [], lambda text: None)
     report.variants = lambda task: [method]  # type: ignore[method-assign]
     list(report.cam())
-    table = out / "tables" / "localisation.csv"
+    table = report.folder.path / "tables" / "localisation.csv"
     return report, pd.read_csv(table) if table.is_file() else None
 
 
@@ -166,7 +166,7 @@ def test_one_damaged_checkpoint_costs_its_own_column_alone(own_copy: Path, tmp_p
         file.write_bytes(file.read_bytes()[:100])
     report, table = cams(store, tmp_path / "out")
     for generator in ("lama", "ldm"):
-        assert "cannot be" in (tmp_path / "out" / "figures" / f"cam-xception_scratch-{generator}.svg").read_text()
+        assert "cannot be" in (report.folder.path / "figures" / f"cam-xception_scratch-{generator}.svg").read_text()
     assert table is not None
     assert set(table["trained_on"]) == set(runs["trained_on"]) - {damaged["trained_on"]}
     assert damaged["run_id"] in problems(report)
