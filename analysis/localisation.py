@@ -263,10 +263,9 @@ def localisation_table(images: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame
 
     Returns:
         columns `TABLE_COLUMNS`; `subset` is "all", "correct" or "wrong" (absent where there is no such picture);
-        `value`, `chance`, `shuffled` and `prior` in [0, 1]; `low` and
-        `high`, of the value's 95 % interval over source photographs (`source_intervals`); `flat`, the share of flat
-        maps. With
-        `subset` chosen it has what the accuracy matrices are made of.
+        `value`, `chance`, `shuffled` and `prior` in [0, 1]; `low` and `high`, of the value's 95 % interval over source
+        photographs (`source_intervals`); `flat`, the share of flat maps. With `subset` chosen it has what the accuracy
+        matrices are made of.
     """
     rows = []
     for (run_id, tested_on), cell in images.groupby(["run_id", "tested_on"], sort=False):
