@@ -299,8 +299,8 @@ def compare(
 
     Returns:
         columns kind, task, trained_on, tested_on, metric, a, b, difference, low, high, p. `kind` is "cell", "mean"
-        (over all cells), "in-domain mean" or "cross-generator mean". p values are not corrected for their number, and never
-        below 2 / (B + 1).
+        (over all cells), "in-domain mean" or "cross-generator mean". p values are not corrected for their number, and
+        never below 2 / (B + 1).
 
     Raises:
         ValueError: no such variant, a metric without intervals, or no cell that both have.

@@ -326,8 +326,8 @@ class _Report:
                 continue
             caption = (
                 f"{a} minus {b}: {IN_WORDS[metric]}, on the same images; paired bootstrap over source images, 95 % "
-                "interval and two-sided p (0.001 is the smallest that the resamples can give), not corrected for the number "
-                "of rows"
+                "interval and two-sided p (0.001 is the smallest that the resamples can give), not corrected for "
+                "the number of rows"
             )
             yield self.folder.table(f"compare-{a}-{b}-{metric}", table, caption=caption)
 
