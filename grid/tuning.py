@@ -197,7 +197,8 @@ def describe_cluster() -> str:
 
 def _startable() -> list[tuple[dict[str, float], int]]:
     """Resources of a node, and how many of them: what this head's cluster may start when trials ask for it."""
-    if find_cluster() != ray.get_runtime_context().gcs_address:
+    address = find_cluster()
+    if address is None or address != ray.get_runtime_context().gcs_address:
         return []
     config = yaml.safe_load(_cluster_file().read_text())
     types = config.get("available_node_types", {})

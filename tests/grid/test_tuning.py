@@ -241,3 +241,11 @@ def test_slots_are_counted_on_each_node(
     ]
     monkeypatch.setattr(tuning.ray, "nodes", lambda: nodes)
     assert tuning.slots(demand) == expected
+
+
+def test_asking_what_could_be_started_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray starts itself, unasked, when some of its functions are called first."""
+    monkeypatch.setattr(tuning, "find_cluster", lambda: None)
+    monkeypatch.setattr(tuning.ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
+    assert tuning.slots({"CPU": 1.0}) == 2
+    assert not tuning.ray.is_initialized()
