@@ -50,8 +50,9 @@ def limits(
     found.append(
         Text(
             "Intervals come from resampling the source photographs of this test set, for the detectors as they were "
-            "trained: another training run, and photographs or generators of another kind, are not in them. With many "
-            "cells, some intervals miss the truth by chance; nothing is corrected for their number."
+            "trained: another training run, and photographs or generators of another kind, are not in them. Where "
+            "hardly any image is wrong, or right, accuracies have the exact binomial interval too; a perfect AUROC has "
+            "no width. With many cells, some intervals miss the truth by chance; nothing is corrected for their number."
         )
     )
     return found

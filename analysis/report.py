@@ -268,7 +268,8 @@ class _Report:
             yield Text("No two methods have the same cells yet, so their means are not ranked.")
         yield self.folder.table(
             "summary", table,
-            caption="Means over the cells of each method's matrix, in brackets 95 % intervals over source images",
+            caption="Means over the cells of each method's matrix, ± standard deviation over seeds where there are "
+            "several, in brackets 95 % intervals over source images",
         )  # fmt: skip
 
     def matrices(self) -> Iterator[Block]:
