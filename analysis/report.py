@@ -6,7 +6,6 @@ import json
 import logging
 import platform
 import shlex
-import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -46,12 +45,12 @@ from analysis.matrices import (
 )
 from analysis.page import Block, Bullets, Fold, Folder, Picture, Row, Section, Text, html_table
 from analysis.published import beside_published, published_localisation
-from analysis.store import ROOT, Store, StoreError, without_password
+from analysis.store import Store, StoreError, without_password
 from analysis.tables import attribution_text, cell_text, long_form
 from data.manifest import Manifest
 from grid import names
 from grid.plan import FINISHED
-from grid.tracking import TrackingError, keep_report
+from grid.tracking import TrackingError, git_state, keep_report
 
 logger = logging.getLogger(__name__)
 
@@ -783,10 +782,8 @@ def _pretty(config: str) -> str:
 
 
 def _commit() -> str:
-    git = ["git", "-C", str(ROOT)]
-    try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
+    checkout = git_state()
+    if checkout is None:
         return "not known: no git checkout"
-    return f"{commit}, with changes that are not committed" if changed.strip() else commit
+    commit, changed = checkout
+    return f"{commit}, with changes that are not committed" if changed else commit

@@ -475,15 +475,23 @@ def _points(metrics: Mapping[str, float], *, step: int) -> list[Metric]:
 def _origin() -> dict[str, str]:
     """Who runs which code, as far as it can be told: a checkout without git has no commit."""
     tags = {names.SOURCE_NAME: "launch.py", names.MLFLOW_VERSION: mlflow.__version__}
+    checkout = git_state()
+    if checkout is not None:
+        commit, changed = checkout
+        tags |= {names.GIT_COMMIT: commit, names.GIT_CHANGED: str(changed).lower()}
+    user = _user()
+    return tags | {names.USER: user} if user else tags
+
+
+def git_state() -> tuple[str, bool] | None:
+    """This checkout's commit, and whether its files differ from it; None where it is no git checkout."""
     git = ["git", "-C", str(ROOT)]
     try:
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
         changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
-        tags |= {names.GIT_COMMIT: commit, names.GIT_CHANGED: str(bool(changed.strip())).lower()}
     except (OSError, subprocess.CalledProcessError):
-        pass
-    user = _user()
-    return tags | {names.USER: user} if user else tags
+        return None
+    return commit, bool(changed.strip())
 
 
 def _user() -> str:
