@@ -194,6 +194,18 @@ def test_missing_rows_are_counted(store: ArrayStore, tmp_path: Path) -> None:
     assert not (tmp_path / "nothing").exists()
 
 
+@pytest.mark.parametrize("width", [64, 3])
+def test_each_digest_is_found_whatever_its_form_and_no_other(tmp_path: Path, width: int) -> None:
+    """Also where one ends in zero bytes, and where two begin alike."""
+    texts = [f"{number:x}".ljust(8, "e").ljust(width, "0")[:width] for number in range(0x800, 0x880)]
+    known = dict(zip(texts, range(len(texts)), strict=True))
+    store = numbers(tmp_path)
+    store.fill(known, doubled, batch=10)
+    assert store.open(texts)[:][:, 0].tolist() == list(range(len(texts)))
+    others = [text[:-1] + "1" if width == 64 else text + "0" for text in texts]
+    assert store.missing([*texts, *others]) == len(others)
+
+
 # Filling
 
 
