@@ -74,6 +74,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--runs", type=Path, default=ROOT / "runs", metavar="DIR", help="MLflow's local store and checkpoints"
     )
     where.add_argument("--cache", type=Path, metavar="DIR", help="decoded pixels and features; default: RUNS/cache")
+    where.add_argument(
+        "--local-copies",
+        type=Path,
+        metavar="DIR",
+        help="a folder on each node's own disk; default: none, read where the cache is",
+    )
     where.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     where.add_argument("--gpus-per-trial", type=float, metavar="X", help="share of a GPU; default: the method's own")
     where.add_argument("--cpus-per-trial", type=float, default=1.0, metavar="X", help="default: 1")
@@ -233,6 +239,7 @@ def resolve(options: argparse.Namespace) -> tuple[RunSettings, dict[str, dict[st
         settings = RunSettings(
             cache=(options.cache or runs / "cache").resolve(),
             runs=runs,
+            local_copies=options.local_copies and options.local_copies.absolute(),
             tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs / 'mlflow.db'}",
             device=options.device,
             cpus_per_trial=options.cpus_per_trial,
