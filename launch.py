@@ -16,6 +16,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("experiment", nargs="?", default="demo", help=f"one of: {', '.join(list_experiments())}")
 
     what = parser.add_argument_group("what to run")
-    what.add_argument("--data", type=Path, metavar="DIR", help="the corpus' folder; the demo draws its own")
+    what.add_argument(
+        "--data", metavar="DIR", help="the corpus' folder, or s3://BUCKET/FOLDER, gs://…; the demo draws its own"
+    )
     what.add_argument("--methods", type=_names, metavar="A,B", help="only these methods")
     what.add_argument(
         "--tasks", type=_names, default=list(TASKS), metavar="A,B", help="only these of detection,attribution"
@@ -259,6 +262,7 @@ def resolve(options: argparse.Namespace) -> tuple[RunSettings, dict[str, dict[st
 
 def read_data(options: argparse.Namespace, settings: RunSettings, console: Console) -> Manifest | None:
     """Validate the corpus and save its manifest where the trials find it; None: a plan of a demo not drawn yet."""
+    from data.fetch import FetchError, fetch, is_url
     from data.manifest import DataProblems, build_manifest
     from grid.progress import counting
 
@@ -273,8 +277,14 @@ def read_data(options: argparse.Namespace, settings: RunSettings, console: Conso
             root = make_demo(settings.cache / "demo", progress=lambda done, total: count("drawing faces", done, total))
         elif options.data is None:
             raise BadInputError(f"{options.experiment} needs --data DIR, the corpus' folder")
+        elif is_url(options.data):
+            fetched = partial(count, "fetching files")
+            try:
+                root = fetch(options.data, settings.cache / "corpora", progress=fetched)
+            except FetchError as error:
+                raise BadInputError(str(error)) from error
         else:
-            root = options.data.resolve()
+            root = Path(options.data).resolve()
         try:
             manifest = build_manifest(
                 source,
