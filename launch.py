@@ -16,6 +16,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("experiment", nargs="?", default="demo", help=f"one of: {', '.join(list_experiments())}")
 
     what = parser.add_argument_group("what to run")
-    what.add_argument("--data", type=Path, metavar="DIR", help="the corpus' folder; the demo draws its own")
+    what.add_argument(
+        "--data", metavar="DIR", help="the corpus' folder, or s3://BUCKET/FOLDER, gs://…; the demo draws its own"
+    )
     what.add_argument("--methods", type=_names, metavar="A,B", help="only these methods")
     what.add_argument(
         "--tasks", type=_names, default=list(TASKS), metavar="A,B", help="only these of detection,attribution"
@@ -74,6 +77,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--runs", type=Path, default=ROOT / "runs", metavar="DIR", help="MLflow's local store and checkpoints"
     )
     where.add_argument("--cache", type=Path, metavar="DIR", help="decoded pixels and features; default: RUNS/cache")
+    where.add_argument(
+        "--local-copies",
+        type=Path,
+        metavar="DIR",
+        help="a folder on each node's own disk; default: none, read where the cache is",
+    )
     where.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     where.add_argument("--gpus-per-trial", type=float, metavar="X", help="share of a GPU; default: the method's own")
     where.add_argument("--cpus-per-trial", type=float, default=1.0, metavar="X", help="default: 1")
@@ -233,6 +242,7 @@ def resolve(options: argparse.Namespace) -> tuple[RunSettings, dict[str, dict[st
         settings = RunSettings(
             cache=(options.cache or runs / "cache").resolve(),
             runs=runs,
+            local_copies=options.local_copies and options.local_copies.absolute(),
             tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs / 'mlflow.db'}",
             device=options.device,
             cpus_per_trial=options.cpus_per_trial,
@@ -252,6 +262,7 @@ def resolve(options: argparse.Namespace) -> tuple[RunSettings, dict[str, dict[st
 
 def read_data(options: argparse.Namespace, settings: RunSettings, console: Console) -> Manifest | None:
     """Validate the corpus and save its manifest where the trials find it; None: a plan of a demo not drawn yet."""
+    from data.fetch import FetchError, fetch, is_url
     from data.manifest import DataProblems, build_manifest
     from grid.progress import counting
 
@@ -266,8 +277,14 @@ def read_data(options: argparse.Namespace, settings: RunSettings, console: Conso
             root = make_demo(settings.cache / "demo", progress=lambda done, total: count("drawing faces", done, total))
         elif options.data is None:
             raise BadInputError(f"{options.experiment} needs --data DIR, the corpus' folder")
+        elif is_url(options.data):
+            fetched = partial(count, "fetching files")
+            try:
+                root = fetch(options.data, settings.cache / "corpora", progress=fetched)
+            except FetchError as error:
+                raise BadInputError(str(error)) from error
         else:
-            root = options.data.resolve()
+            root = Path(options.data).resolve()
         try:
             manifest = build_manifest(
                 source,

@@ -127,7 +127,7 @@ class Store:
                 if wanted is not None and run_id not in wanted:
                     continue
                 for metric in run.data.metrics:
-                    if metric.startswith(("test/", "time/")) or metric == names.THRESHOLD:
+                    if metric.startswith(("test/", "time/", "copy/")) or metric == names.THRESHOLD:
                         continue
                     points = self.client.get_metric_history(run_id, metric)
                     rows += [(run_id, metric, point.step, point.value) for point in points]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import logging
 import math
 import os
 import shutil
+import time
 import uuid
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -30,20 +32,25 @@ from data.transforms import Geometry
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+P = TypeVar("P")
 Progress = Callable[[int, int], None]
 
 _SHARD_BYTES = 256 * 2**20
 _SHARD_ROWS = 1024
 _PIECES, _BATCHES = 64, 4  # a store is cut into this many pieces, none smaller than this many batches
 _SHARD, _UNFINISHED = "shard-", "unfinished-"
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_BLOCK = 2**20
+_DAMAGE = (OSError, ValueError, EOFError)
+_CHANGED = "its content has changed since it was written"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class ArrayStore:
     """Rows of one shape and type on disk, each under the digest of an image.
 
-    A shard is a folder `shard-<random>` with `rows.npy` and `digests.txt` (one a line). It appears whole, by one
-    rename, and never changes. So readers need no lock, and a builder that is killed loses one shard at most.
+    A shard is a folder `shard-<random>` with `rows.npy`, its CRC-32 in `crc32.txt`, and `digests.txt` (one a line). It
+    appears whole, by one rename, and never changes. So readers need no lock, and a builder that is killed loses one
+    shard at most.
 
     Any number of builders, on any machines that see the folder, share the work: what is asked for is cut into pieces,
     and each builder takes those that nobody else holds. A claim is a file lock, which the system lifts when its holder
@@ -53,8 +60,8 @@ class ArrayStore:
         folder: made when it is first filled; nothing on disk is touched before.
         row_shape: of one row.
         dtype: of the rows.
-        checked: keep a checksum of each shard, and verify it when a process first reads the shard. Without it only
-            files that are missing, cut or of the wrong form are noticed.
+        checked: verify a shard's checksum when a process first reads it. Otherwise only files that are missing, cut or
+            of the wrong form are noticed then, and a changed content when the shard is copied.
     """
 
     def __init__(
@@ -100,7 +107,6 @@ class ArrayStore:
         if not self.missing(items):
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._remove_unfinished()
         sound = dict(self._shards(remove_damaged=True))
         present = set[str]().union(*sound.values())
         total, done = len(items.keys() - present), 0
@@ -111,34 +117,62 @@ class ArrayStore:
             if progress is not None:
                 progress(done, total)
 
+        def build(name: str, piece: list[str]) -> None:
+            new = dict(self._shards(but=sound))
+            sound.update(new)
+            present.update(*new.values())
+            missing = [digest for digest in piece if digest not in present]
+            if missing:
+                values = [items[digest] for digest in missing]
+                with self._saying_when_full(lambda: (total - done) * self._row_bytes):
+                    self._add_shard(name, missing, values, compute, max(1, batch), prepare, workers, count)
+
         pieces = [piece for piece in self._pieces(list(items), max(1, batch)) if not present.issuperset(piece)]
-        for wait in (False, True):
-            busy = []
-            for piece in pieces:
-                name = hashlib.sha256("\n".join(piece).encode()).hexdigest()[:16]
-                with self._claim(name, wait=wait) as mine:
-                    if not mine:
-                        busy.append(piece)
-                        continue
-                    new = dict(self._shards(but=sound))
-                    sound |= new
-                    present.update(*new.values())
-                    missing = [digest for digest in piece if digest not in present]
-                    if missing:
-                        values = [items[digest] for digest in missing]
-                        try:
-                            self._add_shard(name, missing, values, compute, max(1, batch), prepare, workers, count)
-                        except OSError as error:
-                            if error.errno not in _DISK_FULL:
-                                raise
-                            needed = (total - done) * self._row_bytes / 2**20
-                            text = f"the disk is full: {needed:.0f} MiB more are needed; free them or use another cache"
-                            raise OSError(error.errno, text, str(self.folder)) from error
-            if busy and not wait:
-                logger.info("another process is filling %d pieces of %s; waiting for it", len(busy), self.folder)
-            pieces = busy
+        named = {hashlib.sha256("\n".join(piece).encode()).hexdigest()[:16]: piece for piece in pieces}
+        self._share(named, build)
         if done < total:
             count(total - done)
+
+    def copy_from(self, source: ArrayStore, digests: Collection[str]) -> int:
+        """Copy the shards of another store that hold those of these rows which are missing here.
+
+        Several processes at once share the work. A copy appears whole, once its content agrees with the checksum of the
+        shard, or, of a shard that is older than checksums, with what was read. A shard of the source that does not
+        agree is reported and removed there: its rows stay missing here until they are computed again, and so do rows
+        that the source lacks.
+
+        Returns:
+            The bytes of rows that this process copied.
+
+        Raises:
+            OSError: the disk is full, or too full from the start, or cannot be written; shards that were finished stay.
+        """
+        here, there = self._index(), source._index()
+        absent = [digest for digest, (shard, _) in zip(digests, here.find(digests), strict=True) if shard < 0]
+        numbers = there.find(absent)[:, 0]
+        names = [there.shards[number] for number in np.unique(numbers[numbers >= 0])]
+        if not names:
+            return 0
+        self.folder.mkdir(parents=True, exist_ok=True)
+        sizes = {name: _size(source.folder / name / "rows.npy") for name in names}
+        total = left = sum(sizes.values())
+        copied, started = 0, time.monotonic()
+        logger.info("copying %d shards, %.1f MB, from %s to %s", len(names), total / 1e6, source.folder, self.folder)
+
+        def copy(_: str, name: str) -> None:
+            nonlocal left, copied
+            if not self._is_sound(name):
+                with self._saying_when_full(lambda: left):
+                    copied += self._copy_shard(source.folder / name)
+            left -= sizes[name]
+            logger.info("%.1f of %.1f MB are there", (total - left) / 1e6, total / 1e6)
+
+        with self._saying_when_full(lambda: left):
+            if shutil.disk_usage(self.folder).free < left:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._share({name.removeprefix(_SHARD): name for name in names}, copy)
+        logger.info("copied %.1f MB in %.1f s", copied / 1e6, time.monotonic() - started)
+        return copied
 
     def open(self, digests: Sequence[str]) -> StoredRows:
         """The rows of these digests, in this order, a digest as often as it is named.
@@ -164,14 +198,9 @@ class ArrayStore:
             if shard.name in but:
                 continue
             try:
-                digests = (shard / "digests.txt").read_text().split()
-                rows = np.load(shard / "rows.npy", mmap_mode="r")
-                if len(rows) != len(digests):
-                    raise ValueError(f"{len(rows)} rows but {len(digests)} digests")
-                if self.checked and int((shard / "crc32.txt").read_text()) != _checksum_of(shard / "rows.npy"):
-                    raise ValueError("its content has changed since it was written")
-            except (OSError, ValueError, EOFError) as error:
-                logger.warning("%s is damaged and will be computed again (%s)", shard, error)
+                digests, rows = self._read(shard)
+            except _DAMAGE as error:
+                logger.warning("%s is damaged and will be made again (%s)", shard, error)
                 if remove_damaged:
                     shutil.rmtree(shard, ignore_errors=True)  # another builder may be at it too
                 continue
@@ -179,6 +208,23 @@ class ArrayStore:
                 held, wanted = f"{rows.dtype} {rows.shape[1:]}", f"{self.dtype} {self.row_shape}"
                 raise ValueError(f"{self.folder} holds rows of {held}, not of {wanted}; remove it or use another cache")
             yield shard.name, digests
+
+    def _read(self, shard: Path) -> tuple[list[str], np.ndarray]:
+        """Digests and memory map of a shard; one of `_DAMAGE` where it is not sound."""
+        digests = (shard / "digests.txt").read_text().split()
+        rows = np.load(shard / "rows.npy", mmap_mode="r")
+        if len(rows) != len(digests):
+            raise ValueError(f"{len(rows)} rows but {len(digests)} digests")
+        if self.checked and int((shard / "crc32.txt").read_text()) != _checksum_of(shard / "rows.npy"):
+            raise ValueError(_CHANGED)
+        return digests, rows
+
+    def _is_sound(self, name: str) -> bool:
+        try:
+            self._read(self.folder / name)
+        except _DAMAGE:
+            return False
+        return True
 
     @property
     def _row_bytes(self) -> int:
@@ -206,6 +252,36 @@ class ArrayStore:
             yield True
         finally:
             lock.release()
+
+    def _share(self, pieces: Mapping[str, P], work: Callable[[str, P], None]) -> None:
+        """Do the work of each piece that nobody else holds, then wait for the others and do what they left undone.
+
+        `pieces` are name -> what `work` gets besides the name.
+        """
+        self._remove_unfinished()
+        for wait in (False, True):
+            busy = {}
+            for name, piece in pieces.items():
+                with self._claim(name, wait=wait) as mine:
+                    if mine:
+                        work(name, piece)
+                    else:
+                        busy[name] = piece
+            if busy and not wait:
+                logger.info("another process is filling %d pieces of %s; waiting for it", len(busy), self.folder)
+            pieces = busy
+        self._remove_unfinished()  # of those that died meanwhile
+
+    @contextmanager
+    def _saying_when_full(self, needed: Callable[[], int]) -> Iterator[None]:
+        """Say how many bytes are needed where the disk turns out to be full."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
+            text = f"the disk is full: {needed() / 2**20:.0f} MiB more are needed; free them or use another folder"
+            raise OSError(error.errno, text, str(self.folder)) from error
 
     def _remove_unfinished(self) -> None:
         """Remove what builders left behind that were killed: their claims are void."""
@@ -235,20 +311,55 @@ class ArrayStore:
             with closing(ahead) as prepared, (unfinished / "rows.npy").open("wb") as file:
                 # Plain writes and no memory map: on a full disk a map kills the process, a write says so.
                 shape = (len(digests), *self.row_shape)
+                head = io.BytesIO()
                 header = {"descr": self.dtype.str, "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(file, header)
+                np.lib.format.write_array_header_1_0(head, header)
+                file.write(head.getvalue())
+                checksum = zlib.crc32(head.getvalue())
                 for first in range(0, len(digests), batch):
                     inputs = list(islice(prepared, min(batch, len(digests) - first)))
-                    file.write(self._checked(compute(inputs), len(inputs)).tobytes())
+                    content = self._checked(compute(inputs), len(inputs)).tobytes()
+                    file.write(content)
+                    checksum = zlib.crc32(content, checksum)
                     count(len(inputs))
                 file.flush()
                 os.fsync(file.fileno())  # or a power cut could leave a shard whose rows never reached the disk
-            if self.checked:
-                (unfinished / "crc32.txt").write_text(str(_checksum_of(unfinished / "rows.npy")))
+            (unfinished / "crc32.txt").write_text(str(checksum))
             unfinished.rename(self.folder / f"{_SHARD}{uuid.uuid4().hex}")
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
+
+    def _copy_shard(self, shard: Path) -> int:
+        """Copy a shard that is claimed, in place of a damaged copy: the bytes of its rows, 0 where it is damaged."""
+        unfinished = self.folder / f"{_UNFINISHED}{shard.name.removeprefix(_SHARD)}-{uuid.uuid4().hex}"
+        try:
+            unfinished.mkdir()
+            try:
+                (unfinished / "digests.txt").write_bytes((shard / "digests.txt").read_bytes())
+                kept = shard / "crc32.txt"
+                expected = int(kept.read_text()) if kept.exists() else None  # older shards of pixels have none
+                with (shard / "rows.npy").open("rb") as source, (unfinished / "rows.npy").open("wb") as file:
+                    checksum = 0
+                    while block := source.read(_BLOCK):
+                        file.write(block)
+                        checksum = zlib.crc32(block, checksum)
+                    file.flush()
+                    os.fsync(file.fileno())
+                if expected not in (None, checksum):
+                    raise ValueError(_CHANGED)
+            except (FileNotFoundError, ValueError) as error:
+                logger.warning("%s is damaged and will be made again (%s)", shard, error)
+                shutil.rmtree(shard, ignore_errors=True)
+                return 0
+            if _crc32(unfinished / "rows.npy") != checksum:
+                raise OSError(errno.EIO, "what was written is read back differently", str(self.folder))
+            (unfinished / "crc32.txt").write_text(str(checksum))
+            shutil.rmtree(self.folder / shard.name, ignore_errors=True)
+            unfinished.rename(self.folder / shard.name)
+            return _size(self.folder / shard.name / "rows.npy")
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
 
     def _checked(self, rows: np.ndarray, count: int) -> np.ndarray:
         rows = np.asarray(rows)
@@ -327,11 +438,20 @@ def _checksum_of(path: Path) -> int:
 @cache
 def _checksum(path: Path, size: int, modified: int) -> int:
     """CRC-32 of a file's content, read once a process as long as the file looks the same."""
+    return _crc32(path)
+
+
+def _crc32(path: Path) -> int:
     value = 0
     with path.open("rb") as file:
-        while block := file.read(2**20):
+        while block := file.read(_BLOCK):
             value = zlib.crc32(block, value)
     return value
+
+
+def _size(path: Path) -> int:
+    """Bytes; 0 if it is not there."""
+    return path.stat().st_size if path.exists() else 0
 
 
 class StoredRows:
@@ -375,7 +495,8 @@ class StoredRows:
 def pixel_store(cache: Path, geometry: Geometry) -> ArrayStore:
     """Where pixels of this geometry are kept: uint8 rows (size, size, 3).
 
-    Without checksums: reading gigabytes only to check them would cost each trial more than a wrong pixel does.
+    Checksums are not verified when they are read: reading gigabytes only for that would cost each trial more than a
+    wrong pixel does.
     """
     shape = (geometry.size, geometry.size, 3)
     return ArrayStore(Path(cache) / "pixels" / geometry.key, row_shape=shape, dtype=np.uint8)

@@ -48,6 +48,9 @@ USER = "mlflow.user"
 # Metrics of a trial: `train/…` and `valid/…` over epochs, then once:
 THRESHOLD = "valid/threshold"  # log-odds of fake, chosen on the trial's own validation split
 SECONDS = "time/seconds"
+# Only with local copies: what the trial itself copied to its node's disk; others may have copied the rest.
+COPY_SECONDS = "copy/seconds"  # waiting for others included
+COPIED_BYTES = "copy/bytes"
 
 
 def check_generators(generators: Iterable[str]) -> None:

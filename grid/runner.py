@@ -182,12 +182,12 @@ def prepare_shared(spec: TrialSpec, settings: RunSettings, share: float, progres
     Several processes that do this at once, on any machines with the same cache, share the work.
     """
     from data.manifest import Manifest
-    from grid.trial import build, choose_device, prepare_inputs, set_threads
+    from grid.trial import build, choose_device, fill_inputs, set_threads
 
     set_threads(settings)
     manifest = Manifest.load(settings.manifests / spec.data)
     detector = build(spec, settings, choose_device(settings, share))
-    prepare_inputs(detector, manifest, manifest.table, settings, progress=progress)
+    fill_inputs(detector, manifest, settings, progress=progress)
 
 
 def check_detectors(specs: Sequence[TrialSpec], settings: RunSettings) -> None:

@@ -25,6 +25,8 @@ class RunSettings:
     Attributes:
         cache: manifests, decoded pixels and features; may be deleted at any time between runs.
         runs: MLflow's local store, checkpoints of unfinished trials.
+        local_copies: a folder on each node's own disk, to which pixels and features are copied before a trial reads
+            them; None: they are read where the cache is.
         tracking_uri: of MLflow.
         device: "auto", "cpu" or "cuda"; auto takes the GPU where a trial has a share of one.
         cpus_per_trial: CPU cores that a trial asks Ray for and computes with (at least one thread).
@@ -47,11 +49,13 @@ class RunSettings:
     max_failures: int = 2
     checkpoint_seconds: float = 60.0
     weight_files: Mapping[str, Path] = field(default_factory=dict)
+    local_copies: Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("cache", "runs"):
-            if not getattr(self, name).is_absolute():
-                raise ValueError(f"{name} must be an absolute path, got {getattr(self, name)}")
+        for name in ("cache", "runs", "local_copies"):
+            path = getattr(self, name)
+            if path is not None and not path.is_absolute():
+                raise ValueError(f"{name} must be an absolute path, got {path}")
         if self.device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"device is one of auto, cpu, cuda; got {self.device!r}")
         if not 0 < self.cpus_per_trial < math.inf:
@@ -87,7 +91,7 @@ class RunSettings:
     def from_json(cls, text: str) -> RunSettings:
         """The inverse of `to_json`."""
         fields = json.loads(text)
-        for name in ("cache", "runs"):
-            fields[name] = Path(fields[name])
+        for name in ("cache", "runs", "local_copies"):
+            fields[name] = fields[name] and Path(fields[name])
         fields["weight_files"] = {digest: Path(path) for digest, path in fields["weight_files"].items()}
         return cls(**fields)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data.manifest import Manifest
-from data.store import ArrayStore, feature_store, fill_features, fill_pixels, pixel_store
+from data.store import DISK_FULL, ArrayStore, feature_store, fill_features, fill_pixels, pixel_store
 from data.transforms import Geometry
 from grid import names
 from grid.settings import InfeasibleError, RunSettings
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Progress = Callable[[int, int], None]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,36 +69,75 @@ def build(spec: TrialSpec, settings: RunSettings, device: str) -> Detector:
 
 
 def shared_store(detector: Detector, settings: RunSettings) -> ArrayStore:
-    """Where the decoded pixels or the features that this detector takes are kept."""
+    """Where the decoded pixels or the features that this detector takes are kept for all nodes."""
+    return _store(detector, settings.cache)
+
+
+def _store(detector: Detector, cache: Path) -> ArrayStore:
     if detector.encoder is not None:
-        return feature_store(settings.cache, detector.encoder.key, detector.encoder.num_features)
-    return pixel_store(settings.cache, _geometry(detector))
+        return feature_store(cache, detector.encoder.key, detector.encoder.num_features)
+    return pixel_store(cache, _geometry(detector))
+
+
+def fill_inputs(
+    detector: Detector, manifest: Manifest, settings: RunSettings, *, progress: Progress | None = None
+) -> None:
+    """Decode or encode every image of the data set for the detector, as far as that is not done already.
+
+    Builders that ask for the same share the work.
+    """
+    store = shared_store(detector, settings)
+    workers = max(1, round(settings.cpus_per_trial))
+    if detector.encoder is None:
+        fill_pixels(store, manifest, manifest.table, _geometry(detector), workers=workers, progress=progress)
+    else:
+        geometry = None if detector.geometry is None else _geometry(detector)
+        encode = detector.encoder.encode
+        fill_features(store, manifest, manifest.table, geometry, encode, batch=32, workers=workers, progress=progress)
+
+
+@dataclass
+class Copied:
+    """What a trial has copied to its node's disk so far."""
+
+    bytes: int = 0
+    seconds: float = 0.0
 
 
 def prepare_inputs(
-    detector: Detector,
-    manifest: Manifest,
-    rows: pd.DataFrame,
-    settings: RunSettings,
-    *,
-    progress: Progress | None = None,
+    detector: Detector, manifest: Manifest, rows: pd.DataFrame, settings: RunSettings, *, copied: Copied | None = None
 ) -> Rows:
     """What the detector takes for the given manifest rows, decoded or encoded once and read back from the store.
 
-    Where some are missing, the whole data set is prepared: builders that ask for the same share the work, and the
-    next trial here needs the rest.
+    Where some are missing, the whole data set is prepared, because the next trial needs the rest. With
+    `settings.local_copies` the rows are read from this node's disk, to which whoever needs them first copies them;
+    `copied` counts that. Where that disk is full, they are read from the shared store, with a warning.
     """
     store = shared_store(detector, settings)
     digests: list[str] = rows["digest"].tolist()
-    if store.missing(digests):
-        table, workers = manifest.table, max(1, round(settings.cpus_per_trial))
-        if detector.encoder is None:
-            fill_pixels(store, manifest, table, _geometry(detector), workers=workers, progress=progress)
-        else:
-            geometry = None if detector.geometry is None else _geometry(detector)
-            encode = detector.encoder.encode
-            fill_features(store, manifest, table, geometry, encode, batch=32, workers=workers, progress=progress)
-    return store.open(digests)
+    if settings.local_copies is None:
+        if store.missing(digests):
+            fill_inputs(detector, manifest, settings)
+        return store.open(digests)
+
+    copy = _store(detector, settings.local_copies)
+    for _ in range(2):  # a shard that turns out to be damaged when it is copied is made again and copied then
+        if not copy.missing(digests):
+            break
+        if store.missing(digests):
+            fill_inputs(detector, manifest, settings)
+        started = time.perf_counter()
+        try:
+            num_bytes = copy.copy_from(store, digests)
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
+            log.warning("no local copy: %s; reading from %s (--local-copies names the folder)", error, store.folder)
+            return store.open(digests)
+        if copied is not None:
+            copied.bytes += num_bytes
+            copied.seconds += time.perf_counter() - started
+    return copy.open(digests)
 
 
 def _geometry(detector: Detector) -> Geometry:
@@ -142,16 +184,17 @@ def run_trial(
     set_threads(settings)
     detector = build(spec, settings, device)
 
+    copied = Copied()
     train, valid = (manifest.select(split, spec.train_generators) for split in ("train", "valid"))
     train_examples, valid_examples = (
-        Examples(prepare_inputs(detector, manifest, rows, settings), class_numbers(rows, spec))
+        Examples(prepare_inputs(detector, manifest, rows, settings, copied=copied), class_numbers(rows, spec))
         for rows in (train, valid)
     )
     detector.fit(train_examples, valid_examples, session)
     detector.save(checkpoint_to)
 
     test = manifest.select("test", manifest.generators)
-    prediction = detector.predict(prepare_inputs(detector, manifest, test, settings))
+    prediction = detector.predict(prepare_inputs(detector, manifest, test, settings, copied=copied))
     scores = test[["path", "digest", "source_id", "generator", "label"]].reset_index(drop=True)
     for place, name in enumerate(spec.classes):
         scores[f"logit_{name}"] = prediction.logits[:, place]
@@ -162,6 +205,8 @@ def run_trial(
     else:
         found = attribution_metrics(class_numbers(test, spec), prediction.logits, spec.classes)
         metrics = {names.test_metric(names.ALL, metric): value for metric, value in found.items()}
+    if settings.local_copies is not None:
+        metrics |= {names.COPY_SECONDS: copied.seconds, names.COPIED_BYTES: float(copied.bytes)}
     metrics[names.SECONDS] = time.perf_counter() - started
     tags = {
         names.DEVICE: device,

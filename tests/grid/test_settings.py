@@ -27,11 +27,13 @@ def test_settings_survive_the_trip_to_another_process(tmp_path: Path) -> None:
         max_concurrent=3,
         max_failures=0,
         checkpoint_seconds=1.5,
+        local_copies=tmp_path / "local",
         weight_files={"0123456789abcdef": tmp_path / "weights.pt"},
     )
     back = RunSettings.from_json(settings.to_json())
     assert back == settings
     assert isinstance(back.cache, Path)
+    assert isinstance(back.local_copies, Path)
     assert isinstance(back.weight_files["0123456789abcdef"], Path)
 
 
@@ -55,6 +57,7 @@ def test_making_settings_makes_no_folder(plain: RunSettings) -> None:
     [
         ({"cache": Path("cache")}, "cache must be an absolute path, got cache"),
         ({"runs": Path("runs")}, "runs must be an absolute path"),
+        ({"local_copies": Path("local")}, "local_copies must be an absolute path"),
         ({"device": "gpu"}, "device is one of auto, cpu, cuda; got 'gpu'"),
         ({"cpus_per_trial": 0}, "cpus_per_trial must be above 0"),
         ({"cpus_per_trial": -1}, "cpus_per_trial must be above 0, got -1"),

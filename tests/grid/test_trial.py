@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,21 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
+import data.store
 from data.manifest import Manifest
 from grid import names
 from grid.settings import InfeasibleError, RunSettings
 from grid.spec import ATTRIBUTION, DETECTION, TrialSpec
-from grid.trial import TrialResult, build, choose_device, class_numbers, run_trial
+from grid.trial import (
+    TrialResult,
+    build,
+    choose_device,
+    class_numbers,
+    fill_inputs,
+    prepare_inputs,
+    run_trial,
+    shared_store,
+)
 from grid.trial import test_cells as cells_of
 from models.detector import FitSession, Prediction, Rows
 from models.linear import LinearDetector
@@ -302,8 +313,6 @@ def test_what_is_saved_is_the_detector_that_was_tested(
     run_trial(spec, bench.settings, bench.manifest, FitSession(), device="cpu", checkpoint_to=tmp_path)
     detector = build(spec, bench.settings, "cpu")
     detector.load(tmp_path)
-    from grid.trial import prepare_inputs
-
     rows = bench.manifest.select("test", bench.manifest.generators)
     logits = detector.predict(prepare_inputs(detector, bench.manifest, rows, bench.settings)).logits
     np.testing.assert_array_equal(logits[:, 1], result.scores["logit_fake"])
@@ -368,3 +377,83 @@ def test_cuda_without_a_gpu_is_refused_with_a_remedy(tmp_path: Path, monkeypatch
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(InfeasibleError, match="use --device auto or cpu"):
         choose_device(make_settings(tmp_path, device="cuda"), 0.5)
+
+
+# Copies on the node's own disk ---------------------------------------------------------------------------------------
+
+
+def with_copies(bench: Bench, folder: Path) -> Bench:
+    """With a cache of its own, and copies in `folder`/local."""
+    settings = make_settings(folder, local_copies=folder / "local")
+    bench.manifest.save(settings.manifests / bench.manifest.digest)
+    return dataclasses.replace(bench, settings=settings)
+
+
+def without_times(result: TrialResult) -> dict[str, float]:
+    return {name: value for name, value in result.metrics.items() if not name.startswith(("time/", "copy/"))}
+
+
+def test_a_trial_reads_what_it_needs_from_its_nodes_disk(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, detection: tuple[TrialSpec, TrialResult]
+) -> None:
+    monkeypatch.setattr(data.store, "_SHARD_ROWS", 8)
+    spec, expected = detection
+    local = with_copies(bench, tmp_path)
+    first = local.run(spec)
+    assert without_times(first) == without_times(expected)
+    pd.testing.assert_frame_equal(first.scores, expected.scores, check_exact=True)
+    (copy,) = (tmp_path / "local").glob("*/*")
+    original = tmp_path / "cache" / copy.relative_to(tmp_path / "local")
+    copies = list(copy.glob("shard-*/rows.npy"))
+    assert len(copies) == len(list(original.glob("shard-*")))
+    assert first.metrics[names.COPIED_BYTES] == sum(path.stat().st_size for path in copies)
+    assert first.metrics[names.COPY_SECONDS] > 0
+
+    shutil.rmtree(original)  # the second trial neither reads the cache nor computes anything
+    second = local.run(spec)
+    assert without_times(second) == without_times(first)
+    assert second.metrics[names.COPIED_BYTES] == 0
+    assert not original.exists()
+
+
+def test_preparing_for_all_nodes_copies_nothing(bench: Bench, tmp_path: Path) -> None:
+    from grid.runner import prepare_shared
+
+    local = with_copies(bench, tmp_path)
+    prepare_shared(bench.spec(), local.settings, 0.0, lambda done, total: None)
+    assert list((tmp_path / "cache" / "features").glob("*/shard-*"))
+    assert not (tmp_path / "local").exists()
+
+
+def test_a_shard_that_has_changed_in_the_cache_is_computed_again_and_copied(
+    bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    local = with_copies(bench, tmp_path)
+    spec = bench.spec("xception_scratch", epochs=1)
+    detector = build(spec, local.settings, "cpu")
+    fill_inputs(detector, bench.manifest, local.settings)
+    store = shared_store(detector, local.settings)
+    digests = bench.manifest.table["digest"].tolist()
+    expected = store.open(digests)[:]
+    rows = next(store.folder.glob("shard-*/rows.npy"))
+    content = bytearray(rows.read_bytes())
+    content[-1] ^= 64
+    rows.write_bytes(content)
+    assert (store.open(digests)[:] != expected).any()
+    found = prepare_inputs(detector, bench.manifest, bench.manifest.table, local.settings)
+    np.testing.assert_array_equal(found[:], expected)
+    assert f"{rows.parent} is damaged" in caplog.text
+
+
+def test_a_full_disk_of_a_node_is_said_and_the_cache_is_read(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    spec = bench.spec()
+    result = with_copies(bench, tmp_path).run(spec)
+    assert without_times(result) == without_times(bench.run(spec))
+    assert result.metrics[names.COPIED_BYTES] == 0
+    assert "no local copy" in caplog.text
+    assert f"reading from {tmp_path / 'cache'}" in caplog.text
+    assert "--local-copies names the folder" in caplog.text

@@ -120,7 +120,7 @@ def test_a_corrupted_shard_is_told_and_computed_again(
     caplog.clear()
     with caplog.at_level(logging.INFO, "grid.tuning"):
         stage.prepare()
-    assert caplog.text.count(f"{victim} is damaged and will be computed again") == 1
+    assert caplog.text.count(f"{victim} is damaged and will be made again") == 1
     assert f"tasks for {lost} images" in caplog.text
     stage.assert_complete()
 

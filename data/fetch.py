@@ -1,0 +1,170 @@
+"""A corpus from a bucket: copied once into a folder, which is then like any other."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from filelock import FileLock
+
+from data.parallel import parallel_map
+
+logger = logging.getLogger(__name__)
+
+_THREADS = 16  # that wait for the network, not for a core
+_PARTIAL = ".fetching-"
+
+
+class FetchError(RuntimeError):
+    """A bucket cannot be read; the message says what to do."""
+
+
+def is_url(text: str) -> bool:
+    """Whether that is an address such as s3://BUCKET/FOLDER and no path."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is not None
+
+
+def local_folder(url: str, corpora: Path) -> Path:
+    """Where `fetch` puts what is at `url`: `corpora`/<name>-<hash>. Credentials in the address make no difference."""
+    address, _, options = _public(url).partition("?")
+    address = address.rstrip("/")
+    name = re.sub(r"[^\w.-]", "_", address.rpartition("/")[2], flags=re.ASCII).lstrip(".")
+    return Path(corpora) / f"{name}-{hashlib.sha256(f'{address}?{options}'.encode()).hexdigest()[:12]}"
+
+
+def fetch(url: str, corpora: Path, *, progress: Callable[[int, int], None] | None = None) -> Path:
+    """Make a local folder equal to what is at `url`, and return it.
+
+    Files that are there with the right size and time are not fetched again, so an interrupted call goes on where it
+    stopped. Each file appears whole. Files that have gone from the bucket are removed, and their number is logged as a
+    warning. A second call for the same folder waits for the first.
+
+    Args:
+        url: s3://BUCKET/FOLDER, gs://BUCKET/FOLDER or whatever else `pyarrow.fs.FileSystem.from_uri` takes.
+        corpora: the folder is made in it; see `local_folder`.
+        progress: called with (files fetched, files to fetch), from this thread.
+
+    Raises:
+        FetchError: the bucket cannot be read, or nothing is there.
+        OSError: the local disk is full or cannot be written.
+    """
+    filesystem, listing = _listing(url)
+    logger.info("%d files at %s", len(listing), _public(url))
+    folder = local_folder(url, corpora)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        _remove_others(folder, listing, url)
+        missing = [name for name, info in listing.items() if not _is_there(folder / name, info)]
+
+        def get(name: str) -> None:
+            _get(filesystem, listing[name], folder / name)
+
+        try:
+            with closing(parallel_map(get, missing, workers=_THREADS, ahead=4 * _THREADS)) as results:
+                for number, _ in enumerate(results, 1):
+                    if progress is not None:
+                        progress(number, len(missing))
+        except _Unreadable as error:
+            text = f"{error}\n{_remedy(url)}; the same command goes on with the files that are missing"
+            raise FetchError(text) from error
+    return folder
+
+
+class _Unreadable(Exception):
+    """Something of the bucket cannot be read; apart from errors of the local disk."""
+
+
+def _public(url: str) -> str:
+    """Without user and password."""
+    return re.sub(r"(?<=://)[^/?]*@", "", url)
+
+
+def _remedy(url: str) -> str:
+    scheme = url.partition("://")[0]
+    credentials = {
+        "s3": "credentials where AWS' own tools look for them (AWS_PROFILE, AWS_ACCESS_KEY_ID, the machine's role), "
+        "AWS_DEFAULT_REGION, AWS_ENDPOINT_URL for a server other than Amazon's",
+        "gs": "credentials (GOOGLE_APPLICATION_CREDENTIALS, `gcloud auth application-default login`, the machine's "
+        "account; gs://anonymous@BUCKET for a public one)",
+        "file": "whether the folder can be read",
+    }
+    return f"check the address and {credentials.get(scheme, 'the credentials')}"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _listing(url: str) -> tuple[Any, dict[str, Any]]:
+    """The file system, and what is at `url`: path relative to it -> pyarrow's facts."""
+    from pyarrow.fs import FileSelector, FileSystem, FileType
+
+    try:
+        filesystem, base = FileSystem.from_uri(url)
+        found = filesystem.get_file_info(FileSelector(base, recursive=True))
+    except (OSError, ValueError) as error:  # pyarrow's errors are among these
+        raise FetchError(f"cannot read {_public(url)}: {_first_line(error)}\n{_remedy(url)}") from error
+    files = {PurePosixPath(info.path).relative_to(base): info for info in found if info.type == FileType.File}
+    if not files:
+        raise FetchError(f"there are no files at {_public(url)}; give the folder of the bucket that holds the corpus")
+    if odd := [str(name) for name in files if ".." in name.parts or name.name.startswith(_PARTIAL)]:
+        raise FetchError(f"{_public(url)} has files that cannot be fetched, rename them: {', '.join(odd[:5])}")
+    return filesystem, {str(name): info for name, info in sorted(files.items())}
+
+
+def _is_there(path: Path, info: Any) -> bool:
+    """Whether the file was fetched before and is the same still; times to the second, as buckets give them."""
+    try:
+        facts = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return facts.st_size == info.size and (
+        info.mtime_ns is None or facts.st_mtime_ns // 10**9 == info.mtime_ns // 10**9
+    )
+
+
+def _remove_others(folder: Path, listing: dict[str, Any], url: str) -> None:
+    """Remove what a killed call left behind, and what has gone from the bucket, with the folders that get empty."""
+    gone = 0
+    for parent, _, files in os.walk(folder, topdown=False):
+        for file in files:
+            path = Path(parent) / file
+            if path.relative_to(folder).as_posix() not in listing:
+                path.unlink()
+                gone += not file.startswith(_PARTIAL)
+        if parent != str(folder) and not os.listdir(parent):  # noqa: PTH208
+            Path(parent).rmdir()
+    if gone:
+        logger.warning("%d files have gone from %s and were removed from %s", gone, _public(url), folder)
+
+
+def _blocks(filesystem: Any, path: str) -> Iterator[bytes]:
+    try:
+        with filesystem.open_input_stream(path) as stream:
+            while block := stream.read(2**20):
+                yield block
+    except (OSError, ValueError) as error:
+        raise _Unreadable(f"cannot read {path}: {_first_line(error)}") from error
+
+
+def _get(filesystem: Any, info: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{_PARTIAL}{uuid.uuid4().hex}")
+    try:
+        with partial.open("wb") as file:
+            for block in _blocks(filesystem, info.path):
+                file.write(block)
+        if (size := partial.stat().st_size) != info.size:
+            raise _Unreadable(f"{info.path} has {info.size} bytes, but {size} came")
+        if info.mtime_ns is not None:
+            os.utime(partial, ns=(info.mtime_ns, info.mtime_ns))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
