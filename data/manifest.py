@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, astuple, dataclass, fields
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 from filelock import FileLock
 
 from data.images import BadImage, ImageFacts, file_digest, probe
@@ -33,7 +35,7 @@ _CONTENT = ["label", "generator", "source_id", "split", "digest", "mask_digest"]
 _ORDER = ["split", "label", "generator", "source_id", "digest", "path"]
 _NULLABLE = ["mask", "mask_digest"]
 _SHOWN_FILES = 20
-_TABLE, _FACTS = "manifest.parquet", "manifest.json"
+_FACTS = "manifest.json"
 _SHORTCUTS = {
     "format": "file format",
     "size": "image size",
@@ -146,12 +148,22 @@ class Manifest:
         return counts.to_string()
 
     def save(self, folder: Path) -> None:
-        """Write manifest.parquet and manifest.json into `folder`, each of them whole or not at all."""
+        """Write manifest.json and the table that it names into `folder`, each of them whole or not at all.
+
+        A table's file is named by its content and never changes: trials on any machine may have it mapped.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        _write_parquet(self.table, folder / _TABLE)
+        buffer = BytesIO()
+        self.table.to_feather(buffer, compression="uncompressed")  # so that it can be mapped
+        sha256 = hashlib.sha256(buffer.getbuffer()).hexdigest()
+        file = folder / f"table-{sha256[:16]}.arrow"
+        if not file.exists() or file_digest(file) != sha256:
+            with _replacing(file) as temporary:
+                temporary.write_bytes(buffer.getbuffer())
         facts = {
             "digest": self.digest,
-            "table_sha256": file_digest(folder / _TABLE),
+            "table": file.name,
+            "table_sha256": sha256,
             "root": str(self.root),
             "source": self.source,
             "skipped": [asdict(problem) for problem in self.skipped],
@@ -162,19 +174,19 @@ class Manifest:
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:
-        """Read what `save` wrote.
+        """Read what `save` wrote; the table's texts stay in the file, which is mapped.
 
         Raises:
             FileNotFoundError: there is none.
-            ValueError: the two files do not belong together.
+            ValueError: the table is damaged, or both are of an older version of this project.
         """
         facts = json.loads((folder / _FACTS).read_text())
-        if file_digest(folder / _TABLE) != facts.get("table_sha256"):
-            raise ValueError(f"{_TABLE} and {_FACTS} in {folder} do not belong together; build it again")
+        if "table" not in facts or file_digest(folder / facts["table"]) != facts["table_sha256"]:
+            raise ValueError(f"the manifest in {folder} is damaged or of an older version; build it again")
         manifest = cls(
             root=Path(facts["root"]),
             source=facts["source"],
-            table=_typed(pd.read_parquet(folder / _TABLE)),
+            table=_typed(pa.ipc.open_file(pa.memory_map(str(folder / facts["table"]))).read_pandas()),
             skipped=tuple(Problem(**problem) for problem in facts["skipped"]),
             notes=tuple(facts["notes"]),
         )
@@ -423,7 +435,8 @@ def _add_probes(cache_file: Path, fresh: _Probes) -> None:
         probes = _read_probes(cache_file) | fresh
         rows: list[tuple[Any, ...]] = [(path, *stamp, *astuple(facts)) for path, (stamp, facts) in probes.items()]
         names = ["path", "size", "mtime_ns", *(field.name for field in fields(ImageFacts))]
-        _write_parquet(pd.DataFrame(rows, columns=names), cache_file)
+        with _replacing(cache_file) as temporary:
+            pd.DataFrame(rows, columns=names).to_parquet(temporary, index=False)
 
 
 @contextmanager
@@ -435,8 +448,3 @@ def _replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _write_parquet(table: pd.DataFrame, path: Path) -> None:
-    with _replacing(path) as temporary:
-        table.to_parquet(temporary, index=False)

@@ -7,6 +7,7 @@ import hashlib
 import io
 import logging
 import math
+import mmap
 import os
 import shutil
 import time
@@ -40,6 +41,7 @@ _SHARD_ROWS = 1024
 _PIECES, _BATCHES = 64, 4  # a store is cut into this many pieces, none smaller than this many batches
 _SHARD, _UNFINISHED = "shard-", "unfinished-"
 _BLOCK = 2**20
+_MAPPED_BYTES = 16 * 2**20  # of rows that were read through maps, before their pages are given back
 _DAMAGE = (OSError, ValueError, EOFError)
 _CHANGED = "its content has changed since it was written"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -467,7 +469,8 @@ class StoredRows:
         self.shape = (len(where), *row_shape)
         self.dtype = dtype
         self._shards, self._where = shards, where
-        self._maps: dict[int, np.ndarray] = {}
+        self._maps: dict[int, np.memmap[Any, Any]] = {}
+        self._resident = 0
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -481,12 +484,22 @@ class StoredRows:
         for shard in np.unique(where[:, 0]):
             here = np.flatnonzero(where[:, 0] == shard)
             rows[here] = self._map(int(shard))[where[here, 1]]
+        self._resident += rows.nbytes
+        if self._resident > _MAPPED_BYTES:
+            self._forget()
         return rows
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_maps": {}}
+    def _forget(self) -> None:
+        """Take no more memory for the maps than a little: the pages stay in the system's cache, for all processes."""
+        for rows in self._maps.values():
+            if isinstance(rows.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+                rows.base.madvise(mmap.MADV_DONTNEED)
+        self._resident = 0
 
-    def _map(self, shard: int) -> np.ndarray:
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_maps": {}, "_resident": 0}
+
+    def _map(self, shard: int) -> np.memmap[Any, Any]:
         if shard not in self._maps:
             self._maps[shard] = np.load(self._shards[shard], mmap_mode="r")
         return self._maps[shard]

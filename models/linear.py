@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import warnings
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -33,6 +35,8 @@ log = logging.getLogger(__name__)
 L2_CHOICES = (1.0, 0.1, 0.01, 0.001, 0.0001)  # from the strongest; of equals on validation the stronger is kept
 INITIAL_DEVIATION = 0.02  # of Adam's first weights
 CONSTANT = 1e-6  # a feature whose deviation is below this part of its largest value holds only rounding noise
+
+ROWS_AT_ONCE = 4096  # where features are read or scored
 
 Splits = dict[str, tuple[np.ndarray, np.ndarray]]  # "train" and "valid": features, float64 (N, D), and labels (N,)
 
@@ -95,10 +99,13 @@ class LinearDetector(Detector):
     def _fit_lbfgs(self, splits: Splits, session: FitSession) -> tuple[np.ndarray, np.ndarray]:
         """Weight (C, D) and bias (C,) at the optimum, with the best penalty where one is to be chosen."""
         features = splits["train"][0]
-        mean, deviation = features.mean(axis=0), features.std(axis=0)
-        varies = deviation > CONSTANT * np.abs(features).max(axis=0)
-        scale = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)
-        splits = {name: ((rows - mean) * scale, labels) for name, (rows, labels) in splits.items()}
+        mean, largest = features.mean(axis=0), np.maximum(features.max(axis=0), -features.min(axis=0))
+        for rows, _ in splits.values():
+            rows -= mean  # in place, as they are this call's own: they may be gigabytes
+        deviation = np.sqrt(np.einsum("nd,nd->d", features, features) / len(features))
+        scale = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > CONSTANT * largest)
+        for rows, _ in splits.values():
+            rows *= scale
 
         best: tuple[dict[str, float], np.ndarray, np.ndarray] | None = None
         for l2 in (self.config.l2,) if self.config.l2 else L2_CHOICES:
@@ -162,20 +169,25 @@ class LinearDetector(Detector):
 
     def predict(self, inputs: Rows) -> Prediction:
         """Features, float32 (N, D) -> logits; the embeddings are the features themselves."""
-        features = self._gather(inputs)
-        logits = features @ self._weight.T.astype(np.float64) + self._bias
-        return Prediction(logits.astype(np.float32), features.astype(np.float32))
+        features = self._gather(inputs, np.float32)
+        weight = self._weight.T.astype(np.float64)
+        logits = [features[part].astype(np.float64) @ weight + self._bias for part in _parts(len(features))]
+        no_logits = np.empty((0, len(self.classes)))
+        return Prediction(np.concatenate([no_logits, *logits]).astype(np.float32), features)
 
-    def _gather(self, inputs: Rows) -> np.ndarray:
-        """All rows, float64 (N, D)."""
-        features = np.asarray(inputs[np.arange(len(inputs))], dtype=np.float64)
-        if features.shape != (len(inputs), self.encoder.num_features):
+    def _gather(self, inputs: Rows, dtype: npt.DTypeLike = np.float64) -> np.ndarray:
+        """All rows, (N, D), in an array of their own."""
+        features = np.empty((len(inputs), self.encoder.num_features), dtype=dtype)
+        bad = 0
+        for part in _parts(len(inputs)):
+            rows = inputs[np.arange(part.start, part.stop)]
+            if rows.shape[1:] != features.shape[1:]:
+                raise ValueError(f"features have shape {rows.shape[1:]}, wanted {features.shape[1:]}")
+            bad += int((~np.isfinite(rows)).any(axis=1).sum())
+            features[part] = rows
+        if bad:
             raise ValueError(
-                f"features have shape {features.shape}, wanted ({len(inputs)}, {self.encoder.num_features})"
-            )
-        if not np.isfinite(features).all():
-            raise ValueError(
-                f"{(~np.isfinite(features)).any(axis=1).sum()} of {len(features)} images have features "
+                f"{bad} of {len(features)} images have features "
                 "that are not finite; the encoder's weights or its precision are at fault"
             )
         return features
@@ -214,6 +226,12 @@ class LinearDetector(Detector):
             self.encoder.on_device()
         module = _Classified(self._backbone, self._head()).eval()
         return CamTarget(module, self._backbone.cam_layers(), self._backbone.cam_reshape)
+
+
+def _parts(num_rows: int) -> Iterator[slice]:
+    """Slices that cover all rows in order, so that what is computed from them needs little memory at once."""
+    for start in range(0, num_rows, ROWS_AT_ONCE):
+        yield slice(start, min(start + ROWS_AT_ONCE, num_rows))
 
 
 def _for_each_class(functions: torch.Tensor) -> torch.Tensor:
