@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -90,7 +91,7 @@ def each_time(method: str, config: heavy.Config, num_images: int, repeats: int) 
         return len(marks) <= repeats and not (len(marks) > 1 and time_is_up())
 
     heavy.work(method, config, "cpu", num_images, go_on)
-    return [after - before for before, after in zip(marks, marks[1:], strict=False)]
+    return [after - before for before, after in pairwise(marks)]
 
 
 def arithmetic(method: str, config: heavy.Config) -> Figure:
