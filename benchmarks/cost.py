@@ -74,7 +74,7 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
             f"time of a CPU's cores an image {'trained on' if heavy.trains(method) else 'encoded'}: {method}",
             "core-s",
             [cores * one / case.num_images for one in seconds],
-            parts={f"on {cores} cores, images/s": [case.num_images / one for one in seconds]},
+            parts={f"on {cores} core{'s' if cores > 1 else ''}, images/s": [case.num_images / one for one in seconds]},
         )
     numbers = ", ".join(f"{case.num_images} of {method}" for method, case in cases.items())
     return Outcome(f"images a repeat: {numbers}; {num_cores} cores; 32 bits; one repeat to warm up", figures)

@@ -100,7 +100,7 @@ def arithmetic(results: Results) -> str:
         elif total is None:
             each = whole = NOT_MEASURED
         else:
-            each, whole = f"{_median(results, 'cost', f'{alike} arithmetic'):.4g} GFLOP", f"{total:,.0f} PFLOP"
+            each, whole = f"{_median(results, 'cost', f'{alike} arithmetic'):.4g} GFLOP", f"{total:.3g} PFLOP"
             if count.scored:
                 each += f", scored {_scored(results, alike):.4g}"
         rows.append([f"`{method}`", *numbers, each, whole])
