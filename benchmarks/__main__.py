@@ -2,8 +2,8 @@
 
 python -m benchmarks                         all that this machine can run
 python -m benchmarks frozen ray              these
-python -m benchmarks training-gpu            on a machine with a GPU; needs neither Ray nor MLflow
-python -m benchmarks --table                 the README's table, from the file; runs nothing
+python -m benchmarks training-gpu packing    on a machine with a GPU; need neither Ray nor MLflow
+python -m benchmarks --tables                writes the pages' tables, from results.json; runs nothing
 """
 
 from __future__ import annotations
@@ -43,10 +43,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--minutes", type=float, default=0.0, metavar="M", help="of a benchmark, after which no further repeat begins"
     )
     parser.add_argument("--toy", action="store_true", help="tiny sizes, to see that the code runs; needs --out")
-    parser.add_argument("--table", action="store_true", help="print the README's table and stop")
+    parser.add_argument(
+        "--tables", action="store_true", help="write the tables of README.md and docs/ from results.json, and stop"
+    )
     options = parser.parse_args(arguments)
-    if options.table:
-        print(report.markdown(report.read(options.out)))
+    if options.tables:
+        from benchmarks import pages
+
+        if options.out != report.RESULTS:
+            parser.error("the pages quote the committed file: --tables goes without --out")
+        print("changed:", ", ".join(pages.put_tables(report.read(options.out))) or "nothing")
         return 0
     if unknown := [name for name in options.names if name not in BENCHMARKS]:
         parser.error(f"no benchmark named {', '.join(unknown)}; there are: {', '.join(BENCHMARKS)}")

@@ -47,10 +47,11 @@ class Figure:
 
     Attributes:
         what: one line, with the sizes it was measured at.
-        unit: "ratio", "s", "ms", "GB".
+        unit: "ratio", "s", "ms", "GB", "images/s", "core-s", "GFLOP".
         values: one a repeat.
         target: of the median; None: the figure is there for information.
         parts: what the figure is made of (the two sides of a ratio, say), one value a repeat, in the unit in the name.
+        fewer_because: why more repeats would say no more; empty where they would.
     """
 
     what: str
@@ -58,16 +59,20 @@ class Figure:
     values: Sequence[float]
     target: Target | None = None
     parts: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    fewer_because: str = ""
 
     def to_dict(self, *, fewer_because: str = "") -> dict[str, Any]:
-        """As plain JSON types, with median and range, and whether the target is met; the reason where one is due."""
+        """As plain JSON types, with median and range, and whether the target is met; the reason where one is due.
+
+        The figure's own reason for fewer repeats goes before the one given.
+        """
         spread = _spread(self.values)
         return {
             "what": self.what,
             "unit": self.unit,
             **spread,
             "repeats": len(self.values),
-            "fewer_because": fewer_because if len(self.values) < MIN_REPEATS else "",
+            "fewer_because": (self.fewer_because or fewer_because) if len(self.values) < MIN_REPEATS else "",
             "target": self.target.to_dict() if self.target else None,
             "met": self.target.is_met(spread["median"]) if self.target else None,
             "values": [_rounded(value) for value in self.values],
@@ -115,6 +120,11 @@ def stop_after(minutes: float) -> None:
     _Clock.ends = time.monotonic() + 60 * minutes
 
 
+def time_is_up() -> bool:
+    """Whether no further repeat should begin."""
+    return time.monotonic() >= _Clock.ends
+
+
 def interleave(repeats: int, sides: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
     """What each side returns, once a repeat, one after the other, in the reverse order every other time.
 
@@ -122,7 +132,7 @@ def interleave(repeats: int, sides: Mapping[str, Callable[[], T]]) -> dict[str, 
     """
     found: dict[str, list[T]] = {name: [] for name in sides}
     for repeat in range(repeats):
-        if repeat and time.monotonic() >= _Clock.ends:
+        if repeat and time_is_up():
             break
         for name in list(sides) if repeat % 2 == 0 else reversed(list(sides)):
             found[name].append(sides[name]())

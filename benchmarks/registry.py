@@ -20,11 +20,15 @@ class Benchmark:
         what: what is measured, against which anchor; one line.
         module: where its code is.
         function: (repeats, toy) -> Outcome; `toy` takes seconds and shows only that the code runs.
+        needs_gpu: raises `NotHereError` on a machine without one, at its full size.
+        page: where its figures stand, from the checkout; empty: in the README's table.
     """
 
     what: str
     module: str
     function: str = "run"
+    needs_gpu: bool = False
+    page: str = ""
 
     def load(self) -> Run:
         """The function; imports what it needs."""
@@ -41,6 +45,7 @@ BENCHMARKS = {
         "the same on a GPU, xception41 at 299 px in bf16; needs neither Ray nor MLflow",
         "benchmarks.training",
         "run_on_gpu",
+        needs_gpu=True,
     ),
     "frozen": Benchmark(
         "the whole frozen part of a grid, over one forward pass of each image, and over a loop that encodes every cell",
@@ -64,5 +69,14 @@ BENCHMARKS = {
     "analysis": Benchmark(
         "seconds and memory of the tables with their intervals, of 1,000 runs with 4,500 test scores each",
         "benchmarks.analysis_tables",
+    ),
+    "packing": Benchmark(
+        "device memory of a trial of each method, and images a second of one to four trials at once on one GPU",
+        "benchmarks.packing",
+        needs_gpu=True,
+        page="docs/performance.md",
+    ),
+    "cost": Benchmark(
+        "arithmetic an image of each method, and what a CPU takes for it", "benchmarks.cost", page="docs/cost.md"
     ),
 }

@@ -48,11 +48,17 @@ def merge(
 
 
 def markdown(results: Results) -> str:
-    """The table of the README: every figure that has a target, every benchmark at least once."""
+    """The table of the README: every figure that has a target, every benchmark at least once.
+
+    A benchmark whose figures stand on a page of their own is there with that page.
+    """
     lines = ["| benchmark | what | median (range) | target | met |", "|---|---|---|---|---|"]
     for name, benchmark in BENCHMARKS.items():
         if name not in results:
             lines.append(f"| `{name}` | {benchmark.what} | not measured | | |")
+            continue
+        if benchmark.page:
+            lines.append(f"| `{name}` | {benchmark.what} | `{benchmark.page}` | | |")
             continue
         for figure in results[name]["figures"].values():
             if figure["target"] is None:
@@ -64,7 +70,7 @@ def markdown(results: Results) -> str:
                 f"| `{name}` | {figure['what']} | {_measured(figure)} | | |"
                 for figure in results[name]["figures"].values()
             ]
-    return "\n".join([*lines, "", *_where(results)])
+    return "\n".join([*lines, "", *where(results)])
 
 
 def plain(results: Results, names: list[str]) -> str:
@@ -134,8 +140,8 @@ def _target(figure: dict[str, Any]) -> str:
     return f"{'≥' if side == 'at_least' else '≤'} {limit:g}{unit}"
 
 
-def _where(results: Results) -> list[str]:
-    """One line for each machine and date."""
+def where(results: Results) -> list[str]:
+    """One line for each machine and date, in Markdown."""
     places: dict[str, list[str]] = {}
     loads: dict[str, list[float]] = {}
     for name, entry in results.items():

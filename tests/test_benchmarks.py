@@ -11,9 +11,10 @@ from statistics import median
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks import __main__ as command
-from benchmarks import report
+from benchmarks import cost, heavy, packing, pages, published, report
 from benchmarks.machine import load_average
 from benchmarks.measure import Figure, Outcome, Target, in_new_process, interleave
 from benchmarks.registry import BENCHMARKS
@@ -25,7 +26,7 @@ FIGURES = [
     for name, entry in RESULTS.items()
     for key, figure in entry["figures"].items()
 ]
-EVERYWHERE = [name for name in BENCHMARKS if name != "training-gpu"]
+EVERYWHERE = [name for name, benchmark in BENCHMARKS.items() if not benchmark.needs_gpu]
 
 # The committed file -------------------------------------------------------------------------------------------------
 
@@ -70,13 +71,17 @@ def test_met_means_met(figure: dict[str, Any]) -> None:
         assert figure["met"] == {"at_least": figure["median"] >= limit, "at_most": figure["median"] <= limit}[side]
 
 
-def test_the_readme_quotes_the_file() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    _, found, rest = text.partition("<!-- benchmarks -->\n")
-    quoted, found_end, _ = rest.partition("<!-- /benchmarks -->")
-    assert found
-    assert found_end
-    assert quoted.strip() == report.markdown(RESULTS).strip(), "run: python -m benchmarks --table"
+@pytest.mark.parametrize("name", pages.TABLES)
+def test_a_page_quotes_the_file(name: str) -> None:
+    page, table = pages.TABLES[name]
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert pages.quoted(text, name) == table(RESULTS).strip(), "run: python -m benchmarks --tables"
+
+
+def test_a_benchmark_with_a_page_of_its_own_is_quoted_there() -> None:
+    assert {one.page for one in BENCHMARKS.values() if one.page} == {page for page, _ in pages.TABLES.values()} - {
+        "README.md"
+    }
 
 
 def test_the_folder_says_what_each_measures() -> None:
@@ -122,15 +127,214 @@ def test_an_entry_replaces_its_last_and_leaves_the_others(tmp_path: Path) -> Non
     assert f"| `frozen` | {BENCHMARKS['frozen'].what} | not measured | | |" in table
 
 
-@pytest.mark.parametrize("options", [["nonsense"], ["--repeats", "2"], ["--toy"], ["--repeats", "0"]])
+@pytest.mark.parametrize(
+    "options", [["nonsense"], ["--repeats", "2"], ["--toy"], ["--repeats", "0"], ["--tables", "--out", "other.json"]]
+)
 def test_what_does_not_belong_into_the_file_is_refused(options: list[str]) -> None:
     with pytest.raises(SystemExit):
         command.main(options)
 
 
-def test_the_table_is_printed_from_the_file(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(["--table"]) == 0
-    assert capsys.readouterr().out.strip() == report.markdown(RESULTS).strip()
+def test_figures_on_a_page_of_their_own_are_not_in_the_readme(tmp_path: Path) -> None:
+    outcome = Outcome("so", {"it": Figure("a figure", "GFLOP", [1.0], fewer_because="exact")})
+    results = report.merge(tmp_path / "r.json", "cost", outcome, load_before=0.0, seconds=1.0, fewer_because="late")
+    assert results["cost"]["figures"]["it"]["fewer_because"] == "exact"
+    assert f"| `cost` | {BENCHMARKS['cost'].what} | `docs/cost.md` | | |" in report.markdown(results)
+    assert "a figure" not in report.markdown(results)
+
+
+# Pages --------------------------------------------------------------------------------------------------------------
+
+
+def made_up(gpu: str) -> report.Results:
+    """Figures that can be reckoned with in one's head."""
+    packed: dict[str, float] = {"xception_scratch memory": 10.5}
+    packed |= {f"xception_scratch × {number}": rate for number, rate in [(1, 100.0), (2, 150.0), (3, 120.0)]}
+    figures = {
+        "packing": {key: Figure(key, "", [value] * 5).to_dict() for key, value in packed.items()},
+        "cost": {
+            "xception_scratch arithmetic": Figure("", "GFLOP", [60.0], parts={"scored, GFLOP": [20.0]}).to_dict(),
+            "clip_linear arithmetic": Figure("", "GFLOP", [100.0]).to_dict(),
+            "clip_linear time": Figure("", "core-s", [2.0] * 5, parts={"on 2 cores, images/s": [1.0] * 5}).to_dict(),
+        },
+    }
+    place = {"cpu": "a CPU", "cores": 2, "memory_gb": 8.0, "gpu": gpu, "system": "Linux"}
+    return {
+        name: {
+            "machine": place,
+            "date": "2026-01-01",
+            "load_average": {"before": 0.0, "after": 0.0},
+            "figures": found,
+        }
+        for name, found in figures.items()
+    }
+
+
+def row(table: str, first: str) -> list[str]:
+    (found,) = [line for line in table.splitlines() if line.startswith(f"| {first}")]
+    return found.strip("| ").split(" | ")
+
+
+def test_how_many_trials_a_card_takes() -> None:
+    table = pages.packing(made_up("NVIDIA L4"))
+    cells = row(table, "`xception_scratch`, `xception_pretrained`")
+    assert cells[3:] == ["10.5 GB", "2", "3", "7", "100, **150**, 120, –"]
+    assert row(table, "`clip_linear`")[3] == "not measured"
+    assert row(table, "`residual_linear`")[3:] == ["none", *["any number"] * 3, "no GPU"]
+    assert "NVIDIA L4" in table
+    assert row(pages.packing({}), "`xception_scratch`")[3:] == ["not measured"] * 5
+
+
+def test_images_of_the_published_experiment() -> None:
+    trained = 4 * 18_000 + 45_000
+    scored = 4 * (2 * 1_800 + 4_500) + 4_500 + 4_500
+    assert published.images("xception_pretrained") == published.Images(trained, scored)
+    assert published.images("sam_linear") == published.Images(encoded=54_000)
+
+
+def test_cost_follows_from_images_and_figures() -> None:
+    results = made_up("NVIDIA L4")
+    steps = 117_000 + 41_400 / 3
+    assert pages.total_pflop(results, "xception_scratch") == pytest.approx(steps * 60e9 / 1e15)
+    assert row(pages.arithmetic(results), "`xception_pretrained`")[1:3] == ["117,000", "41,400"]
+    assert row(pages.arithmetic(results), "`clip_linear`")[-1] == "5.4 PFLOP"
+    assert row(pages.on_cpus(results), "`clip_linear`")[1:] == ["1 on 2 cores", "2", "30"]
+    assert row(pages.on_cpus(results), "`xception_scratch`")[1:] == ["not measured"] * 3
+    hours = row(pages.on_gpus(results), "Google g2-standard-48")
+    assert hours[3] == f"{steps / 150 / 3600:.3g} h; bound {steps * 60e9 / 121e12 / 3600:.2g} h"
+    assert hours[5] == f"not measured; bound {5.4e15 / 121e12 / 3600:.2g} h"
+    assert row(pages.on_gpus(results), "AWS g4dn.12xlarge")[3].startswith("not measured; bound ")
+
+
+@pytest.mark.parametrize(
+    ("gpu", "found"),
+    [
+        ("Tesla T4", "T4"),
+        ("NVIDIA L4", "L4"),
+        ("NVIDIA L40S", ""),
+        ("NVIDIA A100-SXM4-40GB", "A100 SXM"),
+        ("NVIDIA A100-PCIE-40GB", ""),
+        ("NVIDIA H100 80GB HBM3", "H100 SXM"),
+        ("NVIDIA H100 PCIe", ""),
+    ],
+)
+def test_hours_are_given_for_the_gpu_that_was_measured_and_no_other(gpu: str, found: str) -> None:
+    results = made_up(gpu)
+    given = [one.gpu for one in pages.INSTANCES if pages.gpu_hours(results, "xception_scratch", one) is not None]
+    assert given == ([found] if found else [])
+
+
+def test_tables_are_put_into_their_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for page, _ in pages.TABLES.values():
+        (tmp_path / page).parent.mkdir(exist_ok=True)
+        (tmp_path / page).write_text((ROOT / page).read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.setattr(pages, "ROOT", tmp_path)
+    assert pages.put_tables(RESULTS) == []
+    results = made_up("NVIDIA L4")
+    assert pages.put_tables({**RESULTS, **results}) == ["README.md", "docs/performance.md", "docs/cost.md"]
+    for name, (page, table) in pages.TABLES.items():
+        text = (tmp_path / page).read_text(encoding="utf-8")
+        assert pages.quoted(text, name) == table({**RESULTS, **results}).strip()
+    with pytest.raises(ValueError, match="no place"):
+        pages.quoted("a page", "packing")
+
+
+# What is measured ---------------------------------------------------------------------------------------------------
+
+
+def test_methods_that_differ_in_weights_alone_are_measured_once() -> None:
+    assert list(heavy.alike().values()) == [
+        ["xception_scratch", "xception_pretrained"],
+        ["clip_linear"],
+        ["sam_linear"],
+        ["residual_linear"],
+    ]
+    assert list(cost.FULL) == list(heavy.alike())
+    assert list(packing.FULL.changes) == [method for method in heavy.alike() if heavy.uses_gpu(method)]
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_operations_of_a_convolution_and_its_gradients(groups: int) -> None:
+    layer = torch.nn.Conv2d(6, 12, 3, stride=2, groups=groups, bias=False)
+    x = torch.randn(2, 6, 9, 9, requires_grad=True)
+    forward = 2 * 2 * (4 * 4) * 12 * (6 // groups) * 9
+    assert cost.operations(lambda: layer(x)) == forward
+    assert cost.operations(lambda: layer(x).sum().backward()) == 3 * forward
+    assert cost.operations(lambda: layer(x.detach()).sum().backward()) == 2 * forward
+
+
+def test_operations_of_attention_are_counted_without_gradients_too() -> None:
+    layer = torch.nn.MultiheadAttention(8, 2, bias=False, batch_first=True).eval().requires_grad_(False)
+    x = torch.randn(3, 5, 8)
+    products = 3 * 5 * 8 * 8 * 4 + 2 * 3 * 5 * 5 * 8  # three projections in and one out; scores and their sums
+    with torch.inference_mode():
+        assert cost.operations(lambda: layer(x, x, x, need_weights=False)) == 2 * products
+
+
+class Alone:
+    """A barrier for one."""
+
+    waited = 0
+    aborted = False
+
+    def wait(self, timeout: float | None = None) -> int:
+        self.waited += 1
+        return 0
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+@pytest.mark.parametrize("when", ["before the others are ready", "later"])
+def test_a_neighbour_without_memory_does_not_fit(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(method: str, config: Any, device: str, num_images: int, go_on: Any) -> bool:
+        if when == "later":
+            assert go_on()
+        raise torch.OutOfMemoryError("out of memory")
+
+    barrier = Alone()
+    monkeypatch.setattr(packing._meeting, "barrier", barrier)
+    monkeypatch.setattr(heavy, "work", work)
+    assert not packing.neighbour("sam_linear", packing.TOY, "cpu", 0.0).fits
+    assert (barrier.waited, barrier.aborted) == (1, False)
+
+
+def test_a_neighbour_that_fails_lets_the_others_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    barrier = Alone()
+    monkeypatch.setattr(packing._meeting, "barrier", barrier)
+    monkeypatch.setattr(heavy, "work", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        packing.neighbour("sam_linear", packing.TOY, "cpu", 0.0)
+    assert barrier.aborted
+
+
+def test_too_many_neighbours_have_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def together(method: str, number: int, size: packing.Size, device: str) -> list[packing.Found]:
+        return [packing.Found(method != "sam_linear" or number == 1, 2.0, 3.0)] * number
+
+    monkeypatch.setattr(packing, "together", together)
+    outcome = packing.run(1, toy=True)
+    assert set(outcome.figures) == {
+        "xception_scratch memory", "xception_scratch × 1", "xception_scratch × 2", "sam_linear memory", "sam_linear × 1"
+    }  # fmt: skip
+    assert outcome.figures["xception_scratch × 2"].values == [4.0]
+    assert "did not fit: sam_linear × 2" in outcome.setup
+
+
+def test_halved_batches_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    from models import backbones
+
+    whole = backbones.FrozenEncoder._encode_batch
+
+    def two_at_most(self: Any, batch: Any) -> Any:
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return whole(self, batch)
+
+    config = heavy.settings("sam_linear", packing.TOY.changes["sam_linear"])
+    assert heavy.work("sam_linear", config, "cpu", 4, lambda: False)
+    monkeypatch.setattr(backbones.FrozenEncoder, "_encode_batch", two_at_most)
+    assert not heavy.work("sam_linear", config, "cpu", 4, lambda: False)
 
 
 # Toys ---------------------------------------------------------------------------------------------------------------
@@ -145,7 +349,7 @@ def assert_whole(outcome: Outcome) -> None:
         assert all(len(values) == 1 for values in one.parts.values())
 
 
-@pytest.mark.parametrize("name", ["frozen", "memory", "growth", "analysis"])
+@pytest.mark.parametrize("name", ["frozen", "memory", "growth", "analysis", "cost"])
 def test_a_benchmark_runs_at_a_toy_size(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def here(module: str, function: str, arguments: dict[str, Any], *, threads: int = 0) -> Any:
         return json.loads(json.dumps(getattr(importlib.import_module(module), function)(**arguments)))
@@ -157,8 +361,8 @@ def test_a_benchmark_runs_at_a_toy_size(name: str, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("name", ["ray", "relaunch"])
-def test_a_benchmark_of_whole_launches_runs_at_a_toy_size(name: str) -> None:
+@pytest.mark.parametrize("name", ["ray", "relaunch", "packing"])
+def test_a_benchmark_of_several_processes_runs_at_a_toy_size(name: str) -> None:
     assert_whole(BENCHMARKS[name].load()(1, toy=True))
 
 
@@ -178,17 +382,15 @@ class Absent:
 
 sys.meta_path.insert(0, Absent())
 from benchmarks.__main__ import main
-sys.exit(main(["training", "training-gpu", "--toy", "--repeats", "1", "--out", sys.argv[1]]))
+sys.exit(main(["training", "training-gpu", "cost", "--toy", "--repeats", "1", "--out", sys.argv[1]]))
 """
 
 
 def test_training_is_measured_where_there_is_neither_ray_nor_mlflow(tmp_path: Path) -> None:
-    import torch
-
     out = tmp_path / "results.json"
     done = subprocess.run([sys.executable, "-c", WITHOUT, str(out)], cwd=ROOT, capture_output=True, text=True)
     if torch.cuda.is_available():
-        assert (done.returncode, set(report.read(out))) == (0, {"training", "training-gpu"}), done.stderr
+        assert (done.returncode, set(report.read(out))) == (0, {"training", "training-gpu", "cost"}), done.stderr
     else:
-        assert (done.returncode, set(report.read(out))) == (2, {"training"}), done.stderr
+        assert (done.returncode, set(report.read(out))) == (2, {"training", "cost"}), done.stderr
         assert "training-gpu: not measured" in done.stdout

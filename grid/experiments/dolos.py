@@ -2,7 +2,7 @@
 
     python launch.py dolos --data DIR
 
-25 trials. Cost: not measured. Published: mean in-domain / cross-generator accuracy 0.589 / 0.541 (xception_scratch),
+25 trials. Cost: docs/cost.md. Published: mean in-domain / cross-generator accuracy 0.589 / 0.541 (xception_scratch),
 0.895 / 0.536 (xception_pretrained), 0.929 / 0.713 (clip_linear), 0.696 / 0.530 (sam_linear). One epoch, as published;
 the publication gives neither learning rate nor batch size, so those are each method's defaults.
 """

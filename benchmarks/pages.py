@@ -1,0 +1,234 @@
+"""The tables that pages quote from the file of results, and their way into the pages.
+
+A page has a pair of comments, `<!-- NAME -->` and `<!-- /NAME -->`; what stands between them is the table's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks import heavy, published
+from benchmarks.measure import ROOT
+from benchmarks.packing import name_of
+from benchmarks.report import Results, markdown, where
+from grid.experiments import dolos
+from models.registry import detector_info
+
+CARDS_GB = (24, 40, 80)
+NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A kind of machine that can be rented.
+
+    Attributes:
+        name: the cloud's.
+        gpu: its GPU, in words.
+        words: what torch's name of that GPU has among its words, and that of no other.
+        number: of GPUs.
+        peak: of one, in 1e12 operations a second: 16-bit matrix products on tensor cores, dense, NVIDIA's data sheet.
+    """
+
+    name: str
+    gpu: str
+    words: frozenset[str]
+    number: int
+    peak: float
+
+
+# Data sheets: T4 (2019), L4 (2023; 242 with sparsity), A100 (2020), H100 SXM (2023; 1,979 with sparsity).
+INSTANCES = (
+    Instance("AWS g4dn.12xlarge", "T4", frozenset({"T4"}), 4, 65),
+    Instance("Google g2-standard-48", "L4", frozenset({"L4"}), 4, 121),
+    Instance("AWS p4d.24xlarge", "A100 SXM", frozenset({"A100", "SXM4"}), 8, 312),
+    Instance("AWS p5.48xlarge", "H100 SXM", frozenset({"H100", "HBM3"}), 8, 989),
+)
+
+
+# docs/performance.md -------------------------------------------------------------------------------------------------
+
+
+def packing(results: Results) -> str:
+    """Shares, memory and throughput of every registered method of the published experiment."""
+    head = [
+        "method",
+        "share of a GPU",
+        "trials on one GPU at once",
+        "memory a trial takes",
+        *(f"fit on {card} GB" for card in CARDS_GB),
+        "images/s of 1, 2, 3, 4 at once",
+    ]
+    rows = []
+    for method, methods in heavy.alike().items():
+        share = detector_info(method).gpu_share
+        cells = [", ".join(f"`{one}`" for one in methods), f"{share:g}", f"{1 / share:g}" if share else "any number"]
+        if not share:
+            rows.append([*cells, "none", *("any number" for _ in CARDS_GB), "no GPU"])
+            continue
+        memory = _median(results, "packing", f"{method} memory")
+        cells += [NOT_MEASURED if memory is None else f"{memory:.1f} GB"]
+        cells += [NOT_MEASURED if memory is None else f"{int(card // memory)}" for card in CARDS_GB]
+        rows.append([*cells, _throughputs(results, method)])
+    return _table(head, rows, results, "packing")
+
+
+def _throughputs(results: Results, method: str) -> str:
+    """Of one to four at once, the highest in bold; a dash where so many did not fit."""
+    if "packing" not in results:
+        return NOT_MEASURED
+    rates = [_median(results, "packing", name_of(method, number)) for number in (1, 2, 3, 4)]
+    best = max((rate for rate in rates if rate is not None), default=None)
+    return ", ".join("–" if rate is None else f"**{rate:.3g}**" if rate == best else f"{rate:.3g}" for rate in rates)
+
+
+# docs/cost.md --------------------------------------------------------------------------------------------------------
+
+
+def arithmetic(results: Results) -> str:
+    """Images and arithmetic of the whole experiment."""
+    head = ["method", "trained on", "scored", "encoded", "arithmetic an image", "in all"]
+    rows = []
+    for alike, method in _methods():
+        count = published.images(method)
+        numbers = [f"{number:,}" if number else "" for number in (count.trained, count.scored, count.encoded)]
+        total = total_pflop(results, alike)
+        if not heavy.uses_gpu(method):
+            each, whole = "not counted: no network", ""
+        elif total is None:
+            each = whole = NOT_MEASURED
+        else:
+            each, whole = f"{_median(results, 'cost', f'{alike} arithmetic'):.4g} GFLOP", f"{total:.3g} PFLOP"
+            if count.scored:
+                each += f", scored {_scored(results, alike):.4g}"
+        rows.append([f"`{method}`", *numbers, each, whole])
+    return _table(head, rows, results, "cost")
+
+
+def on_cpus(results: Results) -> str:
+    """Core-hours of the whole experiment on the CPU that the benchmark ran on."""
+    head = ["method", "images/s", "core-seconds an image", "core-hours in all"]
+    rows = []
+    for alike, method in _methods():
+        seconds = _median(results, "cost", f"{alike} time")
+        cells = [NOT_MEASURED] * 3
+        if seconds is not None:
+            ((cores, rate),) = results["cost"]["figures"][f"{alike} time"]["parts"].items()
+            hours = seconds * steps(results, alike) / 3600
+            cells = [f"{rate['median']:.3g} {cores.partition(',')[0]}", f"{seconds:.3g}", f"{hours:,.3g}"]
+        rows.append([f"`{method}`", *cells])
+    return _table(head, rows, results, "cost")
+
+
+def on_gpus(results: Results) -> str:
+    """GPU-hours of the whole experiment: as measured, or the bound below them."""
+    methods = [(alike, method) for alike, method in _methods() if heavy.uses_gpu(method)]
+    head = ["machine", "GPUs", "peak of one", *(f"`{method}`" for _, method in methods)]
+    rows = []
+    for machine in INSTANCES:
+        cells = [machine.name, f"{machine.number} × {machine.gpu}", f"{machine.peak:g} TFLOPS"]
+        for alike, _ in methods:
+            total, hours = total_pflop(results, alike), gpu_hours(results, alike, machine)
+            bound = "bound not counted yet" if total is None else f"bound {1e3 * total / machine.peak / 3600:.2g} h"
+            cells.append(f"{NOT_MEASURED if hours is None else f'{hours:.3g} h'}; {bound}")
+        rows.append(cells)
+    return _table(head, rows, results, "packing")
+
+
+def total_pflop(results: Results, method: str) -> float | None:
+    """Arithmetic of the whole experiment for one method, in 1e15 operations; None: not counted yet."""
+    each = _median(results, "cost", f"{method} arithmetic")
+    return None if each is None else each * steps(results, method) / 1e6
+
+
+def steps(results: Results, method: str) -> float:
+    """Images trained on or encoded, and those scored at their part of a training step's arithmetic."""
+    count = published.images(method)
+    if not count.scored:
+        return count.encoded
+    each = _median(results, "cost", f"{method} arithmetic")
+    assert each is not None
+    return count.trained + count.scored * _scored(results, method) / each
+
+
+def gpu_hours(results: Results, method: str, machine: Instance) -> float | None:
+    """Hours of one GPU at the best throughput that was measured on it; None: none was, on such a GPU."""
+    if "packing" not in results or "cost" not in results:
+        return None
+    if not machine.words <= set(re.split(r"[\s-]+", results["packing"]["machine"]["gpu"] or "")):
+        return None
+    rates = [_median(results, "packing", name_of(method, number)) for number in (1, 2, 3, 4)]
+    best = max((rate for rate in rates if rate is not None), default=None)
+    return None if best is None else steps(results, method) / best / 3600
+
+
+def _methods() -> list[tuple[str, str]]:
+    """(the method whose figures hold, the method) for each of the experiment."""
+    same = {one: method for method, methods in heavy.alike().items() for one in methods}
+    return [(same[method], method) for method in dolos.METHODS]
+
+
+def _scored(results: Results, method: str) -> float:
+    return float(results["cost"]["figures"][f"{method} arithmetic"]["parts"]["scored, GFLOP"]["median"])
+
+
+def _median(results: Results, name: str, key: str) -> float | None:
+    figure = results.get(name, {}).get("figures", {}).get(key)
+    return None if figure is None else float(figure["median"])
+
+
+def _table(head: list[str], rows: list[list[str]], results: Results, name: str) -> str:
+    lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+    said = where({name: results[name]}) if name in results else [f"`{name}`: {NOT_MEASURED} yet."]
+    return "\n".join([*lines, "", *said])
+
+
+# Into the pages ------------------------------------------------------------------------------------------------------
+
+TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
+    "benchmarks": ("README.md", markdown),
+    "packing": ("docs/performance.md", packing),
+    "cost-arithmetic": ("docs/cost.md", arithmetic),
+    "cost-cpu": ("docs/cost.md", on_cpus),
+    "cost-gpu": ("docs/cost.md", on_gpus),
+}
+
+
+def quoted(text: str, name: str) -> str:
+    """What stands in a page's text where the table of this name belongs.
+
+    Raises:
+        ValueError: the page has no such place.
+    """
+    return _split(text, name)[1].strip()
+
+
+def with_table(text: str, name: str, table: str) -> str:
+    """The page's text with this table in its place. Raises as `quoted`."""
+    before, _, after = _split(text, name)
+    return f"{before}\n\n{table}\n\n{after}"
+
+
+def put_tables(results: Results) -> list[str]:
+    """Write every table into its page; the pages that changed, from the checkout."""
+    changed = []
+    for page in dict.fromkeys(page for page, _ in TABLES.values()):
+        old = text = (ROOT / page).read_text(encoding="utf-8")
+        for name, (where_to, table) in TABLES.items():
+            if where_to == page:
+                text = with_table(text, name, table(results))
+        if text != old:
+            (ROOT / page).write_text(text, encoding="utf-8")
+            changed.append(page)
+    return changed
+
+
+def _split(text: str, name: str) -> tuple[str, str, str]:
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, found, rest = text.partition(begin)
+    inside, found_end, after = rest.partition(end)
+    if not found or not found_end:
+        raise ValueError(f"the page has no place {begin} … {end}")
+    return before + begin, inside, end + after

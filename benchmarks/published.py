@@ -1,0 +1,43 @@
+"""How many images the published experiment trains on, scores and encodes, by method; from its own list of trials."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from benchmarks import heavy
+from grid.experiments import dolos
+from grid.spec import DETECTION, TASKS
+
+GENERATORS = ("lama", "ldm", "pluralistic", "repaint")
+TRAIN, TEST = 9_000, 900  # images a class of the Dolos data set (arXiv 2311.04584), about
+VALID = 900  # images a class: an assumption, as many as in the test split
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images over the whole grid, each counted as often as it is worked on."""
+
+    trained: int = 0
+    scored: int = 0
+    encoded: int = 0
+
+
+def images(method: str) -> Images:
+    """What one method does in the whole experiment.
+
+    A method that trains its network passes over its training images `epochs` times, scores the validation images after
+    each, those of a detection trial once more for the threshold, and every test image of every class once. A frozen
+    encoder sees each image of the data set once; the linear classifiers on its features are not counted.
+    """
+    num_classes = 1 + len(GENERATORS)
+    if not heavy.trains(method):
+        return Images(encoded=num_classes * (TRAIN + VALID + TEST))
+    config = heavy.settings(method)
+    epochs = int(config["epochs"])
+    trained = scored = 0
+    trials = dolos.trials(generators=GENERATORS, configs={method: config}, tasks=TASKS, seeds=dolos.SEEDS, data="")
+    for trial in trials:
+        classes = 1 + len(trial.train_generators)
+        trained += epochs * classes * TRAIN
+        scored += (epochs + (trial.task == DETECTION)) * classes * VALID + num_classes * TEST
+    return Images(trained, scored)
