@@ -41,7 +41,8 @@ _SHARD_ROWS = 1024
 _PIECES, _BATCHES = 64, 4  # a store is cut into this many pieces, none smaller than this many batches
 _SHARD, _UNFINISHED = "shard-", "unfinished-"
 _BLOCK = 2**20
-_MAPPED_BYTES = 16 * 2**20  # of rows that were read through maps, before their pages are given back
+_MAPPED_BYTES = 32 * 2**20  # that maps may hold in memory before their pages are given back
+_FAULT_BYTES = 2**16  # that Linux maps in around a page that is touched
 _DAMAGE = (OSError, ValueError, EOFError)
 _CHANGED = "its content has changed since it was written"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -484,7 +485,7 @@ class StoredRows:
         for shard in np.unique(where[:, 0]):
             here = np.flatnonzero(where[:, 0] == shard)
             rows[here] = self._map(int(shard))[where[here, 1]]
-        self._resident += rows.nbytes
+        self._resident += len(rows) * max(_FAULT_BYTES, rows.itemsize * math.prod(self.shape[1:]))
         if self._resident > _MAPPED_BYTES:
             self._forget()
         return rows
