@@ -237,6 +237,8 @@ class TuneExecutor:
     settings: RunSettings
     tracker: Tracker
     connection: Mapping[str, Any] = field(default_factory=dict)  # what `connect` was called with
+    # What a trial's worker does with the spec's fields, the settings as JSON, the tracker and its share of a GPU.
+    compute: Callable[[dict[str, Any], str, Tracker, float], None] = field(default_factory=lambda: _compute)
 
     def _resources(self, spec: TrialSpec, settings: RunSettings) -> dict[str, float]:
         share = settings.gpu_share(detector_info(spec.method).gpu_share, gpus_available=gpus_available())
@@ -356,11 +358,11 @@ class TuneExecutor:
     ) -> None:
         by_key = {spec.key: spec.to_dict() for spec in specs}
         resources = {spec.key: self._resources(spec, self.settings) for spec in specs}
-        settings, tracker = self.settings.to_json(), self.tracker
+        settings, tracker, work = self.settings.to_json(), self.tracker, self.compute
 
         def compute(config: dict[str, Any]) -> None:
             key = config["trial"]
-            _compute(by_key[key], settings, tracker, resources[key]["GPU"])
+            work(by_key[key], settings, tracker, resources[key]["GPU"])
 
         folder.parent.mkdir(parents=True, exist_ok=True)
         Tuner(

@@ -157,7 +157,7 @@ def test_a_benchmark_runs_at_a_toy_size(name: str, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("name", ["ray", "relaunch"])
+@pytest.mark.parametrize("name", ["ray", "nodes", "relaunch"])
 def test_a_benchmark_of_whole_launches_runs_at_a_toy_size(name: str) -> None:
     assert_whole(BENCHMARKS[name].load()(1, toy=True))
 
