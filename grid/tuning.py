@@ -105,13 +105,13 @@ def connect(*, address: str | None = None, num_gpus: int | None = None, num_cpus
             configure_logging=True,
             **own,
         )
-    except (ConnectionError, RuntimeError, RayError) as error:
+    except (ConnectionError, RuntimeError, RayError, ValueError) as error:
         if address is None:
             raise
-        raise ClusterError(
-            f"cannot join the Ray cluster at {address}: {error}\nIs it up (`ray status` on its head), and the address "
-            "right? --local runs without Ray"
-        ) from error
+        hint = "Is it up (`ray status` on its head), and the address right? --local runs without Ray"
+        if "runtime env" in str(error):  # a job that brings code of its own
+            hint = "Leave --working-dir out of `ray job submit`: a launch sends the code of its own checkout"
+        raise ClusterError(f"cannot join the Ray cluster at {address}: {error}\n{hint}") from error
     signal.signal(signal.SIGTERM, on_termination)  # Ray has put its own, which ends the process at once, in this place
 
 
