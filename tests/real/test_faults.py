@@ -66,7 +66,7 @@ def test_trials_of_a_node_that_goes_away_go_on_elsewhere(make_grid: MakeGrid, cl
     assert_whole(grid, 3)
     # Its worker may log one more epoch before it ends, so the first one after is not the recovery.
     pauses = [max(b - a for a, b in pairwise([0.0, *points_after(grid, run, gone)])) for run in interrupted]
-    print("node removed: longest pause between epochs, of its trial and of another (s):", pauses)
+    print("node removed: longest pause between epochs, of its trial and of another (s):", [round(s, 1) for s in pauses])
 
 
 def test_nodes_with_other_packages_than_the_driver_are_refused_by_name(
