@@ -31,7 +31,7 @@ from benchmarks.measure import Figure, Outcome, Target, interleave, ratios, say
 from data.manifest import Manifest
 from grid.experiments import demo
 from grid.names import SECONDS
-from grid.runner import DONE, FAILED, TrialEvent, distinct_inputs
+from grid.runner import DONE, FAILED, Executor, TrialEvent, distinct_inputs
 from grid.settings import RunSettings
 from grid.spec import TASKS, Scalar, TrialSpec
 from models.registry import resolve_config
@@ -58,11 +58,7 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         manifest = drawn_manifest(folder, toy=toy).limit(size.limit)
-        configs = {method: resolve_config(method, overrides) for method, overrides in size.methods.items()}
-        trials = demo.trials(
-            generators=manifest.generators, configs=configs, tasks=TASKS, seeds=(0,), data=manifest.digest
-        )
-        specs = sorted(trials, key=lambda trial: -len(trial.train_generators))
+        specs = demo_trials(manifest, size)
         which = ", ".join(size.methods)
         setup = f"{len(specs)} demo trials ({which}) on {len(manifest.table)} of its images; {cores} cores"
         say(setup)
@@ -97,6 +93,13 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
             ),
         },
     )
+
+
+def demo_trials(manifest: Manifest, size: Size) -> list[TrialSpec]:
+    """The demo's trials of these methods in the launcher's order, the longest first."""
+    configs = {method: resolve_config(method, overrides) for method, overrides in size.methods.items()}
+    trials = demo.trials(generators=manifest.generators, configs=configs, tasks=TASKS, seeds=(0,), data=manifest.digest)
+    return sorted(trials, key=lambda trial: -len(trial.train_generators))
 
 
 @contextmanager
@@ -150,39 +153,72 @@ def with_ray(specs: list[TrialSpec], settings: RunSettings, manifest: Manifest, 
     Raises:
         RuntimeError: a trial failed.
     """
+    connection = {"num_cpus": cores, "num_gpus": 0}
+    started = time.perf_counter()
+    with warm_workers(cores, connection):
+        connected = time.perf_counter()
+        return {"start-up": connected - started, **recorded(specs, settings, manifest, connection)}
+
+
+@contextmanager
+def warm_workers(number: int, connection: Mapping[str, Any]) -> Iterator[None]:
+    """A Ray session whose workers, one a core, have their imports behind them.
+
+    Args:
+        number: cores of all of its nodes.
+        connection: what `grid.tuning.connect` takes.
+    """
     import ray
     import ray.cloudpickle
+
+    from grid import tuning
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the launcher leaves this folder out of its upload
+    with tuning.session(**connection):
+        warm_up: Any = ray.remote(_imports).options(num_cpus=1)
+        ray.get([warm_up.remote() for _ in range(number)])
+        yield
+
+
+def recorded(
+    specs: list[TrialSpec], settings: RunSettings, manifest: Manifest, connection: Mapping[str, Any]
+) -> dict[str, float]:
+    """Seconds of what the launcher does with these trials under the Ray that is connected, with all records.
+
+    On the wall; of it, until everything was prepared; the trials' own, added up.
+
+    Raises:
+        RuntimeError: a trial failed.
+    """
     from mlflow.tracking import MlflowClient
 
     from grid import tracking, tuning
 
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the launcher leaves this folder out of its upload
     settings.runs.mkdir(parents=True)
     tracker = tracking.open_grid(settings.tracking_uri, "benchmark", manifest, specs, settings.runs / "artifacts")
+    executor = tuning.TuneExecutor(settings, tracker, connection)
+    started = time.perf_counter()
+    executor.prepare(specs, lambda method, done, total: None)
+    prepared = time.perf_counter()
+    run_all(executor, specs)
+    ended = time.perf_counter()
+    runs = MlflowClient(tracking_uri=settings.tracking_uri).search_runs([tracker.experiment_id], max_results=1000)
+    return {
+        "wall": ended - started,
+        "preparing": prepared - started,
+        "all trials": sum(run.data.metrics.get(SECONDS, 0.0) for run in runs),
+    }
+
+
+def run_all(executor: Executor, specs: list[TrialSpec]) -> None:
+    """Run trials that must work. Raises `RuntimeError` where one does not."""
     outcomes: dict[str, str] = {}
 
     def watch(event: TrialEvent) -> None:
         if event.kind in (DONE, FAILED):
             outcomes[event.key] = event.error
 
-    started = time.perf_counter()
-    connection = {"num_cpus": cores, "num_gpus": 0}
-    with tuning.session(**connection):
-        warm_up: Any = ray.remote(_imports).options(num_cpus=1)
-        ray.get([warm_up.remote() for _ in range(cores)])
-        connected = time.perf_counter()
-        executor = tuning.TuneExecutor(settings, tracker, connection)
-        executor.prepare(specs, lambda method, done, total: None)
-        prepared = time.perf_counter()
-        executor.run(specs, watch)
-        ended = time.perf_counter()
+    executor.run(specs, watch)
     errors = [outcomes.get(spec.key, "no outcome") for spec in specs]
     if any(errors):
         raise RuntimeError("; ".join(filter(None, errors)))
-    runs = MlflowClient(tracking_uri=settings.tracking_uri).search_runs([tracker.experiment_id], max_results=1000)
-    return {
-        "start-up": connected - started,
-        "wall": ended - connected,
-        "preparing": prepared - connected,
-        "all trials": sum(run.data.metrics.get(SECONDS, 0.0) for run in runs),
-    }

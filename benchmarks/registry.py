@@ -55,6 +55,10 @@ BENCHMARKS = {
         "wall clock of a part of the demo grid under Ray, over the same trials' compute in one process on all cores",
         "benchmarks.ray_grid",
     ),
+    "nodes": Benchmark(
+        "wall clock of demo trials, and of trials that only sleep, on two Ray nodes of one core, over one such node",
+        "benchmarks.nodes",
+    ),
     "relaunch": Benchmark(
         "seconds of `launch.py` when there is nothing to run, and to print help", "benchmarks.relaunch"
     ),

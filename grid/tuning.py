@@ -105,13 +105,13 @@ def connect(*, address: str | None = None, num_gpus: int | None = None, num_cpus
             configure_logging=True,
             **own,
         )
-    except (ConnectionError, RuntimeError, RayError) as error:
+    except (ConnectionError, RuntimeError, RayError, ValueError) as error:
         if address is None:
             raise
-        raise ClusterError(
-            f"cannot join the Ray cluster at {address}: {error}\nIs it up (`ray status` on its head), and the address "
-            "right? --local runs without Ray"
-        ) from error
+        hint = "Is it up (`ray status` on its head), and the address right? --local runs without Ray"
+        if "runtime env" in str(error):  # a job that brings code of its own
+            hint = "Leave --working-dir out of `ray job submit`: a launch sends the code of its own checkout"
+        raise ClusterError(f"cannot join the Ray cluster at {address}: {error}\n{hint}") from error
     signal.signal(signal.SIGTERM, on_termination)  # Ray has put its own, which ends the process at once, in this place
 
 
@@ -237,6 +237,8 @@ class TuneExecutor:
     settings: RunSettings
     tracker: Tracker
     connection: Mapping[str, Any] = field(default_factory=dict)  # what `connect` was called with
+    # What a trial's worker does with the spec's fields, the settings as JSON, the tracker and its share of a GPU.
+    compute: Callable[[dict[str, Any], str, Tracker, float], None] = field(default_factory=lambda: _compute)
 
     def _resources(self, spec: TrialSpec, settings: RunSettings) -> dict[str, float]:
         share = settings.gpu_share(detector_info(spec.method).gpu_share, gpus_available=gpus_available())
@@ -356,11 +358,11 @@ class TuneExecutor:
     ) -> None:
         by_key = {spec.key: spec.to_dict() for spec in specs}
         resources = {spec.key: self._resources(spec, self.settings) for spec in specs}
-        settings, tracker = self.settings.to_json(), self.tracker
+        settings, tracker, work = self.settings.to_json(), self.tracker, self.compute
 
         def compute(config: dict[str, Any]) -> None:
             key = config["trial"]
-            _compute(by_key[key], settings, tracker, resources[key]["GPU"])
+            work(by_key[key], settings, tracker, resources[key]["GPU"])
 
         folder.parent.mkdir(parents=True, exist_ok=True)
         Tuner(

@@ -361,7 +361,7 @@ def test_a_benchmark_runs_at_a_toy_size(name: str, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("name", ["ray", "relaunch", "packing"])
+@pytest.mark.parametrize("name", ["ray", "nodes", "relaunch", "packing"])
 def test_a_benchmark_of_several_processes_runs_at_a_toy_size(name: str) -> None:
     assert_whole(BENCHMARKS[name].load()(1, toy=True))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,9 +100,11 @@ class Watcher(list[TrialEvent]):
     def __init__(self, interrupt_at: Callable[[TrialEvent], bool] = lambda event: False) -> None:
         super().__init__()
         self.interrupt_at = interrupt_at
+        self.moments: list[float] = []  # time.monotonic() of each event
 
     def __call__(self, event: TrialEvent) -> None:
         self.append(event)
+        self.moments.append(time.monotonic())
         if self.interrupt_at(event):
             raise KeyboardInterrupt
 
@@ -336,8 +339,10 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(
     interrupted_after_an_epoch(grid, spec, monkeypatch)
     for state in grid.settings.checkpoints.rglob("state.pt"):
         state.write_bytes(state.read_bytes()[:100])
-    watcher = Watcher()
+    watcher, started = Watcher(), time.monotonic()
     grid.executor.run([spec], watcher)
+    first = watcher.moments[watcher.kinds(spec).index(REPORTED)] - started
+    print(f"all checkpoints truncated: the first epoch, from the beginning, after {first:.2f} s")  # for docs/faults.md
     assert watcher.epochs == [1, 2, 3, 4]
     assert grid.steps(spec, "train/loss") == [1, 2, 3, 4]
     assert "going back to the one before it" in grid.artifact(spec, names.WARNINGS, tmp_path / "back").read_text()

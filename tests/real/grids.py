@@ -87,3 +87,15 @@ def started(runs: list[Run]) -> bool:
 def assert_no_repeated_points(grid: Grid, run: Run) -> None:
     steps = [point.step for point in grid.client.get_metric_history(run.info.run_id, "train/loss")]
     assert sorted(steps) == list(range(1, EPOCHS + 1))
+
+
+def points_after(grid: Grid, run: Run, moment: float) -> list[float]:
+    """Seconds after `moment`, which is in seconds since 1970, at which the run's epochs were logged."""
+    points = grid.client.get_metric_history(run.info.run_id, "train/loss")
+    return sorted(point.timestamp / 1000 - moment for point in points if point.timestamp / 1000 > moment)
+
+
+def say_first_points(what: str, grid: Grid, runs: list[Run], moment: float) -> None:
+    """Print, for docs/faults.md, when each run's next epoch was logged."""
+    next_points = [seconds for run in runs for seconds in points_after(grid, run, moment)[:1]]
+    print(f"{what}; next epoch logged after (s):", ", ".join(f"{seconds:.1f}" for seconds in next_points))

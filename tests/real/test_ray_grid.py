@@ -1,4 +1,7 @@
-"""The grid on a real Ray with real MLflow, in processes of its own: concurrency, and what survives a kill."""
+"""The grid on a real Ray with real MLflow, in processes of its own: concurrency, and what survives a kill.
+
+Figures that a test prints are in docs/faults.md.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import psutil
 import pytest
 
 from grid import names
-from tests.real.grids import assert_no_repeated_points, started
+from tests.real.grids import assert_no_repeated_points, say_first_points, started
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
 
@@ -51,9 +54,11 @@ def test_a_trial_whose_worker_is_killed_goes_on_in_the_same_run_with_the_same_re
     assert workers, "no trial's worker was found"
     for worker in workers:
         worker.send_signal(signal.SIGKILL)
+    killed = time.time()
     code, output = grid.finish(process)
     assert code == 0, output
     (run,) = grid.trials()
+    say_first_points("worker killed", grid, [run], killed)
     assert run.info.status == "FINISHED"
     assert_no_repeated_points(grid, run)
 
@@ -76,6 +81,7 @@ def test_after_the_driver_is_killed_only_unfinished_trials_run(make_grid) -> Non
     finished = {run_id for run_id, run in before.items() if run.info.status == "FINISHED"}
     assert 0 < len(finished) < 3
 
+    again = time.time()
     code, output = grid.finish(grid.start())
     assert code == 0, output
     assert f"{len(finished)} finished before, {3 - len(finished)} to run" in output
@@ -83,6 +89,8 @@ def test_after_the_driver_is_killed_only_unfinished_trials_run(make_grid) -> Non
     assert len(after) == 3
     assert {run.info.status for run in after.values()} == {"FINISHED"}
     assert before.keys() <= after.keys()
+    unfinished = [run for run_id, run in after.items() if run_id in before and run_id not in finished]
+    say_first_points("driver killed, the same command again: its trial", grid, unfinished, again)
     for run_id in finished:
         assert after[run_id].info.end_time == before[run_id].info.end_time
     for run in after.values():
@@ -95,13 +103,18 @@ def test_an_interrupt_leaves_a_state_from_which_the_same_command_goes_on(make_gr
     process = grid.start()
     grid.wait_for(process, started)
     process.send_signal(number)
+    sent = time.time()
     code, output = grid.finish(process)
+    print(f"{number.name}: the launch ended after {time.time() - sent:.1f} s")
     assert code == 130, output
     assert "the same command goes on from here" in output
-    assert not [run for run in grid.trials() if run.info.status == "RUNNING"]
+    interrupted = grid.trials()
+    assert not [run for run in interrupted if run.info.status == "RUNNING"]
 
+    again = time.time()
     code, output = grid.finish(grid.start())
     assert code == 0, output
+    say_first_points("the same command again: interrupted trials", grid, interrupted, again)
     runs = grid.trials()
     assert len(runs) == 2
     for run in runs:

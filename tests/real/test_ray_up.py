@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 import time
@@ -23,11 +24,12 @@ pytestmark = [
 ]
 METHODS = "residual_linear,clip_linear"
 
-# Run on the head, in the environment that its shells have: one line a finished trial, "node share".
+# Run on the head, in the environment that its shells have: one line a trial of an experiment, "status node share".
 LIST_TRIALS = f"""
+import sys
 from mlflow.tracking import MlflowClient
 client = MlflowClient()
-(experiment,) = (e for e in client.search_experiments() if e.name == "demo")
+(experiment,) = (e for e in client.search_experiments() if e.name == sys.argv[1])
 for run in client.search_runs([experiment.experiment_id], "tags.`{names.ROLE}` = 'trial'"):
     artifacts = [artifact.path for artifact in client.list_artifacts(run.info.run_id)]
     assert {names.SCORES!r} in artifacts, artifacts
@@ -68,6 +70,22 @@ def cluster(lab: Lab) -> Path:
     return file
 
 
+@pytest.fixture(scope="module")
+def demo(lab: Lab) -> str:
+    """`launch.py`'s first arguments: a small demo, in the folder that all hosts share."""
+    shared = lab.folder / "shared"
+    data = make_demo(shared, DemoRecipe(train=6, valid=4, test=4), workers=1)
+    return f"demo --data {data} --runs {shared / 'runs'}"
+
+
+def list_trials(lab: Lab, experiment: str) -> list[list[str]]:
+    """[status, node, GPU share] of each trial that the head's MLflow has with its scores."""
+    (lab.home("head") / "list.py").write_text(LIST_TRIALS)
+    listed = lab.ssh("head", f"python list.py {experiment}")
+    assert listed.returncode == 0, listed.stderr
+    return sorted(line.split() for line in listed.stdout.splitlines())
+
+
 def has_all_nodes(lab: Lab) -> bool:
     return "3 local.cluster.node" in lab.ssh("head", "ray status").stdout
 
@@ -79,21 +97,15 @@ def wait_until(condition: Callable[[], bool], what: str, *, seconds: float) -> N
         time.sleep(2)
 
 
-def test_the_demo_runs_on_a_cluster_that_it_finds_by_itself(lab: Lab, cluster: Path) -> None:
-    shared = lab.folder / "shared"
-    data = make_demo(shared, DemoRecipe(train=6, valid=4, test=4), workers=1)
-    launch = f"cd inpaint-grid && python launch.py demo --data {data} --runs {shared / 'runs'} --methods {METHODS}"
-    done = lab.ssh("head", launch)
+def test_the_demo_runs_on_a_cluster_that_it_finds_by_itself(lab: Lab, cluster: Path, demo: str) -> None:
+    done = lab.ssh("head", f"cd inpaint-grid && python launch.py {demo} --methods {METHODS}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Ray cluster at 10.77.0.1:6379: 3 nodes" in done.stdout
     assert "10/10  done" in done.stdout
     assert "MLflow UI:  http://10.77.0.1:5000" in done.stdout
-    assert not (shared / "runs" / "mlflow.db").exists()  # the results are on the head's server
+    assert not (lab.folder / "shared" / "runs" / "mlflow.db").exists()  # the results are on the head's server
 
-    (lab.home("head") / "list.py").write_text(LIST_TRIALS)
-    listed = lab.ssh("head", "python list.py")
-    assert listed.returncode == 0, listed.stderr
-    rows = [line.split() for line in listed.stdout.splitlines()]
+    rows = list_trials(lab, "demo")
     assert [status for status, _, _ in rows] == ["FINISHED"] * 10
     assert {share for _, _, share in rows} == {"0"}
     assert len({node for _, node, _ in rows}) >= 2
@@ -102,6 +114,54 @@ def test_the_demo_runs_on_a_cluster_that_it_finds_by_itself(lab: Lab, cluster: P
     report = lab.ssh("head", "cd inpaint-grid && python -m analysis --experiment demo --no-cam --out ~/report")
     assert report.returncode == 0, report.stdout + report.stderr
     assert any((lab.home("head") / "report").rglob("*.html"))
+
+
+class Laptop:
+    """What docs/cluster.md says to type on the laptop."""
+
+    def __init__(self, lab: Lab, cluster: Path) -> None:
+        self._lab, self._cluster = lab, cluster
+
+    def exec(self, command: str) -> str:
+        """What a command prints on the head."""
+        done = self._lab.laptop("ray", "exec", str(self._cluster), command)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def submit(self, options: str) -> str:
+        """Id of the job."""
+        (job,) = set(re.findall(r"raysubmit_\w+", self.exec(f"inpaint-grid/clusters/submit.sh {options}")))
+        return job
+
+    def status(self, options: str) -> str:
+        """What the grid's --status prints, without colours; a refusal before the job has come so far."""
+        printed = self.exec(f"cd inpaint-grid && python launch.py {options} --status || true")
+        return re.sub(r"\x1b\[[0-9;]*m", "", printed)
+
+
+def test_a_grid_that_is_submitted_from_the_laptop_runs_to_its_end(lab: Lab, cluster: Path, demo: str) -> None:
+    laptop = Laptop(lab, cluster)
+    options = f"{demo} --experiment-name submitted --methods residual_linear --seeds 1"
+    job = laptop.submit(options)
+    log = laptop.exec(f"ray job logs --follow {job}")  # until the job has ended
+    assert "5 trials, 0 finished before, 5 to run" in log
+    assert "Ray cluster at 10.77.0.1:6379: 3 nodes" in log
+    assert "5/5  done" in log
+    assert f"Job '{job}' succeeded" in laptop.exec(f"ray job status {job}")
+    assert "5 finished of 5" in laptop.status(options)
+    assert [status for status, _, _ in list_trials(lab, "submitted")] == ["FINISHED"] * 5
+
+
+def test_a_submitted_grid_that_is_stopped_leaves_a_state_to_go_on_from(lab: Lab, cluster: Path, demo: str) -> None:
+    laptop = Laptop(lab, cluster)
+    endless = "--methods xception_scratch --set xception_scratch.epochs=1000000"
+    options = f"{demo} --experiment-name stopped --tasks attribution {endless}"
+    job = laptop.submit(options)
+    wait_until(lambda: "1 running of 1" in laptop.status(options), "a running trial", seconds=180)
+    laptop.exec(f"ray job stop {job}")
+    assert f"Job '{job}' was stopped" in laptop.exec(f"ray job status {job}")
+    assert "interrupted; the same command goes on from here" in laptop.exec(f"ray job logs {job}")
+    assert "1 interrupted of 1" in laptop.status(options)
 
 
 def test_mlflow_answers_those_who_know_the_token_and_nobody_else(lab: Lab, cluster: Path) -> None:
@@ -128,11 +188,11 @@ def test_ray_refuses_those_who_do_not_know_the_token(lab: Lab, cluster: Path) ->
 
 
 def test_records_outlive_a_restart_of_the_head(lab: Lab, cluster: Path) -> None:
-    before = lab.ssh("head", "python list.py").stdout
+    before = list_trials(lab, "demo")
     assert before
     again = lab.laptop("ray", "up", "-y", "--no-config-cache", str(cluster))
     assert again.returncode == 0, again.stdout + again.stderr
-    assert sorted(lab.ssh("head", "python list.py").stdout.splitlines()) == sorted(before.splitlines())
+    assert list_trials(lab, "demo") == before
     wait_until(lambda: has_all_nodes(lab), "three nodes", seconds=300)
 
 
