@@ -35,6 +35,7 @@ from ray.tune.experiment import Trial
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from grid.checkpoints import remove_states
+from grid.preparing import Board, prepare_input, survey_input
 from grid.runner import (
     DONE,
     FAILED,
@@ -45,9 +46,6 @@ from grid.runner import (
     TrialEvent,
     distinct_inputs,
     execute_trial,
-    kept_warnings,
-    prepare_shared,
-    survey_shared,
 )
 from grid.settings import ClusterError, InfeasibleError, RunSettings
 from grid.spec import TrialSpec
@@ -253,8 +251,8 @@ class TuneExecutor:
         resources = {key: self._resources(spec, self.settings) for key, spec in inputs.items()}
         for demand in resources.values():
             check_feasible(demand)
-        board: Any = ray.remote(_Board).options(num_cpus=0).remote()
-        surveys = {self._task(_survey, spec, self.settings, resources[key]): key for key, spec in inputs.items()}
+        board: Any = ray.remote(Board).options(num_cpus=0).remote()
+        surveys = {self._task(survey_input, spec, self.settings, resources[key]): key for key, spec in inputs.items()}
         missing: dict[str, int] = {}
         tasks: dict[Any, str] = {}
         said: set[str] = set()
@@ -290,7 +288,7 @@ class TuneExecutor:
             slots=min(slots(resources), settings.max_concurrent or sys.maxsize),
         )
         log.info("%s: %d tasks for %d images, %g GPU each", spec.method, num_tasks, survey.missing, resources["GPU"])
-        return [self._task(_prepare, spec, settings, resources, board, number) for number in range(num_tasks)]
+        return [self._task(prepare_input, spec, settings, resources, board, number) for number in range(num_tasks)]
 
     def _task(
         self,
@@ -491,37 +489,3 @@ def spread(num_images: int, *, share: float, num_gpus: float, slots: int) -> tup
     if num_tasks and num_gpus and 0 < share < 1:
         share = max(share, 1 / math.ceil(num_tasks / num_gpus))
     return num_tasks, share
-
-
-class _Board:
-    """Where preparing tasks write how far they are, for the driver to show."""
-
-    def __init__(self) -> None:
-        self._done: dict[str, dict[int, int]] = {}
-
-    def write(self, key: str, number: int, done: int) -> None:
-        """So many images are done by this task of those that prepare an input."""
-        self._done.setdefault(key, {})[number] = done
-
-    def read(self) -> dict[str, int]:
-        """Images done for each input; too many where a task has counted what another did."""
-        return {key: sum(done.values()) for key, done in self._done.items()}
-
-
-def _survey(spec: dict[str, Any], settings: str, share: float) -> tuple[Survey, list[str]]:
-    """What is missing for a method, and what was warned of on the way."""
-    with kept_warnings() as warnings:
-        return survey_shared(TrialSpec.from_dict(spec), RunSettings.from_json(settings), share), warnings
-
-
-def _prepare(spec: dict[str, Any], settings: str, share: float, board: Any, number: int) -> tuple[None, list[str]]:
-    """Compute a part of what is missing for a method; gives what was warned of on the way."""
-    trial = TrialSpec.from_dict(spec)
-    with kept_warnings() as warnings:
-        prepare_shared(
-            trial,
-            RunSettings.from_json(settings),
-            share,
-            lambda done, total: board.write.remote(trial.key, number, done),
-        )
-    return None, warnings

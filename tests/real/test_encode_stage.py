@@ -140,7 +140,7 @@ def test_a_killed_task_is_tried_again_and_goes_on_from_the_shards_that_are_there
         early.extend(stage.shards)
         workers = [
             process for process in psutil.Process(os.getpid()).children(recursive=True)
-            if any("ray::_prepare" in part for part in process.cmdline())
+            if any("ray::prepare_input" in part for part in process.cmdline())
         ]  # fmt: skip
         for worker in workers:
             worker.send_signal(signal.SIGKILL)
