@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,9 +37,10 @@ class Node:
     def gpu_memory(self) -> float | None:
         """Of each GPU, in GB; None where the node does not declare it as a number."""
         try:
-            return float(self.labels[GPU_MEMORY])
+            declared = float(self.labels[GPU_MEMORY])
         except (KeyError, ValueError):
             return None
+        return declared if math.isfinite(declared) else None
 
     def __str__(self) -> str:
         return _in_words(
@@ -156,7 +158,7 @@ def check_feasible(demands: Mapping[str, Demand], nodes: Sequence[Node]) -> None
         lines[-1] += ", or lower --gpu-memory; of a share of a GPU, it is that part of the GPU's memory"
         if any(node.resources.get("GPU") and node.gpu_memory is None for node in nodes):
             lines.append(
-                "GPUs whose memory is not declared do not count for --gpu-memory; their nodes declare it with the label "
+                "GPUs whose memory is not declared do not count for --gpu-memory; nodes declare it with the label "
                 f'{GPU_MEMORY}: `labels: {{{GPU_MEMORY}: "24"}}` of the node type in the cluster file, or '
                 f"`ray start --labels={GPU_MEMORY}=24` on the node (docs/cluster.md)"
             )
