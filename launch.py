@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from grid import names
 from grid.experiments import list_experiments, load_experiment
@@ -35,6 +35,14 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent
 OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+# Options that hold for all methods or, as METHOD=VALUE, for one: setting of `grid.settings.PER_METHOD` -> unit, help.
+PER_METHOD = {
+    "gpus_per_trial": ("X", "share of a GPU; default: the method's own"),
+    "memory_per_trial": ("GB", "host memory; default: not asked"),
+    "accelerator": ("TYPE", "only GPUs of this type, by Ray's names: T4, A10G, A100"),
+    "gpu_memory": ("GB", "only GPUs of which a trial has this much memory; nodes declare it, see docs/cluster.md"),
+}
 
 
 class BadInputError(Exception):
@@ -84,11 +92,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         help="a folder on each node's own disk; default: none, read where the cache is",
     )
     where.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    where.add_argument("--gpus-per-trial", type=float, metavar="X", help="share of a GPU; default: the method's own")
     where.add_argument("--cpus-per-trial", type=float, default=1.0, metavar="X", help="default: 1")
-    where.add_argument(
-        "--memory-per-trial", type=float, default=0.0, metavar="GB", help="host memory; default: not asked"
-    )
+    for name, (unit, what_for) in PER_METHOD.items():
+        words = f"{what_for}; METHOD={unit} for one method"
+        where.add_argument(option_of(name), action="append", default=[], metavar=unit, help=words)
     where.add_argument("--max-concurrent", type=int, default=0, metavar="N", help="trials at once; default: what fits")
     where.add_argument("--max-failures", type=int, default=2, metavar="N", help="retries of a trial; default: 2")
     where.add_argument("--checkpoint-seconds", type=float, default=60.0, metavar="S", help="default: 60")
@@ -237,6 +244,7 @@ def resolve(options: argparse.Namespace) -> tuple[RunSettings, dict[str, dict[st
             configs[method] = resolve_config(method, chosen)
         except (KeyError, ValueError) as error:
             problems.append(str(error.args[0]))
+    for_all, by_method = per_method(options, methods, problems)
     runs = options.runs.resolve()
     try:
         settings = RunSettings(
@@ -246,18 +254,68 @@ def resolve(options: argparse.Namespace) -> tuple[RunSettings, dict[str, dict[st
             tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs / 'mlflow.db'}",
             device=options.device,
             cpus_per_trial=options.cpus_per_trial,
-            gpus_per_trial=options.gpus_per_trial,
-            memory_per_trial=options.memory_per_trial,
             max_concurrent=options.max_concurrent,
             max_failures=options.max_failures,
             checkpoint_seconds=options.checkpoint_seconds,
             weight_files=weight_files,
+            by_method=by_method,
+            **for_all,
         )
+        if settings.device != "cpu":  # which has been complained of
+            problems += without_gpu(settings, list(configs))
     except ValueError as error:
         problems.append(str(error))
     if problems:
         raise BadInputError("\n".join(problems))
     return settings, configs
+
+
+def per_method(
+    options: argparse.Namespace, methods: Sequence[str], problems: list[str]
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The settings `PER_METHOD` as said for all methods, and method -> what was said for it; adds to the problems."""
+    for_all: dict[str, Any] = {}
+    by_method: dict[str, dict[str, Any]] = {}
+    for name, (unit, _) in PER_METHOD.items():
+        for text in getattr(options, name):
+            method, equals, value = text.rpartition("=")
+            try:
+                chosen = float(value) if unit != "TYPE" else value
+            except ValueError:
+                chosen = ""
+            if chosen == "":
+                problems.append(f"{option_of(name)} wants {unit} or METHOD={unit}, got {text!r}")
+            elif not equals:
+                for_all[name] = chosen
+            elif method in methods:
+                by_method.setdefault(method, {})[name] = chosen
+            else:
+                known = ", ".join(methods)
+                problems.append(f"{option_of(name)} {text}: no method {method!r} in this grid; there are: {known}")
+    for name in ("accelerator", "gpu_memory"):
+        if getattr(options, name) and (options.local or options.device == "cpu"):
+            without = "--local" if options.local else "--device cpu"
+            problems.append(f"{option_of(name)} chooses among the GPUs of a cluster; leave it out with {without}")
+    return for_all, by_method
+
+
+def without_gpu(settings: RunSettings, methods: Sequence[str]) -> list[str]:
+    """One line for each of these methods for which alone a certain GPU is asked for though it uses none."""
+    from models.registry import detector_info
+
+    return [
+        f"{option_of(name)} {method}=…: the method uses no GPU; give its trials a share with "
+        f"--gpus-per-trial {method}=X, or leave it out"
+        for method in methods
+        for name in ("accelerator", "gpu_memory")
+        if settings.by_method.get(method, {}).get(name)
+        and not settings.for_method(method).gpu_share(detector_info(method).gpu_share, gpus_available=1)
+    ]
+
+
+def option_of(setting: str) -> str:
+    """How a setting is called on the command line."""
+    return "--" + setting.replace("_", "-")
 
 
 def read_data(options: argparse.Namespace, settings: RunSettings, console: Console) -> Manifest | None:
@@ -412,19 +470,33 @@ def run_claimed(
 
 
 def print_plan(plan: Plan, settings: RunSettings, console: Console) -> None:
-    """Every trial with its state and the share that it would ask for."""
+    """Every trial with its state and what it would ask for."""
     from rich.table import Table
 
     from models.registry import detector_info
 
+    def asks_for(method: str) -> dict[str, str]:
+        own = settings.for_method(method)
+        share = own.gpu_share(detector_info(method).gpu_share, gpus_available=1)
+        return {
+            "GPU share": f"{share:g}",
+            "GPU type": own.accelerator if share else "",
+            "GPU GB": f"{own.gpu_memory:g}" if share and own.gpu_memory else "",
+            "CPU cores": f"{own.cpus_per_trial:g}",
+            "memory GB": f"{own.memory_per_trial:g}" if own.memory_per_trial else "",
+        }
+
+    asked = {method: asks_for(method) for method in {trial.method for trial in plan.trials}}
+    shown = [column for column in next(iter(asked.values())) if any(row[column] for row in asked.values())]
     table = Table(title=f"{len(plan.trials)} trials, {len(plan.pending)} to run")
-    for column in ("task", "trial", "key", "state", "GPU share", "CPU cores"):
+    for column in ("task", "trial", "key", "state", *shown):
         table.add_column(column)
     for trial in plan.trials:
-        share = settings.gpu_share(detector_info(trial.method).gpu_share, gpus_available=1)
-        row = (trial.task, trial.name, trial.key, plan.state(trial), f"{share:g}", f"{settings.cpus_per_trial:g}")
-        table.add_row(*row)
+        row = asked[trial.method]
+        table.add_row(trial.task, trial.name, trial.key, plan.state(trial), *(row[column] for column in shown))
     console.print(table)
+    if settings.accelerator or settings.gpu_memory or settings.by_method:
+        console.print("whether a node has what is asked for is seen when the grid starts")
     console.print("GPU shares hold where there is a GPU; without one, trials run on their CPU cores alone")
 
 

@@ -17,11 +17,12 @@ export MLFLOW_TRACKING_URI=http://$head:5000 MLFLOW_TRACKING_USERNAME=admin MLFL
 
 MLFLOW_HOSTS=$head:5000,localhost:5000 clusters/mlflow_server.sh "${MLFLOW_DATA:-$HOME/mlflow}" &
 srun --nodes=1 --ntasks=1 --nodelist="$SLURMD_NODENAME" \
-  ray start --head --node-ip-address="$head" --port=6379 --dashboard-host=127.0.0.1 --block &
+  bash -c 'ray start --head --node-ip-address="${RAY_ADDRESS%:*}" --port=6379 --dashboard-host=127.0.0.1 \
+    --labels="$(clusters/gpu_labels.sh)" --block' &
 until ray status >/dev/null 2>&1 && curl --silent --fail "http://$head:5000/health" >/dev/null; do sleep 2; done
 if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
   srun --nodes=$((SLURM_JOB_NUM_NODES - 1)) --ntasks=$((SLURM_JOB_NUM_NODES - 1)) --exclude="$SLURMD_NODENAME" \
-    ray start --address="$RAY_ADDRESS" --block &
+    bash -c 'ray start --address="$RAY_ADDRESS" --labels="$(clusters/gpu_labels.sh)" --block' &
 fi
 
 python launch.py "$@" &

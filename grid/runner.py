@@ -224,7 +224,8 @@ class LocalExecutor:
     def _share(self, spec: TrialSpec) -> float:
         import torch
 
-        return self.settings.gpu_share(detector_info(spec.method).gpu_share, gpus_available=torch.cuda.device_count())
+        settings = self.settings.for_method(spec.method)
+        return settings.gpu_share(detector_info(spec.method).gpu_share, gpus_available=torch.cuda.device_count())
 
     def run(self, specs: Sequence[TrialSpec], watch: Callable[[TrialEvent], None]) -> None:
         """See `Executor`. A failed trial is not retried here: its traceback is what a debugging run is for."""

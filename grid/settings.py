@@ -5,9 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+PER_METHOD = ("gpus_per_trial", "memory_per_trial", "accelerator", "gpu_memory")  # what may differ between methods
 
 
 class InfeasibleError(ValueError):
@@ -31,7 +35,11 @@ class RunSettings:
         device: "auto", "cpu" or "cuda"; auto takes the GPU where a trial has a share of one.
         cpus_per_trial: CPU cores that a trial asks Ray for and computes with (at least one thread).
         gpus_per_trial: share of a GPU; None: the method's own share.
-        memory_per_trial: host memory that a trial asks Ray for, in GB; 0: not asked about.
+        memory_per_trial: host memory that a trial asks Ray for, in GB (10^9 bytes); 0: not asked about.
+        accelerator: type of GPU, by Ray's name, that a trial with a share of one must run on; "": any.
+        gpu_memory: of a GPU, in GB, that a trial must have: whole GPUs each have it, of a share the part that it is
+            of one; 0: not asked about.
+        by_method: method -> those of the settings `PER_METHOD` that are others for it.
         max_concurrent: trials at once; 0: as many as the resources allow.
         max_failures: times that a trial is retried, going on from its last checkpoint.
         checkpoint_seconds: wall clock between checkpoints within an epoch.
@@ -45,6 +53,9 @@ class RunSettings:
     cpus_per_trial: float = 1.0
     gpus_per_trial: float | None = None
     memory_per_trial: float = 0.0
+    accelerator: str = ""
+    gpu_memory: float = 0.0
+    by_method: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     max_concurrent: int = 0
     max_failures: int = 2
     checkpoint_seconds: float = 60.0
@@ -63,9 +74,22 @@ class RunSettings:
         share = self.gpus_per_trial
         if share is not None and not (0 <= share <= 1 or (1 < share < math.inf and share == int(share))):
             raise ValueError(f"gpus_per_trial is a share of one GPU (0 to 1) or a whole number, got {share}")
-        for name in ("memory_per_trial", "max_concurrent", "max_failures", "checkpoint_seconds"):
+        for name in ("memory_per_trial", "gpu_memory", "max_concurrent", "max_failures", "checkpoint_seconds"):
             if not getattr(self, name) >= 0:  # not a number is not either
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        for name in ("memory_per_trial", "gpu_memory"):
+            if getattr(self, name) == math.inf:
+                raise ValueError(f"{name} must be a number of GB, got inf")
+        if self.accelerator and not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.accelerator):
+            raise ValueError(f"accelerator is one of Ray's names, as T4, A10G or A100; got {self.accelerator!r}")
+        for method, changes in self.by_method.items():
+            unknown = sorted(set(changes) - set(PER_METHOD))
+            if unknown:
+                raise ValueError(f"{method}: not a setting of a method: {', '.join(unknown)}")
+            try:
+                self.for_method(method)
+            except ValueError as error:
+                raise ValueError(f"{method}: {error}") from None
 
     @property
     def manifests(self) -> Path:
@@ -76,6 +100,10 @@ class RunSettings:
     def checkpoints(self) -> Path:
         """Folder below which unfinished trials keep their checkpoints."""
         return self.runs / "tune"
+
+    def for_method(self, method: str) -> RunSettings:
+        """These settings with what is another for the trials of a method in the place of what holds for all."""
+        return dataclasses.replace(self, **self.by_method.get(method, {}), by_method={})
 
     def gpu_share(self, method_share: float, *, gpus_available: float) -> float:
         """The share of a GPU that a trial asks for: the override, else the method's own where there is a GPU."""

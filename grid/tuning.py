@@ -35,6 +35,7 @@ from ray.tune.experiment import Trial
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from grid.checkpoints import remove_states
+from grid.nodes import ACCELERATOR, Demand, Node, check_feasible, num_gpus, slots, trial_demand
 from grid.preparing import Board, prepare_input, survey_input
 from grid.runner import (
     DONE,
@@ -50,7 +51,6 @@ from grid.runner import (
 from grid.settings import ClusterError, InfeasibleError, RunSettings
 from grid.spec import TrialSpec
 from grid.tracking import Tracker
-from models.registry import detector_info
 
 ROOT = Path(__file__).resolve().parents[1]
 # What a worker needs of the checkout is its code; everything else would be uploaded for nothing.
@@ -188,44 +188,33 @@ def describe_cluster() -> str:
     """What the Ray that is connected has at the moment, and what it may start on demand."""
     nodes = [node for node in ray.nodes() if node["Alive"]]
     total = ray.cluster_resources()
-    on_demand = sum(number for _, number in _startable())
+    on_demand = sum(node.number for node in _startable())
     more = f"; up to {on_demand} more nodes on demand" if on_demand else ""
     return f"{len(nodes)} nodes, {total.get('CPU', 0):g} CPU cores, {total.get('GPU', 0):g} GPUs{more}"
 
 
-def _startable() -> list[tuple[dict[str, float], int]]:
-    """Resources of a node, and how many of them: what this head's cluster may start when trials ask for it."""
+def cluster_nodes() -> list[Node]:
+    """The nodes of the Ray that is connected, and those that it may start on demand."""
+    there = [Node(node["Resources"], node.get("Labels", {})) for node in ray.nodes() if node["Alive"]]
+    return there + _startable()
+
+
+def _startable() -> list[Node]:
+    """What this head's cluster may start when trials ask for it."""
     address = find_cluster()
     if address is None or address != ray.get_runtime_context().gcs_address:
         return []
     config = yaml.safe_load(_cluster_file().read_text())
-    types = config.get("available_node_types", {})
     return [
-        (kind["resources"], int(kind.get("max_workers", config.get("max_workers", 0))))
-        for name, kind in types.items()
+        Node(
+            kind["resources"],
+            kind.get("labels", {}),
+            number=int(kind.get("max_workers", config.get("max_workers", 0))),
+            on_demand=True,
+        )
+        for name, kind in config.get("available_node_types", {}).items()
         if name != config.get("head_node_type") and kind.get("resources")
     ]
-
-
-def check_feasible(demand: Mapping[str, float]) -> None:
-    """Raise `InfeasibleError` where no node of the cluster could hold a trial: Ray would wait for one without end."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]] + [node for node, _ in _startable()]
-    if not any(all(node.get(name, 0) >= amount for name, amount in demand.items()) for node in nodes):
-        largest = {name: max(node.get(name, 0) for node in nodes) for name in demand}
-        raise InfeasibleError(
-            f"no node has what one trial asks for ({_amounts(demand)}; the most on a node: {_amounts(largest)}); "
-            "lower --cpus-per-trial, --gpus-per-trial or --memory-per-trial"
-        )
-
-
-def _amounts(resources: Mapping[str, float]) -> str:
-    return ", ".join(f"{amount:g} {name}" for name, amount in resources.items())
-
-
-def gpus_available() -> float:
-    """GPUs, real or logical, of the Ray that is connected, and of what it may start on demand."""
-    startable = sum(node.get("GPU", 0) * number for node, number in _startable())
-    return float(ray.cluster_resources().get("GPU", 0) + startable)
 
 
 @dataclass
@@ -238,21 +227,18 @@ class TuneExecutor:
     # What a trial's worker does with the spec's fields, the settings as JSON, the tracker and its share of a GPU.
     compute: Callable[[dict[str, Any], str, Tracker, float], None] = field(default_factory=lambda: _compute)
 
-    def _resources(self, spec: TrialSpec, settings: RunSettings) -> dict[str, float]:
-        share = settings.gpu_share(detector_info(spec.method).gpu_share, gpus_available=gpus_available())
-        memory = {"memory": int(settings.memory_per_trial * 1e9)} if settings.memory_per_trial else {}
-        return {"CPU": settings.cpus_per_trial, "GPU": share, **memory}
-
     def prepare(self, specs: Sequence[TrialSpec], progress: Callable[[str, int, int], None]) -> None:
         """See `grid.runner.Executor`: one look at each distinct input, then tasks that share what is missing."""
-        if self.settings.device == "cuda" and not gpus_available():
+        nodes = cluster_nodes()
+        if self.settings.device == "cuda" and not num_gpus(nodes):
             raise InfeasibleError("--device cuda was asked for but Ray knows of no GPU; use --device auto or cpu")
         inputs = {spec.key: spec for spec in distinct_inputs(specs)}
-        resources = {key: self._resources(spec, self.settings) for key, spec in inputs.items()}
-        for demand in resources.values():
-            check_feasible(demand)
+        demands = {spec.method: trial_demand(spec.method, self.settings, nodes) for spec in inputs.values()}
+        check_feasible(demands, nodes)
         board: Any = ray.remote(Board).options(num_cpus=0).remote()
-        surveys = {self._task(survey_input, spec, self.settings, resources[key]): key for key, spec in inputs.items()}
+        surveys = {
+            self._task(survey_input, spec, self.settings, demands[spec.method]): key for key, spec in inputs.items()
+        }
         missing: dict[str, int] = {}
         tasks: dict[Any, str] = {}
         said: set[str] = set()
@@ -280,32 +266,31 @@ class TuneExecutor:
     def _start(self, spec: TrialSpec, survey: Survey, board: Any) -> list[Any]:
         """Start as many tasks as fit at once to prepare what is missing for a method; decoding takes no GPU."""
         settings = self.settings if survey.encodes else dataclasses.replace(self.settings, device="cpu")
-        resources = self._resources(spec, settings)
-        num_tasks, resources["GPU"] = spread(
+        nodes = cluster_nodes()
+        demand = trial_demand(spec.method, settings, nodes)
+        num_tasks, share = spread(
             survey.missing,
-            share=resources["GPU"],
-            num_gpus=gpus_available(),
-            slots=min(slots(resources), settings.max_concurrent or sys.maxsize),
+            share=demand.share,
+            num_gpus=num_gpus(nodes, demand),
+            slots=min(slots(demand, nodes), settings.max_concurrent or sys.maxsize),
         )
-        log.info("%s: %d tasks for %d images, %g GPU each", spec.method, num_tasks, survey.missing, resources["GPU"])
-        return [self._task(prepare_input, spec, settings, resources, board, number) for number in range(num_tasks)]
+        log.info("%s: %d tasks for %d images, %g GPU each", spec.method, num_tasks, survey.missing, share)
+        demand = demand.with_share(share)
+        return [self._task(prepare_input, spec, settings, demand, board, number) for number in range(num_tasks)]
 
     def _task(
-        self,
-        function: Callable[..., Any],
-        spec: TrialSpec,
-        settings: RunSettings,
-        resources: Mapping[str, float],
-        *more: Any,
+        self, function: Callable[..., Any], spec: TrialSpec, settings: RunSettings, demand: Demand, *more: Any
     ) -> Any:
         """Start a Ray task; `function` gets the spec, the settings and the share of a GPU first."""
         task: Any = ray.remote(function).options(
             max_retries=2,
-            num_cpus=resources["CPU"],
-            num_gpus=resources["GPU"],
-            memory=resources.get("memory"),
+            num_cpus=demand.resources["CPU"],
+            num_gpus=demand.share,
+            memory=demand.resources.get("memory"),
+            resources={name: part for name, part in demand.resources.items() if name.startswith(ACCELERATOR)},
+            label_selector=dict(demand.labels),
         )
-        return task.remote(spec.to_dict(), settings.to_json(), resources["GPU"], *more)
+        return task.remote(spec.to_dict(), settings.to_json(), demand.share, *more)
 
     def run(self, specs: Sequence[TrialSpec], watch: Callable[[TrialEvent], None]) -> None:
         """See `grid.runner.Executor`. Retries go on from the last checkpoint, in the same MLflow run.
@@ -355,16 +340,18 @@ class TuneExecutor:
         self, specs: Sequence[TrialSpec], folder: Path, at_once: int, watch: Callable[[TrialEvent], None]
     ) -> None:
         by_key = {spec.key: spec.to_dict() for spec in specs}
-        resources = {spec.key: self._resources(spec, self.settings) for spec in specs}
+        nodes = cluster_nodes()
+        by_method = {method: trial_demand(method, self.settings, nodes) for method in {spec.method for spec in specs}}
+        demands = {spec.key: by_method[spec.method] for spec in specs}
         settings, tracker, work = self.settings.to_json(), self.tracker, self.compute
 
         def compute(config: dict[str, Any]) -> None:
             key = config["trial"]
-            work(by_key[key], settings, tracker, resources[key]["GPU"])
+            work(by_key[key], settings, tracker, demands[key].share)
 
         folder.parent.mkdir(parents=True, exist_ok=True)
         Tuner(
-            tune.with_resources(compute, lambda config: tune.PlacementGroupFactory([resources[config["trial"]]])),
+            tune.with_resources(compute, lambda config: placement(demands[config["trial"]])),
             param_space={"trial": tune.grid_search(list(by_key))},
             tune_config=TuneConfig(
                 max_concurrent_trials=at_once or None,
@@ -381,6 +368,12 @@ class TuneExecutor:
                 verbose=0,
             ),
         ).fit()
+
+
+def placement(demand: Demand) -> tune.PlacementGroupFactory:
+    """What Tune reserves for a trial."""
+    labels = [dict(demand.labels)] if demand.labels else None
+    return tune.PlacementGroupFactory([dict(demand.resources)], bundle_label_selector=labels)
 
 
 def _key_of(trial: Trial) -> str:
@@ -455,23 +448,6 @@ def _last_error(trial: Trial) -> str:
 # Preparing -----------------------------------------------------------------------------------------------------------
 
 IMAGES_A_TASK = 128  # at least, where images are prepared: a worker takes seconds to start
-ROUNDING = 1e-9
-
-
-def slots(demand: Mapping[str, float]) -> int:
-    """How many tasks with this demand the cluster holds at once while it is idle, with what it may start on demand."""
-
-    def held(node: Mapping[str, float]) -> int:
-        return min(_times(name, amount, node.get(name, 0)) for name, amount in demand.items() if amount)
-
-    there = sum(held(node["Resources"]) for node in ray.nodes() if node["Alive"])
-    return max(there, sum(held(node) * number for node, number in _startable()))
-
-
-def _times(name: str, amount: float, available: float) -> int:
-    if name == "GPU" and amount < 1:  # a share lies on one GPU: of three fifths, two GPUs hold two
-        return int(available) * int(1 / amount + ROUNDING)
-    return int(available / amount + ROUNDING)
 
 
 def spread(num_images: int, *, share: float, num_gpus: float, slots: int) -> tuple[int, float]:

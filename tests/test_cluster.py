@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -9,7 +10,11 @@ from typing import Any
 
 import pytest
 import yaml
+from ray._private.label_utils import parse_node_labels_string
+from ray.autoscaler._private.kuberay.autoscaling_config import _node_type_from_group_spec
 from ray.autoscaler._private.util import prepare_config, validate_config
+
+from grid.nodes import Node
 
 ROOT = Path(__file__).resolve().parents[1]
 CLOUDS = ["cluster.yaml", "clusters/gcp.yaml"]
@@ -40,7 +45,9 @@ def test_every_cluster_is_set_up_and_started_alike(name: str) -> None:
     assert stop == "ray stop"
     assert "--dashboard-host=127.0.0.1" in start
     assert (ROOT / services.removeprefix("~/inpaint-grid/")).is_file()
-    assert config["worker_start_ray_commands"][:2] == ["ray stop", "ray start --address=$RAY_HEAD_IP:6379"]
+    stop, start = config["worker_start_ray_commands"][:2]
+    assert stop == "ray stop"
+    assert start.split(" --labels")[0] == "ray start --address=$RAY_HEAD_IP:6379"
 
 
 @pytest.mark.parametrize("name", CLOUDS)
@@ -65,6 +72,35 @@ def test_on_google_every_machine_has_a_type_and_a_disk_to_boot_from() -> None:
         (disk,) = kind["node_config"]["disks"]
         assert disk["boot"]
         assert disk["initializeParams"]["sourceImage"]
+
+
+@pytest.mark.parametrize(("name", "gpu"), [("cluster.yaml", "A10G"), ("clusters/gcp.yaml", "L4")])
+def test_machines_that_are_started_on_demand_declare_their_gpus(name: str, gpu: str) -> None:
+    kind = read(name)["available_node_types"]["gpu_worker"]
+    node = Node(kind["resources"], kind["labels"])
+    assert str(node) == f"48 CPU, 4 GPU ({gpu}, 24 GB each), 140 GB of memory"
+
+
+def test_on_kubernetes_the_autoscaler_reads_what_the_gpus_are() -> None:
+    workers = read("clusters/kuberay.yaml")["spec"]["workerGroupSpecs"][0]
+    kind = _node_type_from_group_spec(workers, is_head=False)
+    node = Node(kind["resources"], kind["labels"])
+    assert (str(node), node.gpu_memory) == ("40 CPU, 4 GPU (A10G, 24 GB each), 193 GB of memory", 24)
+
+
+@pytest.mark.parametrize(
+    ("printed", "labels"),
+    [("23028", "gpu-memory-gb=24"), ("40960\n15360\n81920", "gpu-memory-gb=16"), ("", ""), ("No devices", "")],
+    ids=["A10G", "the smallest", "none", "no answer"],
+)
+def test_machines_of_ones_own_read_what_their_gpus_have(printed: str, labels: str, tmp_path: Path) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/bash\nprintf '%b' '{printed}'\n")
+    program.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run([ROOT / "clusters" / "gpu_labels.sh"], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout.strip()) == (0, labels)
+    assert parse_node_labels_string(done.stdout.strip()) == dict([labels.split("=")] if labels else [])
 
 
 def test_with_machines_of_ones_own_all_workers_are_started() -> None:

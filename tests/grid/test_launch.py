@@ -351,6 +351,30 @@ def test_a_plan_lists_every_trial_and_starts_nothing(dolos: Command, runs: Path)
     assert mlflow_runs(runs, "grid") == mlflow_runs(runs, "trial") == []
 
 
+def test_a_plan_shows_what_each_trial_would_ask_for(command: Command, images: Path) -> None:
+    arguments = ("dolos", "--data", images, "--plan", "--tasks", "attribution")
+
+    def rows(*more: str) -> dict[str, list[str]]:
+        """First cell of a row that is not the same in all -> those that say what is asked for."""
+        lines = [re.split("[│┃]", line)[1:-1] for line in command(*arguments, *more).printed.splitlines()]
+        cells = [[cell.strip() for cell in line] for line in lines if line]
+        return {row[1].partition("/")[0]: row[4:] for row in cells}
+
+    plain = rows("--methods", "residual_linear,clip_linear")
+    assert plain == {"trial": ["GPU share", "CPU cores"], "residual_linear": ["0", "1"], "clip_linear": ["0.25", "1"]}
+    asked = rows(
+        "--methods", "residual_linear,clip_linear,sam_linear", "--memory-per-trial", "6", "--memory-per-trial",
+        "sam_linear=40", "--accelerator", "T4", "--accelerator", "sam_linear=A100", "--gpu-memory", "clip_linear=4",
+        "--gpus-per-trial", "sam_linear=1",
+    )  # fmt: skip
+    assert asked == {
+        "trial": ["GPU share", "GPU type", "GPU GB", "CPU cores", "memory GB"],
+        "residual_linear": ["0", "", "", "1", "6"],
+        "clip_linear": ["0.25", "T4", "4", "1", "6"],
+        "sam_linear": ["1", "A100", "", "1", "40"],
+    }
+
+
 def test_a_plan_makes_no_store(command: Command, images: Path, runs: Path) -> None:
     assert command("dolos", "--data", images, "--plan").status == 0
     assert not (runs / "mlflow.db").exists()
@@ -429,6 +453,23 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "weights of a method without": (("dolos", "--weights", "residual_linear=random"), ("no setting 'weights'",)),
     "cores": (("dolos", "--cpus-per-trial", "-1"), ("cpus_per_trial must be above 0, got -1",)),
     "gpus": (("dolos", "--gpus-per-trial", "1.5"), ("a share of one GPU (0 to 1) or a whole number, got 1.5",)),
+    "gpus of a method": (("dolos", "--gpus-per-trial", "sam_linear=1.5"), ("sam_linear: gpus_per_trial is a share",)),
+    "memory of another method": (
+        ("dolos", "--methods", "sam_linear", "--memory-per-trial", "clip_linear=8"),
+        ("--memory-per-trial clip_linear=8: no method 'clip_linear' in this grid; there are: sam_linear",),
+    ),
+    "memory of no number": (
+        ("dolos", "--gpu-memory", "sam_linear=much"),
+        ("--gpu-memory wants GB or METHOD=GB, got 'sam_linear=much'",),
+    ),
+    "no accelerator": (("dolos", "--accelerator", "sam_linear="), ("--accelerator wants TYPE or METHOD=TYPE",)),
+    "accelerators": (("dolos", "--accelerator", "A100,H100"), ("one of Ray's names", "got 'A100,H100'")),
+    "GPU of a method without": (
+        ("dolos", "--accelerator", "residual_linear=T4"),
+        ("the method uses no GPU", "--gpus-per-trial residual_linear=X"),
+    ),
+    "GPU on the CPU": (("dolos", "--gpu-memory", "8", "--device", "cpu"), ("leave it out with --device cpu",)),
+    "GPU in this process": (("dolos", "--accelerator", "T4", "--local"), ("leave it out with --local",)),
 }
 
 
@@ -449,9 +490,11 @@ def test_several_mistakes_are_told_at_once(command: Command) -> None:
     outcome = command(
         "dolos", "--tasks", "detect", "--set", "epochs=2", "--set", "sam_linear.flip=true",
         "--set", "clip_linear.l2=low", "--weights", "clip_linear=ranodm", "--gpus-per-trial", "1.5",
+        "--memory-per-trial", "clip=4", "--gpu-memory", "sam_linear=much",
     )  # fmt: skip
     assert outcome.status == 2
     parts = ("'detect'", "'epochs=2'", "no setting 'flip'", "clip_linear.l2 wants", "'ranodm'", "got 1.5")
+    parts += ("no method 'clip'", "'sam_linear=much'")
     assert [part for part in parts if part not in outcome.text] == []
 
 

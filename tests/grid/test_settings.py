@@ -24,6 +24,9 @@ def test_settings_survive_the_trip_to_another_process(tmp_path: Path) -> None:
         device="cpu",
         cpus_per_trial=0.5,
         gpus_per_trial=0.25,
+        accelerator="A100",
+        gpu_memory=12.5,
+        by_method={"clip_linear": {"gpus_per_trial": 1.0, "accelerator": "T4"}},
         max_concurrent=3,
         max_failures=0,
         checkpoint_seconds=1.5,
@@ -62,6 +65,12 @@ def test_making_settings_makes_no_folder(plain: RunSettings) -> None:
         ({"cpus_per_trial": 0}, "cpus_per_trial must be above 0"),
         ({"cpus_per_trial": -1}, "cpus_per_trial must be above 0, got -1"),
         ({"gpus_per_trial": -0.5}, "gpus_per_trial"),
+        ({"memory_per_trial": float("inf")}, "memory_per_trial must be a number of GB"),
+        ({"gpu_memory": -1}, "gpu_memory must not be negative, got -1"),
+        ({"gpu_memory": float("nan")}, "gpu_memory"),
+        ({"accelerator": "A100 or H100"}, "one of Ray's names, as T4, A10G or A100; got 'A100 or H100'"),
+        ({"by_method": {"sam_linear": {"gpus_per_trial": 1.5}}}, "sam_linear: gpus_per_trial is a share of one GPU"),
+        ({"by_method": {"sam_linear": {"device": "cpu"}}}, "sam_linear: not a setting of a method: device"),
         ({"gpus_per_trial": 1.5}, r"share of one GPU \(0 to 1\) or a whole number, got 1.5"),
     ],
 )
@@ -83,6 +92,15 @@ def test_a_trial_asks_for_its_methods_share_where_there_is_a_gpu(plain: RunSetti
 def test_on_the_cpu_no_gpu_is_asked_for_whatever_was_said(plain: RunSettings) -> None:
     settings = dataclasses.replace(plain, device="cpu", gpus_per_trial=1)
     assert settings.gpu_share(0.25, gpus_available=4) == 0
+
+
+def test_what_is_said_for_a_method_goes_before_what_is_said_for_all(plain: RunSettings) -> None:
+    settings = dataclasses.replace(
+        plain, memory_per_trial=4, gpu_memory=16, by_method={"sam_linear": {"memory_per_trial": 40}}
+    )
+    own, other = settings.for_method("sam_linear"), settings.for_method("clip_linear")
+    assert (own.memory_per_trial, own.gpu_memory) == (40, 16)
+    assert (other.memory_per_trial, other.gpu_memory) == (4, 16)
 
 
 def test_no_setting_has_the_name_of_a_part_of_the_key() -> None:

@@ -11,6 +11,7 @@ import pytest
 from ray.exceptions import OutOfMemoryError
 
 from grid import tuning
+from grid.nodes import Demand, Node, check_feasible, num_gpus, slots, trial_demand
 from grid.runner import DONE, FAILED, STARTED, TrialEvent
 from grid.settings import InfeasibleError, RunSettings
 from grid.spec import TrialSpec
@@ -161,19 +162,27 @@ def test_what_the_cluster_can_start_counts_though_no_worker_is_there_yet(
 ) -> None:
     FakeRay(monkeypatch, "10.0.0.1:6379")
     write_cluster_file(head)
-    assert tuning.gpus_available() == 16
-    tuning.check_feasible({"CPU": 1, "GPU": 0.25})
+    nodes = tuning.cluster_nodes()
+    assert num_gpus(nodes) == 16
     assert "up to 4 more nodes on demand" in tuning.describe_cluster()
-    with pytest.raises(InfeasibleError, match="the most on a node: 48 CPU, 4 GPU"):
-        tuning.check_feasible({"CPU": 1, "GPU": 5})
+    settings = RunSettings(
+        cache=head, runs=head, tracking_uri="", accelerator="A10G", gpu_memory=6, memory_per_trial=30
+    )
+    demand = trial_demand("clip_linear", settings, nodes)
+    assert demand.labels == {"gpu-memory-gb": "in(24)"}
+    check_feasible({"clip_linear": demand}, nodes)
+    assert slots(demand, nodes) == 16
+    with pytest.raises(InfeasibleError, match=r"4 × 48 CPU, 4 GPU \(A10G, 24 GB each\).*, started on demand"):
+        check_feasible({"clip_linear": Demand({"CPU": 1, "GPU": 5})}, nodes)
 
 
 def test_another_cluster_than_this_heads_can_start_nothing_for_us(head: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     FakeRay(monkeypatch, "10.9.9.9:6379")
     write_cluster_file(head)
-    assert tuning.gpus_available() == 0
+    nodes = tuning.cluster_nodes()
+    assert num_gpus(nodes) == 0
     with pytest.raises(InfeasibleError):
-        tuning.check_feasible({"CPU": 1, "GPU": 0.25})
+        check_feasible({"clip_linear": Demand({"CPU": 1, "GPU": 0.25})}, nodes)
 
 
 # Ends ----------------------------------------------------------------------------------------------------------------
@@ -219,33 +228,9 @@ def test_what_is_missing_is_spread_over_all_gpus(
     assert tuning.spread(num_images, share=share, num_gpus=num_gpus, slots=slots) == expected
 
 
-@pytest.mark.parametrize(
-    ("demand", "expected"),
-    [
-        ({"CPU": 1.0, "GPU": 0.0}, 16 + 4),
-        ({"CPU": 1.0, "GPU": 0.5}, 4),
-        ({"CPU": 8.0, "GPU": 0.5}, 2),
-        ({"CPU": 1.0, "GPU": 0.4}, 4),  # two on each GPU, not five on two
-        ({"CPU": 0.1, "GPU": 0.1}, 20),
-        ({"CPU": 1.0, "GPU": 2.0}, 1),
-        ({"CPU": 1.0, "GPU": 0.0, "memory": 5e9}, 2 + 1),
-    ],
-)
-def test_slots_are_counted_on_each_node(
-    demand: dict[str, float], expected: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nodes = [
-        {"Alive": True, "Resources": {"CPU": 16.0, "GPU": 2.0, "memory": 10e9}},
-        {"Alive": True, "Resources": {"CPU": 4.0, "memory": 5e9}},
-        {"Alive": False, "Resources": {"CPU": 100.0, "GPU": 100.0}},
-    ]
-    monkeypatch.setattr(tuning.ray, "nodes", lambda: nodes)
-    assert tuning.slots(demand) == expected
-
-
 def test_asking_what_could_be_started_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray starts itself, unasked, when some of its functions are called first."""
     monkeypatch.setattr(tuning, "find_cluster", lambda: None)
     monkeypatch.setattr(tuning.ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
-    assert tuning.slots({"CPU": 1.0}) == 2
+    assert tuning.cluster_nodes() == [Node({"CPU": 2.0})]
     assert not tuning.ray.is_initialized()
