@@ -53,7 +53,7 @@ class Size:
     counts: dict[str, int]
 
 
-FULL = Size("ViT-B-32", 256, {"train": 10, "valid": 4, "test": 6})
+FULL = Size("ViT-B-32", 256, {"train": 30, "valid": 12, "test": 18})
 TOY = Size("demo-vit-64", 64, {"train": 4, "valid": 2, "test": 2})
 
 

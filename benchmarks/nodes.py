@@ -21,12 +21,13 @@ from benchmarks.measure import Figure, Outcome, Target, interleave, ratios, say,
 from benchmarks.ray_grid import TOY as TOY_SIZE
 from benchmarks.ray_grid import Size, demo_trials, recorded, run_all, warm_workers
 from data.manifest import Manifest
+from grid.experiments import demo
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
 from grid.tracking import Tracker
 
 # The part of the demo, the number of trials that sleep, and how long each of them does, in seconds.
-FULL = (Size(100), 8, 2.0)
+FULL = (Size(100, {name: demo.METHODS[name] for name in ("xception_scratch", "clip_linear")}), 8, 2.0)
 TOY = (TOY_SIZE, 2, 0.1)
 
 

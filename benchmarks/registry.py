@@ -52,7 +52,7 @@ BENCHMARKS = {
         "benchmarks.frozen",
     ),
     "ray": Benchmark(
-        "wall clock of a part of the demo grid under Ray, over the same trials' compute in one process on all cores",
+        "wall clock of the demo grid under Ray, over the same trials' compute in plain processes on all cores",
         "benchmarks.ray_grid",
     ),
     "nodes": Benchmark(

@@ -71,6 +71,11 @@ class Demand:
         """The same with another share of a GPU."""
         return dataclasses.replace(self, resources={**self.resources, "GPU": share})
 
+    def without_gpu(self) -> Demand:
+        """The same without a GPU, whatever its kind."""
+        kept = {name: part for name, part in self.resources.items() if not name.startswith(ACCELERATOR)}
+        return Demand({**kept, "GPU": 0})
+
     def times_on(self, node: Node) -> int:
         """How many of it one such node holds at once while it is idle."""
         if self.gpu_memory and not (node.gpu_memory or 0) >= self.gpu_memory * (1 - ROUNDING):

@@ -159,10 +159,13 @@ class Survey:
     Attributes:
         missing: images that are neither decoded nor encoded for it yet.
         encodes: whether a frozen encoder computes features; else images are decoded, which takes no GPU.
+        fits_on_cpu: whether a trial has no use for a GPU once everything is prepared: features that a GPU computed
+            serve it, unless they are in 16 bits, which is part of their key.
     """
 
     missing: int
     encodes: bool
+    fits_on_cpu: bool
 
 
 def survey_shared(spec: TrialSpec, settings: RunSettings, share: float) -> Survey:
@@ -171,9 +174,13 @@ def survey_shared(spec: TrialSpec, settings: RunSettings, share: float) -> Surve
     from grid.trial import build, choose_device, shared_store
 
     manifest = Manifest.load(settings.manifests / spec.data)
-    detector = build(spec, settings, choose_device(settings, share))
+    device = choose_device(settings, share)
+    detector = build(spec, settings, device)
     missing = shared_store(detector, settings).missing(manifest.table["digest"].tolist())
-    return Survey(missing, detector.encoder is not None)
+    if detector.encoder is None:
+        return Survey(missing, encodes=False, fits_on_cpu=False)
+    on_cpu = detector if device == "cpu" else build(spec, settings, "cpu")
+    return Survey(missing, encodes=True, fits_on_cpu=on_cpu.encoder.key == detector.encoder.key)  # type: ignore[union-attr]
 
 
 def prepare_shared(spec: TrialSpec, settings: RunSettings, share: float, progress: Callable[[int, int], None]) -> None:

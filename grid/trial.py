@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -250,6 +251,7 @@ def set_threads(settings: RunSettings) -> None:
     threadpool_limits(num_threads)
 
 
+@cache
 def versions() -> dict[str, str]:
     """Versions of what a result may depend on."""
     import platform

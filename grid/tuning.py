@@ -226,6 +226,8 @@ class TuneExecutor:
     connection: Mapping[str, Any] = field(default_factory=dict)  # what `connect` was called with
     # What a trial's worker does with the spec's fields, the settings as JSON, the tracker and its share of a GPU.
     compute: Callable[[dict[str, Any], str, Tracker, float], None] = field(default_factory=lambda: _compute)
+    # Methods with configurations whose trials need no GPU any more: their features are there.
+    _fit_on_cpu: set[tuple[Any, ...]] = field(default_factory=set, init=False)
 
     def prepare(self, specs: Sequence[TrialSpec], progress: Callable[[str, int, int], None]) -> None:
         """See `grid.runner.Executor`: one look at each distinct input, then tasks that share what is missing."""
@@ -253,6 +255,8 @@ class TuneExecutor:
                 said.update(warnings)
                 if surveys.pop(one, None):
                     missing[key] = found.missing
+                    if found.fits_on_cpu and self.settings.device != "cuda":
+                        self._fit_on_cpu.add((inputs[key].method, inputs[key].config))
                     tasks |= dict.fromkeys(self._start(inputs[key], found, board), key)
                 else:
                     del tasks[one]
@@ -342,7 +346,12 @@ class TuneExecutor:
         by_key = {spec.key: spec.to_dict() for spec in specs}
         nodes = cluster_nodes()
         by_method = {method: trial_demand(method, self.settings, nodes) for method in {spec.method for spec in specs}}
-        demands = {spec.key: by_method[spec.method] for spec in specs}
+        demands = {
+            spec.key: by_method[spec.method].without_gpu()
+            if (spec.method, spec.config) in self._fit_on_cpu
+            else by_method[spec.method]
+            for spec in specs
+        }
         settings, tracker, work = self.settings.to_json(), self.tracker, self.compute
 
         def compute(config: dict[str, Any]) -> None:

@@ -72,6 +72,7 @@ def test_a_gpus_memory_is_enough_where_the_share_of_it_is(
 def test_a_trial_without_a_gpu_is_bound_to_no_kind_of_them(plain: RunSettings) -> None:
     settings = dataclasses.replace(plain, gpu_memory=40, accelerator="A100")
     assert trial_demand("residual_linear", settings, ALL) == Demand({"CPU": 1, "GPU": 0})
+    assert trial_demand("clip_linear", settings, ALL).without_gpu() == Demand({"CPU": 1, "GPU": 0})
     decoding = dataclasses.replace(settings, device="cpu")
     assert trial_demand("xception_scratch", decoding, ALL) == Demand({"CPU": 1, "GPU": 0})
 

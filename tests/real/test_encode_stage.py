@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -103,6 +104,22 @@ def test_as_many_tasks_as_fit_prepare_what_is_missing_and_only_that(
     assert f"{method}: 0 tasks for 0 images" in caplog.text
     assert stage.progress == []
     assert stage.shards == before
+
+
+@pytest.mark.parametrize(("method", "share"), [("clip_linear", 0.0), ("xception_scratch", 0.5)])
+def test_trials_of_a_frozen_method_leave_the_gpus_to_those_that_train(
+    tmp_path: Path, corpus: Path, method: str, share: float
+) -> None:
+    stage = Stage(tmp_path, corpus, method)
+    asked = tmp_path / "asked"
+
+    def note(spec: dict[str, Any], settings: str, tracker: Tracker, share: float) -> None:
+        asked.write_text(str(share))
+
+    executor = tuning.TuneExecutor(stage.settings, Tracker("sqlite:///none", "0", "0", {}), compute=note)
+    executor.prepare([stage.spec], lambda *call: None)
+    executor.run([stage.spec], lambda event: None)
+    assert float(asked.read_text()) == share
 
 
 def test_a_corrupted_shard_is_told_and_computed_again(
