@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import gc
 import logging
 import os
 import shlex
@@ -113,6 +114,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says. Returns the exit status: 0, 1 some trials failed, 2 bad input, 130 interrupted."""
     options = parse_arguments(arguments)
+    # Importing MLflow makes a million objects that stay, and looking through them for garbage takes half a second.
+    gc.set_threshold(50_000)
     from rich.console import Console
     from rich.logging import RichHandler
     from rich.markup import escape
