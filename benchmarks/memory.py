@@ -1,10 +1,11 @@
-"""Peak resident memory of one trial as the data set grows; each trial in a process of its own.
+"""Peak memory of one trial, and of a node with several, as the data set grows; each trial in a process of its own.
 
 The images are random rows of a store at a small side, so that it is the number of images that shows and not their
 pixels; the manifest speaks of files that are nowhere, which a trial with a full store never opens. `trained` is a small
 network that trains on pixels, `probe` a linear classifier on the demo encoder's (random) features. Peak resident memory
 counts pages of the store that are mapped in, which the kernel takes back when it needs them; the part that is the
-process's own is shown beside it.
+process's own is shown beside it. A node's memory is that of two trained trials at once, pages that they share counted
+once (the kernel's "proportional set size"), looked at every few milliseconds.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import hashlib
 import json
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 
 from benchmarks.grids import compute, fresh_settings
 from benchmarks.measure import (
@@ -57,7 +60,7 @@ class Size:
     probe: tuple[int, ...] = (10_000, 100_000)
 
 
-TOY = Size((100, 200), (100, 200))
+TOY = Size((50, 100, 200), (100, 200))
 
 
 def run(repeats: int, *, toy: bool = False) -> Outcome:
@@ -73,6 +76,9 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
             return found
 
         sides = {f"{kind} {num:,}": partial(trial, kind, num) for kind, num in cases}
+        _, *compared = size.trained
+        for num in compared:
+            sides[f"node {num:,}"] = partial(two_at_once, prepared["trained", num])
         found = interleave(repeats, sides)
 
     def column(kind: str, num: int, what: str) -> list[float]:
@@ -99,6 +105,15 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
             [ratio * small / large for ratio in ratios(seconds[large], seconds[small])],
             parts={f"trial with {num:,} images, s": values for num, values in seconds.items()},
         )
+    small, large = compared
+    on_node = {num: column("node", num, "peak_gb") for num in compared}
+    figures["node"] = Figure(
+        f"peak memory of a node with two trained trials at once, with {large:,} images over {small:,}",
+        "ratio",
+        ratios(on_node[large], on_node[small]),
+        Target(FLAT),
+        {f"peak at {num:,} images, GB": values for num, values in on_node.items()},
+    )
     return Outcome("rows of random pixels (16 px) or features (128); one generator trained on; one thread", figures)
 
 
@@ -141,6 +156,28 @@ def paper_manifest(root: Path, num_images: int) -> Manifest:
     table = pd.DataFrame(rows, columns=["path", "label", "generator", "source_id", "split", "digest"])
     nothing = {name: pd.Series([pd.NA] * len(table), dtype="string") for name in ("mask", "mask_digest")}
     return Manifest(root, "dolos", table.assign(**nothing, width=16, height=16, format="PNG")[list(COLUMNS)])
+
+
+def two_at_once(arguments: dict[str, str]) -> dict[str, float]:
+    """The most memory that two processes with the trial take together, in GB."""
+    with ThreadPoolExecutor(2) as pool:
+        trials = [
+            pool.submit(in_new_process, "benchmarks.memory", "measured_trial", arguments, threads=1) for _ in range(2)
+        ]
+        peak = 0.0
+        while not all(trial.done() for trial in trials):
+            peak = max(peak, sum(map(_proportional, psutil.Process().children(recursive=True))))
+            time.sleep(0.02)
+        for trial in trials:
+            trial.result()
+    return {"peak_gb": peak / 1e9}
+
+
+def _proportional(process: psutil.Process) -> float:
+    try:
+        return float(process.memory_full_info().pss)
+    except psutil.Error:  # ended meanwhile
+        return 0.0
 
 
 def measured_trial(spec: str, settings: str) -> dict[str, float]:
