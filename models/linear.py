@@ -182,7 +182,7 @@ class LinearDetector(Detector):
         for part in _parts(len(inputs)):
             rows = inputs[np.arange(part.start, part.stop)]
             if rows.shape[1:] != features.shape[1:]:
-                raise ValueError(f"features have shape {rows.shape[1:]}, wanted {features.shape[1:]}")
+                raise ValueError(f"features have shape {(len(inputs), *rows.shape[1:])}, wanted {features.shape}")
             bad += int((~np.isfinite(rows)).any(axis=1).sum())
             features[part] = rows
         if bad:

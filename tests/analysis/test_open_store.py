@@ -226,7 +226,7 @@ def commanded(command: str, grid: Grid) -> set[str]:
         assert words[:2] == ["python", "launch.py"]
         options = launch.parse_arguments(words[2:])
         settings, configs = launch.resolve(options)
-        assert options.data == grid.manifest.root
+        assert options.data == str(grid.manifest.root)
         assert f"sqlite:///{settings.runs / 'mlflow.db'}" == grid.tracker.uri
         assert (options.experiment_name or options.experiment) == grid.name
         keys |= {trial.key for trial in launch.wanted_trials(options, grid.manifest, configs)}
