@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from grid.tracking import Claim, Tracker
 
 ROOT = Path(__file__).resolve().parent
+OFTEN = gc.get_threshold()  # Python's own
 OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 # Options that hold for all methods or, as METHOD=VALUE, for one: setting of `grid.settings.PER_METHOD` -> unit, help.
@@ -78,7 +79,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
 
     where = parser.add_argument_group("where and how")
-    where.add_argument("--plan", action="store_true", help="print what would run and stop; starts nothing")
+    where.add_argument("--plan", action="store_true", help="print what would run and stop; starts no trial")
     where.add_argument("--status", action="store_true", help="print a grid's progress from MLflow; starts nothing")
     where.add_argument("--local", action="store_true", help="in this process, one trial after the other, without Ray")
     where.add_argument("--experiment-name", metavar="NAME", help="of the MLflow experiment; default: the experiment")
@@ -173,6 +174,7 @@ def launch(options: argparse.Namespace, console: Console) -> int:
 
     from grid import tracking
 
+    gc.set_threshold(*OFTEN)
     try:
         failed = run_pending(plan, name, options, settings, manifest, console)
     except (tracking.TrackingError, ClusterError, InfeasibleError) as error:
@@ -500,7 +502,10 @@ def print_plan(plan: Plan, settings: RunSettings, console: Console) -> None:
     console.print(table)
     if settings.accelerator or settings.gpu_memory or settings.by_method:
         console.print("whether a node has what is asked for is seen when the grid starts")
-    console.print("GPU shares hold where there is a GPU; without one, trials run on their CPU cores alone")
+    console.print(
+        "GPU shares hold where there is a GPU; without one, trials run on their CPU cores alone. Once the features of "
+        "a frozen method are there, its trials take no GPU, unless one was asked for"
+    )
 
 
 def status(options: argparse.Namespace, console: Console) -> int:
@@ -570,7 +575,7 @@ def _names(text: str) -> list[str]:
 def _disk_is_full(error: BaseException | None) -> bool:
     """Whether that is at the bottom of it, in the words of the system or of SQLite."""
     while error is not None:
-        if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "disk is full" in str(error):
+        if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or "disk is full" in str(error):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -79,7 +79,7 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
         setup,
         {
             "over plain processes": Figure(
-                f"wall clock under Ray and MLflow over plain processes on the same cores ({setup})",
+                f"wall clock under Ray and MLflow, start-up apart, over plain processes on the same cores ({setup})",
                 "ratio",
                 ratios(sides["ray"], sides["plain"]),
                 Target(1.15),

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import re
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 _THREADS = 16  # that wait for the network, not for a core
 _PARTIAL = ".fetching-"
+_PARTIAL_SECONDS = 3600.0  # without a write, and then it is one that a killed call left behind
 
 
 class FetchError(RuntimeError):
@@ -82,8 +84,8 @@ class _Unreadable(Exception):
 
 
 def _public(url: str) -> str:
-    """Without user and password."""
-    return re.sub(r"(?<=://)[^/?]*@", "", url)
+    """Without user and password, even such as are not encoded and hold a slash."""
+    return re.sub(r"(?<=://)(?:[^/?@:]*:[^?]*@|[^/?@]*@)", "", url)
 
 
 def _remedy(url: str) -> str:
@@ -110,11 +112,16 @@ def _listing(url: str) -> tuple[Any, dict[str, Any]]:
         filesystem, base = FileSystem.from_uri(url)
         found = filesystem.get_file_info(FileSelector(base, recursive=True))
     except (OSError, ValueError) as error:  # pyarrow's errors are among these
-        raise FetchError(f"cannot read {_public(url)}: {_first_line(error)}\n{_remedy(url)}") from error
+        if _public(url) == url:
+            raise FetchError(f"cannot read {url}: {_first_line(error)}\n{_remedy(url)}") from error
+        # What pyarrow says may hold the secret, as it stands in the address or decoded.
+        text = f"cannot read {_public(url)} ({type(error).__name__}); a secret's / and + must be encoded (%2F, %2B)"
+        raise FetchError(f"{text}\n{_remedy(url)}") from None
     files = {PurePosixPath(info.path).relative_to(base): info for info in found if info.type == FileType.File}
     if not files:
         raise FetchError(f"there are no files at {_public(url)}; give the folder of the bucket that holds the corpus")
-    if odd := [str(name) for name in files if ".." in name.parts or name.name.startswith(_PARTIAL)]:
+    odd = [str(name) for name in files if ".." in name.parts or name.name.startswith(_PARTIAL)]
+    if odd := odd + [f"{name} (also a folder)" for name in files.keys() & {p for name in files for p in name.parents}]:
         raise FetchError(f"{_public(url)} has files that cannot be fetched, rename them: {', '.join(odd[:5])}")
     return filesystem, {str(name): info for name, info in sorted(files.items())}
 
@@ -136,9 +143,12 @@ def _remove_others(folder: Path, listing: dict[str, Any], url: str) -> None:
     for parent, _, files in os.walk(folder, topdown=False):
         for file in files:
             path = Path(parent) / file
+            partial = file.startswith(_PARTIAL)
+            if partial and time.time() - path.stat().st_mtime < _PARTIAL_SECONDS:
+                continue  # perhaps another machine's, where locks do not reach
             if path.relative_to(folder).as_posix() not in listing:
                 path.unlink()
-                gone += not file.startswith(_PARTIAL)
+                gone += not partial
         if parent != str(folder) and not os.listdir(parent):  # noqa: PTH208
             Path(parent).rmdir()
     if gone:

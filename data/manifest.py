@@ -182,7 +182,9 @@ class Manifest:
         """
         facts = json.loads((folder / _FACTS).read_text())
         if "table" not in facts or file_digest(folder / facts["table"]) != facts["table_sha256"]:
-            raise ValueError(f"the manifest in {folder} is damaged or of an older version; build it again")
+            raise ValueError(
+                f"the manifest in {folder} is damaged or of an older version; give the launch command again"
+            )
         manifest = cls(
             root=Path(facts["root"]),
             source=facts["source"],

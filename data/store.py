@@ -43,6 +43,7 @@ _SHARD, _UNFINISHED = "shard-", "unfinished-"
 _BLOCK = 2**20
 _MAPPED_BYTES = 32 * 2**20  # that maps may hold in memory before their pages are given back
 _FAULT_BYTES = 2**16  # that Linux maps in around a page that is touched
+_SPARE = 0.02  # of a disk, that copies leave free: checkpoints and Ray itself may be on it
 _DAMAGE = (OSError, ValueError, EOFError)
 _CHANGED = "its content has changed since it was written"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -171,7 +172,8 @@ class ArrayStore:
             logger.info("%.1f of %.1f MB are there", (total - left) / 1e6, total / 1e6)
 
         with self._saying_when_full(lambda: left):
-            if shutil.disk_usage(self.folder).free < left:
+            disk = shutil.disk_usage(self.folder)
+            if disk.free < left + _SPARE * disk.total:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._share({name.removeprefix(_SHARD): name for name in names}, copy)
         logger.info("copied %.1f MB in %.1f s", copied / 1e6, time.monotonic() - started)
@@ -338,23 +340,27 @@ class ArrayStore:
         unfinished = self.folder / f"{_UNFINISHED}{shard.name.removeprefix(_SHARD)}-{uuid.uuid4().hex}"
         try:
             unfinished.mkdir()
+            kept = shard / "crc32.txt"
             try:
-                (unfinished / "digests.txt").write_bytes((shard / "digests.txt").read_bytes())
-                kept = shard / "crc32.txt"
+                digests = (shard / "digests.txt").read_bytes()
                 expected = int(kept.read_text()) if kept.exists() else None  # older shards of pixels have none
-                with (shard / "rows.npy").open("rb") as source, (unfinished / "rows.npy").open("wb") as file:
-                    checksum = 0
-                    while block := source.read(_BLOCK):
-                        file.write(block)
-                        checksum = zlib.crc32(block, checksum)
-                    file.flush()
-                    os.fsync(file.fileno())
-                if expected not in (None, checksum):
-                    raise ValueError(_CHANGED)
+                source = (shard / "rows.npy").open("rb")
             except (FileNotFoundError, ValueError) as error:
-                logger.warning("%s is damaged and will be made again (%s)", shard, error)
-                shutil.rmtree(shard, ignore_errors=True)
-                return 0
+                return self._give_up(shard, str(error))
+            (unfinished / "digests.txt").write_bytes(digests)
+            checksum = 0
+            with source, (unfinished / "rows.npy").open("wb") as file:
+                while block := source.read(_BLOCK):
+                    file.write(block)
+                    checksum = zlib.crc32(block, checksum)
+                file.flush()
+                os.fsync(file.fileno())
+            if expected not in (None, checksum):
+                if (
+                    _crc32(shard / "rows.npy") == expected
+                ):  # it was this node's reading: nobody else shall lose the shard
+                    raise OSError(errno.EIO, "what is read changes from one time to the next", str(shard))
+                return self._give_up(shard, _CHANGED)
             if _crc32(unfinished / "rows.npy") != checksum:
                 raise OSError(errno.EIO, "what was written is read back differently", str(self.folder))
             (unfinished / "crc32.txt").write_text(str(checksum))
@@ -363,6 +369,13 @@ class ArrayStore:
             return _size(self.folder / shard.name / "rows.npy")
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
+
+    @staticmethod
+    def _give_up(shard: Path, why: str) -> int:
+        """Remove a damaged shard that was to be copied: 0 bytes are."""
+        logger.warning("%s is damaged and will be made again (%s)", shard, why)
+        shutil.rmtree(shard, ignore_errors=True)
+        return 0
 
     def _checked(self, rows: np.ndarray, count: int) -> np.ndarray:
         rows = np.asarray(rows)

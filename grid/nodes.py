@@ -106,7 +106,12 @@ def _in_words(resources: Mapping[str, float], gpu_memory: str) -> str:
 
 def num_gpus(nodes: Sequence[Node], demand: Demand | None = None) -> float:
     """GPUs, real or logical, of these nodes, or of those among them that hold such a demand."""
-    return sum(node.resources.get("GPU", 0) * node.number for node in nodes if demand is None or demand.times_on(node))
+
+    def held(on_demand: bool) -> float:
+        may = (node for node in nodes if node.on_demand == on_demand and (demand is None or demand.times_on(node)))
+        return sum(node.resources.get("GPU", 0) * node.number for node in may)
+
+    return max(held(False), held(True))  # of those on demand, some may be there already
 
 
 def slots(demand: Demand, nodes: Sequence[Node]) -> int:

@@ -105,6 +105,11 @@ class RunSettings:
         """These settings with what is another for the trials of a method in the place of what holds for all."""
         return dataclasses.replace(self, **self.by_method.get(method, {}), by_method={})
 
+    @property
+    def asks_for_gpu(self) -> bool:
+        """Whether a GPU, or a kind of it, is asked for in so many words."""
+        return self.device == "cuda" or bool(self.gpus_per_trial or self.accelerator or self.gpu_memory)
+
     def gpu_share(self, method_share: float, *, gpus_available: float) -> float:
         """The share of a GPU that a trial asks for: the override, else the method's own where there is a GPU."""
         if self.device == "cpu" or not gpus_available:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import time
@@ -112,26 +113,31 @@ def prepare_inputs(
 
     Where some are missing, the whole data set is prepared, because the next trial needs the rest. With
     `settings.local_copies` the rows are read from this node's disk, to which whoever needs them first copies them;
-    `copied` counts that. Where that disk is full, they are read from the shared store, with a warning.
+    `copied` counts that. Where that disk is full or may not be written, they are read from the shared store, with a
+    warning.
     """
     store = shared_store(detector, settings)
     digests: list[str] = rows["digest"].tolist()
-    if settings.local_copies is None:
-        if store.missing(digests):
+
+    def fill() -> None:
+        if missing := store.missing(digests):
+            log.warning("%d images are missing in %s; the trial itself computes them", missing, store.folder)
             fill_inputs(detector, manifest, settings)
+
+    if settings.local_copies is None:
+        fill()
         return store.open(digests)
 
     copy = _store(detector, settings.local_copies)
     for _ in range(2):  # a shard that turns out to be damaged when it is copied is made again and copied then
         if not copy.missing(digests):
             break
-        if store.missing(digests):
-            fill_inputs(detector, manifest, settings)
+        fill()
         started = time.perf_counter()
         try:
             num_bytes = copy.copy_from(store, digests)
         except OSError as error:
-            if error.errno not in DISK_FULL:
+            if error.errno not in (*DISK_FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
                 raise
             log.warning("no local copy: %s; reading from %s (--local-copies names the folder)", error, store.folder)
             return store.open(digests)

@@ -255,7 +255,7 @@ class TuneExecutor:
                 said.update(warnings)
                 if surveys.pop(one, None):
                     missing[key] = found.missing
-                    if found.fits_on_cpu and self.settings.device != "cuda":
+                    if found.fits_on_cpu and not self.settings.for_method(inputs[key].method).asks_for_gpu:
                         self._fit_on_cpu.add((inputs[key].method, inputs[key].config))
                     tasks |= dict.fromkeys(self._start(inputs[key], found, board), key)
                 else:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -284,10 +286,28 @@ def test_what_is_read_back_differently_is_no_copy(
     assert len(shards(source)) == 5
 
 
+def test_what_one_node_reads_wrongly_is_not_lost_for_all(
+    source: ArrayStore, copy: ArrayStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound, calls = zlib.crc32, itertools.count()
+    monkeypatch.setattr(zlib, "crc32", lambda block, value=0: sound(block, value) ^ (next(calls) == 0))
+    with pytest.raises(OSError, match="changes from one time to the next"):
+        copy.copy_from(source, DIGESTS)
+    assert len(shards(source)) == 5
+    assert not shards(copy)
+
+
+def test_two_percent_of_a_disk_stay_free(source: ArrayStore, copy: ArrayStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(source.folder)._replace(free=5 * SHARD_BYTES + 1, total=100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    with pytest.raises(OSError, match="the disk is full"):
+        copy.copy_from(source, DIGESTS)
+
+
 def test_a_disk_that_is_too_full_is_said_before_anything_is_copied(
     source: ArrayStore, copy: ArrayStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = shutil.disk_usage(source.folder)._replace(free=5 * SHARD_BYTES - 1)
+    usage = shutil.disk_usage(source.folder)._replace(free=5 * SHARD_BYTES - 1, total=0)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(OSError, match="the disk is full: 0 MiB more are needed") as caught:
         copy.copy_from(source, DIGESTS)

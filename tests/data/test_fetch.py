@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -136,8 +138,14 @@ def test_what_a_killed_fetch_left_behind_is_removed(
     bucket: Path, corpora: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder, _ = read(bucket, corpora)
-    (folder / "celebahq" / ".fetching-0123").write_bytes(b"half")
+    old, young = (folder / "celebahq" / f".fetching-{name}" for name in ("0123", "4567"))
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
     read(bucket, corpora)
+    assert not old.exists()
+    assert young.exists()  # it may be another machine's
+    young.unlink()
     assert contents(folder) == contents(bucket)
     assert caplog.text == ""
 
@@ -159,6 +167,30 @@ def test_what_cannot_be_read_is_said_with_a_remedy_and_without_the_secret(bucket
     assert "SECRET" not in str(caught.value)
     assert "AWS_ACCESS_KEY_ID" in str(caught.value)
     assert not corpora.exists()
+
+
+@pytest.mark.parametrize("secret", ["wJal/SEC+RET", "SEC%RET", "SEC RET", "SEC@RET/x", "SECRET%2Fx"])
+def test_a_secret_is_never_shown(corpora: Path, secret: str) -> None:
+    with pytest.raises(FetchError) as caught:
+        fetch(f"s3://AKIAKEY:{secret}@faces/dolos?scheme=http&endpoint_override=127.0.0.1:1&region=x", corpora)
+    told = "".join(traceback.format_exception(caught.value))
+    assert "cannot read s3://faces/dolos" in str(caught.value)
+    for part in (secret, "RET", "AKIAKEY"):
+        assert part not in told.replace('fetch(f"s3://AKIAKEY:{secret}@faces', "")
+
+
+def test_a_file_that_is_also_a_folder_is_refused(bucket: Path, corpora: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyarrow.fs import FileType
+
+    found = [SimpleNamespace(path=f"{bucket}/{name}", type=FileType.File, size=1) for name in ("a", "a/b")]
+
+    class Store:
+        def get_file_info(self, selector: object) -> list[SimpleNamespace]:
+            return found
+
+    monkeypatch.setattr("pyarrow.fs.FileSystem.from_uri", lambda url: (Store(), str(bucket)))
+    with pytest.raises(FetchError, match=r"rename them: a \(also a folder\)"):
+        fetch("s3://faces/dolos", corpora)
 
 
 def test_an_empty_bucket_removes_nothing(bucket: Path, corpora: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -154,3 +155,25 @@ def test_slots_and_gpus_of_nodes_that_may_not_be_used_do_not_count(plain: RunSet
     assert (slots(demand, [*ALL, later]), num_gpus([*ALL, later], demand)) == (4, 1)
     demand = trial_demand("clip_linear", dataclasses.replace(plain, gpu_memory=10), [*ALL, later])
     assert (slots(demand, ALL), slots(demand, [*ALL, later])) == (8, 3 * 8)
+
+
+def test_nodes_on_demand_that_are_up_already_count_once(plain: RunSettings) -> None:
+    up = [Node({"CPU": 8, "GPU": 4})] * 3
+    startable = Node({"CPU": 8, "GPU": 4}, number=4, on_demand=True)
+    assert num_gpus([*up, startable]) == 16
+    assert num_gpus([*up, startable], trial_demand("clip_linear", plain, up)) == 16
+
+
+@pytest.mark.parametrize(
+    ("changes", "asks"),
+    [
+        ({}, False),
+        ({"device": "cuda"}, True),
+        ({"gpus_per_trial": 0.5}, True),
+        ({"gpus_per_trial": 0}, False),
+        ({"by_method": {"clip_linear": {"accelerator": "A100"}}}, True),
+        ({"by_method": {"sam_linear": {"gpu_memory": 8}}}, False),
+    ],
+)
+def test_a_gpu_that_was_asked_for_is_known(plain: RunSettings, changes: dict[str, Any], asks: bool) -> None:
+    assert dataclasses.replace(plain, **changes).for_method("clip_linear").asks_for_gpu is asks

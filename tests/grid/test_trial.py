@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -16,6 +17,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import data.store
 from data.manifest import Manifest
+from data.store import ArrayStore
 from grid import names
 from grid.settings import InfeasibleError, RunSettings
 from grid.spec import ATTRIBUTION, DETECTION, TrialSpec
@@ -457,3 +459,26 @@ def test_a_full_disk_of_a_node_is_said_and_the_cache_is_read(
     assert "no local copy" in caplog.text
     assert f"reading from {tmp_path / 'cache'}" in caplog.text
     assert "--local-copies names the folder" in caplog.text
+
+
+def test_a_folder_of_a_node_that_may_not_be_written_is_said_and_the_cache_is_read(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied", "copies")
+
+    monkeypatch.setattr(ArrayStore, "copy_from", refuse)
+    result = with_copies(bench, tmp_path).run(bench.spec())
+    assert result.metrics[names.COPIED_BYTES] == 0
+    assert "no local copy" in caplog.text
+
+
+def test_a_trial_that_has_to_compute_its_inputs_says_so(
+    bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fresh = with_copies(bench, tmp_path)
+    fresh.run(bench.spec())
+    assert "the trial itself computes them" in caplog.text
+    caplog.clear()
+    fresh.run(bench.spec())
+    assert "the trial itself computes them" not in caplog.text

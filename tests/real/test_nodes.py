@@ -70,7 +70,7 @@ def specs(method: str, number: int) -> list[TrialSpec]:
 
 
 def test_trials_run_only_on_nodes_that_have_what_they_ask_for(
-    nodes: dict[str, str], executor: tuning.TuneExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nodes: dict[str, str], executor: tuning.TuneExecutor, tmp_path: Path
 ) -> None:
     places = tmp_path / "places"
     places.mkdir()
@@ -81,7 +81,7 @@ def test_trials_run_only_on_nodes_that_have_what_they_ask_for(
         (places / f"{spec['method']}-{spec['seed']}").write_text(ray.get_runtime_context().get_node_id())
         time.sleep(1)  # so that trials are spread over all nodes that may have them
 
-    monkeypatch.setattr(tuning, "_compute", compute)
+    executor.compute = compute
     trials = [spec for method in MAY_USE for spec in specs(method, 4)]
     events: list[TrialEvent] = []
     executor.run(trials, events.append)
