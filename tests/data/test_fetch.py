@@ -188,7 +188,7 @@ def test_a_file_that_is_also_a_folder_is_refused(bucket: Path, corpora: Path, mo
         def get_file_info(self, selector: object) -> list[SimpleNamespace]:
             return found
 
-    monkeypatch.setattr("pyarrow.fs.FileSystem.from_uri", lambda url: (Store(), str(bucket)))
+    monkeypatch.setattr("pyarrow.fs.FileSystem", SimpleNamespace(from_uri=lambda url: (Store(), str(bucket))))
     with pytest.raises(FetchError, match=r"rename them: a \(also a folder\)"):
         fetch("s3://faces/dolos", corpora)
 
