@@ -64,7 +64,7 @@ class Demand:
 
     @property
     def share(self) -> float:
-        """Of a GPU: 0 to 1, or a whole number."""
+        """Of one GPU, 0 to 1."""
         return self.resources["GPU"]
 
     def with_share(self, share: float) -> Demand:
@@ -136,7 +136,7 @@ def trial_demand(method: str, settings: RunSettings, nodes: Sequence[Node]) -> D
         resources[ACCELERATOR + settings.accelerator] = ACCELERATOR_PART
     if not share or not settings.gpu_memory:
         return Demand(resources)
-    demand = Demand(resources, settings.gpu_memory / min(share, 1))
+    demand = Demand(resources, settings.gpu_memory / share)
     # Ray compares labels as text. Where no node has enough, the trial waits for one; it is never left without a bound.
     enough = sorted({node.labels[GPU_MEMORY] for node in nodes if demand.times_on(node)}) or [f"{demand.gpu_memory:g}"]
     return dataclasses.replace(demand, labels={GPU_MEMORY: f"in({','.join(enough)})"})

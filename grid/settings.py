@@ -34,11 +34,11 @@ class RunSettings:
         tracking_uri: of MLflow.
         device: "auto", "cpu" or "cuda"; auto takes the GPU where a trial has a share of one.
         cpus_per_trial: CPU cores that a trial asks Ray for and computes with (at least one thread).
-        gpus_per_trial: share of a GPU; None: the method's own share.
+        gpus_per_trial: share of one GPU, 0 to 1; None: the method's own share.
         memory_per_trial: host memory that a trial asks Ray for, in GB (10^9 bytes); 0: not asked about.
         accelerator: type of GPU, by Ray's name, that a trial with a share of one must run on; "": any.
-        gpu_memory: of a GPU, in GB, that a trial must have: whole GPUs each have it, of a share the part that it is
-            of one; 0: not asked about.
+        gpu_memory: of a GPU, in GB, that a trial must have: of a share of a GPU, that part of its memory; 0: not asked
+            about.
         by_method: method -> those of the settings `PER_METHOD` that are others for it.
         max_concurrent: trials at once; 0: as many as the resources allow.
         max_failures: times that a trial is retried, going on from its last checkpoint.
@@ -72,8 +72,8 @@ class RunSettings:
         if not 0 < self.cpus_per_trial < math.inf:
             raise ValueError(f"cpus_per_trial must be above 0, got {self.cpus_per_trial}")
         share = self.gpus_per_trial
-        if share is not None and not (0 <= share <= 1 or (1 < share < math.inf and share == int(share))):
-            raise ValueError(f"gpus_per_trial is a share of one GPU (0 to 1) or a whole number, got {share}")
+        if share is not None and not 0 <= share <= 1:
+            raise ValueError(f"gpus_per_trial is a share of one GPU, 0 to 1, as a trial computes on one; got {share}")
         for name in ("memory_per_trial", "gpu_memory", "max_concurrent", "max_failures", "checkpoint_seconds"):
             if not getattr(self, name) >= 0:  # not a number is not either
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")

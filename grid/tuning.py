@@ -466,7 +466,7 @@ def spread(num_images: int, *, share: float, num_gpus: float, slots: int) -> tup
 
     Args:
         num_images: what is missing.
-        share: of a GPU that a trial of the method asks for: 0 to 1, or a whole number.
+        share: of a GPU that a trial of the method asks for, 0 to 1.
         num_gpus: of the cluster.
         slots: tasks with that share that fit at once.
     """

@@ -57,7 +57,6 @@ def test_a_method_asks_for_what_was_said_for_it_and_the_others_for_what_holds_fo
         (8, 0.5, "in(16,40)", [A100, T4]),
         (16 * 0.3, 0.3, "in(16,40)", [A100, T4]),  # floating point is no reason to refuse
         (8.5, 0.5, "in(40)", [A100]),
-        (40, 2, "in(40)", [A100]),  # each of both has it
         (41, 1, "in(41)", []),
     ],
 )
