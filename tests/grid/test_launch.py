@@ -452,7 +452,10 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "weights misspelt": (("dolos", "--weights", "clip_linear=ranodm"), ("'ranodm'", "Give a file, 'random', 'hub'")),
     "weights of a method without": (("dolos", "--weights", "residual_linear=random"), ("no setting 'weights'",)),
     "cores": (("dolos", "--cpus-per-trial", "-1"), ("cpus_per_trial must be above 0, got -1",)),
-    "gpus": (("dolos", "--gpus-per-trial", "1.5"), ("a share of one GPU, 0 to 1, as a trial computes on one; got 1.5",)),
+    "gpus": (
+        ("dolos", "--gpus-per-trial", "1.5"),
+        ("a share of one GPU, 0 to 1, as a trial computes on one; got 1.5",),
+    ),
     "gpus of a method": (("dolos", "--gpus-per-trial", "sam_linear=1.5"), ("sam_linear: gpus_per_trial is a share",)),
     "memory of another method": (
         ("dolos", "--methods", "sam_linear", "--memory-per-trial", "clip_linear=8"),
