@@ -349,19 +349,19 @@ def assert_whole(outcome: Outcome) -> None:
         assert all(len(values) == 1 for values in one.parts.values())
 
 
-@pytest.mark.parametrize("name", ["frozen", "memory", "growth", "analysis", "cost"])
+@pytest.mark.parametrize("name", ["frozen", "growth", "analysis", "cost"])
 def test_a_benchmark_runs_at_a_toy_size(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def here(module: str, function: str, arguments: dict[str, Any], *, threads: int = 0) -> Any:
         return json.loads(json.dumps(getattr(importlib.import_module(module), function)(**arguments)))
 
-    for module in ("memory", "growth", "analysis_tables"):  # a process of its own is mostly imports
+    for module in ("growth", "analysis_tables"):  # a process of its own is mostly imports
         monkeypatch.setattr(importlib.import_module(f"benchmarks.{module}"), "in_new_process", here)
     assert_whole(BENCHMARKS[name].load()(1, toy=True))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("name", ["ray", "nodes", "relaunch", "packing"])
+@pytest.mark.parametrize("name", ["ray", "nodes", "relaunch", "packing", "memory"])
 def test_a_benchmark_of_several_processes_runs_at_a_toy_size(name: str) -> None:
     assert_whole(BENCHMARKS[name].load()(1, toy=True))
 

@@ -561,3 +561,11 @@ def test_importing_data_brings_no_framework_and_touches_nothing(tmp_path: Path) 
     )
     assert json.loads(result.stdout) == []
     assert not list(tmp_path.iterdir())
+
+
+def test_digests_that_differ_in_their_last_digits_only_are_all_found(tmp_path: Path) -> None:
+    digests = [f"{number:064x}" for number in range(300)]
+    store = ArrayStore(tmp_path / "store", row_shape=(), dtype=np.int64)
+    store.fill(dict(zip(digests, range(300), strict=True)), np.array, batch=32)
+    assert store.open(digests[::-1])[:].tolist() == list(range(300))[::-1]
+    assert store.missing([f"{number:064x}" for number in range(299, 302)]) == 2
