@@ -13,8 +13,6 @@ counted. Left out: decoding, the pixel store, scoring, fitting linear classifier
 from __future__ import annotations
 
 import math
-import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +22,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import heavy
+from benchmarks import heavy, machine
 from benchmarks.measure import Figure, Outcome, say, time_is_up
 from grid.spec import Scalar
 from models.detector import FitSession
@@ -56,7 +54,7 @@ TOY = {
 def run(repeats: int, *, toy: bool = False) -> Outcome:
     """No target: what is dear is the method itself."""
     cases = TOY if toy else FULL
-    num_cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    num_cores = machine.cores()
     threads = torch.get_num_threads()
     figures: dict[str, Figure] = {}
     for method, case in cases.items():

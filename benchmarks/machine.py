@@ -17,11 +17,16 @@ def machine() -> dict[str, str | float | int | None]:
     """Processor, cores that may be used, memory, system, and the GPU if there is one."""
     return {
         "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "cores": cores(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "gpu": _gpu(),
         "system": f"{platform.system()} {platform.release()}",
     }
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def versions() -> dict[str, str]:

@@ -9,13 +9,13 @@ Trials that only sleep take no core and record nothing: their ratio is that of t
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+from benchmarks import machine
 from benchmarks.grids import drawn_manifest, fresh_settings
 from benchmarks.measure import Figure, Outcome, Target, interleave, ratios, say, timed
 from benchmarks.ray_grid import TOY as TOY_SIZE
@@ -34,7 +34,7 @@ TOY = (TOY_SIZE, 2, 0.1)
 def run(repeats: int, *, toy: bool = False) -> Outcome:
     """Target of both: 0.6; of the demo's trials only where there are two cores."""
     size, num_resting, seconds = TOY if toy else FULL
-    cores = len(os.sched_getaffinity(0))
+    cores = machine.cores()
     numbers = count()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 from benchmarks import heavy, published
 from benchmarks.measure import ROOT
-from benchmarks.packing import name_of
+from benchmarks.packing import FULL, name_of
 from benchmarks.report import Results, markdown, where
 from grid.experiments import dolos
 from models.registry import detector_info
 
 CARDS_GB = (24, 40, 80)
+NEIGHBOURS = FULL.neighbours
 NOT_MEASURED = "not measured"
 
 
@@ -59,7 +60,7 @@ def packing(results: Results) -> str:
         "trials on one GPU at once",
         "memory a trial takes",
         *(f"fit on {card} GB" for card in CARDS_GB),
-        "images/s of 1, 2, 3, 4 at once",
+        f"images/s of {', '.join(map(str, NEIGHBOURS))} at once",
     ]
     rows = []
     for method, methods in heavy.alike().items():
@@ -79,8 +80,7 @@ def _throughputs(results: Results, method: str) -> str:
     """Of one to four at once, the highest in bold; a dash where so many did not fit."""
     if "packing" not in results:
         return NOT_MEASURED
-    rates = [_median(results, "packing", name_of(method, number)) for number in (1, 2, 3, 4)]
-    best = max((rate for rate in rates if rate is not None), default=None)
+    rates, best = _rates(results, method)
     return ", ".join("–" if rate is None else f"**{rate:.3g}**" if rate == best else f"{rate:.3g}" for rate in rates)
 
 
@@ -159,9 +159,14 @@ def gpu_hours(results: Results, method: str, machine: Instance) -> float | None:
         return None
     if not machine.words <= set(re.split(r"[\s-]+", results["packing"]["machine"]["gpu"] or "")):
         return None
-    rates = [_median(results, "packing", name_of(method, number)) for number in (1, 2, 3, 4)]
-    best = max((rate for rate in rates if rate is not None), default=None)
+    _, best = _rates(results, method)
     return None if best is None else steps(results, method) / best / 3600
+
+
+def _rates(results: Results, method: str) -> tuple[list[float | None], float | None]:
+    """Images a second of one, two, … trials at once, None where so many do not fit; and the highest of them."""
+    rates = [_median(results, "packing", name_of(method, number)) for number in NEIGHBOURS]
+    return rates, max((rate for rate in rates if rate is not None), default=None)
 
 
 def _methods() -> list[tuple[str, str]]:

@@ -13,7 +13,6 @@ each core; and between preparing and the first trial Tune, which starts workers 
 from __future__ import annotations
 
 import multiprocessing
-import os
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
+from benchmarks import machine
 from benchmarks.grids import compute, drawn_manifest, fresh_settings, prepare
 from benchmarks.measure import Figure, Outcome, Target, interleave, ratios, say
 from data.manifest import Manifest
@@ -53,7 +53,7 @@ TOY = Size(2, {"clip_linear": demo.METHODS["clip_linear"]})
 def run(repeats: int, *, toy: bool = False) -> Outcome:
     """Target: 1.15 times the limit."""
     size = TOY if toy else FULL
-    cores = len(os.sched_getaffinity(0))
+    cores = machine.cores()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         manifest = drawn_manifest(folder, toy=toy).limit(size.limit)

@@ -121,7 +121,9 @@ def _listing(url: str) -> tuple[Any, dict[str, Any]]:
     if not files:
         raise FetchError(f"there are no files at {_public(url)}; give the folder of the bucket that holds the corpus")
     odd = [str(name) for name in files if ".." in name.parts or name.name.startswith(_PARTIAL)]
-    if odd := odd + [f"{name} (also a folder)" for name in files.keys() & {p for name in files for p in name.parents}]:
+    folders = {folder for name in files for folder in name.parents}
+    odd += [f"{name} (also a folder)" for name in files if name in folders]
+    if odd:
         raise FetchError(f"{_public(url)} has files that cannot be fetched, rename them: {', '.join(odd[:5])}")
     return filesystem, {str(name): info for name, info in sorted(files.items())}
 

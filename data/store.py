@@ -356,9 +356,8 @@ class ArrayStore:
                 file.flush()
                 os.fsync(file.fileno())
             if expected not in (None, checksum):
-                if (
-                    _crc32(shard / "rows.npy") == expected
-                ):  # it was this node's reading: nobody else shall lose the shard
+                if _crc32(shard / "rows.npy") == expected:
+                    # It was this node's reading, and nobody else shall lose the shard.
                     raise OSError(errno.EIO, "what is read changes from one time to the next", str(shard))
                 return self._give_up(shard, _CHANGED)
             if _crc32(unfinished / "rows.npy") != checksum:
@@ -405,8 +404,9 @@ class _Index:
         self._keys = np.concatenate(parts)
         lengths = [len(part) for part in parts[1:]]
         self._ends = np.cumsum(lengths, dtype=np.int64)
-        self._order = np.argsort(_heads(self._keys), kind="stable")
-        self._heads = _heads(self._keys)[self._order]
+        heads = _heads(self._keys)
+        self._order = np.argsort(heads, kind="stable")
+        self._heads = heads[self._order]
 
     def find(self, digests: Collection[str]) -> np.ndarray:
         """int32 (N, 2): the number of the shard in `shards` and the row in it; -1 for what is in none."""
@@ -498,7 +498,7 @@ class StoredRows:
         for shard in np.unique(where[:, 0]):
             here = np.flatnonzero(where[:, 0] == shard)
             rows[here] = self._map(int(shard))[where[here, 1]]
-        self._resident += len(rows) * max(_FAULT_BYTES, rows.itemsize * math.prod(self.shape[1:]))
+        self._resident += max(rows.nbytes, len(rows) * _FAULT_BYTES)
         if self._resident > _MAPPED_BYTES:
             self._forget()
         return rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from grid.settings import InfeasibleError, RunSettings
@@ -106,19 +106,20 @@ def _in_words(resources: Mapping[str, float], gpu_memory: str) -> str:
 
 def num_gpus(nodes: Sequence[Node], demand: Demand | None = None) -> float:
     """GPUs, real or logical, of these nodes, or of those among them that hold such a demand."""
-
-    def held(on_demand: bool) -> float:
-        may = (node for node in nodes if node.on_demand == on_demand and (demand is None or demand.times_on(node)))
-        return sum(node.resources.get("GPU", 0) * node.number for node in may)
-
-    return max(held(False), held(True))  # of those on demand, some may be there already
+    return _in_all(nodes, lambda node: node.resources.get("GPU", 0) if demand is None or demand.times_on(node) else 0)
 
 
 def slots(demand: Demand, nodes: Sequence[Node]) -> int:
     """How many tasks with this demand the cluster holds at once while it is idle, with what it may start on demand."""
-    on_demand = sum(demand.times_on(node) * node.number for node in nodes if node.on_demand)
-    there = sum(demand.times_on(node) * node.number for node in nodes if not node.on_demand)
-    return max(there, on_demand)  # of those on demand, some may be there already
+    return int(_in_all(nodes, demand.times_on))
+
+
+def _in_all(nodes: Sequence[Node], amount: Callable[[Node], float]) -> float:
+    """The amounts of the nodes that are there, or of those on demand where they have more: some may be up already."""
+    there, on_demand = (
+        sum(amount(node) * node.number for node in nodes if node.on_demand == kind) for kind in (False, True)
+    )
+    return max(there, on_demand)
 
 
 def trial_demand(method: str, settings: RunSettings, nodes: Sequence[Node]) -> Demand:

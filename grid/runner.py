@@ -177,10 +177,11 @@ def survey_shared(spec: TrialSpec, settings: RunSettings, share: float) -> Surve
     device = choose_device(settings, share)
     detector = build(spec, settings, device)
     missing = shared_store(detector, settings).missing(manifest.table["digest"].tolist())
-    if detector.encoder is None:
+    encoder = detector.encoder
+    if encoder is None:
         return Survey(missing, encodes=False, fits_on_cpu=False)
-    on_cpu = detector if device == "cpu" else build(spec, settings, "cpu")
-    return Survey(missing, encodes=True, fits_on_cpu=on_cpu.encoder.key == detector.encoder.key)  # type: ignore[union-attr]
+    on_cpu = encoder if device == "cpu" else build(spec, settings, "cpu").encoder
+    return Survey(missing, encodes=True, fits_on_cpu=on_cpu is not None and on_cpu.key == encoder.key)
 
 
 def prepare_shared(spec: TrialSpec, settings: RunSettings, share: float, progress: Callable[[int, int], None]) -> None:

@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -125,13 +126,15 @@ def prepare_inputs(
             fill_inputs(detector, manifest, settings)
 
     if settings.local_copies is None:
+        with suppress(KeyError):
+            return store.open(digests)
         fill()
         return store.open(digests)
 
     copy = _store(detector, settings.local_copies)
     for _ in range(2):  # a shard that turns out to be damaged when it is copied is made again and copied then
-        if not copy.missing(digests):
-            break
+        with suppress(KeyError):
+            return copy.open(digests)
         fill()
         started = time.perf_counter()
         try:

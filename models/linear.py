@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from models.detector import (
     Rows,
     TrainingDiverged,
 )
+from models.memory import in_batches
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ L2_CHOICES = (1.0, 0.1, 0.01, 0.001, 0.0001)  # from the strongest; of equals on
 INITIAL_DEVIATION = 0.02  # of Adam's first weights
 CONSTANT = 1e-6  # a feature whose deviation is below this part of its largest value holds only rounding noise
 
-ROWS_AT_ONCE = 4096  # where features are read or scored
+ROWS_AT_ONCE = 4096  # where features are read or scored: more at once would only take more memory
 
 Splits = dict[str, tuple[np.ndarray, np.ndarray]]  # "train" and "valid": features, float64 (N, D), and labels (N,)
 
@@ -171,20 +171,28 @@ class LinearDetector(Detector):
         """Features, float32 (N, D) -> logits; the embeddings are the features themselves."""
         features = self._gather(inputs, np.float32)
         weight = self._weight.T.astype(np.float64)
-        logits = [features[part].astype(np.float64) @ weight + self._bias for part in _parts(len(features))]
-        no_logits = np.empty((0, len(self.classes)))
-        return Prediction(np.concatenate([no_logits, *logits]).astype(np.float32), features)
+        logits = np.empty((len(features), len(self.classes)), dtype=np.float32)
+
+        def score(part: slice) -> None:
+            logits[part] = features[part].astype(np.float64) @ weight + self._bias
+
+        in_batches(score, len(features), ROWS_AT_ONCE)
+        return Prediction(logits, features)
 
     def _gather(self, inputs: Rows, dtype: npt.DTypeLike = np.float64) -> np.ndarray:
         """All rows, (N, D), in an array of their own."""
         features = np.empty((len(inputs), self.encoder.num_features), dtype=dtype)
         bad = 0
-        for part in _parts(len(inputs)):
+
+        def take(part: slice) -> None:
+            nonlocal bad
             rows = inputs[np.arange(part.start, part.stop)]
             if rows.shape[1:] != features.shape[1:]:
                 raise ValueError(f"features have shape {(len(inputs), *rows.shape[1:])}, wanted {features.shape}")
             bad += int((~np.isfinite(rows)).any(axis=1).sum())
             features[part] = rows
+
+        in_batches(take, len(inputs), ROWS_AT_ONCE)
         if bad:
             raise ValueError(
                 f"{bad} of {len(features)} images have features "
@@ -226,12 +234,6 @@ class LinearDetector(Detector):
             self.encoder.on_device()
         module = _Classified(self._backbone, self._head()).eval()
         return CamTarget(module, self._backbone.cam_layers(), self._backbone.cam_reshape)
-
-
-def _parts(num_rows: int) -> Iterator[slice]:
-    """Slices that cover all rows in order, so that what is computed from them needs little memory at once."""
-    for start in range(0, num_rows, ROWS_AT_ONCE):
-        yield slice(start, min(start + ROWS_AT_ONCE, num_rows))
 
 
 def _for_each_class(functions: torch.Tensor) -> torch.Tensor:

@@ -7,9 +7,6 @@ import itertools
 import logging
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,8 +17,7 @@ import pytest
 
 import data.store
 from data.store import ArrayStore
-
-ROOT = Path(__file__).parents[2]
+from tests.data.processes import Python
 
 # A process that copies all twenty rows; says when a shard's rows are written, and in the `hang_at`th waits then.
 COPIER = """
@@ -43,21 +39,15 @@ print("copied", copy.copy_from(source, [f"d{n}" for n in range(20)]), flush=True
 """
 
 
-class Copier:
+class Copier(Python):
     def __init__(self, source: ArrayStore, copy: ArrayStore, hang_at: int) -> None:
-        arguments = [sys.executable, "-c", COPIER, str(source.folder), str(copy.folder), str(hang_at)]
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(arguments, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
+        super().__init__(COPIER, source.folder, copy.folder, hang_at)
 
     def read(self, count: int) -> None:
         """Wait until it has written this many shards more."""
         assert self.process.stdout is not None
         for _ in range(count):
             assert self.process.stdout.readline() == "written\n"
-
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
 
     def finish(self) -> tuple[int, int]:
         """Let it go on to its end: (shards written since the last `read`, bytes that it says it has copied)."""
@@ -77,11 +67,7 @@ def copier(source: ArrayStore, copy: ArrayStore) -> Iterator[Callable[..., Copie
 
     yield start
     for one in copiers:
-        if one.process.poll() is None:
-            one.kill()
-        for pipe in (one.process.stdin, one.process.stdout):
-            assert pipe is not None
-            pipe.close()
+        one.clean_up()
 
 
 DIGESTS = [f"d{number}" for number in range(20)]

@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import threading
@@ -25,8 +24,7 @@ from data.manifest import Manifest, build_manifest
 from data.store import ArrayStore, feature_store, fill_features, fill_pixels, pixel_store
 from data.transforms import Geometry
 from tests.corpora import picture, write_image
-
-ROOT = Path(__file__).parents[2]
+from tests.data.processes import ROOT, Python
 
 # A builder in a process of its own: every row is (number, process id); prints each batch that it computes.
 BUILDER = """
@@ -51,13 +49,11 @@ store.fill({str(n): n for n in range(20)}, compute, batch=2, progress=progress)
 """
 
 
-class Builder:
+class Builder(Python):
     """`hang_in` is the batch, counted from 1, in which it waits to be released or killed."""
 
     def __init__(self, folder: Path, *, hang_in: int = 0) -> None:
-        arguments = [sys.executable, "-c", BUILDER, str(folder), str(hang_in)]
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(arguments, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
+        super().__init__(BUILDER, folder, hang_in)
         self.batches: list[int] = []
         self.progress: list[tuple[int, int]] = []
 
@@ -73,10 +69,6 @@ class Builder:
         assert self.process.stdin is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
-
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
 
     def finish(self) -> None:
         assert self.process.stdout is not None
@@ -103,11 +95,7 @@ def builder(tmp_path: Path) -> Iterator[Callable[..., Builder]]:
 
     yield start
     for one in builders:
-        if one.process.poll() is None:
-            one.kill()
-        for pipe in (one.process.stdin, one.process.stdout):
-            if pipe is not None:
-                pipe.close()
+        one.clean_up()
 
 
 def numbers(folder: Path) -> ArrayStore:
