@@ -108,8 +108,10 @@ class LinearDetector(Detector):
             rows *= scale
 
         best: tuple[dict[str, float], np.ndarray, np.ndarray] | None = None
+        # each optimum is where the search for the next, weaker one begins
+        model = LogisticRegression(max_iter=self.config.max_iterations, tol=1e-5, warm_start=True)
         for l2 in (self.config.l2,) if self.config.l2 else L2_CHOICES:
-            weight, bias = self._solve(*splits["train"], l2)
+            weight, bias = self._solve(model, *splits["train"], l2)
             metrics = _metrics(weight, bias, splits) | {"l2": l2}
             log.info("l2 %g: validation loss %.4f", l2, metrics["valid/loss"])
             if best is None or metrics["valid/loss"] < best[0]["valid/loss"]:
@@ -151,10 +153,11 @@ class LinearDetector(Detector):
         log.info("epoch %d of %d is the best on validation", best[1], self.config.epochs)
         return best[2], best[3]
 
-    def _solve(self, features: np.ndarray, labels: np.ndarray, l2: float) -> tuple[np.ndarray, np.ndarray]:
-        """The minimum of mean cross-entropy + l2 / 2 |W|^2: weight (C, D), bias (C,)."""
-        # scikit-learn minimises C * sum of cross-entropies + |W|^2 / 2
-        model = LogisticRegression(C=1 / (l2 * len(labels)), max_iter=self.config.max_iterations, tol=1e-5)
+    def _solve(
+        self, model: LogisticRegression, features: np.ndarray, labels: np.ndarray, l2: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The minimum of mean cross-entropy + l2 / 2 |W|^2: weight (C, D), bias (C,), in arrays of their own."""
+        model.set_params(C=1 / (l2 * len(labels)))  # scikit-learn minimises C * sum of cross-entropies + |W|^2 / 2
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
             model.fit(features, labels)

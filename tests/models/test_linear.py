@@ -136,6 +136,18 @@ def test_validation_chooses_the_penalty() -> None:
     assert reported(detector(20), easy, blobs(200, 20, 2, seed=1, spread=0.1))["l2"] < metrics["l2"]
 
 
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_beginning_at_the_stronger_penaltys_optimum_ends_at_the_same(num_classes: int) -> None:
+    train, valid = blobs(200, 6, num_classes, seed=0, spread=2.0), blobs(100, 6, num_classes, seed=1, spread=2.0)
+    chosen, alone = detector(6, num_classes), detector(6, num_classes)
+    l2 = reported(chosen, train, valid)["l2"]
+    assert l2 < L2_CHOICES[0]  # or nothing would have gone before it
+    alone.config = ProbeConfig(l2=l2)
+    alone.fit(train, valid, FitSession())
+    inputs = valid.inputs
+    np.testing.assert_allclose(chosen.predict(inputs).logits, alone.predict(inputs).logits, atol=2e-3)
+
+
 def test_reported_figures_are_those_of_the_folded_head() -> None:
     train, valid = blobs(60, 5, 3, seed=0), blobs(45, 5, 3, seed=1)
     probe = detector(5, 3)
