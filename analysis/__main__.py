@@ -14,8 +14,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.store import StoreError
-
 OK, BAD_INPUT = 0, 2
 
 
@@ -69,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from rich.console import Console
     from rich.logging import RichHandler
 
+    from analysis.store import StoreError
+
     console = Console(stderr=True)
     logging.basicConfig(
         level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)]
@@ -86,7 +86,7 @@ def _report(options: argparse.Namespace, command: str, console: object) -> Path:
     from rich.console import Console
 
     from analysis.report import Options, make_report
-    from analysis.store import open_store
+    from analysis.store import StoreError, open_store
     from models.detector import WeightsError
     from models.weights import parse_weights_argument
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +14,8 @@ import torch
 from analysis.__main__ import main
 from tests.analysis.grids import GENERATORS, Grid
 from tests.grid.grids import fresh_store
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +34,17 @@ def written(grid: Grid, tmp_path_factory: pytest.TempPathFactory) -> Path:
     arguments = ["--tracking-uri", grid.tracker.uri, "--out", str(out), "--compare", "residual_linear", "clip_linear"]
     assert main([*arguments, "--no-log", "--transpose"]) == 0
     return out
+
+
+def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom analysis.__main__ import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as end: print('status', end.code)\n"
+        "print('heavy', sorted({'torch', 'mlflow', 'numpy', 'pandas', 'sklearn', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "status 0\nheavy []" in done.stdout
 
 
 def test_what_is_not_finished_is_missing_with_its_command(written: Path) -> None:
