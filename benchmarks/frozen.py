@@ -3,7 +3,8 @@
 The frozen part of one method: trained on each of 4 generators, on all but each of them, and once as attribution, with 3
 seeds: 27 trials, from an empty cache to every test score, computed in this process by the grid's own code. MLflow's
 records are left out here (the benchmark `ray` has them). Its limit is the encoder alone: each image forwarded once,
-from pixels that lie in memory at the encoder's size.
+from pixels that lie in memory at the encoder's size. Of features that tell nothing, as here, two of the five penalties
+are tried; where it takes all five, fitting takes about three times as long.
 
 The loop does what scripts of the field do: each cell decodes and encodes the images that it trains on and tests on,
 then fits. One cell of each kind is timed in a repeat and counted as often as there are cells of its kind, which have

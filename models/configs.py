@@ -78,7 +78,7 @@ class ProbeConfig:
             minibatches of the features as they come, from a classifier drawn by the seed, and keeps the epoch with the
             best validation loss.
         l2: weight of the penalty |W|^2 / 2 beside the *mean* cross-entropy. With L-BFGS, 0 = choose, by validation
-            loss, from `models.linear.L2_CHOICES`; with Adam, 0 = none.
+            loss, from `models.linear.L2_CHOICES`, the strongest first, until it rises; with Adam, 0 = none.
         max_iterations: of L-BFGS, for each value of `l2`.
         epochs: of Adam.
         batch_size: of Adam, images.

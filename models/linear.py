@@ -32,7 +32,9 @@ from models.memory import in_batches
 
 log = logging.getLogger(__name__)
 
-L2_CHOICES = (1.0, 0.1, 0.01, 0.001, 0.0001)  # from the strongest; of equals on validation the stronger is kept
+# Tried from the strongest until the validation loss rises; of equals the stronger is kept. Along such a path the loss
+# falls, then rises, and the weak end takes longest.
+L2_CHOICES = (1.0, 0.1, 0.01, 0.001, 0.0001)
 INITIAL_DEVIATION = 0.02  # of Adam's first weights
 CONSTANT = 1e-6  # a feature whose deviation is below this part of its largest value holds only rounding noise
 
@@ -114,6 +116,8 @@ class LinearDetector(Detector):
             weight, bias = self._solve(model, *splits["train"], l2)
             metrics = _metrics(weight, bias, splits) | {"l2": l2}
             log.info("l2 %g: validation loss %.4f", l2, metrics["valid/loss"])
+            if best is not None and metrics["valid/loss"] > best[0]["valid/loss"]:
+                break
             if best is None or metrics["valid/loss"] < best[0]["valid/loss"]:
                 best = metrics, weight, bias
         assert best is not None

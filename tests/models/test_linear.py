@@ -136,6 +136,17 @@ def test_validation_chooses_the_penalty() -> None:
     assert reported(detector(20), easy, blobs(200, 20, 2, seed=1, spread=0.1))["l2"] < metrics["l2"]
 
 
+def test_weaker_penalties_are_not_tried_once_the_validation_loss_rises(caplog: pytest.LogCaptureFixture) -> None:
+    train, valid = blobs(200, 6, 2, seed=0, spread=2.0), blobs(100, 6, 2, seed=1, spread=2.0)
+    caplog.set_level(logging.INFO, logger="models.linear")
+    metrics = reported(detector(6), train, valid)
+    losses = [float(record.getMessage().split()[-1]) for record in caplog.records]
+    assert 2 < len(losses) < len(L2_CHOICES)
+    assert losses[:-1] == sorted(losses[:-1], reverse=True)
+    assert losses[-1] > losses[-2]
+    assert metrics["l2"] == L2_CHOICES[len(losses) - 2]
+
+
 @pytest.mark.parametrize("num_classes", [2, 3])
 def test_beginning_at_the_stronger_penaltys_optimum_ends_at_the_same(num_classes: int) -> None:
     train, valid = blobs(200, 6, num_classes, seed=0, spread=2.0), blobs(100, 6, num_classes, seed=1, spread=2.0)
