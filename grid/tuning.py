@@ -189,7 +189,7 @@ def describe_cluster() -> str:
     nodes = [node for node in ray.nodes() if node["Alive"]]
     total = ray.cluster_resources()
     on_demand = sum(node.number for node in _startable())
-    more = f"; up to {on_demand} more nodes on demand" if on_demand else ""
+    more = f"; workers start on demand, up to {on_demand} in all" if on_demand else ""
     return f"{len(nodes)} nodes, {total.get('CPU', 0):g} CPU cores, {total.get('GPU', 0):g} GPUs{more}"
 
 

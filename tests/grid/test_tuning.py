@@ -164,7 +164,7 @@ def test_what_the_cluster_can_start_counts_though_no_worker_is_there_yet(
     write_cluster_file(head)
     nodes = tuning.cluster_nodes()
     assert num_gpus(nodes) == 16
-    assert "up to 4 more nodes on demand" in tuning.describe_cluster()
+    assert "workers start on demand, up to 4 in all" in tuning.describe_cluster()
     settings = RunSettings(
         cache=head, runs=head, tracking_uri="", accelerator="A10G", gpu_memory=6, memory_per_trial=30
     )
