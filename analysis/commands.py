@@ -15,7 +15,6 @@ from grid.experiments import list_experiments, load_experiment
 from grid.spec import ATTRIBUTION, DETECTION
 
 ROOT = Path(__file__).resolve().parents[1]
-_SQLITE = "sqlite:///"
 
 
 def launch_commands(
@@ -76,9 +75,10 @@ def launch_commands(
 
 def _place(tracking_uri: str) -> tuple[str, list[str]]:
     """What leads to a store: a variable before the command, or options of it."""
-    database = Path(tracking_uri.removeprefix(_SQLITE)).resolve() if tracking_uri.startswith(_SQLITE) else None
+    local = tracking_uri.startswith(names.SQLITE)
+    database = Path(tracking_uri.removeprefix(names.SQLITE)).resolve() if local else None
     if database is None or database.name != "mlflow.db":
-        return f"MLFLOW_TRACKING_URI={shlex.quote(tracking_uri)} ", []
+        return f"MLFLOW_TRACKING_URI={shlex.quote(names.without_password(tracking_uri))} ", []
     return "", [] if database == ROOT / "runs" / "mlflow.db" else ["--runs", str(database.parent)]
 
 

@@ -45,7 +45,7 @@ from analysis.matrices import (
 )
 from analysis.page import Block, Bullets, Fold, Folder, Picture, Row, Section, Text, html_table
 from analysis.published import beside_published, published_localisation
-from analysis.store import Store, StoreError, without_password
+from analysis.store import Store, StoreError
 from analysis.tables import attribution_text, cell_text, long_form
 from data.manifest import Manifest
 from grid import names
@@ -513,7 +513,7 @@ class _Report:
         """What made these results."""
         finished = self.runs[self.runs["state"] == FINISHED]
         facts = {
-            "MLflow": without_password(self.store.tracking_uri),
+            "MLflow": names.without_password(self.store.tracking_uri),
             "experiment": self.store.experiment,
             "grid's run": self.store.parent_run_id,
             "data set": f"{self.store.data} ({self.store.corpus})",

@@ -31,7 +31,6 @@ from grid.plan import FAILED, FINISHED, INTERRUPTED, PENDING, RUNNING
 logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[1]
-SQLITE = "sqlite:///"
 COLUMNS = [
     "run_id", "key", "task", "method", "trained_on", "seed", "data", "weights", "tested_on", "metric", "value",
 ]  # fmt: skip
@@ -330,7 +329,7 @@ class Store:
             "end": run.info.end_time,
             "seconds": run.data.metrics.get(names.SECONDS, float("nan")),
             "error": tags.get(names.ERROR, ""),
-            "url": f"{without_password(self.tracking_uri).rstrip('/')}/{path}"
+            "url": f"{names.without_password(self.tracking_uri).rstrip('/')}/{path}"
             if self.tracking_uri.startswith("http")
             else path,
         }
@@ -445,13 +444,7 @@ def load_results(tracking_uri: str, experiment: str, *, data: str | None = None)
 
 def default_tracking_uri() -> str:
     """MLFLOW_TRACKING_URI, else the local store that `launch.py` writes by default."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{ROOT / 'runs' / 'mlflow.db'}"
-
-
-def without_password(uri: str) -> str:
-    """A tracking URI for people to read, without the user's name and password that may be in it."""
-    parts = urlparse(uri)
-    return uri.replace(f"{parts.netloc.rpartition('@')[0]}@", "", 1) if "@" in parts.netloc else uri
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"{names.SQLITE}{ROOT / 'runs' / 'mlflow.db'}"
 
 
 def artifact_cache() -> Path:
@@ -527,7 +520,7 @@ def _check_local(uri: str) -> None:
 
 
 def _sqlite_path(uri: str) -> Path | None:
-    return Path(uri.removeprefix(SQLITE).partition("?")[0]) if uri.startswith(SQLITE) else None
+    return Path(uri.removeprefix(names.SQLITE).partition("?")[0]) if uri.startswith(names.SQLITE) else None
 
 
 def _local_path(uri: str) -> Path | None:

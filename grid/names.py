@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+SQLITE = "sqlite:///"  # before the path of a local store, in a tracking URI
 
 # Tags of every run.
 ROLE = "grid.role"  # GRID_ROLE or TRIAL_ROLE
@@ -51,6 +54,12 @@ SECONDS = "time/seconds"
 # Only with local copies: what the trial itself copied to its node's disk; others may have copied the rest.
 COPY_SECONDS = "copy/seconds"  # waiting for others included
 COPIED_BYTES = "copy/bytes"
+
+
+def without_password(uri: str) -> str:
+    """A tracking URI for people to read, without the user's name and password that may be in it."""
+    user, at, _ = urlsplit(uri).netloc.rpartition("@")
+    return uri.replace(f"{user}{at}", "", 1) if at else uri
 
 
 def check_generators(generators: Iterable[str]) -> None:

@@ -79,7 +79,7 @@ def execute_trial(
         tracker: where its results are kept.
         share: of a GPU that it was given.
         report: takes (metrics, checkpoint folder or None); the folder is the callee's only during the call.
-        resume_from: checkpoint folders to consider besides those below `settings.checkpoints`.
+        resume_from: checkpoint folders to consider besides those of the grid.
 
     Raises:
         PermanentFailureError: a retry would fail the same way.
@@ -91,7 +91,7 @@ def execute_trial(
 
     run = tracker.open_trial(spec, {names.NODE: os.uname().nodename, names.GPU_SHARE: f"{share:g}"})
     with kept_warnings() as warnings:
-        state, order = latest_state(settings.checkpoints, spec.key, *resume_from)
+        state, order = latest_state(settings.checkpoints(tracker.parent_id), spec.key, *resume_from)
         last_checkpoint = time.monotonic()
 
         def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
@@ -237,8 +237,9 @@ class LocalExecutor:
 
     def run(self, specs: Sequence[TrialSpec], watch: Callable[[TrialEvent], None]) -> None:
         """See `Executor`. A failed trial is not retried here: its traceback is what a debugging run is for."""
+        checkpoints = self.settings.checkpoints(self.tracker.parent_id)
         for spec in specs:
-            folder = self.settings.checkpoints / "local" / spec.key
+            folder = checkpoints / "local" / spec.key
             watch(TrialEvent(spec.key, STARTED))
 
             def report(
@@ -255,7 +256,7 @@ class LocalExecutor:
                 log.debug("trial %s failed", spec.key, exc_info=True)
                 watch(TrialEvent(spec.key, FAILED, error=f"{type(error).__name__}: {error}"))
             else:
-                remove_states(self.settings.checkpoints, spec.key)
+                remove_states(checkpoints, {spec.key})
                 watch(TrialEvent(spec.key, DONE))
 
 

@@ -173,7 +173,7 @@ def test_a_failed_trial_gives_status_1_and_is_told_with_its_reason(dolos: Comman
     outcome = dolos(*arguments, "--set", "xception_scratch.learning_rate=1e30", "--set", "xception_scratch.epochs=2")
     assert outcome.status == 1
     assert "TrainingDiverged" in outcome.text
-    assert "1 of 2 trials failed; their tracebacks are in MLflow" in outcome.text
+    assert "1 of 2 trials failed; MLflow has what went wrong" in outcome.text
     assert "residual_linear" in outcome.text.partition("attribution: accuracy")[2]
     assert sorted(run.info.status for run in mlflow_runs(runs, "trial")) == ["FAILED", "FINISHED"]
     assert [run.info.status for run in mlflow_runs(runs, "grid")] == ["FAILED"]
@@ -472,6 +472,16 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("the method uses no GPU", "--gpus-per-trial residual_linear=X"),
     ),
     "GPU on the CPU": (("dolos", "--gpu-memory", "8", "--device", "cpu"), ("leave it out with --device cpu",)),
+    "cores of no number": (("dolos", "--num-cpus", "-3"), ("--num-cpus must not be negative",)),
+    "Ray in this process": (
+        ("dolos", "--local", "--address", "auto", "--num-gpus", "1"),
+        ("--address is about Ray; leave it out with --local", "--num-gpus is about Ray"),
+    ),
+    "GPUs of somebody else's Ray": (
+        ("dolos", "--address", "10.0.0.1:6379", "--num-gpus", "1"),
+        ("--num-gpus is about a Ray of our own, not the cluster at 10.0.0.1:6379",),
+    ),
+    "Ray Client": (("dolos", "--address", "ray://10.0.0.1:10001"), ("launch on a node of the cluster",)),
     "GPU in this process": (("dolos", "--accelerator", "T4", "--local"), ("leave it out with --local",)),
 }
 
@@ -532,6 +542,52 @@ def test_a_server_that_does_not_answer_is_bad_input(
         outcome = command("dolos", "--data", images, "--plan")
     assert outcome.status == 2
     assert "cannot reach MLflow at http://127.0.0.1" in outcome.text
+
+
+@pytest.mark.parametrize("options", [(), ("--plan",), ("--cache", "CACHE")])
+def test_folders_that_cannot_be_written_are_told_before_any_image_is_read(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    wrong = tmp_path / "file" / "below"
+    runs, chosen = (tmp_path, [str(wrong) if one == "CACHE" else one for one in options])
+    status = launch.main(
+        ["dolos", "--data", str(images), "--runs", str(runs if chosen[:1] == ["--cache"] else wrong), *chosen]
+    )
+    said = " ".join(capsys.readouterr().out.split())
+    assert status == 2
+    assert "cannot be written to (Not a directory); --runs and --cache choose the folders" in said
+    assert "lama" not in said  # nothing of the corpus
+
+
+def test_a_relative_store_is_the_one_in_this_folder_for_trials_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    settings, _ = launch.resolve(launch.parse_arguments(["demo"]))
+    assert settings.tracking_uri == f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+def test_checkpoints_of_trials_that_finished_in_a_launch_that_was_killed_are_removed(
+    dolos: Command, runs: Path
+) -> None:
+    arguments = ("--methods", "residual_linear", "--tasks", "attribution")
+    assert dolos(*arguments, "--seeds", "0").status == 0
+    (parent,) = mlflow_runs(runs, "grid")
+    (trial,) = mlflow_runs(runs, "trial")
+    left, unfinished, foreign = (
+        runs / "tune" / grid / "20260101-000000-1" / key
+        for grid, key in (
+            (parent.info.run_id, trial.data.tags[names.KEY]),
+            (parent.info.run_id, "f" * 16),
+            ("another", trial.data.tags[names.KEY]),
+        )
+    )
+    for folder in (left, unfinished, foreign):
+        (folder / "checkpoint_000000").mkdir(parents=True)
+    assert dolos(*arguments, "--seeds", "0", "1").status == 0
+    assert [folder.exists() for folder in (left, unfinished, foreign)] == [False, True, True]
 
 
 def test_a_deleted_experiment_is_bad_input(dolos: Command, store: str) -> None:
