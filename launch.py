@@ -9,6 +9,7 @@ python launch.py folders --data DIR     the same on <generator>/0_real, <generat
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import errno
 import gc
 import logging
@@ -76,7 +77,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--weights", action="append", default=[], metavar="METHOD=W", help="a local file, hub, hub:TAG or random"
     )
     what.add_argument(
-        "--set", action="append", default=[], metavar="METHOD.NAME=VALUE", help="a method's setting; METHOD * is all"
+        "--set",
+        action="append",
+        default=[],
+        metavar="METHOD.NAME=VALUE",
+        help="a method's setting; METHOD * is all that have it",
     )
 
     where = parser.add_argument_group("where and how")
@@ -228,9 +233,13 @@ def resolve(options: argparse.Namespace) -> tuple[RunSettings, dict[str, dict[st
             problems.append(f"--set wants METHOD.NAME=VALUE, got {text!r}")
         elif method != "*" and method not in methods:
             problems.append(f"--set {text}: no method {method!r} in this grid; there are: {', '.join(methods)}")
-        else:
-            for one in methods if method == "*" else [method]:
+        elif method != "*":
+            overrides[method][setting] = value
+        elif having := [one for one in methods if setting in settings_of(one)]:
+            for one in having:
                 overrides[one][setting] = value
+        else:
+            problems.append(f"--set {text}: no method of this grid has a setting {setting!r}")
     for text in options.weights:
         method, _, value = text.partition("=")
         if method not in methods or not value:
@@ -409,6 +418,23 @@ def read_data(options: argparse.Namespace, settings: RunSettings, console: Conso
     return manifest
 
 
+def settings_of(method: str) -> set[str]:
+    """Names of a method's settings; empty where there is no such method, which is complained of elsewhere."""
+    from models.registry import detector_info
+
+    try:
+        return {field.name for field in dataclasses.fields(detector_info(method).config)}
+    except KeyError:
+        return set()
+
+
+def data_options(options: argparse.Namespace) -> str:
+    """Those that make another data set of the same folder, as they are given."""
+    words = [f"--limit {options.limit}"] if options.limit is not None else []
+    words += [f"--split-seed {options.split_seed}"] if options.split_seed else []
+    return " ".join(words + (["--skip-bad"] if options.skip_bad else []))
+
+
 def wanted_trials(
     options: argparse.Namespace, manifest: Manifest, configs: dict[str, dict[str, object]]
 ) -> list[TrialSpec]:
@@ -450,11 +476,26 @@ def run_pending(
     from models.detector import WeightsError
 
     try:
-        check_detectors(plan.pending, settings)
+        geometries = check_detectors(plan.pending, settings)
     except WeightsError as error:
         raise BadInputError(str(error)) from error
+    cropping = [method for method, geometry in geometries.items() if geometry and geometry["policy"] == "crop"]
+    if cropping and (oblong := int((manifest.table["width"] != manifest.table["height"]).sum())):
+        console.print(
+            f"note: {oblong} images are not square, and only the middle of them is seen by {', '.join(cropping)} "
+            "(--set METHOD.resize=squash: all of them)",
+            style="yellow",
+            highlight=False,
+        )
     settings.runs.mkdir(parents=True, exist_ok=True)
-    tracker = tracking.open_grid(settings.tracking_uri, name, manifest, plan.trials, settings.runs / "artifacts")
+    tracker = tracking.open_grid(
+        settings.tracking_uri,
+        name,
+        manifest,
+        plan.trials,
+        settings.runs / "artifacts",
+        data_options=data_options(options),
+    )
     with tracker.claim() as claim:
         # Looked up again: whoever ran this grid until now may have finished some of it meanwhile.
         keys = [trial.key for trial in plan.trials]

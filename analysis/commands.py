@@ -24,6 +24,7 @@ def launch_commands(
     corpus: str,
     generators: Iterable[str],
     data_folder: str,
+    data_options: str = "",
     tracking_uri: str,
 ) -> list[str]:
     """As few commands as do it: methods that lack the same tasks, seeds and generators share one.
@@ -34,6 +35,7 @@ def launch_commands(
         corpus: the data's source, which names an experiment where the MLflow experiment has a name of its own.
         generators: all generators of the data set.
         data_folder: where the images are.
+        data_options: those of the launch that made the data set what it is.
         tracking_uri: of the store.
     """
     if trials.empty:
@@ -44,6 +46,7 @@ def launch_commands(
     base = ["python", "launch.py", called]
     if corpus != "demo":
         base += ["--data", data_folder]
+    base += shlex.split(data_options)
     if not known:
         base += ["--experiment-name", experiment]
     prefix, runs = _place(tracking_uri)

@@ -11,7 +11,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -225,6 +225,23 @@ class Store:
                     shutil.move(found, target)
         return target
 
+    @property
+    def notes(self) -> list[str]:
+        """What the newest launch found that a reader should know of the data set."""
+        with suppress(StoreError, OSError):
+            return _parent_text(self.client, self.tracking_uri, self._parent, names.NOTES).splitlines()
+        return []
+
+    @property
+    def data_profile(self) -> dict[str, Any]:
+        """Of the data set: `num_rows` (images) and `generators` (names); empty where the store does not say."""
+        for one in self._parent.inputs.dataset_inputs if self._parent.inputs else []:
+            with suppress(ValueError, TypeError):
+                profile = json.loads(one.dataset.profile or "")
+                if isinstance(profile, dict) and {"num_rows", "generators"} <= profile.keys():
+                    return profile
+        return {}
+
     def without(self, run_ids: Iterable[str]) -> Store:
         """The same grid as if these runs had never been: their trials are pending, as far as the plan has them."""
         left_out = set(run_ids)
@@ -235,8 +252,7 @@ class Store:
     ) -> str:
         """The command that runs what is not finished; several lines where one command cannot; "" when all is there.
 
-        What is finished is never run again. A data set that was narrowed with --limit or split with --split-seed needs
-        the same options again: the store does not hold them.
+        What is finished is never run again.
 
         Args:
             task: only this task.
@@ -256,6 +272,7 @@ class Store:
             corpus=self.corpus,
             generators=self._generators(),
             data_folder=self._data_root(),
+            data_options=self.parent_tags.get(names.DATA_OPTIONS, ""),
             tracking_uri=self.tracking_uri,
         )
 
@@ -631,13 +648,8 @@ def _choose_version(experiment: str, digest: str, trials: list[Run], version: in
 
 def _read_plan(client: MlflowClient, uri: str, parent: Run) -> dict[str, dict[str, Any]]:
     """Key -> every trial ever planned; empty, with a warning, where the plan cannot be had."""
-    place = _local_path(parent.info.artifact_uri)
     try:
-        if place is not None:
-            text = (place / names.PLAN).read_text()
-        else:
-            with tempfile.TemporaryDirectory() as folder, _asking(uri, _LATER_CALLS):
-                text = Path(client.download_artifacts(parent.info.run_id, names.PLAN, folder)).read_text()
+        text = _parent_text(client, uri, parent, names.PLAN)
         return {trial["key"]: trial for trial in json.loads(text)["trials"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         logger.warning(
@@ -648,6 +660,15 @@ def _read_plan(client: MlflowClient, uri: str, parent: Run) -> dict[str, dict[st
             error,
         )
         return {}
+
+
+def _parent_text(client: MlflowClient, uri: str, parent: Run, name: str) -> str:
+    """A text that is kept with the grid's run, in its newest form. Raises `OSError` or `StoreError`."""
+    place = _local_path(parent.info.artifact_uri)
+    if place is not None:
+        return (place / name).read_text(encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder, _asking(uri, _LATER_CALLS):
+        return Path(client.download_artifacts(parent.info.run_id, name, folder)).read_text(encoding="utf-8")
 
 
 def _dataset_name(parent: Run) -> str:

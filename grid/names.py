@@ -23,6 +23,8 @@ HEARTBEAT = (
     "grid.heartbeat"  # tag: number of the newest launch, then seconds since 1970 of its last sign of life or "ended"
 )
 
+DATA_OPTIONS = "grid.data_options"  # of launch.py, that made the data set what it is: "--limit 16"
+
 # Tags of a trial's run.
 KEY = "grid.key"  # the trial's identity
 TASK = "grid.task"
@@ -91,3 +93,4 @@ WARNINGS = "warnings.txt"  # what the trial's process logged at that level; abse
 REPORT = "report"  # folder: what `python -m analysis` made of the grid, index.html first
 PLAN = "plan.json"  # every trial of the grid, finished or not
 MANIFEST_SUMMARY = "manifest.txt"
+NOTES = "notes.txt"  # what the newest launch found that a reader should know of the data set, a line each

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -198,8 +198,11 @@ def prepare_shared(spec: TrialSpec, settings: RunSettings, share: float, progres
     fill_inputs(detector, manifest, settings, progress=progress)
 
 
-def check_detectors(specs: Sequence[TrialSpec], settings: RunSettings) -> None:
+def check_detectors(specs: Sequence[TrialSpec], settings: RunSettings) -> dict[str, Mapping[str, Any] | None]:
     """Build each distinct detector once on the CPU, so that missing or wrong weights are known before the grid starts.
+
+    Returns:
+        method -> how it sees a picture, as fields of `data.transforms.Geometry`; None: as it is.
 
     Raises:
         WeightsError: naming every method whose weights or architecture cannot be had.
@@ -207,14 +210,15 @@ def check_detectors(specs: Sequence[TrialSpec], settings: RunSettings) -> None:
     from grid.trial import build
     from models.detector import WeightsError
 
-    problems = []
+    problems, geometries = [], {}
     for spec in distinct_inputs(specs):
         try:
-            build(spec, settings, "cpu")
+            geometries[spec.method] = build(spec, settings, "cpu").geometry
         except (WeightsError, ValueError) as error:
             problems.append(f"{spec.method}: {str(error).replace('METHOD', spec.method)}")
     if problems:
         raise WeightsError("\n".join(problems))
+    return geometries
 
 
 @dataclass

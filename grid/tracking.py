@@ -311,7 +311,15 @@ class TrialRun:
             self.client.log_text(self.run_id, "\n".join(lines) + "\n", names.WARNINGS)
 
 
-def open_grid(uri: str, experiment: str, manifest: Manifest, trials: Iterable[TrialSpec], artifacts: Path) -> Tracker:
+def open_grid(
+    uri: str,
+    experiment: str,
+    manifest: Manifest,
+    trials: Iterable[TrialSpec],
+    artifacts: Path,
+    *,
+    data_options: str = "",
+) -> Tracker:
     """Find or create the experiment and the grid's parent run: one for each experiment and data set.
 
     Call it from one process before any trial starts: several processes that create a fresh SQLite store at once fail.
@@ -322,6 +330,7 @@ def open_grid(uri: str, experiment: str, manifest: Manifest, trials: Iterable[Tr
         manifest: the data set, logged as an MLflow input.
         trials: the whole grid, logged so that progress can be told from MLflow alone.
         artifacts: where a local store keeps artifacts; a server decides for itself.
+        data_options: of the command line, that made the data set what it is.
 
     Raises:
         TrackingError: the store cannot be reached, or the experiment was deleted.
@@ -359,6 +368,8 @@ def open_grid(uri: str, experiment: str, manifest: Manifest, trials: Iterable[Tr
         profile = json.dumps({"num_rows": len(manifest.table), "generators": list(manifest.generators)})
         dataset = Dataset(manifest.source, manifest.digest, "local", source, profile=profile)
         client.log_inputs(parent_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "train, valid, test")])])
+    client.set_tag(parent_id, names.DATA_OPTIONS, data_options)
+    client.log_text(parent_id, "".join(f"{note}\n" for note in manifest.notes), names.NOTES)
     planned = {trial["key"]: trial for trial in _planned(client, parent_id)}
     planned |= {trial.key: trial.to_dict() | {"key": trial.key} for trial in trials}
     client.log_dict(parent_id, {"trials": list(planned.values())}, names.PLAN)

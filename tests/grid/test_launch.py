@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
+from PIL import Image
 from rich.console import Console
 
 import launch
@@ -255,11 +256,12 @@ def test_bad_files_are_refused_or_left_out_and_counted(
     assert "00001.png" in refused.text
     assert "--skip-bad" in refused.text
     assert mlflow_runs(runs, "grid") == []
-    taken = command(*arguments, "--skip-bad")
+    taken = command(*arguments, "--skip-bad", "--limit", "500")
     assert taken.status == 0
     assert "left out: 1 bad files; recorded in MLflow" in taken.text
     (grid,) = mlflow_runs(runs, "grid")
     assert grid.data.tags[names.SKIPPED] == "1"
+    assert grid.data.tags[names.DATA_OPTIONS] == "--limit 500 --skip-bad"
 
 
 # A whole grid, with planted results ----------------------------------------------------------------------------------
@@ -441,6 +443,7 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("dolos", "--methods", "sam_linear", "--set", "clip_linear.l2=1"),
         ("no method 'clip_linear' in this grid; there are: sam_linear",),
     ),
+    "setting of no method": (("dolos", "--set", "*.nonsense=1"), ("no method of this grid has a setting 'nonsense'",)),
     "setting": (("dolos", "--set", "sam_linear.flip=true"), ("sam_linear has no setting 'flip'; it has:", "l2")),
     "type of a setting": (("dolos", "--set", "sam_linear.l2=low"), ("sam_linear.l2 wants float, got 'low'",)),
     "value of a setting": (("dolos", "--set", "xception_scratch.epochs=0"), ("epochs must be at least 1",)),
@@ -588,6 +591,33 @@ def test_checkpoints_of_trials_that_finished_in_a_launch_that_was_killed_are_rem
         (folder / "checkpoint_000000").mkdir(parents=True)
     assert dolos(*arguments, "--seeds", "0", "1").status == 0
     assert [folder.exists() for folder in (left, unfinished, foreign)] == [False, True, True]
+
+
+def test_a_setting_of_all_methods_is_of_those_that_have_it() -> None:
+    _, configs = launch.resolve(launch.parse_arguments(["dolos", "--set", "*.resize=crop"]))
+    assert {method: config.get("resize") for method, config in configs.items()} == {
+        "xception_scratch": "crop",
+        "xception_pretrained": "crop",
+        "clip_linear": "crop",
+        "sam_linear": "crop",
+        "residual_linear": None,
+    }
+
+
+@pytest.mark.parametrize(("policy", "said"), [("crop", True), ("squash", False)])
+def test_a_method_that_does_not_see_whole_images_is_named(
+    command: Command, store: str, tmp_path: Path, policy: str, said: bool
+) -> None:
+    root = write_dolos(tmp_path / "dolos", size=SIDE)
+    for path in (root / "celebahq").rglob("*.png"):
+        with Image.open(path) as image:
+            image.resize((SIDE, 2 * SIDE)).save(path)
+    outcome = command(
+        "dolos", "--data", root, "--local", "--methods", "residual_linear,xception_scratch", "--tasks", "attribution",
+        *TINY, "--set", f"*.resize={policy}",
+    )  # fmt: skip
+    assert outcome.status == 0
+    assert ("only the middle of them is seen by xception_scratch (" in outcome.text) == said
 
 
 def test_a_deleted_experiment_is_bad_input(dolos: Command, store: str) -> None:
