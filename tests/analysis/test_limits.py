@@ -65,6 +65,7 @@ def test_attribution_that_leans_to_one_class_is_named(grid: Grid, monkeypatch: p
 
 def test_what_the_launch_found_in_the_data_is_kept_for_the_report(store: str, tmp_path: Path) -> None:
     grid = Grid(store, tmp_path)
+    grid.finish(grid.spec())
     assert grid.open().notes == []
     noted = dataclasses.replace(grid.manifest, notes=("PNG against JPEG", "masks are missing"))
     tracking.open_grid(grid.tracker.uri, "dolos", noted, [grid.spec()], tmp_path / "artifacts")
