@@ -349,7 +349,7 @@ class TuneExecutor:
                     running.clear()
                 ray.shutdown()
                 connect(**self.connection)
-        remove_states(checkpoints, done)
+        remove_states(checkpoints, set(done))
         for folder in launches:
             if not any(folder.glob("*/checkpoint_*")):
                 shutil.rmtree(folder, ignore_errors=True)
