@@ -9,6 +9,7 @@ python launch.py folders --data DIR     the same on <generator>/0_real, <generat
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import errno
 import gc
 import logging
@@ -16,6 +17,7 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -75,7 +77,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--weights", action="append", default=[], metavar="METHOD=W", help="a local file, hub, hub:TAG or random"
     )
     what.add_argument(
-        "--set", action="append", default=[], metavar="METHOD.NAME=VALUE", help="a method's setting; METHOD * is all"
+        "--set",
+        action="append",
+        default=[],
+        metavar="METHOD.NAME=VALUE",
+        help="a method's setting; METHOD * is all that have it",
     )
 
     where = parser.add_argument_group("where and how")
@@ -185,7 +191,7 @@ def launch(options: argparse.Namespace, console: Console) -> int:
 
 def known_states(trials: Sequence[TrialSpec], name: str, settings: RunSettings) -> dict[str, TrialState]:
     """What MLflow knows of these trials. A local store that is not there yet is not asked: MLflow takes seconds."""
-    local = settings.tracking_uri.removeprefix("sqlite:///")
+    local = settings.tracking_uri.removeprefix(names.SQLITE)
     if local != settings.tracking_uri and not Path(local).exists():
         return {}
 
@@ -227,9 +233,13 @@ def resolve(options: argparse.Namespace) -> tuple[RunSettings, dict[str, dict[st
             problems.append(f"--set wants METHOD.NAME=VALUE, got {text!r}")
         elif method != "*" and method not in methods:
             problems.append(f"--set {text}: no method {method!r} in this grid; there are: {', '.join(methods)}")
-        else:
-            for one in methods if method == "*" else [method]:
+        elif method != "*":
+            overrides[method][setting] = value
+        elif having := [one for one in methods if setting in settings_of(one)]:
+            for one in having:
                 overrides[one][setting] = value
+        else:
+            problems.append(f"--set {text}: no method of this grid has a setting {setting!r}")
     for text in options.weights:
         method, _, value = text.partition("=")
         if method not in methods or not value:
@@ -249,6 +259,7 @@ def resolve(options: argparse.Namespace) -> tuple[RunSettings, dict[str, dict[st
             configs[method] = resolve_config(method, chosen)
         except (KeyError, ValueError) as error:
             problems.append(str(error.args[0]))
+    problems += about_ray(options)
     for_all, by_method = per_method(options, methods, problems)
     runs = options.runs.resolve()
     try:
@@ -256,7 +267,7 @@ def resolve(options: argparse.Namespace) -> tuple[RunSettings, dict[str, dict[st
             cache=(options.cache or runs / "cache").resolve(),
             runs=runs,
             local_copies=options.local_copies and options.local_copies.absolute(),
-            tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs / 'mlflow.db'}",
+            tracking_uri=tracking_uri(runs),
             device=options.device,
             cpus_per_trial=options.cpus_per_trial,
             max_concurrent=options.max_concurrent,
@@ -273,6 +284,29 @@ def resolve(options: argparse.Namespace) -> tuple[RunSettings, dict[str, dict[st
     if problems:
         raise BadInputError("\n".join(problems))
     return settings, configs
+
+
+def tracking_uri(runs: Path) -> str:
+    """Of the environment, with an absolute path where it is a file: trials run in folders of their own."""
+    given = os.environ.get("MLFLOW_TRACKING_URI") or f"{names.SQLITE}{runs / 'mlflow.db'}"
+    if not given.startswith(names.SQLITE):
+        return given
+    return f"{names.SQLITE}{Path(given.removeprefix(names.SQLITE)).absolute()}"
+
+
+def about_ray(options: argparse.Namespace) -> list[str]:
+    """One line for each option about Ray that could not be kept."""
+    own = [option for option in ("num_gpus", "num_cpus") if getattr(options, option) is not None]
+    problems = [f"{option_of(one)} must not be negative" for one in own if getattr(options, one) < 0]
+    if options.local:
+        given = own + (["address"] if options.address else [])
+        return problems + [f"{option_of(one)} is about Ray; leave it out with --local" for one in given]
+    address = options.address or os.environ.get("RAY_ADDRESS") or ""
+    if address:
+        problems += [f"{option_of(one)} is about a Ray of our own, not the cluster at {address}" for one in own]
+    if "://" in address:
+        problems.append(f"no Ray Client: launch on a node of the cluster, with --address HOST:PORT; got {address}")
+    return problems
 
 
 def per_method(
@@ -318,6 +352,21 @@ def without_gpu(settings: RunSettings, methods: Sequence[str]) -> list[str]:
     ]
 
 
+def check_writable(*folders: Path) -> None:
+    """Make these folders, and write to each of them, before any work is done whose result could not be kept."""
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(b"?")
+        except OSError as error:
+            if _disk_is_full(error):
+                raise
+            raise BadInputError(
+                f"{folder} cannot be written to ({error.strerror}); --runs and --cache choose the folders"
+            ) from error
+
+
 def option_of(setting: str) -> str:
     """How a setting is called on the command line."""
     return "--" + setting.replace("_", "-")
@@ -327,19 +376,19 @@ def read_data(options: argparse.Namespace, settings: RunSettings, console: Conso
     """Validate the corpus and save its manifest where the trials find it; None: a plan of a demo not drawn yet."""
     from data.fetch import FetchError, fetch, is_url
     from data.manifest import DataProblems, build_manifest
+    from data.sources.demo import DemoRecipe, make_demo
     from grid.progress import counting
 
     source = load_experiment(options.experiment).SOURCE
+    own = source == "demo" and options.data is None
+    if own and options.plan and not (settings.cache / "demo" / DemoRecipe().key).exists():
+        return None
+    if options.data is None and not own:
+        raise BadInputError(f"{options.experiment} needs --data DIR, the corpus' folder")
+    check_writable(settings.cache, *([] if options.plan else [settings.runs]))
     with counting(console) as count:
-        if source == "demo" and options.data is None:
-            from data.sources.demo import DemoRecipe, make_demo
-
-            root = settings.cache / "demo" / DemoRecipe().key
-            if options.plan and not root.exists():
-                return None
+        if own:
             root = make_demo(settings.cache / "demo", progress=lambda done, total: count("drawing faces", done, total))
-        elif options.data is None:
-            raise BadInputError(f"{options.experiment} needs --data DIR, the corpus' folder")
         elif is_url(options.data):
             fetched = partial(count, "fetching files")
             try:
@@ -367,6 +416,23 @@ def read_data(options: argparse.Namespace, settings: RunSettings, console: Conso
     if manifest.skipped:
         console.print(f"left out: {len(manifest.skipped)} bad files; recorded in MLflow", style="yellow")
     return manifest
+
+
+def settings_of(method: str) -> set[str]:
+    """Names of a method's settings; empty where there is no such method, which is complained of elsewhere."""
+    from models.registry import detector_info
+
+    try:
+        return {field.name for field in dataclasses.fields(detector_info(method).config)}
+    except KeyError:
+        return set()
+
+
+def data_options(options: argparse.Namespace) -> str:
+    """Those that make another data set of the same folder, as they are given."""
+    words = [f"--limit {options.limit}"] if options.limit is not None else []
+    words += [f"--split-seed {options.split_seed}"] if options.split_seed else []
+    return " ".join(words + (["--skip-bad"] if options.skip_bad else []))
 
 
 def wanted_trials(
@@ -410,11 +476,26 @@ def run_pending(
     from models.detector import WeightsError
 
     try:
-        check_detectors(plan.pending, settings)
+        geometries = check_detectors(plan.pending, settings)
     except WeightsError as error:
         raise BadInputError(str(error)) from error
+    cropping = [method for method, geometry in geometries.items() if geometry and geometry["policy"] == "crop"]
+    if cropping and (oblong := int((manifest.table["width"] != manifest.table["height"]).sum())):
+        console.print(
+            f"note: {oblong} images are not square, and only the middle of them is seen by {', '.join(cropping)} "
+            "(--set METHOD.resize=squash: all of them)",
+            style="yellow",
+            highlight=False,
+        )
     settings.runs.mkdir(parents=True, exist_ok=True)
-    tracker = tracking.open_grid(settings.tracking_uri, name, manifest, plan.trials, settings.runs / "artifacts")
+    tracker = tracking.open_grid(
+        settings.tracking_uri,
+        name,
+        manifest,
+        plan.trials,
+        settings.runs / "artifacts",
+        data_options=data_options(options),
+    )
     with tracker.claim() as claim:
         # Looked up again: whoever ran this grid until now may have finished some of it meanwhile.
         keys = [trial.key for trial in plan.trials]
@@ -426,6 +507,7 @@ def run_claimed(
     plan: Plan, options: argparse.Namespace, settings: RunSettings, tracker: Tracker, claim: Claim, console: Console
 ) -> bool:
     """Run what is pending of a grid that nobody else runs. Returns whether any trial failed."""
+    from grid.checkpoints import remove_states
     from grid.progress import GridProgress, counting
     from grid.runner import LocalExecutor
     from models.detector import MemoryExhausted
@@ -433,6 +515,8 @@ def run_claimed(
     # The longest first, so that none is left to run alone at the end.
     pending = sorted(plan.pending, key=lambda trial: -len(trial.train_generators))
     keys = [trial.key for trial in pending]
+    # Those that finished in a launch that was killed have left theirs behind.
+    remove_states(settings.checkpoints(tracker.parent_id), {trial.key for trial in plan.finished})
     console.print(f"{len(plan.trials)} trials, {len(plan.finished)} finished before, {len(pending)} to run")
 
     def run(executor: Executor) -> GridProgress:
@@ -453,11 +537,21 @@ def run_claimed(
             from grid import tuning
 
             address = options.address or os.environ.get("RAY_ADDRESS") or tuning.find_cluster()
+            if address and (options.num_gpus, options.num_cpus) != (None, None):
+                raise BadInputError(f"--num-gpus and --num-cpus are about a Ray of our own; here is one at {address}")
             connection = {"address": address, "num_gpus": options.num_gpus, "num_cpus": options.num_cpus}
             with tuning.session(**connection):
                 if address:
                     console.print(f"Ray cluster at {address}: {tuning.describe_cluster()}", highlight=False)
+                if settings.tracking_uri.startswith(names.SQLITE) and len(tuning.cluster_nodes()) > 1:
+                    console.print(
+                        "note: every node writes to one SQLite file, which network folders do not always bear; "
+                        "MLFLOW_TRACKING_URI names a server (docs/cluster.md)",
+                        style="yellow",
+                        highlight=False,
+                    )
                 progress = run(tuning.TuneExecutor(settings, tracker, connection))
+        tracker.close_failed(progress.failed)
         # Tune ends its trials when it is interrupted and returns; what has no outcome then was interrupted.
         lost = set(keys) - progress.done - set(progress.failed)
         if lost:
@@ -468,9 +562,7 @@ def run_claimed(
             tracker.close_interrupted(keys)
             tracker.close_grid(complete=complete)
     if progress.failed:
-        console.print(
-            f"\n[red]{len(progress.failed)} of {len(pending)} trials failed[/]; their tracebacks are in MLflow"
-        )
+        console.print(f"\n[red]{len(progress.failed)} of {len(pending)} trials failed[/]; MLflow has what went wrong")
     return bool(progress.failed)
 
 
@@ -524,7 +616,8 @@ def status(options: argparse.Namespace, console: Console) -> int:
         raise BadInputError(str(error)) from error
     if experiment_id is None:
         raise BadInputError(
-            f"no MLflow experiment named {name!r} at {settings.tracking_uri}; nothing was launched there yet"
+            f"no MLflow experiment named {name!r} at {names.without_password(settings.tracking_uri)}; "
+            "nothing was launched there yet"
         )
     for parent, trials in tracking.planned_grids(settings.tracking_uri, experiment_id):
         states = tracking.trial_states(settings.tracking_uri, experiment_id, [trial.key for trial in trials])
@@ -558,7 +651,7 @@ def print_tables(name: str, settings: RunSettings, plan: Plan, console: Console)
     results = results[results["key"].isin(order)].sort_values("key", key=lambda keys: keys.map(order), kind="stable")
     print_results(results, console)
     if settings.tracking_uri.startswith("http"):
-        console.print(f"\nMLflow UI:  {settings.tracking_uri}", highlight=False, soft_wrap=True)
+        console.print(f"\nMLflow UI:  {names.without_password(settings.tracking_uri)}", highlight=False, soft_wrap=True)
     else:
         mlflow = Path(sys.executable).with_name("mlflow")
         command = shlex.join([str(mlflow), "ui", "--backend-store-uri", settings.tracking_uri])

@@ -17,12 +17,13 @@ import pandas as pd
 from PIL import Image
 
 from analysis.detectors import load_detector, square_pixels
-from analysis.store import SQLITE, Store, StoreError
+from analysis.store import Store, StoreError
 from data.images import decode, file_digest, read_mask
 from data.manifest import DataProblems, Manifest, build_manifest
 from data.sources.base import FAKE as FAKE_LABEL
 from data.sources.base import SHARED_REAL
 from data.transforms import Geometry
+from grid import names
 from grid.plan import FINISHED
 from grid.spec import DETECTION, TrialSpec
 from models.detector import DETECTION_CLASSES, FAKE, Detector
@@ -429,8 +430,8 @@ def open_images(store: Store, *, root: Path | None = None, cache: Path | None = 
     Raises:
         StoreError: neither a manifest nor a data folder, another data set, or pictures that are not there.
     """
-    if cache is None and store.tracking_uri.startswith(SQLITE):
-        cache = Path(store.tracking_uri.removeprefix(SQLITE)).parent / "cache"
+    if cache is None and store.tracking_uri.startswith(names.SQLITE):
+        cache = Path(store.tracking_uri.removeprefix(names.SQLITE)).parent / "cache"
     remedy = "say where the data folder is with --images DIR"
     folder = None if cache is None else cache / "manifests" / store.data
     if folder is not None and (folder / "manifest.json").is_file():

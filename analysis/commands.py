@@ -15,7 +15,6 @@ from grid.experiments import list_experiments, load_experiment
 from grid.spec import ATTRIBUTION, DETECTION
 
 ROOT = Path(__file__).resolve().parents[1]
-_SQLITE = "sqlite:///"
 
 
 def launch_commands(
@@ -25,6 +24,7 @@ def launch_commands(
     corpus: str,
     generators: Iterable[str],
     data_folder: str,
+    data_options: str = "",
     tracking_uri: str,
 ) -> list[str]:
     """As few commands as do it: methods that lack the same tasks, seeds and generators share one.
@@ -35,6 +35,7 @@ def launch_commands(
         corpus: the data's source, which names an experiment where the MLflow experiment has a name of its own.
         generators: all generators of the data set.
         data_folder: where the images are.
+        data_options: those of the launch that made the data set what it is.
         tracking_uri: of the store.
     """
     if trials.empty:
@@ -45,6 +46,7 @@ def launch_commands(
     base = ["python", "launch.py", called]
     if corpus != "demo":
         base += ["--data", data_folder]
+    base += shlex.split(data_options)
     if not known:
         base += ["--experiment-name", experiment]
     prefix, runs = _place(tracking_uri)
@@ -76,9 +78,10 @@ def launch_commands(
 
 def _place(tracking_uri: str) -> tuple[str, list[str]]:
     """What leads to a store: a variable before the command, or options of it."""
-    database = Path(tracking_uri.removeprefix(_SQLITE)).resolve() if tracking_uri.startswith(_SQLITE) else None
+    local = tracking_uri.startswith(names.SQLITE)
+    database = Path(tracking_uri.removeprefix(names.SQLITE)).resolve() if local else None
     if database is None or database.name != "mlflow.db":
-        return f"MLFLOW_TRACKING_URI={shlex.quote(tracking_uri)} ", []
+        return f"MLFLOW_TRACKING_URI={shlex.quote(names.without_password(tracking_uri))} ", []
     return "", [] if database == ROOT / "runs" / "mlflow.db" else ["--runs", str(database.parent)]
 
 

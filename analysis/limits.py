@@ -14,6 +14,7 @@ from analysis.page import Text, sentence_list
 from analysis.store import Store, StoreError
 from grid import names
 from grid.plan import FINISHED, RUNNING
+from grid.spec import ATTRIBUTION
 
 DEMO = "demo"
 _SHOWN_WARNINGS = 5
@@ -39,6 +40,7 @@ def limits(
         *_data(store, results),
         *(_sizes(scores) if scores is not None else []),
         *(_counts(scores) if scores is not None else []),
+        *_classes(store, runs),
         *_constant(results),
         *_inverted(results),
         *_warnings(store, runs),
@@ -196,6 +198,27 @@ def _counts(scores: pd.DataFrame) -> list[Text]:
         Text(
             f"Test sets have unequal numbers of real and fake images ({'; '.join(unequal)}): accuracy leans to the "
             "larger class; read balanced accuracy and AUROC beside it."
+        )
+    ]
+
+
+def _classes(store: Store, runs: pd.DataFrame) -> list[Text]:
+    """Classes of attribution with unequal numbers of test images, with which accuracy leans to the largest."""
+    finished = runs[(runs["task"] == ATTRIBUTION) & (runs["state"] == FINISHED)]
+    if finished.empty:
+        return []
+    try:
+        scores = store.scores(finished["run_id"].iloc[0], columns=["label", "generator"])
+    except StoreError:  # said elsewhere
+        return []
+    counts = scores["generator"].where(scores["label"] == 1, "real").value_counts()
+    if counts.min() == counts.max():
+        return []
+    listed = sentence_list(f"{count} of {name}" for name, count in counts.items())
+    return [
+        Text(
+            f"Attribution's test images are {listed}: to call every image {counts.index[0]} is right for "
+            f"{counts.max() / counts.sum():.0%} of them. Read the accuracy of each class beside the one over all."
         )
     ]
 

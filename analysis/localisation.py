@@ -207,6 +207,7 @@ def localise_run(
     correct = pd.Series(
         answers(scores, spec).correct, index=pd.MultiIndex.from_frame(scores[["generator", "digest"]])
     ).sort_index()
+    correct = correct[~correct.index.duplicated()]  # copies of a picture have the same answer
     parts = []
     for generator, rows in cells.items():
         cell: list[pd.DataFrame] = []

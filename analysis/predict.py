@@ -20,6 +20,7 @@ import numpy as np
 
 from analysis.detectors import check_device
 from analysis.store import Store, StoreError, open_store
+from data.images import OVERLAY
 from grid.plan import FINISHED
 from grid.spec import ATTRIBUTION, DETECTION, TrialSpec
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from models.detector import Detector
 
 OK, SOME_UNREADABLE, BAD_INPUT = 0, 1, 2
-OVERLAY = ".cam.png"  # what is written; not read as a picture of a folder
 BATCH = 8
 
 
@@ -139,6 +139,8 @@ def best_run(store: Store, method: str) -> tuple[str, str]:
     words = (
         f"validation accuracy {-negative:.3f}, loss {loss:.3f}: the best of {len(ranked)} runs; trained on {trained_on}"
     )
+    if len({entry[3] for entry in ranked}) > 1:
+        words += "; each run was validated on fakes of the generator that it was trained on: --run names another one"
     return run_id, words
 
 

@@ -6,6 +6,7 @@ import json
 import logging
 import platform
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -45,7 +46,7 @@ from analysis.matrices import (
 )
 from analysis.page import Block, Bullets, Fold, Folder, Picture, Row, Section, Text, html_table
 from analysis.published import beside_published, published_localisation
-from analysis.store import Store, StoreError, without_password
+from analysis.store import Store, StoreError
 from analysis.tables import attribution_text, cell_text, long_form
 from data.manifest import Manifest
 from grid import names
@@ -196,6 +197,21 @@ def _make_page(report: _Report) -> Path:
     )
 
 
+def with_most_cells(cells: pd.DataFrame) -> list[str]:
+    """The variants that have the same cells, and as many as any: only their means can be ranked.
+
+    Args:
+        cells: columns variant, tested_on, trained_on.
+    """
+    held = {
+        str(variant): frozenset(zip(rows["tested_on"], rows["trained_on"], strict=True))
+        for variant, rows in cells.groupby("variant", sort=False)
+    }
+    together = Counter(held.values())
+    most = max(together, key=lambda one: (len(one), together[one]), default=frozenset())
+    return [variant for variant, one in held.items() if one == most]
+
+
 class _Report:
     """The parts of a report; each method yields the blocks of its section."""
 
@@ -223,7 +239,7 @@ class _Report:
         """What the data say that the results do not show."""
         first = self.finished("detection")
         scores = self.store.scores(first["run_id"].iloc[0]) if len(first) else None
-        return limits(self.store, self.results, scores, notes=self.manifest.notes if self.manifest else ())
+        return limits(self.store, self.results, scores, notes=self.store.notes)
 
     def variants(self, task: str) -> list[str]:
         """Variants of a task in the order of the plan, finished or not."""
@@ -513,7 +529,7 @@ class _Report:
         """What made these results."""
         finished = self.runs[self.runs["state"] == FINISHED]
         facts = {
-            "MLflow": without_password(self.store.tracking_uri),
+            "MLflow": names.without_password(self.store.tracking_uri),
             "experiment": self.store.experiment,
             "grid's run": self.store.parent_run_id,
             "data set": f"{self.store.data} ({self.store.corpus})",
@@ -574,10 +590,9 @@ class _Report:
         return cell_text(float(row["mean"]), float(row["std"]), float(row["low"]), float(row["high"]))
 
     def _best(self) -> str:
-        """Which method comes first, in a sentence, of those that have as many cells as any."""
+        """Which method comes first, in a sentence, of those that have the same cells as most."""
         of_accuracy = self.cells[(self.cells["metric"] == "accuracy") & (self.cells["task"] == "detection")]
-        counts = of_accuracy[of_accuracy["kind"] == "cell"].groupby("variant").size()
-        complete = counts[counts == counts.max()].index
+        complete = with_most_cells(of_accuracy[of_accuracy["kind"] == "cell"])
         if len(complete) < 2 and self.runs["variant"].nunique() > 1:
             return ""
         means = of_accuracy[of_accuracy["variant"].isin(complete)]

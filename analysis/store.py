@@ -11,7 +11,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,6 @@ from grid.plan import FAILED, FINISHED, INTERRUPTED, PENDING, RUNNING
 logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[1]
-SQLITE = "sqlite:///"
 COLUMNS = [
     "run_id", "key", "task", "method", "trained_on", "seed", "data", "weights", "tested_on", "metric", "value",
 ]  # fmt: skip
@@ -226,6 +225,23 @@ class Store:
                     shutil.move(found, target)
         return target
 
+    @property
+    def notes(self) -> list[str]:
+        """What the newest launch found that a reader should know of the data set."""
+        with suppress(StoreError, OSError):
+            return _parent_text(self.client, self.tracking_uri, self._parent, names.NOTES).splitlines()
+        return []
+
+    @property
+    def data_profile(self) -> dict[str, Any]:
+        """Of the data set: `num_rows` (images) and `generators` (names); empty where the store does not say."""
+        for one in self._parent.inputs.dataset_inputs if self._parent.inputs else []:
+            with suppress(ValueError, TypeError):
+                profile = json.loads(one.dataset.profile or "")
+                if isinstance(profile, dict) and {"num_rows", "generators"} <= profile.keys():
+                    return profile
+        return {}
+
     def without(self, run_ids: Iterable[str]) -> Store:
         """The same grid as if these runs had never been: their trials are pending, as far as the plan has them."""
         left_out = set(run_ids)
@@ -236,8 +252,7 @@ class Store:
     ) -> str:
         """The command that runs what is not finished; several lines where one command cannot; "" when all is there.
 
-        What is finished is never run again. A data set that was narrowed with --limit or split with --split-seed needs
-        the same options again: the store does not hold them.
+        What is finished is never run again.
 
         Args:
             task: only this task.
@@ -257,6 +272,7 @@ class Store:
             corpus=self.corpus,
             generators=self._generators(),
             data_folder=self._data_root(),
+            data_options=self.parent_tags.get(names.DATA_OPTIONS, ""),
             tracking_uri=self.tracking_uri,
         )
 
@@ -273,8 +289,7 @@ class Store:
         return StoreError(
             f"{name} of run {run_id} ({run.info.run_name}) is missing or cannot be read: {why}\n"
             "If the store was copied, its artifacts must lie where they were. Else delete the run and run its trial "
-            f"again:\n  MLFLOW_TRACKING_URI={shlex.quote(self.tracking_uri)} mlflow runs delete --run-id {run_id}\n  "
-            + "\n  ".join(again)
+            f"again:\n  {_variable(self.tracking_uri)} mlflow runs delete --run-id {run_id}\n  " + "\n  ".join(again)
         )
 
     def _generators(self) -> list[str]:
@@ -330,7 +345,7 @@ class Store:
             "end": run.info.end_time,
             "seconds": run.data.metrics.get(names.SECONDS, float("nan")),
             "error": tags.get(names.ERROR, ""),
-            "url": f"{without_password(self.tracking_uri).rstrip('/')}/{path}"
+            "url": f"{names.without_password(self.tracking_uri).rstrip('/')}/{path}"
             if self.tracking_uri.startswith("http")
             else path,
         }
@@ -373,7 +388,7 @@ def open_store(
         lost = trials[0].data.tags.get(names.PARENT_RUN, "?")
         raise StoreError(
             f"the parent run {lost} of the grid {experiment!r} on data set {digest} is gone; restore it: "
-            f"MLFLOW_TRACKING_URI={shlex.quote(uri)} mlflow runs restore --run-id {lost}"
+            f"{_variable(uri)} mlflow runs restore --run-id {lost}"
         )
     parent = parents[-1]
     chosen = _one_each(trials)
@@ -445,13 +460,12 @@ def load_results(tracking_uri: str, experiment: str, *, data: str | None = None)
 
 def default_tracking_uri() -> str:
     """MLFLOW_TRACKING_URI, else the local store that `launch.py` writes by default."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{ROOT / 'runs' / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"{names.SQLITE}{ROOT / 'runs' / 'mlflow.db'}"
 
 
-def without_password(uri: str) -> str:
-    """A tracking URI for people to read, without the user's name and password that may be in it."""
-    parts = urlparse(uri)
-    return uri.replace(f"{parts.netloc.rpartition('@')[0]}@", "", 1) if "@" in parts.netloc else uri
+def _variable(uri: str) -> str:
+    """What goes before a command for it to find the store; a password the user has."""
+    return f"MLFLOW_TRACKING_URI={shlex.quote(names.without_password(uri))}"
 
 
 def artifact_cache() -> Path:
@@ -490,7 +504,7 @@ def _find_experiment(uri: str, experiment: str | None) -> tuple[str, str]:
     listed = ", ".join(sorted(known)) or "none"
     if experiment is not None and found is not None:
         raise StoreError(
-            f"the MLflow experiment {experiment!r} is deleted; restore it: MLFLOW_TRACKING_URI={shlex.quote(uri)} "
+            f"the MLflow experiment {experiment!r} is deleted; restore it: {_variable(uri)} "
             f"mlflow experiments restore -x {found.experiment_id}"
         )
     if experiment is not None:
@@ -527,7 +541,7 @@ def _check_local(uri: str) -> None:
 
 
 def _sqlite_path(uri: str) -> Path | None:
-    return Path(uri.removeprefix(SQLITE).partition("?")[0]) if uri.startswith(SQLITE) else None
+    return Path(uri.removeprefix(names.SQLITE).partition("?")[0]) if uri.startswith(names.SQLITE) else None
 
 
 def _local_path(uri: str) -> Path | None:
@@ -638,13 +652,8 @@ def _choose_version(experiment: str, digest: str, trials: list[Run], version: in
 
 def _read_plan(client: MlflowClient, uri: str, parent: Run) -> dict[str, dict[str, Any]]:
     """Key -> every trial ever planned; empty, with a warning, where the plan cannot be had."""
-    place = _local_path(parent.info.artifact_uri)
     try:
-        if place is not None:
-            text = (place / names.PLAN).read_text()
-        else:
-            with tempfile.TemporaryDirectory() as folder, _asking(uri, _LATER_CALLS):
-                text = Path(client.download_artifacts(parent.info.run_id, names.PLAN, folder)).read_text()
+        text = _parent_text(client, uri, parent, names.PLAN)
         return {trial["key"]: trial for trial in json.loads(text)["trials"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         logger.warning(
@@ -655,6 +664,15 @@ def _read_plan(client: MlflowClient, uri: str, parent: Run) -> dict[str, dict[st
             error,
         )
         return {}
+
+
+def _parent_text(client: MlflowClient, uri: str, parent: Run, name: str) -> str:
+    """A text that is kept with the grid's run, in its newest form. Raises `OSError` or `StoreError`."""
+    place = _local_path(parent.info.artifact_uri)
+    if place is not None:
+        return (place / name).read_text(encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder, _asking(uri, _LATER_CALLS):
+        return Path(client.download_artifacts(parent.info.run_id, name, folder)).read_text(encoding="utf-8")
 
 
 def _dataset_name(parent: Run) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+OVERLAY = ".cam.png"  # how the names of Grad-CAM overlays end, which are written beside pictures and are none
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 MAX_PIXELS = 64_000_000  # decompression bombs: 8000 x 8000 and not more
 

@@ -372,6 +372,9 @@ def _comparison_notes(table: pd.DataFrame) -> list[str]:
         num_made, num_real = (int((rows["split"] == "test").sum()) for rows in (made, real))
         if num_made != num_real:
             notes.append(f"{generator}, test: {num_made} fakes against {num_real} real images; read balanced accuracy")
+    copies = table.duplicated(["split", "label", "generator", "digest"])
+    if copies.any():
+        notes.append(f"{int(copies.sum())} files have the bytes of another one beside them, and count twice")
     makers = fakes.groupby("digest")["generator"].nunique()
     if shared := int((makers > 1).sum()):
         notes.append(f"{shared} fakes have the same bytes under two generators; attribution cannot tell them apart")

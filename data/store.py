@@ -9,12 +9,13 @@ import logging
 import math
 import mmap
 import os
+import platform
 import shutil
 import time
 import uuid
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -40,6 +41,8 @@ _SHARD_BYTES = 256 * 2**20
 _SHARD_ROWS = 1024
 _PIECES, _BATCHES = 64, 4  # a store is cut into this many pieces, none smaller than this many batches
 _SHARD, _UNFINISHED = "shard-", "unfinished-"
+_HERE = hashlib.sha256(platform.node().encode()).hexdigest()[:12]  # this machine, in names
+_ABANDONED = 3600  # seconds without a write after which what another machine left unfinished is taken for dead
 _BLOCK = 2**20
 _MAPPED_BYTES = 32 * 2**20  # that maps may hold in memory before their pages are given back
 _FAULT_BYTES = 2**16  # that Linux maps in around a page that is touched
@@ -292,8 +295,12 @@ class ArrayStore:
         """Remove what builders left behind that were killed: their claims are void."""
         for leftover in self.folder.glob(f"{_UNFINISHED}*"):
             with self._claim(leftover.name.split("-")[1], wait=False) as mine:
-                if mine:
+                if mine and (_HERE in leftover.name or _seconds_idle(leftover) > _ABANDONED):
                     shutil.rmtree(leftover, ignore_errors=True)
+
+    def _unfinished(self, name: str) -> Path:
+        """A new folder for a piece that is claimed; says whose it is, as a claim may not be seen from other nodes."""
+        return self.folder / f"{_UNFINISHED}{name}-{_HERE}-{uuid.uuid4().hex}"
 
     def _add_shard(
         self,
@@ -307,7 +314,7 @@ class ArrayStore:
         count: Callable[[int], None],
     ) -> None:
         """Compute the rows of a piece that is claimed, and put them into the store; `count` gets rows as they come."""
-        unfinished = self.folder / f"{_UNFINISHED}{name}-{uuid.uuid4().hex}"
+        unfinished = self._unfinished(name)
         function: Callable[[T], Any] = prepare or (lambda item: item)
         ahead = parallel_map(function, values, workers=workers if prepare else 1, ahead=2 * batch)
         try:
@@ -337,7 +344,7 @@ class ArrayStore:
 
     def _copy_shard(self, shard: Path) -> int:
         """Copy a shard that is claimed, in place of a damaged copy: the bytes of its rows, 0 where it is damaged."""
-        unfinished = self.folder / f"{_UNFINISHED}{shard.name.removeprefix(_SHARD)}-{uuid.uuid4().hex}"
+        unfinished = self._unfinished(shard.name.removeprefix(_SHARD))
         try:
             unfinished.mkdir()
             kept = shard / "crc32.txt"
@@ -444,6 +451,13 @@ def _pack(digest: str) -> bytes:
         except ValueError:
             pass
     return hashlib.sha256(digest.encode()).digest()
+
+
+def _seconds_idle(folder: Path) -> float:
+    """Since something in it was written; infinite where it has gone meanwhile."""
+    with suppress(OSError):
+        return time.time() - max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+    return math.inf
 
 
 def _checksum_of(path: Path) -> int:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +57,16 @@ def latest_state(root: Path, key: str, *also: Path) -> tuple[dict[str, Any] | No
     for order, folder in sealed:
         try:
             return read_state(folder), order
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             log.warning("%s; going back to the one before it", error)
     return None, 0
 
 
-def remove_states(root: Path, key: str) -> None:
-    """Remove a finished trial's checkpoints."""
-    for folder in root.glob(f"*/{key}"):
-        shutil.rmtree(folder, ignore_errors=True)
+def remove_states(root: Path, keys: Collection[str]) -> None:
+    """Remove the checkpoints of finished trials."""
+    for folder in root.glob("*/*"):
+        if folder.name in keys:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _seal(folder: Path) -> dict[str, Any] | None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+SQLITE = "sqlite:///"  # before the path of a local store, in a tracking URI
 
 # Tags of every run.
 ROLE = "grid.role"  # GRID_ROLE or TRIAL_ROLE
@@ -19,6 +22,8 @@ LAUNCH = "launch/"  # parameter launch/1, launch/2, …: whose the grid was then
 HEARTBEAT = (
     "grid.heartbeat"  # tag: number of the newest launch, then seconds since 1970 of its last sign of life or "ended"
 )
+
+DATA_OPTIONS = "grid.data_options"  # of launch.py, that made the data set what it is: "--limit 16"
 
 # Tags of a trial's run.
 KEY = "grid.key"  # the trial's identity
@@ -53,6 +58,12 @@ COPY_SECONDS = "copy/seconds"  # waiting for others included
 COPIED_BYTES = "copy/bytes"
 
 
+def without_password(uri: str) -> str:
+    """A tracking URI for people to read, without the user's name and password that may be in it."""
+    user, at, _ = urlsplit(uri).netloc.rpartition("@")
+    return uri.replace(f"{user}{at}", "", 1) if at else uri
+
+
 def check_generators(generators: Iterable[str]) -> None:
     """Raise `ValueError` for generators whose names MLflow could not hold in a metric's name, or that read as two."""
     bad = [name for name in generators if not re.fullmatch(r"[\w .:-]+", name, re.ASCII)]
@@ -82,3 +93,4 @@ WARNINGS = "warnings.txt"  # what the trial's process logged at that level; abse
 REPORT = "report"  # folder: what `python -m analysis` made of the grid, index.html first
 PLAN = "plan.json"  # every trial of the grid, finished or not
 MANIFEST_SUMMARY = "manifest.txt"
+NOTES = "notes.txt"  # what the newest launch found that a reader should know of the data set, a line each

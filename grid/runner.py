@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -79,7 +79,7 @@ def execute_trial(
         tracker: where its results are kept.
         share: of a GPU that it was given.
         report: takes (metrics, checkpoint folder or None); the folder is the callee's only during the call.
-        resume_from: checkpoint folders to consider besides those below `settings.checkpoints`.
+        resume_from: checkpoint folders to consider besides those of the grid.
 
     Raises:
         PermanentFailureError: a retry would fail the same way.
@@ -91,7 +91,7 @@ def execute_trial(
 
     run = tracker.open_trial(spec, {names.NODE: os.uname().nodename, names.GPU_SHARE: f"{share:g}"})
     with kept_warnings() as warnings:
-        state, order = latest_state(settings.checkpoints, spec.key, *resume_from)
+        state, order = latest_state(settings.checkpoints(tracker.parent_id), spec.key, *resume_from)
         last_checkpoint = time.monotonic()
 
         def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
@@ -198,8 +198,11 @@ def prepare_shared(spec: TrialSpec, settings: RunSettings, share: float, progres
     fill_inputs(detector, manifest, settings, progress=progress)
 
 
-def check_detectors(specs: Sequence[TrialSpec], settings: RunSettings) -> None:
+def check_detectors(specs: Sequence[TrialSpec], settings: RunSettings) -> dict[str, Mapping[str, Any] | None]:
     """Build each distinct detector once on the CPU, so that missing or wrong weights are known before the grid starts.
+
+    Returns:
+        method -> how it sees a picture, as fields of `data.transforms.Geometry`; None: as it is.
 
     Raises:
         WeightsError: naming every method whose weights or architecture cannot be had.
@@ -207,14 +210,15 @@ def check_detectors(specs: Sequence[TrialSpec], settings: RunSettings) -> None:
     from grid.trial import build
     from models.detector import WeightsError
 
-    problems = []
+    problems, geometries = [], {}
     for spec in distinct_inputs(specs):
         try:
-            build(spec, settings, "cpu")
+            geometries[spec.method] = build(spec, settings, "cpu").geometry
         except (WeightsError, ValueError) as error:
             problems.append(f"{spec.method}: {str(error).replace('METHOD', spec.method)}")
     if problems:
         raise WeightsError("\n".join(problems))
+    return geometries
 
 
 @dataclass
@@ -237,8 +241,9 @@ class LocalExecutor:
 
     def run(self, specs: Sequence[TrialSpec], watch: Callable[[TrialEvent], None]) -> None:
         """See `Executor`. A failed trial is not retried here: its traceback is what a debugging run is for."""
+        checkpoints = self.settings.checkpoints(self.tracker.parent_id)
         for spec in specs:
-            folder = self.settings.checkpoints / "local" / spec.key
+            folder = checkpoints / "local" / spec.key
             watch(TrialEvent(spec.key, STARTED))
 
             def report(
@@ -255,7 +260,7 @@ class LocalExecutor:
                 log.debug("trial %s failed", spec.key, exc_info=True)
                 watch(TrialEvent(spec.key, FAILED, error=f"{type(error).__name__}: {error}"))
             else:
-                remove_states(self.settings.checkpoints, spec.key)
+                remove_states(checkpoints, {spec.key})
                 watch(TrialEvent(spec.key, DONE))
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from grid.names import SQLITE
+
 PER_METHOD = ("gpus_per_trial", "memory_per_trial", "accelerator", "gpu_memory")  # what may differ between methods
 
 
@@ -67,6 +69,8 @@ class RunSettings:
             path = getattr(self, name)
             if path is not None and not path.is_absolute():
                 raise ValueError(f"{name} must be an absolute path, got {path}")
+        if self.tracking_uri.startswith(SQLITE) and not Path(self.tracking_uri.removeprefix(SQLITE)).is_absolute():
+            raise ValueError(f"the path in tracking_uri must be absolute, got {self.tracking_uri}")
         if self.device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"device is one of auto, cpu, cuda; got {self.device!r}")
         if not 0 < self.cpus_per_trial < math.inf:
@@ -96,10 +100,12 @@ class RunSettings:
         """Folder of saved manifests, one folder a digest."""
         return self.cache / "manifests"
 
-    @property
-    def checkpoints(self) -> Path:
-        """Folder below which unfinished trials keep their checkpoints."""
-        return self.runs / "tune"
+    def checkpoints(self, grid: str) -> Path:
+        """Folder below which the unfinished trials of a grid, by its parent run's id, keep their checkpoints.
+
+        Each grid has its own: the trials of two, in experiments of different names, may have the same keys.
+        """
+        return self.runs / "tune" / grid
 
     def for_method(self, method: str) -> RunSettings:
         """These settings with what is another for the trials of a method in the place of what holds for all."""

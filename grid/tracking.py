@@ -9,6 +9,7 @@ import math
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import threading
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from grid.trial import TrialResult
 
 ROOT = Path(__file__).resolve().parents[1]
-SQLITE = "sqlite:///"
 _STATES = {"FINISHED": FINISHED, "FAILED": FAILED, "KILLED": INTERRUPTED, "RUNNING": RUNNING, "SCHEDULED": RUNNING}
 _PREFERENCE = (FINISHED, RUNNING, INTERRUPTED, FAILED)  # which run speaks for a trial that has several
 HEARTBEAT_SECONDS = 10.0
@@ -117,6 +117,18 @@ class Tracker:
                 client.log_inputs(run_id, inputs.dataset_inputs)
             client.log_dict(run_id, spec.to_dict(), names.SPEC)  # the last of it: says that the rest is there
         return TrialRun(self.uri, run_id)
+
+    def close_failed(self, errors: Mapping[str, str]) -> None:
+        """Record why trials failed that could not do it themselves, because their workers died.
+
+        Args:
+            errors: key -> one line. The runs of trials that have an outcome stay as they are.
+        """
+        client = self.client
+        for key, state in trial_states(self.uri, self.experiment_id, errors).items():
+            if state.state == RUNNING:
+                client.set_tag(state.run_id, names.ERROR, errors[key][:5000])
+                client.set_terminated(state.run_id, "FAILED")
 
     def close_interrupted(self, keys: Iterable[str]) -> None:
         """Mark the runs of trials that nobody is running any more."""
@@ -299,7 +311,15 @@ class TrialRun:
             self.client.log_text(self.run_id, "\n".join(lines) + "\n", names.WARNINGS)
 
 
-def open_grid(uri: str, experiment: str, manifest: Manifest, trials: Iterable[TrialSpec], artifacts: Path) -> Tracker:
+def open_grid(
+    uri: str,
+    experiment: str,
+    manifest: Manifest,
+    trials: Iterable[TrialSpec],
+    artifacts: Path,
+    *,
+    data_options: str = "",
+) -> Tracker:
     """Find or create the experiment and the grid's parent run: one for each experiment and data set.
 
     Call it from one process before any trial starts: several processes that create a fresh SQLite store at once fail.
@@ -310,6 +330,7 @@ def open_grid(uri: str, experiment: str, manifest: Manifest, trials: Iterable[Tr
         manifest: the data set, logged as an MLflow input.
         trials: the whole grid, logged so that progress can be told from MLflow alone.
         artifacts: where a local store keeps artifacts; a server decides for itself.
+        data_options: of the command line, that made the data set what it is.
 
     Raises:
         TrackingError: the store cannot be reached, or the experiment was deleted.
@@ -317,7 +338,7 @@ def open_grid(uri: str, experiment: str, manifest: Manifest, trials: Iterable[Tr
     client = MlflowClient(tracking_uri=uri)
     experiment_id = find_experiment(uri, experiment)
     if experiment_id is None:
-        location = artifacts.resolve().as_uri() if uri.startswith(SQLITE) else None
+        location = artifacts.resolve().as_uri() if uri.startswith(names.SQLITE) else None
         try:
             experiment_id = client.create_experiment(experiment, artifact_location=location)
         except MlflowException:  # somebody else was faster
@@ -347,6 +368,8 @@ def open_grid(uri: str, experiment: str, manifest: Manifest, trials: Iterable[Tr
         profile = json.dumps({"num_rows": len(manifest.table), "generators": list(manifest.generators)})
         dataset = Dataset(manifest.source, manifest.digest, "local", source, profile=profile)
         client.log_inputs(parent_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "train, valid, test")])])
+    client.set_tag(parent_id, names.DATA_OPTIONS, data_options)
+    client.log_text(parent_id, "".join(f"{note}\n" for note in manifest.notes), names.NOTES)
     planned = {trial["key"]: trial for trial in _planned(client, parent_id)}
     planned |= {trial.key: trial.to_dict() | {"key": trial.key} for trial in trials}
     client.log_dict(parent_id, {"trials": list(planned.values())}, names.PLAN)
@@ -362,7 +385,7 @@ def _oldest_grid(client: MlflowClient, experiment_id: str, digest: str) -> str |
 
 def find_experiment(uri: str, experiment: str) -> str | None:
     """Id of the experiment, or None. Raises `TrackingError` when the store cannot be read or it is deleted."""
-    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
+    if uri.startswith(names.SQLITE) and not Path(uri.removeprefix(names.SQLITE)).exists():
         return None  # MLflow would create the file, and asking should change nothing
     try:
         if uri.startswith("http"):
@@ -370,7 +393,8 @@ def find_experiment(uri: str, experiment: str) -> str | None:
         found = MlflowClient(tracking_uri=uri).get_experiment_by_name(experiment)
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise TrackingError(
-            f"cannot reach MLflow at {uri}: {error}\nIs the server running, and MLFLOW_TRACKING_URI right?"
+            f"cannot reach MLflow at {names.without_password(uri)}: {error}\n"
+            "Is the server running, and MLFLOW_TRACKING_URI right?"
         ) from error
     if found is None:
         return None
@@ -384,8 +408,13 @@ def find_experiment(uri: str, experiment: str) -> str | None:
 
 def _knock(uri: str) -> None:
     """Raise `OSError` where nobody answers: MLflow's own patience with a server that is not there is minutes."""
-    with suppress(urllib.error.HTTPError):  # an answer, if only "who are you?"
-        urllib.request.urlopen(uri, timeout=10).close()  # noqa: S310
+    try:
+        urllib.request.urlopen(names.without_password(uri), timeout=10).close()  # noqa: S310
+    except urllib.error.HTTPError:  # an answer, if only "who are you?"
+        pass
+    except urllib.error.URLError as error:
+        if not isinstance(error.reason, ssl.SSLError):  # whether a certificate will do, MLflow's own settings say
+            raise
 
 
 def trial_states(uri: str, experiment_id: str, keys: Iterable[str]) -> dict[str, TrialState]:

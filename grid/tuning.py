@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import platform
+import re
 import shutil
 import signal
 import sys
@@ -29,7 +30,7 @@ os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 import ray
 import yaml
 from ray import tune
-from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayError
+from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayError, RayTaskError
 from ray.tune import Callback, Checkpoint, CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.experiment import Trial
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -51,10 +52,10 @@ from grid.runner import (
 from grid.settings import ClusterError, InfeasibleError, RunSettings
 from grid.spec import TrialSpec
 from grid.tracking import Tracker
+from models.detector import MemoryExhausted
 
 ROOT = Path(__file__).resolve().parents[1]
-# What a worker needs of the checkout is its code; everything else would be uploaded for nothing.
-EXCLUDES = ["/.git/", "/.venv/", "/runs/", "/report/", "/tests/", "/docs/", "/benchmarks/", "__pycache__/", "*.pyc"]
+CODE = ("launch.py", "grid", "models", "data", "analysis")  # what a worker needs of the checkout
 # What may change a result, or keep a trial from starting, where a node has another version of it than the driver.
 PACKAGES = (
     "mlflow", "numpy", "open_clip_torch", "pandas", "pillow", "pyarrow", "ray", "safetensors", "scikit-learn", "scipy",
@@ -79,6 +80,15 @@ def _cluster_file() -> Path:
     return Path.home() / "ray_bootstrap_config.yaml"  # where `ray up` puts it
 
 
+def excludes(root: Path) -> list[str]:
+    """What is not sent to the workers, as patterns of a `.gitignore`: whatever is no code, wherever somebody put it.
+
+    Ray refuses to send 512 MiB or more, and a corpus, a cache or weights may lie below the checkout.
+    """
+    others = [re.sub(r"([^\w./-])", r"\\\1", path.name) for path in root.iterdir() if path.name not in CODE]
+    return ["?*.?*", "!*.py", "!*.json", *(f"/{name}" for name in sorted(others))]
+
+
 def connect(*, address: str | None = None, num_gpus: int | None = None, num_cpus: int | None = None) -> None:
     """Start Ray on this machine, or join the cluster at `address`; the workers import this checkout's code, always.
 
@@ -97,7 +107,7 @@ def connect(*, address: str | None = None, num_gpus: int | None = None, num_cpus
     try:
         ray.init(
             address=address or "local",
-            runtime_env={"working_dir": str(ROOT), "excludes": EXCLUDES},
+            runtime_env={"working_dir": str(ROOT), "excludes": excludes(ROOT)},
             log_to_driver=False,
             logging_level=logging.ERROR,
             configure_logging=True,
@@ -237,7 +247,9 @@ class TuneExecutor:
         inputs = {spec.key: spec for spec in distinct_inputs(specs)}
         demands = {spec.method: trial_demand(spec.method, self.settings, nodes) for spec in inputs.values()}
         check_feasible(demands, nodes)
-        board: Any = ray.remote(Board).options(num_cpus=0).remote()
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        # Here, because another node may go away.
+        board: Any = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
         surveys = {
             self._task(survey_input, spec, self.settings, demands[spec.method]): key for key, spec in inputs.items()
         }
@@ -248,7 +260,7 @@ class TuneExecutor:
             ended, _ = ray.wait([*surveys, *tasks], timeout=0.5)
             for one in ended:
                 key = surveys.get(one) or tasks[one]
-                found, warnings = ray.get(one)
+                found, warnings = _result(one, inputs[key].method)
                 for line in warnings:
                     if line not in said:  # every task of a method sees the same damage
                         log.warning("%s: %s", inputs[key].method, line)
@@ -286,14 +298,16 @@ class TuneExecutor:
         self, function: Callable[..., Any], spec: TrialSpec, settings: RunSettings, demand: Demand, *more: Any
     ) -> Any:
         """Start a Ray task; `function` gets the spec, the settings and the share of a GPU first."""
-        task: Any = ray.remote(function).options(
-            max_retries=2,
-            num_cpus=demand.resources["CPU"],
-            num_gpus=demand.share,
-            memory=demand.resources.get("memory"),
-            resources={name: part for name, part in demand.resources.items() if name.startswith(ACCELERATOR)},
-            label_selector=dict(demand.labels),
-        )
+        options: dict[str, Any] = {
+            "max_retries": 2,
+            "num_cpus": demand.resources["CPU"],
+            "num_gpus": demand.share,
+            "memory": demand.resources.get("memory"),
+            "resources": {name: part for name, part in demand.resources.items() if name.startswith(ACCELERATOR)},
+            "label_selector": dict(demand.labels),
+        }
+        # Not `.options(…)`, with which the worker of a task that had a GPU would live on, and hold the GPU's memory.
+        task: Any = ray.remote(**options)(function)
         return task.remote(spec.to_dict(), settings.to_json(), demand.share, *more)
 
     def run(self, specs: Sequence[TrialSpec], watch: Callable[[TrialEvent], None]) -> None:
@@ -315,10 +329,11 @@ class TuneExecutor:
                 done.extend([event.key] if event.kind == DONE else [])
             watch(event)
 
+        checkpoints = self.settings.checkpoints(self.tracker.parent_id)
         at_once = self.settings.max_concurrent
         launches: list[Path] = []
         while pending:
-            launches.append(self.settings.checkpoints / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
+            launches.append(checkpoints / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
             try:
                 self._tune(list(pending.values()), launches[-1], at_once, follow)
                 break  # what is still pending was interrupted
@@ -334,8 +349,7 @@ class TuneExecutor:
                     running.clear()
                 ray.shutdown()
                 connect(**self.connection)
-        for key in done:
-            remove_states(self.settings.checkpoints, key)
+        remove_states(checkpoints, set(done))
         for folder in launches:
             if not any(folder.glob("*/checkpoint_*")):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -457,6 +471,25 @@ def _last_error(trial: Trial) -> str:
 # Preparing -----------------------------------------------------------------------------------------------------------
 
 IMAGES_A_TASK = 128  # at least, where images are prepared: a worker takes seconds to start
+
+
+def _result(task: Any, method: str) -> Any:
+    """What a preparing task gives, or its own error.
+
+    Raises:
+        ClusterError: its worker died, each time.
+    """
+    try:
+        return ray.get(task)
+    except RayTaskError as error:
+        if isinstance(error.cause, ValueError | MemoryExhausted):  # about the data or a trial, and told as such
+            raise error.cause from None
+        raise
+    except RayError as error:
+        raise ClusterError(
+            f"{method}: its images could not be prepared, as every worker that tried died; what they finished stays, "
+            f"and the same command goes on from there ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def spread(num_images: int, *, share: float, num_gpus: float, slots: int) -> tuple[int, float]:

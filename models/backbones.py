@@ -771,7 +771,10 @@ class FrozenEncoder:
     @torch.inference_mode()
     def _encode_batch(self, batch: np.ndarray) -> np.ndarray:
         x = self.backbone.preprocessing.normalise(torch.tensor(batch, device=self.device))
-        with torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16, enabled=self.autocast):
+        device = torch.device(self.device).type
+        # without TF32, to which torch by itself rounds on newer GPUs: features of all devices share a key
+        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=self.autocast), exact:
             return self.on_device()(x).float().cpu().numpy()
 
     def on_device(self) -> Backbone:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, cast
 
@@ -123,7 +124,7 @@ class NetworkDetector(Detector):
             }
 
         cuda = [torch.cuda.current_device()] if self._device.type == "cuda" else []
-        with torch.random.fork_rng(cuda), torch.backends.cudnn.flags(enabled=True, deterministic=True):
+        with torch.random.fork_rng(cuda), self._convolutions(deterministic=True):
             for epoch in range(first_epoch, self.config.epochs + 1):
                 if first_step == 0:
                     sums.zero_()
@@ -281,7 +282,7 @@ class NetworkDetector(Detector):
 
         def score(place: slice) -> None:
             pixels = self._to_device(self._gather(inputs, np.arange(place.start, place.stop)))
-            with self._autocast():
+            with self._autocast(), self._convolutions():
                 features = network.forward_features(self.preprocessing.normalise(pixels))
                 embedding = network.forward_head(features, pre_logits=True)
             embedding = embedding.float()
@@ -294,6 +295,11 @@ class NetworkDetector(Detector):
     def _autocast(self) -> torch.autocast:
         mixed = self._dtype is not torch.float32
         return torch.autocast(self._device.type, dtype=self._dtype if mixed else None, enabled=mixed)
+
+    def _convolutions(self, *, deterministic: bool = False) -> AbstractContextManager[None]:
+        """In 32 bits where that is meant: by itself torch rounds to TF32 on a GPU that has it."""
+        mixed = self._dtype is not torch.float32
+        return torch.backends.cudnn.flags(enabled=True, deterministic=deterministic, allow_tf32=mixed)
 
     def _gather(self, inputs: Rows, index: np.ndarray) -> np.ndarray:
         pixels, size = inputs[index], self.preprocessing.size

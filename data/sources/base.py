@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data.images import IMAGE_SUFFIXES
+from data.images import IMAGE_SUFFIXES, OVERLAY
 
 SPLITS = ("train", "valid", "test")
 REAL, FAKE = 0, 1
@@ -133,7 +133,7 @@ def list_images(folder: Path, root: Path, *, recursive: bool = False) -> Listing
                 subfolders.append(entry.name)
                 if recursive:
                     (links if entry.is_symlink() else folders).append(path)
-            elif entry.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
+            elif entry.is_file() and path.suffix.lower() in IMAGE_SUFFIXES and not entry.name.endswith(OVERLAY):
                 listing.images.append(path)
             else:
                 others.append(entry.name)

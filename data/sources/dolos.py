@@ -80,8 +80,7 @@ def _scan_split_folders(
                 mask_of = _match_masks(masks / split, root, found, stems)
             if without := len(images.keys() - mask_of.keys()):
                 found.notes.append(
-                    f"{generator}, {split}: {without} of {len(images)} fakes have no mask; localisation and "
-                    "paste-back leave them out"
+                    f"{generator}, {split}: {without} of {len(images)} fakes have no mask; localisation leaves them out"
                 )
         for stem, path in images.items():
             found.entries.append(Entry(path, label, generator, stem, split, mask_of.get(stem)))

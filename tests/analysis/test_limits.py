@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,7 @@ import pytest
 from analysis.limits import limits
 from analysis.page import sentence_list
 from analysis.store import Store
+from grid import tracking
 from tests.analysis.grids import GENERATORS, Grid
 
 
@@ -46,6 +48,28 @@ def test_missing_trials_come_with_their_command(grid: Grid) -> None:
     text = said(grid.open())
     assert "3 of 4 trials are not finished (3 pending)" in text
     assert "--methods clip_linear" in text
+
+
+def test_attribution_that_leans_to_one_class_is_named(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run_id,) = grid.finish(grid.attribution("residual_linear"))
+    opened = grid.open()
+    scores = opened.scores(run_id)
+    assert "Attribution's test images" not in said(opened)
+    fewer = scores.drop(scores.index[scores["generator"] == "ldm"][:4])
+    monkeypatch.setattr(Store, "scores", lambda *arguments, **named: fewer)
+    counts = fewer["generator"].value_counts()
+    text = said(opened)
+    assert f"{counts['ldm']} of ldm" in text
+    assert f"is right for {counts.max() / len(fewer):.0%} of them" in text
+
+
+def test_what_the_launch_found_in_the_data_is_kept_for_the_report(store: str, tmp_path: Path) -> None:
+    grid = Grid(store, tmp_path)
+    grid.finish(grid.spec())
+    assert grid.open().notes == []
+    noted = dataclasses.replace(grid.manifest, notes=("PNG against JPEG", "masks are missing"))
+    tracking.open_grid(grid.tracker.uri, "dolos", noted, [grid.spec()], tmp_path / "artifacts")
+    assert grid.open().notes == ["PNG against JPEG", "masks are missing"]
 
 
 def test_test_sets_that_lean_to_one_class_are_named(grid: Grid) -> None:

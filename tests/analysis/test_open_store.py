@@ -270,6 +270,16 @@ def test_weights_from_a_file_have_to_be_named_again(grid: Grid) -> None:
     assert "--weights clip_linear=FILE" in grid.open().missing_command()
 
 
+def test_the_options_that_made_the_data_set_are_in_the_command(store: str, tmp_path: Path) -> None:
+    grid = Grid(store, tmp_path)
+    grid.finish(grid.spec())
+    missing = [grid.spec("clip_linear")]
+    tracking.open_grid(
+        grid.tracker.uri, "dolos", grid.manifest, missing, tmp_path / "artifacts", data_options="--limit 16 --skip-bad"
+    )
+    assert " --limit 16 --skip-bad --runs " in grid.open().missing_command()
+
+
 def test_a_lost_plan_leaves_what_has_run(grid: Grid, caplog: pytest.LogCaptureFixture) -> None:
     grid.plan(grid.spec(seed=1))
     grid.finish(grid.spec(l2=0.5))

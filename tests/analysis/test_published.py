@@ -86,7 +86,27 @@ def test_another_backbone_is_not_the_published_set_up(grid: Grid) -> None:
     assert table["note"].str.contains("20 real test images instead of 900").all()
 
 
-def test_with_it_the_published_value_is_inside_or_not(store: str, tmp_path: Path) -> None:
+def test_a_narrowed_data_set_is_not_the_published_one(store: str, tmp_path: Path) -> None:
+    grid = Grid(store, tmp_path, generators=PUBLISHED_ORDER, num_each=20)
+    grid.finish(grid.spec("xception_scratch", train="lama", **resolve_config("xception_scratch")))
+    table = beside_published(grid.open())
+    assert not table["comparable"].any()
+    assert table["inside"].isna().all()
+    total = len(grid.manifest.table)
+    assert table["note"].str.contains(f"not the published set-up: {total} images instead of 49500 or more").all()
+
+
+@pytest.mark.parametrize("setting", [{"size": 128}, {"flip": True}, {"epochs": 2}])
+def test_other_settings_of_the_training_are_named(setting: dict[str, object]) -> None:
+    ((name, value),) = setting.items()
+    (said,) = setup_differences("xception_pretrained", resolve_config("xception_pretrained", setting))
+    assert said.startswith(f"{name} {value} instead of ")
+
+
+def test_with_it_the_published_value_is_inside_or_not(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("analysis.published.NUM_IMAGES", 20)
     grid = Grid(store, tmp_path, generators=PUBLISHED_ORDER, num_each=20)
     default = resolve_config("xception_scratch")
     grid.finish(*(grid.spec("xception_scratch", train=name, **default) for name in PUBLISHED_ORDER))

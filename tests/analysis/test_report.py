@@ -14,7 +14,7 @@ from mlflow.tracking import MlflowClient
 
 from analysis.__main__ import main
 from analysis.page import Folder
-from analysis.report import Options, _Report
+from analysis.report import Options, _Report, with_most_cells
 from analysis.store import Store, open_store
 from tests.needs import need_program
 
@@ -326,3 +326,14 @@ def test_a_link_opens_the_fold_in_which_its_run_is(browser: Any, report: Path) -
     assert link.startswith("#run-")
     browser.execute_script(f"location.hash = '{link}'")
     assert browser.execute_script(f"return document.querySelector('{link}').getBoundingClientRect().height > 0")
+
+
+def test_only_means_over_the_same_cells_are_ranked() -> None:
+    def cells(**held: str) -> pd.DataFrame:
+        rows = [(name, tested_on, trained) for name, on in held.items() for trained in on for tested_on in "ab"]
+        return pd.DataFrame(rows, columns=["variant", "tested_on", "trained_on"])
+
+    assert with_most_cells(cells(one="a", other="b")) == ["one"]
+    assert with_most_cells(cells(one="a", other="b", third="b")) == ["other", "third"]
+    assert with_most_cells(cells(one="ab", other="b", third="ab")) == ["one", "third"]
+    assert with_most_cells(cells()) == []

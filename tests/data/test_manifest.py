@@ -370,6 +370,25 @@ def test_the_same_bytes_called_real_and_fake(dolos: Path, cache: Path) -> None:
     assert len(manifest.table) == 25
 
 
+def test_copies_beside_each_other_are_counted(dolos: Path, cache: Path) -> None:
+    folder = dolos / "celebahq/fake/lama/images/test"
+    first = min(folder.iterdir())
+    shutil.copy(first, folder / "copy.png")
+    notes = build_manifest("dolos", dolos, cache=cache).notes
+    assert [note for note in notes if "count twice" in note] == [
+        "1 files have the bytes of another one beside them, and count twice"
+    ]
+
+
+def test_overlays_of_grad_cam_are_no_images(dolos: Path, cache: Path) -> None:
+    folder = dolos / "celebahq/real/test"
+    before = build_manifest("dolos", dolos, cache=cache)
+    shutil.copy(min(folder.iterdir()), folder / "00000.cam.png")
+    manifest = build_manifest("dolos", dolos, cache=cache)
+    assert manifest.digest == before.digest
+    assert any("left aside" in note and "00000.cam.png" in note for note in manifest.notes)
+
+
 def test_copies_within_one_split_and_label_are_no_problem(dolos: Path, cache: Path) -> None:
     shutil.copytree(dolos / "celebahq/fake/lama", dolos / "celebahq/fake/twin")
     manifest = build_manifest("dolos", dolos, cache=cache)

@@ -425,6 +425,19 @@ def test_what_another_builder_is_writing_is_left_alone(builder: Callable[..., Bu
     assert len(numbers(tmp_path).open([str(n) for n in range(24)])) == 24
 
 
+@pytest.mark.parametrize(("idle", "stays"), [(60, True), (7200, False)])
+def test_what_another_machine_is_writing_is_left_alone_though_its_claim_is_not_seen(
+    tmp_path: Path, idle: float, stays: bool
+) -> None:
+    unfinished = tmp_path / f"unfinished-{'0' * 16}-{'f' * 12}-{'1' * 32}"
+    unfinished.mkdir()
+    (unfinished / "rows.npy").write_bytes(b"a part")
+    for path in (unfinished / "rows.npy", unfinished):
+        os.utime(path, (time.time() - idle, time.time() - idle))
+    numbers(tmp_path).fill(items(4), doubled, batch=2)
+    assert unfinished.exists() == stays
+
+
 def test_waiting_is_said(
     builder: Callable[..., Builder], tmp_path: Path, small_shards: None, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -123,7 +123,7 @@ def test_removing_a_trials_checkpoints_leaves_those_of_others(tmp_path: Path) ->
     write(tmp_path, "local", 0, order=1)
     write(tmp_path, "20260101-000000", 0, order=2)
     other = write(tmp_path, "local", 0, order=3, key="f" * 16)
-    remove_states(tmp_path, KEY)
+    remove_states(tmp_path, {KEY})
     assert latest_state(tmp_path, KEY) == (None, 0)
     assert other.is_dir()
-    remove_states(tmp_path, KEY)  # and again, where there is nothing left
+    remove_states(tmp_path, {KEY})  # and again, where there is nothing left

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
+from PIL import Image
 from rich.console import Console
 
 import launch
@@ -173,7 +174,7 @@ def test_a_failed_trial_gives_status_1_and_is_told_with_its_reason(dolos: Comman
     outcome = dolos(*arguments, "--set", "xception_scratch.learning_rate=1e30", "--set", "xception_scratch.epochs=2")
     assert outcome.status == 1
     assert "TrainingDiverged" in outcome.text
-    assert "1 of 2 trials failed; their tracebacks are in MLflow" in outcome.text
+    assert "1 of 2 trials failed; MLflow has what went wrong" in outcome.text
     assert "residual_linear" in outcome.text.partition("attribution: accuracy")[2]
     assert sorted(run.info.status for run in mlflow_runs(runs, "trial")) == ["FAILED", "FINISHED"]
     assert [run.info.status for run in mlflow_runs(runs, "grid")] == ["FAILED"]
@@ -255,11 +256,12 @@ def test_bad_files_are_refused_or_left_out_and_counted(
     assert "00001.png" in refused.text
     assert "--skip-bad" in refused.text
     assert mlflow_runs(runs, "grid") == []
-    taken = command(*arguments, "--skip-bad")
+    taken = command(*arguments, "--skip-bad", "--limit", "500")
     assert taken.status == 0
     assert "left out: 1 bad files; recorded in MLflow" in taken.text
     (grid,) = mlflow_runs(runs, "grid")
     assert grid.data.tags[names.SKIPPED] == "1"
+    assert grid.data.tags[names.DATA_OPTIONS] == "--limit 500 --skip-bad"
 
 
 # A whole grid, with planted results ----------------------------------------------------------------------------------
@@ -441,6 +443,7 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("dolos", "--methods", "sam_linear", "--set", "clip_linear.l2=1"),
         ("no method 'clip_linear' in this grid; there are: sam_linear",),
     ),
+    "setting of no method": (("dolos", "--set", "*.nonsense=1"), ("no method of this grid has a setting 'nonsense'",)),
     "setting": (("dolos", "--set", "sam_linear.flip=true"), ("sam_linear has no setting 'flip'; it has:", "l2")),
     "type of a setting": (("dolos", "--set", "sam_linear.l2=low"), ("sam_linear.l2 wants float, got 'low'",)),
     "value of a setting": (("dolos", "--set", "xception_scratch.epochs=0"), ("epochs must be at least 1",)),
@@ -472,6 +475,16 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("the method uses no GPU", "--gpus-per-trial residual_linear=X"),
     ),
     "GPU on the CPU": (("dolos", "--gpu-memory", "8", "--device", "cpu"), ("leave it out with --device cpu",)),
+    "cores of no number": (("dolos", "--num-cpus", "-3"), ("--num-cpus must not be negative",)),
+    "Ray in this process": (
+        ("dolos", "--local", "--address", "auto", "--num-gpus", "1"),
+        ("--address is about Ray; leave it out with --local", "--num-gpus is about Ray"),
+    ),
+    "GPUs of somebody else's Ray": (
+        ("dolos", "--address", "10.0.0.1:6379", "--num-gpus", "1"),
+        ("--num-gpus is about a Ray of our own, not the cluster at 10.0.0.1:6379",),
+    ),
+    "Ray Client": (("dolos", "--address", "ray://10.0.0.1:10001"), ("launch on a node of the cluster",)),
     "GPU in this process": (("dolos", "--accelerator", "T4", "--local"), ("leave it out with --local",)),
 }
 
@@ -532,6 +545,79 @@ def test_a_server_that_does_not_answer_is_bad_input(
         outcome = command("dolos", "--data", images, "--plan")
     assert outcome.status == 2
     assert "cannot reach MLflow at http://127.0.0.1" in outcome.text
+
+
+@pytest.mark.parametrize("options", [(), ("--plan",), ("--cache", "CACHE")])
+def test_folders_that_cannot_be_written_are_told_before_any_image_is_read(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    wrong = tmp_path / "file" / "below"
+    runs, chosen = (tmp_path, [str(wrong) if one == "CACHE" else one for one in options])
+    status = launch.main(
+        ["dolos", "--data", str(images), "--runs", str(runs if chosen[:1] == ["--cache"] else wrong), *chosen]
+    )
+    said = " ".join(capsys.readouterr().out.split())
+    assert status == 2
+    assert "cannot be written to (Not a directory); --runs and --cache choose the folders" in said
+    assert "lama" not in said  # nothing of the corpus
+
+
+def test_a_relative_store_is_the_one_in_this_folder_for_trials_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    settings, _ = launch.resolve(launch.parse_arguments(["demo"]))
+    assert settings.tracking_uri == f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+def test_checkpoints_of_trials_that_finished_in_a_launch_that_was_killed_are_removed(
+    dolos: Command, runs: Path
+) -> None:
+    arguments = ("--methods", "residual_linear", "--tasks", "attribution")
+    assert dolos(*arguments, "--seeds", "0").status == 0
+    (parent,) = mlflow_runs(runs, "grid")
+    (trial,) = mlflow_runs(runs, "trial")
+    left, unfinished, foreign = (
+        runs / "tune" / grid / "20260101-000000-1" / key
+        for grid, key in (
+            (parent.info.run_id, trial.data.tags[names.KEY]),
+            (parent.info.run_id, "f" * 16),
+            ("another", trial.data.tags[names.KEY]),
+        )
+    )
+    for folder in (left, unfinished, foreign):
+        (folder / "checkpoint_000000").mkdir(parents=True)
+    assert dolos(*arguments, "--seeds", "0", "1").status == 0
+    assert [folder.exists() for folder in (left, unfinished, foreign)] == [False, True, True]
+
+
+def test_a_setting_of_all_methods_is_of_those_that_have_it() -> None:
+    _, configs = launch.resolve(launch.parse_arguments(["dolos", "--set", "*.resize=crop"]))
+    assert {method: config.get("resize") for method, config in configs.items()} == {
+        "xception_scratch": "crop",
+        "xception_pretrained": "crop",
+        "clip_linear": "crop",
+        "sam_linear": "crop",
+        "residual_linear": None,
+    }
+
+
+@pytest.mark.parametrize(("policy", "said"), [("crop", True), ("squash", False)])
+def test_a_method_that_does_not_see_whole_images_is_named(
+    command: Command, store: str, tmp_path: Path, policy: str, said: bool
+) -> None:
+    root = write_dolos(tmp_path / "dolos", size=SIDE)
+    for path in (root / "celebahq").rglob("*.png"):
+        with Image.open(path) as image:
+            image.resize((SIDE, 2 * SIDE)).save(path)
+    outcome = command(
+        "dolos", "--data", root, "--local", "--methods", "residual_linear,xception_scratch", "--tasks", "attribution",
+        *TINY, "--set", f"*.resize={policy}",
+    )  # fmt: skip
+    assert outcome.status == 0
+    assert ("only the middle of them is seen by xception_scratch (" in outcome.text) == said
 
 
 def test_a_deleted_experiment_is_bad_input(dolos: Command, store: str) -> None:

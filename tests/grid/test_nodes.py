@@ -20,7 +20,7 @@ ALL = [A100, T4, UNKNOWN, CORES]
 
 @pytest.fixture
 def plain(tmp_path: Path) -> RunSettings:
-    return RunSettings(cache=tmp_path / "cache", runs=tmp_path / "runs", tracking_uri="sqlite:///x.db")
+    return RunSettings(cache=tmp_path / "cache", runs=tmp_path / "runs", tracking_uri=f"sqlite:///{tmp_path / 'x.db'}")
 
 
 def allowed(demand: Demand) -> list[Node]:

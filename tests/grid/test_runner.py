@@ -53,6 +53,10 @@ class Grid:
     def executor(self) -> LocalExecutor:
         return LocalExecutor(self.settings, self.tracker)
 
+    @property
+    def checkpoints(self) -> Path:
+        return self.settings.checkpoints(self.tracker.parent_id)
+
     def spec(self, *arguments: Any, **overrides: Any) -> TrialSpec:
         return make_spec(self.manifest.digest, *arguments, **overrides)
 
@@ -295,7 +299,7 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint_and_ends_as_if_nothing
     before = grid.state(spec)
     assert before is not None
     assert before.state == INTERRUPTED
-    assert latest_state(grid.settings.checkpoints, spec.key)[1] > 0
+    assert latest_state(grid.checkpoints, spec.key)[1] > 0
 
     watcher = Watcher()
     grid.executor.run([spec], watcher)
@@ -303,7 +307,7 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint_and_ends_as_if_nothing
     assert grid.state(spec) == tracking.TrialState(before.run_id, FINISHED)
     for metric in ("train/loss", "valid/loss", "valid/accuracy", "learning_rate"):
         assert grid.steps(spec, metric) == [1, 2, 3, 4]
-    assert latest_state(grid.settings.checkpoints, spec.key) == (None, 0)
+    assert latest_state(grid.checkpoints, spec.key) == (None, 0)
 
     straight = make_grid("straight")
     straight.executor.run([spec], Watcher())
@@ -314,6 +318,23 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint_and_ends_as_if_nothing
     )
     one, two = (dict(each.run_of(spec).data.metrics, **{names.SECONDS: 0}) for each in (grid, straight))
     assert one == two
+
+
+def test_the_same_trial_of_another_grid_neither_goes_on_from_those_checkpoints_nor_removes_them(
+    make_grid: MakeGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = make_grid(checkpoint_seconds=0)
+    spec = grid.spec("xception_scratch", **NETWORK)
+    interrupted_after_an_epoch(grid, spec, monkeypatch)
+    before = latest_state(grid.checkpoints, spec.key)[1]
+    namesake = dataclasses.replace(
+        grid,
+        tracker=tracking.open_grid(grid.tracker.uri, "namesake", grid.manifest, [spec], grid.settings.runs / "other"),
+    )
+    watcher = Watcher()
+    namesake.executor.run([spec], watcher)
+    assert watcher.epochs == [1, 2, 3, 4]
+    assert latest_state(grid.checkpoints, spec.key)[1] == before > 0
 
 
 def test_an_interrupted_fit_of_a_linear_classifier_starts_anew_in_the_same_run(make_grid: MakeGrid) -> None:
@@ -337,7 +358,7 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(
     grid = make_grid(checkpoint_seconds=0)
     spec = grid.spec("xception_scratch", **NETWORK)
     interrupted_after_an_epoch(grid, spec, monkeypatch)
-    for state in grid.settings.checkpoints.rglob("state.pt"):
+    for state in grid.checkpoints.rglob("state.pt"):
         state.write_bytes(state.read_bytes()[:100])
     watcher, started = Watcher(), time.monotonic()
     grid.executor.run([spec], watcher)
@@ -352,7 +373,7 @@ def test_only_the_two_newest_checkpoints_are_kept(make_grid: MakeGrid, monkeypat
     grid = make_grid(checkpoint_seconds=0)
     spec = grid.spec("xception_scratch", **NETWORK)
     interrupted_within_an_epoch(grid, spec, monkeypatch)
-    folder = grid.settings.checkpoints / "local" / spec.key
+    folder = grid.checkpoints / "local" / spec.key
     assert sorted(path.name for path in folder.iterdir()) == ["checkpoint_000005", "checkpoint_000006"]
 
 

@@ -13,7 +13,7 @@ from grid.spec import TrialSpec
 
 @pytest.fixture
 def plain(tmp_path: Path) -> RunSettings:
-    return RunSettings(cache=tmp_path / "cache", runs=tmp_path / "runs", tracking_uri="sqlite:///x.db")
+    return RunSettings(cache=tmp_path / "cache", runs=tmp_path / "runs", tracking_uri=f"sqlite:///{tmp_path / 'x.db'}")
 
 
 def test_settings_survive_the_trip_to_another_process(tmp_path: Path) -> None:
@@ -47,7 +47,13 @@ def test_the_defaults_survive_it_too(plain: RunSettings) -> None:
 
 def test_everything_that_is_kept_lies_below_the_two_folders(plain: RunSettings) -> None:
     assert plain.manifests.is_relative_to(plain.cache)
-    assert plain.checkpoints.is_relative_to(plain.runs)
+    assert plain.checkpoints("0123").is_relative_to(plain.runs)
+
+
+def test_grids_do_not_share_checkpoints(plain: RunSettings) -> None:
+    one, other = plain.checkpoints("0123"), plain.checkpoints("4567")
+    assert not one.is_relative_to(other)
+    assert not other.is_relative_to(one)
 
 
 def test_making_settings_makes_no_folder(plain: RunSettings) -> None:
@@ -61,6 +67,7 @@ def test_making_settings_makes_no_folder(plain: RunSettings) -> None:
         ({"cache": Path("cache")}, "cache must be an absolute path, got cache"),
         ({"runs": Path("runs")}, "runs must be an absolute path"),
         ({"local_copies": Path("local")}, "local_copies must be an absolute path"),
+        ({"tracking_uri": "sqlite:///mlflow.db"}, "path in tracking_uri must be absolute, got sqlite:///mlflow.db"),
         ({"device": "gpu"}, "device is one of auto, cpu, cuda; got 'gpu'"),
         ({"cpus_per_trial": 0}, "cpus_per_trial must be above 0"),
         ({"cpus_per_trial": -1}, "cpus_per_trial must be above 0, got -1"),

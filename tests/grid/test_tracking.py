@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +248,21 @@ def test_runs_that_nobody_computes_any_more_are_marked_as_interrupted(tracker: T
     assert [run_of(one).info.status for one in (open_run, foreign, done)] == ["KILLED", "RUNNING", "FINISHED"]
 
 
+def test_trials_whose_workers_died_are_failed_with_what_is_known(tracker: Tracker, spec: TrialSpec) -> None:
+    other = dataclasses.replace(spec, seed=1)
+    lost, told = tracker.open_trial(spec, {}), tracker.open_trial(other, {})
+    told.fail(ValueError("its own words"), "a traceback")
+    tracker.close_failed({spec.key: "the worker died", other.key: "the worker died"})
+    tracker.close_interrupted([spec.key, other.key])
+    states = tracking.trial_states(tracker.uri, tracker.experiment_id, [spec.key, other.key])
+    assert {state.state for state in states.values()} == {FAILED}
+    assert tracking.errors(tracker.uri, states) == {
+        spec.key: "the worker died",
+        other.key: "ValueError: its own words",
+    }
+    assert run_of(lost).info.status == "FAILED"
+
+
 # What a trial logs ---------------------------------------------------------------------------------------------------
 
 
@@ -398,6 +414,30 @@ def test_a_server_that_does_not_answer_is_named_with_what_to_look_at(monkeypatch
             tracking.find_experiment(uri, EXPERIMENT)
     assert uri in str(caught.value)
     assert "MLFLOW_TRACKING_URI" in str(caught.value)
+
+
+def test_a_password_in_the_address_is_for_mlflow_and_not_for_the_screen() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{closed.getsockname()[1]}"
+        with pytest.raises(TrackingError, match=f"cannot reach MLflow at http://{host}:") as caught:
+            tracking.find_experiment(f"http://me:secret@{host}", EXPERIMENT)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_server_is_found_behind_a_user_and_a_password() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        answer = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+        def serve() -> None:
+            with server.accept()[0] as connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+
+        with ThreadPoolExecutor(1) as pool:
+            served = pool.submit(serve)
+            tracking._knock(f"http://me:secret@127.0.0.1:{server.getsockname()[1]}")  # or it would raise
+            served.result(timeout=10)
 
 
 def test_a_store_that_is_no_store_is_named_with_what_to_look_at(tmp_path: Path) -> None:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ray.exceptions import OutOfMemoryError
+from ray._private.runtime_env.packaging import create_package
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError
+from ray.remote_function import RemoteFunction
 
 from grid import tuning
 from grid.nodes import Demand, Node, check_feasible, num_gpus, slots, trial_demand
+from grid.preparing import prepare_input, survey_input
 from grid.runner import DONE, FAILED, STARTED, TrialEvent
-from grid.settings import InfeasibleError, RunSettings
+from grid.settings import ClusterError, InfeasibleError, RunSettings
 from grid.spec import TrialSpec
 from grid.tracking import Tracker
+from models.detector import MemoryExhausted
 
 Watch = Callable[[TrialEvent], None]
 
@@ -31,8 +37,9 @@ def out_of_memory() -> RuntimeError:
 def executor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuning.TuneExecutor:
     monkeypatch.setattr(tuning.ray, "shutdown", lambda: None)
     monkeypatch.setattr(tuning, "connect", lambda **connection: None)
-    settings = RunSettings(cache=tmp_path / "cache", runs=tmp_path / "runs", tracking_uri="sqlite:///none")
-    return tuning.TuneExecutor(settings, Tracker("sqlite:///none", "0", "0", {}))
+    uri = f"sqlite:///{tmp_path / 'none'}"
+    settings = RunSettings(cache=tmp_path / "cache", runs=tmp_path / "runs", tracking_uri=uri)
+    return tuning.TuneExecutor(settings, Tracker(uri, "0", "0", {}))
 
 
 @pytest.fixture
@@ -200,8 +207,35 @@ def test_only_what_is_done_loses_its_checkpoints(
 
     monkeypatch.setattr(tuning.TuneExecutor, "_tune", tune)
     executor.run(trials, lambda event: None)
-    left = {path.parent.name for path in executor.settings.checkpoints.glob("*/*/checkpoint_*")}
+    left = {path.parent.name for path in executor.settings.checkpoints("0").glob("*/*/checkpoint_*")}
     assert left == {trial.key for trial in trials[1:]}
+
+
+# Code ----------------------------------------------------------------------------------------------------------------
+
+
+def test_workers_get_the_code_and_nothing_else_whatever_lies_in_the_checkout(tmp_path: Path) -> None:
+    code = ["launch.py", "grid/plan.py", "grid/experiments/demo.py", "models/architectures/small.json"]
+    others = [
+        ".venv/lib/torch.py", "runs-b/cache/rows.npy", "dolos/celebahq/real/test/0.png", "data/dolos/real/0.png",
+        "models/clip.safetensors", "sam [vit b].pth", "!odd/x.py", "tests/test_plan.py", "README.md",
+    ]  # fmt: skip
+    for name in (*code, *others):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1")
+    package = tmp_path.parent / f"{tmp_path.name}.zip"
+    create_package(str(tmp_path), package, excludes=tuning.excludes(tmp_path), include_gitignore=True)
+    with zipfile.ZipFile(package) as sent:
+        assert {name for name in sent.namelist() if not name.endswith("/")} == set(code)
+
+
+def test_every_module_of_this_checkout_is_sent(tmp_path: Path) -> None:
+    create_package(str(tuning.ROOT), tmp_path / "x.zip", excludes=tuning.excludes(tuning.ROOT), include_gitignore=True)
+    with zipfile.ZipFile(tmp_path / "x.zip") as sent:
+        names = set(sent.namelist())
+    wanted = {path for package in ("grid", "models", "data") for path in (tuning.ROOT / package).rglob("*.py")}
+    assert {path.relative_to(tuning.ROOT).as_posix() for path in wanted} <= names
+    assert "models/architectures/demo-vit-64.json" in names
 
 
 # Preparing -----------------------------------------------------------------------------------------------------------
@@ -234,3 +268,46 @@ def test_asking_what_could_be_started_starts_nothing(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(tuning.ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
     assert tuning.cluster_nodes() == [Node({"CPU": 2.0})]
     assert not tuning.ray.is_initialized()
+
+
+@pytest.mark.parametrize(("share", "tasks"), [(0.25, 1), (1.0, 1), (0.0, 0)])
+def test_the_worker_of_a_task_that_had_a_gpu_ends_with_it(
+    executor: tuning.TuneExecutor, trials: list[TrialSpec], monkeypatch: pytest.MonkeyPatch, share: float, tasks: int
+) -> None:
+    started: list[RemoteFunction] = []
+    monkeypatch.setattr(RemoteFunction, "_remote", lambda self, *arguments, **options: started.append(self))
+    executor._task(survey_input, trials[0], executor.settings, Demand({"CPU": 1, "GPU": share}))
+    assert [task._max_calls for task in started] == [tasks]  # 0: as many as there are
+
+
+def test_a_node_that_does_not_see_the_cache_is_named(executor: tuning.TuneExecutor, trials: list[TrialSpec]) -> None:
+    spec, settings = trials[0].to_dict(), executor.settings
+    message = rf"{os.uname().nodename} does not see {settings.cache}: give --runs"
+    with pytest.raises(ValueError, match=message):
+        survey_input(spec, settings.to_json(), 0.0)
+    with pytest.raises(ValueError, match=message):
+        prepare_input(spec, settings.to_json(), 0.0, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "message"),
+    [
+        (RayTaskError("survey_input", "a traceback", ValueError("a file has changed")), ValueError, "^a file has"),
+        (RayTaskError("survey_input", "a traceback", MemoryExhausted("not one")), MemoryExhausted, "^not one$"),
+        (RayTaskError("survey_input", "a traceback", KeyError("x")), RayTaskError, "a traceback"),
+        (
+            NodeDiedError("the node is gone\nand more"),
+            ClusterError,
+            r"^clip: its images .* goes on .*node is gone.*\)$",
+        ),
+    ],
+)
+def test_what_ends_a_preparing_task_is_told_without_rays_words(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, raised: type[Exception], message: str
+) -> None:
+    def get(task: object) -> None:
+        raise error
+
+    monkeypatch.setattr(tuning.ray, "get", get)
+    with pytest.raises(raised, match=message):
+        tuning._result(None, "clip")

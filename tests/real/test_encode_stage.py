@@ -50,7 +50,7 @@ class Stage:
     """One method's encode stage with a cache of its own."""
 
     def __init__(self, folder: Path, corpus: Path, method: str) -> None:
-        self.settings: RunSettings = make_settings(folder, "sqlite:///none", device="auto")
+        self.settings: RunSettings = make_settings(folder, "sqlite:////none", device="auto")
         self.manifest: Manifest = make_manifest(corpus, self.settings)
         self.spec: TrialSpec = make_spec(self.manifest.digest, method, train=("a",))
         self.detector = build(self.spec, self.settings, "cpu")
@@ -66,7 +66,7 @@ class Stage:
         return sorted(self.store.folder.glob("shard-*"))
 
     def prepare(self) -> None:
-        executor = tuning.TuneExecutor(self.settings, Tracker("sqlite:///none", "0", "0", {}))
+        executor = tuning.TuneExecutor(self.settings, Tracker("sqlite:////none", "0", "0", {}))
         self.progress.clear()
         executor.prepare([self.spec], lambda *call: self.progress.append(call))
 
@@ -116,7 +116,7 @@ def test_trials_of_a_frozen_method_leave_the_gpus_to_those_that_train(
     def note(spec: dict[str, Any], settings: str, tracker: Tracker, share: float) -> None:
         asked.write_text(str(share))
 
-    executor = tuning.TuneExecutor(stage.settings, Tracker("sqlite:///none", "0", "0", {}), compute=note)
+    executor = tuning.TuneExecutor(stage.settings, Tracker("sqlite:////none", "0", "0", {}), compute=note)
     executor.prepare([stage.spec], lambda *call: None)
     executor.run([stage.spec], lambda event: None)
     assert float(asked.read_text()) == share

@@ -58,11 +58,11 @@ def executor(tmp_path: Path) -> tuning.TuneExecutor:
     settings = RunSettings(
         cache=tmp_path / "cache",
         runs=tmp_path / "runs",
-        tracking_uri="sqlite:///none",
+        tracking_uri="sqlite:////none",
         cpus_per_trial=0.5,
         by_method=BY_METHOD,
     )
-    return tuning.TuneExecutor(settings, Tracker("sqlite:///none", "0", "0", {}))
+    return tuning.TuneExecutor(settings, Tracker("sqlite:////none", "0", "0", {}))
 
 
 def specs(method: str, number: int) -> list[TrialSpec]:
