@@ -233,13 +233,12 @@ def resolve(options: argparse.Namespace) -> tuple[RunSettings, dict[str, dict[st
             problems.append(f"--set wants METHOD.NAME=VALUE, got {text!r}")
         elif method != "*" and method not in methods:
             problems.append(f"--set {text}: no method {method!r} in this grid; there are: {', '.join(methods)}")
-        elif method != "*":
-            overrides[method][setting] = value
-        elif having := [one for one in methods if setting in settings_of(one)]:
-            for one in having:
-                overrides[one][setting] = value
         else:
-            problems.append(f"--set {text}: no method of this grid has a setting {setting!r}")
+            targets = [one for one in methods if setting in settings_of(one)] if method == "*" else [method]
+            if not targets:
+                problems.append(f"--set {text}: no method of this grid has a setting {setting!r}")
+            for one in targets:
+                overrides[one][setting] = value
     for text in options.weights:
         method, _, value = text.partition("=")
         if method not in methods or not value:
@@ -487,7 +486,6 @@ def run_pending(
             style="yellow",
             highlight=False,
         )
-    settings.runs.mkdir(parents=True, exist_ok=True)
     tracker = tracking.open_grid(
         settings.tracking_uri,
         name,
@@ -529,7 +527,7 @@ def run_claimed(
             executor.run(pending, progress)
         return progress
 
-    complete = False
+    complete, failed = False, dict[str, str]()
     try:
         if options.local:
             progress = run(LocalExecutor(settings, tracker))
@@ -551,19 +549,19 @@ def run_claimed(
                         highlight=False,
                     )
                 progress = run(tuning.TuneExecutor(settings, tracker, connection))
-        tracker.close_failed(progress.failed)
+        failed = progress.failed
         # Tune ends its trials when it is interrupted and returns; what has no outcome then was interrupted.
-        lost = set(keys) - progress.done - set(progress.failed)
+        lost = set(keys) - progress.done - failed.keys()
         if lost:
             raise KeyboardInterrupt
-        complete = not progress.failed
+        complete = not failed
     finally:
         if not claim.lost:
-            tracker.close_interrupted(keys)
+            tracker.close_interrupted(keys, failed)
             tracker.close_grid(complete=complete)
-    if progress.failed:
-        console.print(f"\n[red]{len(progress.failed)} of {len(pending)} trials failed[/]; MLflow has what went wrong")
-    return bool(progress.failed)
+    if failed:
+        console.print(f"\n[red]{len(failed)} of {len(pending)} trials failed[/]; MLflow has what went wrong")
+    return bool(failed)
 
 
 def print_plan(plan: Plan, settings: RunSettings, console: Console) -> None:

@@ -76,12 +76,17 @@ def launch_commands(
     return lines
 
 
+def store_variable(tracking_uri: str) -> str:
+    """What goes before a command for it to find the store; a password the user has."""
+    return f"MLFLOW_TRACKING_URI={shlex.quote(names.without_password(tracking_uri))}"
+
+
 def _place(tracking_uri: str) -> tuple[str, list[str]]:
     """What leads to a store: a variable before the command, or options of it."""
     local = tracking_uri.startswith(names.SQLITE)
     database = Path(tracking_uri.removeprefix(names.SQLITE)).resolve() if local else None
     if database is None or database.name != "mlflow.db":
-        return f"MLFLOW_TRACKING_URI={shlex.quote(names.without_password(tracking_uri))} ", []
+        return f"{store_variable(tracking_uri)} ", []
     return "", [] if database == ROOT / "runs" / "mlflow.db" else ["--runs", str(database.parent)]
 
 

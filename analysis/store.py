@@ -6,7 +6,6 @@ import dataclasses
 import json
 import logging
 import os
-import shlex
 import shutil
 import sqlite3
 import tempfile
@@ -24,7 +23,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from analysis.commands import launch_commands
+from analysis.commands import launch_commands, store_variable
 from grid import names
 from grid.plan import FAILED, FINISHED, INTERRUPTED, PENDING, RUNNING
 
@@ -289,7 +288,8 @@ class Store:
         return StoreError(
             f"{name} of run {run_id} ({run.info.run_name}) is missing or cannot be read: {why}\n"
             "If the store was copied, its artifacts must lie where they were. Else delete the run and run its trial "
-            f"again:\n  {_variable(self.tracking_uri)} mlflow runs delete --run-id {run_id}\n  " + "\n  ".join(again)
+            f"again:\n  {store_variable(self.tracking_uri)} mlflow runs delete --run-id {run_id}\n  "
+            + "\n  ".join(again)
         )
 
     def _generators(self) -> list[str]:
@@ -388,7 +388,7 @@ def open_store(
         lost = trials[0].data.tags.get(names.PARENT_RUN, "?")
         raise StoreError(
             f"the parent run {lost} of the grid {experiment!r} on data set {digest} is gone; restore it: "
-            f"{_variable(uri)} mlflow runs restore --run-id {lost}"
+            f"{store_variable(uri)} mlflow runs restore --run-id {lost}"
         )
     parent = parents[-1]
     chosen = _one_each(trials)
@@ -463,11 +463,6 @@ def default_tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"{names.SQLITE}{ROOT / 'runs' / 'mlflow.db'}"
 
 
-def _variable(uri: str) -> str:
-    """What goes before a command for it to find the store; a password the user has."""
-    return f"MLFLOW_TRACKING_URI={shlex.quote(names.without_password(uri))}"
-
-
 def artifact_cache() -> Path:
     """Where artifacts of remote stores are kept: `inpaint-grid/artifacts` in XDG_CACHE_HOME or ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inpaint-grid" / "artifacts"
@@ -504,7 +499,7 @@ def _find_experiment(uri: str, experiment: str | None) -> tuple[str, str]:
     listed = ", ".join(sorted(known)) or "none"
     if experiment is not None and found is not None:
         raise StoreError(
-            f"the MLflow experiment {experiment!r} is deleted; restore it: {_variable(uri)} "
+            f"the MLflow experiment {experiment!r} is deleted; restore it: {store_variable(uri)} "
             f"mlflow experiments restore -x {found.experiment_id}"
         )
     if experiment is not None:

@@ -118,24 +118,20 @@ class Tracker:
             client.log_dict(run_id, spec.to_dict(), names.SPEC)  # the last of it: says that the rest is there
         return TrialRun(self.uri, run_id)
 
-    def close_failed(self, errors: Mapping[str, str]) -> None:
-        """Record why trials failed that could not do it themselves, because their workers died.
+    def close_interrupted(self, keys: Iterable[str], errors: Mapping[str, str] | None = None) -> None:
+        """Mark the runs of trials that nobody is running any more; those that have an outcome stay as they are.
 
         Args:
-            errors: key -> one line. The runs of trials that have an outcome stay as they are.
+            keys: of the trials.
+            errors: key -> one line, of those that failed: where a worker died, its trial could not record it itself.
         """
-        client = self.client
-        for key, state in trial_states(self.uri, self.experiment_id, errors).items():
-            if state.state == RUNNING:
-                client.set_tag(state.run_id, names.ERROR, errors[key][:5000])
-                client.set_terminated(state.run_id, "FAILED")
-
-    def close_interrupted(self, keys: Iterable[str]) -> None:
-        """Mark the runs of trials that nobody is running any more."""
-        client = self.client
-        for state in trial_states(self.uri, self.experiment_id, keys).values():
-            if state.state == RUNNING:
-                client.set_terminated(state.run_id, "KILLED")
+        client, known = self.client, errors or {}
+        for key, state in trial_states(self.uri, self.experiment_id, keys).items():
+            if state.state != RUNNING:
+                continue
+            if key in known:
+                client.set_tag(state.run_id, names.ERROR, known[key][:5000])
+            client.set_terminated(state.run_id, "FAILED" if key in known else "KILLED")
 
     @contextmanager
     def claim(self) -> Iterator[Claim]:

@@ -252,8 +252,7 @@ def test_trials_whose_workers_died_are_failed_with_what_is_known(tracker: Tracke
     other = dataclasses.replace(spec, seed=1)
     lost, told = tracker.open_trial(spec, {}), tracker.open_trial(other, {})
     told.fail(ValueError("its own words"), "a traceback")
-    tracker.close_failed({spec.key: "the worker died", other.key: "the worker died"})
-    tracker.close_interrupted([spec.key, other.key])
+    tracker.close_interrupted([spec.key, other.key], {spec.key: "the worker died", other.key: "the worker died"})
     states = tracking.trial_states(tracker.uri, tracker.experiment_id, [spec.key, other.key])
     assert {state.state for state in states.values()} == {FAILED}
     assert tracking.errors(tracker.uri, states) == {
