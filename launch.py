@@ -373,9 +373,9 @@ def option_of(setting: str) -> str:
 
 def read_data(options: argparse.Namespace, settings: RunSettings, console: Console) -> Manifest | None:
     """Validate the corpus and save its manifest where the trials find it; None: a plan of a demo not drawn yet."""
+    from data.demo.recipe import DemoRecipe, make_demo
     from data.fetch import FetchError, fetch, is_url
     from data.manifest import DataProblems, build_manifest
-    from data.sources.demo import DemoRecipe, make_demo
     from grid.progress import counting
 
     source = load_experiment(options.experiment).SOURCE

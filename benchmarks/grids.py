@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.measure import ROOT
+from data.demo.recipe import DemoRecipe, make_demo
 from data.manifest import Manifest, build_manifest
-from data.sources.demo import DemoRecipe, make_demo
 from grid.runner import distinct_inputs, prepare_shared
 from grid.settings import RunSettings
 from grid.spec import ATTRIBUTION, DETECTION, Scalar, TrialSpec

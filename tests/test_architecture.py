@@ -195,7 +195,7 @@ def test_a_packages_init_does_nothing() -> None:
     # but for those packages that hold the look-up of their modules, or what all of their modules use
     own = {
         "analysis/figures/__init__.py",
-        "data/inpainters/__init__.py",
+        "data/demo/inpainters/__init__.py",
         "data/sources/__init__.py",
         "grid/experiments/__init__.py",
     }

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.inpainters import list_inpainters
-from data.sources import demo, get_source
-from data.sources.demo import DemoRecipe, make_demo
+from data.demo import recipe
+from data.demo.inpainters import list_inpainters
+from data.demo.recipe import DemoRecipe, make_demo
+from data.sources import get_source
 
 REPO = Path(__file__).parents[2]
 SMALL = DemoRecipe(size=32, train=3, valid=1, test=2, seed=5)
@@ -74,7 +75,7 @@ def test_the_reader_finds_everything(made: Path) -> None:
 def test_the_same_recipe_gives_the_same_bytes_in_one_process_or_several(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo, "_PICTURES_A_WORKER", 3)
+    monkeypatch.setattr(recipe, "PICTURES_PER_WORKER", 3)
     seen: list[tuple[int, int]] = []
     again = make_demo(tmp_path, SMALL, workers=2, progress=lambda done, total: seen.append((done, total)))
     assert contents(again) == contents(made)
@@ -98,10 +99,10 @@ def test_every_field_and_the_set_of_generators_change_the_key(monkeypatch: pytes
     keys = {SMALL.key} | {replace(SMALL, **{f.name: getattr(SMALL, f.name) + 1}).key for f in fields(SMALL)}
     assert len(keys) == 1 + len(fields(SMALL))
     before = SMALL.key
-    monkeypatch.setattr(demo, "DEMO_VERSION", demo.DEMO_VERSION + 1)
+    monkeypatch.setattr(recipe, "DEMO_VERSION", recipe.DEMO_VERSION + 1)
     assert before != SMALL.key
     monkeypatch.undo()
-    monkeypatch.setattr(demo, "list_inpainters", lambda: ["another"])
+    monkeypatch.setattr(recipe, "list_inpainters", lambda: ["another"])
     assert before != SMALL.key
 
 
@@ -132,7 +133,7 @@ def test_an_interrupted_build_leaves_nothing_that_looks_finished(made: Path, tmp
 def test_a_killed_build_is_done_again(made: Path, tmp_path: Path) -> None:
     script = (
         "from pathlib import Path\n"
-        "from data.sources.demo import DemoRecipe, make_demo\n"
+        "from data.demo.recipe import DemoRecipe, make_demo\n"
         f"touch = lambda done, total: Path({str(tmp_path / 'begun')!r}).touch()\n"
         f"make_demo(Path({str(tmp_path)!r}), DemoRecipe(size=32, train=3000, valid=1, test=2, seed=5), workers=1,"
         " progress=touch)\n"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data.faces import add_sensor_noise, draw_face, draw_mask, to_bytes
+from data.demo.faces import add_sensor_noise, draw_face, draw_mask, to_bytes
 
 
 @pytest.mark.parametrize("size", [32, 64, 97])

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data import inpainters
-from data.faces import add_sensor_noise, draw_face, draw_mask
-from data.inpainters import get_inpainter, list_inpainters, register_inpainter
+from data.demo import inpainters
+from data.demo.faces import add_sensor_noise, draw_face, draw_mask
+from data.demo.inpainters import get_inpainter, list_inpainters, register_inpainter
 
 PASTED_EXACTLY = {"fourier_fill", "patch_sample"}
 

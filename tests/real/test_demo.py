@@ -13,7 +13,7 @@ from rich.console import Console
 import launch
 from analysis.matrices import attribution_table, cross_generator_matrix, matrix_means
 from analysis.store import load_results
-from data.inpainters import list_inpainters
+from data.demo.inpainters import list_inpainters
 from grid.experiments import demo
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from data.sources.demo import DemoRecipe, make_demo
+from data.demo.recipe import DemoRecipe, make_demo
 from grid import names
 from tests.cluster_lab.lab import ROOT, Lab, missing
 

@@ -12,7 +12,7 @@ import numpy as np
 import scipy  # loads its parts when they are used: planning a grid draws nothing
 from numpy.typing import NDArray
 
-from data.faces import draw_face
+from data.demo.faces import draw_face
 
 Planes = NDArray[np.float32]
 

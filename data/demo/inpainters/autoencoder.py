@@ -8,9 +8,9 @@ import numpy as np
 import scipy  # loads its parts when they are used: planning a grid draws nothing
 from numpy.typing import NDArray
 
-from data.faces import to_bytes
-from data.inpainters import register_inpainter
-from data.inpainters._prior import COLOURS, remembered_face
+from data.demo.faces import to_bytes
+from data.demo.inpainters import register_inpainter
+from data.demo.inpainters._prior import COLOURS, remembered_face
 
 _BLOCK = 8
 _STRIDE = 4

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from data.faces import to_bytes
-from data.inpainters import register_inpainter
-from data.inpainters._prior import remembered_face
+from data.demo.faces import to_bytes
+from data.demo.inpainters import register_inpainter
+from data.demo.inpainters._prior import remembered_face
 
 _PATCH = 8
 _STRIDE = 6

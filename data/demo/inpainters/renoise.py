@@ -8,9 +8,9 @@ import numpy as np
 import scipy  # loads its parts when they are used: planning a grid draws nothing
 from numpy.typing import NDArray
 
-from data.faces import to_bytes
-from data.inpainters import register_inpainter
-from data.inpainters._prior import COLOURS, face_space
+from data.demo.faces import to_bytes
+from data.demo.inpainters import register_inpainter
+from data.demo.inpainters._prior import COLOURS, face_space
 
 _NOISE = np.geomspace(90, 2.5, 12)  # levels, from the first step to the last
 _LEFT_OVER = 2.0  # levels of noise in the state that is returned
