@@ -478,7 +478,7 @@ def run_pending(
         geometries = check_detectors(plan.pending, settings)
     except WeightsError as error:
         raise BadInputError(str(error)) from error
-    cropping = [method for method, geometry in geometries.items() if geometry and geometry["policy"] == "crop"]
+    cropping = [method for method, geometry in geometries.items() if geometry and geometry.policy == "crop"]
     if cropping and (oblong := int((manifest.table["width"] != manifest.table["height"]).sum())):
         console.print(
             f"note: {oblong} images are not square, and only the middle of them is seen by {', '.join(cropping)} "

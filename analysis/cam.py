@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
-from analysis.detectors import load_detector, square_pixels
+from analysis.detectors import load_detector
 from analysis.store import Store, StoreError
 from data.images import decode, file_digest, read_mask
 from data.manifest import DataProblems, Manifest, build_manifest
 from data.sources.base import FAKE as FAKE_LABEL
 from data.sources.base import SHARED_REAL
-from data.transforms import Geometry
 from grid import names
 from grid.plan import FINISHED
 from grid.spec import DETECTION, TrialSpec
@@ -30,8 +27,6 @@ from models.detector import DETECTION_CLASSES, FAKE, Detector
 
 if TYPE_CHECKING:
     import torch
-
-    from models.preprocessing import Preprocessing
 
 BATCH_PIXELS = 2_000_000
 # What one run's checkpoint, method or memory may end in; torch says that it is out of memory by a RuntimeError.
@@ -85,14 +80,13 @@ def cam_maps(
     size = int(pixels.shape[1])
     maps = np.zeros((len(pixels), size, size), dtype=np.float32)
     batch_size = batch_size or max(1, BATCH_PIXELS // size**2)
-    preprocessing = _preprocessing(detector)
     with torch.no_grad(), _gradients_from(target.layers):
         # not as a context manager: its __exit__ swallows every IndexError
         cam = GradCAM(target.module, target.layers, target.reshape)
         try:
             for start in range(0, len(pixels), batch_size):
                 part = slice(start, start + batch_size)
-                batch = preprocessing.normalise(torch.from_numpy(np.ascontiguousarray(pixels[part])))
+                batch = target.normalise(torch.from_numpy(np.ascontiguousarray(pixels[part])))
                 chosen = None if classes is None else [ClassifierOutputTarget(int(one)) for one in classes[part]]
                 with torch.no_grad():  # `_gradients_from` switches gradients on; off again for the next batch
                     maps[part] = cam(batch, chosen)
@@ -111,7 +105,7 @@ def cam_grid(detector: Detector) -> tuple[int, int] | None:
 
     found: list[torch.Tensor] = []
     handle = target.layers[-1].register_forward_hook(lambda module, inputs, output: found.append(output))
-    size, parameter = int(detector.geometry["size"]), next(target.module.parameters())
+    size, parameter = detector.geometry.size, next(target.module.parameters())
     try:
         with torch.no_grad():
             target.module(torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype))
@@ -144,48 +138,6 @@ def _gradients_from(layers: Sequence[torch.nn.Module]) -> Iterator[None]:
             handle.remove()
 
 
-def _preprocessing(detector: Detector) -> Preprocessing:
-    """Of a network, or of the backbone in a frozen encoder: whoever has a CAM has one of the two."""
-    anything = cast(Any, detector)
-    found: Preprocessing | None = getattr(detector, "preprocessing", None)
-    return found if found is not None else anything.encoder.backbone.preprocessing
-
-
-def to_image(cam: np.ndarray, geometry: Geometry | Mapping[str, Any], shape: tuple[int, int]) -> np.ndarray:
-    """A map over a detector's input, laid over the picture that the input was made of.
-
-    "squash" is stretched back, of "pad" the filled part is cut off, and what "crop" cut off is 0: the detector never
-    saw it.
-
-    Args:
-        cam: float (S, S), in [0, 1].
-        geometry: how the picture became S x S.
-        shape: (H, W) of the picture.
-
-    Returns:
-        float32 (H, W), in [0, 1]; interpolated linearly.
-    """
-    geometry = geometry if isinstance(geometry, Geometry) else Geometry(**geometry)
-    size, (height, width) = geometry.size, shape
-    if cam.shape != (size, size):
-        raise ValueError(f"the map has shape {cam.shape}, the geometry makes {(size, size)}")
-    cam = np.asarray(cam, dtype=np.float32)
-    if geometry.policy == "pad":
-        scale = size / max(height, width)
-        cam = cam[: max(1, int(height * scale + 0.5)), : max(1, int(width * scale + 0.5))]
-    elif geometry.policy == "crop":
-        short = math.floor(size / geometry.crop_fraction)
-        whole = (int(short * height / width), short) if width <= height else (short, int(short * width / height))
-        top, left = (round((side - size) / 2) for side in whole)
-        canvas = np.zeros(whole, dtype=np.float32)
-        canvas[top : top + size, left : left + size] = cam
-        cam = canvas
-    if cam.shape != (height, width):
-        resized = Image.fromarray(np.ascontiguousarray(cam)).resize((width, height), Image.Resampling.BILINEAR)
-        cam = np.asarray(resized)
-    return np.clip(cam, 0, 1)
-
-
 def image_maps(
     detector: Detector,
     images: Sequence[np.ndarray],
@@ -196,10 +148,9 @@ def image_maps(
     """Decoded pictures, uint8 (H, W, 3) of any sizes -> one map each, float32 (H, W); see `cam_maps`."""
     if detector.cam_target() is None or detector.geometry is None:
         raise NoCam("this method has no layer for Grad-CAM: its features are statistics of the whole picture")
-    maps = cam_maps(detector, square_pixels(detector, images), target_class=target_class, batch_size=batch_size)
+    maps = cam_maps(detector, detector.squares(images), target_class=target_class, batch_size=batch_size)
     return [
-        to_image(cam, detector.geometry, (image.shape[0], image.shape[1]))
-        for cam, image in zip(maps, images, strict=True)
+        detector.geometry.invert(cam, (image.shape[0], image.shape[1])) for cam, image in zip(maps, images, strict=True)
     ]
 
 

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from analysis.store import Store, StoreError
-from data.transforms import Geometry
 from grid import names
 from grid.spec import SPEC_VERSION, TrialSpec
-from models.configs import NetworkConfig
-from models.detector import BuildContext, Detector, Prediction, WeightsError
+from models.detector import BuildContext, Detector, WeightsError
 from models.registry import create_detector, detector_info
-
-if TYPE_CHECKING:
-    from models.training import NetworkDetector
 
 
 def load_detector(
@@ -48,18 +38,15 @@ def load_detector(
         )
     try:
         spec = TrialSpec.from_dict(fields)
-        info = detector_info(spec.method)
+        detector_info(spec.method)
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(
             f"{names.SPEC} of run {run_id} cannot be used: {error}. Is this the commit that the run was made with?"
         ) from error
     folder = store.checkpoint(run_id)
-    context = BuildContext(spec.classes, spec.seed, device, dict(weight_files or {}))
+    context = BuildContext(spec.classes, spec.seed, device, dict(weight_files or {}), restoring=True)
     try:
-        if isinstance(info.config, NetworkConfig):
-            detector: Detector = _unfilled_network(spec, context)
-        else:
-            detector = create_detector(spec.method, dict(spec.config), context)
+        detector = create_detector(spec.method, dict(spec.config), context)
     except WeightsError as error:
         raise StoreError(
             f"run {run_id} ({spec.name}) has a frozen encoder, whose weights are not part of its checkpoint and cannot "
@@ -72,38 +59,12 @@ def load_detector(
         ) from error
     try:
         detector.load(folder)
-        _check_preprocessing(detector, folder)
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise StoreError(
             f"the checkpoint of run {run_id} ({spec.name}) cannot be used: {error}\nDelete the run "
             f"(mlflow runs delete --run-id {run_id}) and launch the grid again, which runs this trial alone"
         ) from error
     return detector, spec
-
-
-def _unfilled_network(spec: TrialSpec, context: BuildContext) -> NetworkDetector:
-    """The run's network with random weights, which `load` then replaces, every one of them.
-
-    A hub's tag decides the preprocessing too, so it stays in the network's name while it is built.
-    """
-    config = dict(spec.config)
-    kind, _, tag = str(config["weights"]).partition(":")
-    if kind == "hub" and tag:
-        config["backbone"] = f"{str(config['backbone']).partition('.')[0]}.{tag}"
-    detector: Any = create_detector(spec.method, config | {"weights": "random"}, context)
-    detector.config = dataclasses.replace(detector.config, backbone=dict(spec.config)["backbone"])
-    return detector
-
-
-def _check_preprocessing(detector: Detector, folder: Path) -> None:
-    """Refuse a network that would see other pixels than when it was trained, as after an update of timm."""
-    now = getattr(detector, "preprocessing", None)
-    if now is None:
-        return  # an encoder's preprocessing is part of its key, which `load` compares
-    then = json.loads((folder / "model.json").read_text())["preprocessing"]
-    found = json.loads(json.dumps(dataclasses.asdict(now)))
-    if then != found:
-        raise ValueError(f"it was trained with the preprocessing {then}, here it would get {found}")
 
 
 def check_device(device: str) -> None:
@@ -114,26 +75,3 @@ def check_device(device: str) -> None:
         raise StoreError(f"--device is cpu or cuda, got {device!r}")
     if device == "cuda" and not torch.cuda.is_available():
         raise StoreError("--device cuda was asked for but torch sees no GPU; use --device cpu")
-
-
-def detector_inputs(detector: Detector, images: Sequence[np.ndarray]) -> np.ndarray:
-    """Decoded pictures, uint8 (H, W, 3) of any sizes -> what `Detector.predict` takes: pixels or features."""
-    pixels = images if detector.geometry is None else square_pixels(detector, images)
-    return np.asarray(pixels) if detector.encoder is None else detector.encoder.encode(pixels)
-
-
-def square_pixels(detector: Detector, images: Sequence[np.ndarray]) -> np.ndarray:
-    """Decoded pictures, uint8 (H, W, 3) of any sizes -> uint8 (N, S, S, 3), as the detector was trained on.
-
-    Raises:
-        ValueError: the detector takes pictures at their native size.
-    """
-    if detector.geometry is None:
-        raise ValueError("this detector takes pictures at their native size")
-    geometry = Geometry(**detector.geometry)
-    return np.stack([geometry.apply(image) for image in images])
-
-
-def predict_images(detector: Detector, images: Sequence[np.ndarray]) -> Prediction:
-    """Score decoded pictures, uint8 (H, W, 3) of any sizes, in order."""
-    return detector.predict(detector_inputs(detector, images))

@@ -220,10 +220,9 @@ class Predictor:
 
     def answer(self, answers: Sequence[Answer], images: Sequence[np.ndarray]) -> None:
         """Fill in what is said about these pictures, uint8 (H, W, 3) each."""
-        from analysis.detectors import detector_inputs
         from models.detector import fake_scores
 
-        inputs = detector_inputs(self.detector, images)
+        inputs = self.detector.inputs(images)
         scores = fake_scores(self.detector.predict(inputs).logits).astype(float)
         for answer, score in zip(answers, scores, strict=True):
             answer.score = float(score)
@@ -233,7 +232,7 @@ class Predictor:
             detector, spec = self._attribution
             shared = self.detector.encoder is not None and detector.encoder is not None
             if not shared or self.detector.encoder.key != detector.encoder.key:  # type: ignore[union-attr]
-                inputs = detector_inputs(detector, images)
+                inputs = detector.inputs(images)
             logits = detector.predict(inputs).logits.astype(float)
             odds = np.exp(logits - logits.max(axis=1, keepdims=True))
             for answer, row in zip(answers, odds / odds.sum(axis=1, keepdims=True), strict=True):

@@ -34,7 +34,6 @@ from threadpoolctl import threadpool_limits
 from benchmarks.grids import compute, fresh_settings, frozen_trials, noise_manifest, prepare
 from benchmarks.measure import Figure, Outcome, Target, interleave, ratios, say, timed
 from data.images import decode
-from data.transforms import Geometry
 from grid.spec import ATTRIBUTION, TrialSpec
 from models.detector import BuildContext
 from models.registry import create_detector, resolve_config
@@ -75,7 +74,7 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
         encoder = create_detector(METHOD, config, context).encoder
         assert encoder is not None
         assert encoder.geometry is not None
-        geometry = Geometry(**encoder.geometry)
+        geometry = encoder.geometry
         pixels = np.stack([geometry.apply(decode(path)) for path in manifest.paths(manifest.table)])
         encoder.encode(pixels[:BATCH])  # warms up
         numbers = count()

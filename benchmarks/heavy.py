@@ -67,7 +67,7 @@ def build(method: str, config: Config, device: str) -> Detector:
 
 def noise(detector: Detector, num_images: int) -> np.ndarray:
     """Random pixels of the detector's size, uint8 (N, S, S, 3)."""
-    side = SIDE if detector.geometry is None else int(detector.geometry["size"])
+    side = SIDE if detector.geometry is None else detector.geometry.size
     return np.random.default_rng(0).integers(0, 256, (num_images, side, side, 3), dtype=np.uint8)
 
 

@@ -36,7 +36,6 @@ from benchmarks.measure import (
 )
 from data.manifest import COLUMNS, Manifest
 from data.store import ArrayStore, feature_store, pixel_store
-from data.transforms import Geometry
 from grid.settings import RunSettings
 from grid.spec import DETECTION, Scalar, TrialSpec
 from grid.trial import build
@@ -130,7 +129,7 @@ def stored(folder: Path, kind: str, num_images: int) -> dict[str, str]:
         store = feature_store(settings.cache, detector.encoder.key, detector.encoder.num_features)
     else:
         assert detector.geometry is not None
-        store = pixel_store(settings.cache, Geometry(**detector.geometry))
+        store = pixel_store(settings.cache, detector.geometry)
 
     def rows(batch: list[None]) -> np.ndarray:
         shape = (len(batch), *store.row_shape)

@@ -22,9 +22,10 @@ from torch import nn
 
 from benchmarks.measure import Figure, NotHereError, Outcome, Target, ratios, say
 from data.store import StoredRows, pixel_store
-from data.transforms import Geometry
-from models.backbones import timm_classifier
+from models.backbones.base import BackboneRequest
+from models.backbones.timm import timm_classifier
 from models.detector import BuildContext, Examples, FitSession
+from models.geometry import Geometry
 from models.registry import create_detector, resolve_config
 
 METHOD = "xception_scratch"
@@ -92,7 +93,7 @@ def epochs(size: Size, repeats: int, device: str) -> tuple[list[float], list[flo
     detector = create_detector(METHOD, config, BuildContext(CLASSES, device=device))
     assert detector.geometry is not None
     with tempfile.TemporaryDirectory() as folder:
-        rows = fill_with_noise(Path(folder), Geometry(**detector.geometry), size.num_images + NUM_VALID)
+        rows = fill_with_noise(Path(folder), detector.geometry, size.num_images + NUM_VALID)
         train, valid = (
             Examples(inputs, np.arange(len(inputs)) % 2)
             for inputs in (rows(range(size.num_images)), rows(range(size.num_images, size.num_images + NUM_VALID)))
@@ -130,9 +131,8 @@ def fill_with_noise(cache: Path, geometry: Geometry, num_images: int) -> Callabl
 def limit(size: Size, device: str, *, learning_rate: float) -> Callable[[], float]:
     """A function that trains one epoch on tensors in memory and returns its seconds."""
     on_gpu = device == "cuda"
-    built, preprocessing = timm_classifier(
-        size.backbone, len(CLASSES), weights="random", policy="squash", size=size.pixels
-    )
+    request = BackboneRequest(size.backbone, "random", policy="squash", size=size.pixels)
+    built, preprocessing = timm_classifier(request, len(CLASSES))
     network: nn.Module = built.to(device).to(memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
     side = preprocessing.size

@@ -19,7 +19,7 @@ from contextlib import closing, contextmanager, suppress
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,13 +29,31 @@ from filelock import FileLock, Timeout
 from data.images import decode, file_digest
 from data.manifest import Manifest
 from data.parallel import parallel_map
-from data.transforms import Geometry
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 P = TypeVar("P")
 Progress = Callable[[int, int], None]
+
+
+class Geometry(Protocol):
+    """How a picture becomes a square of pixels."""
+
+    @property
+    def size(self) -> int:
+        """Side of the square, pixels."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """Everything that the result depends on besides the picture; safe as a folder name."""
+        ...
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """uint8 (H, W, 3) -> uint8 (size, size, 3), both RGB."""
+        ...
+
 
 _SHARD_BYTES = 256 * 2**20
 _SHARD_ROWS = 1024

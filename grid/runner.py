@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +19,7 @@ from grid import names
 from grid.checkpoints import latest_state, remove_states, write_state
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
+from models.geometry import Geometry
 from models.registry import detector_info
 
 if TYPE_CHECKING:
@@ -198,11 +199,11 @@ def prepare_shared(spec: TrialSpec, settings: RunSettings, share: float, progres
     fill_inputs(detector, manifest, settings, progress=progress)
 
 
-def check_detectors(specs: Sequence[TrialSpec], settings: RunSettings) -> dict[str, Mapping[str, Any] | None]:
+def check_detectors(specs: Sequence[TrialSpec], settings: RunSettings) -> dict[str, Geometry | None]:
     """Build each distinct detector once on the CPU, so that missing or wrong weights are known before the grid starts.
 
     Returns:
-        method -> how it sees a picture, as fields of `data.transforms.Geometry`; None: as it is.
+        method -> how it sees a picture; None: as it is.
 
     Raises:
         WeightsError: naming every method whose weights or architecture cannot be had.

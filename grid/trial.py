@@ -17,11 +17,11 @@ import numpy as np
 
 from data.manifest import Manifest
 from data.store import DISK_FULL, ArrayStore, feature_store, fill_features, fill_pixels, pixel_store
-from data.transforms import Geometry
 from grid import names
 from grid.settings import InfeasibleError, RunSettings
 from grid.spec import DETECTION, TrialSpec
 from models.detector import BuildContext, Detector, Examples, FitSession, Rows, fake_scores
+from models.geometry import Geometry
 from models.registry import create_detector
 from models.scoring import attribution_metrics, cell_metrics, choose_threshold
 
@@ -94,8 +94,7 @@ def fill_inputs(
     if detector.encoder is None:
         fill_pixels(store, manifest, manifest.table, _geometry(detector), workers=workers, progress=progress)
     else:
-        geometry = None if detector.geometry is None else _geometry(detector)
-        encode = detector.encoder.encode
+        encode, geometry = detector.encoder.encode, detector.geometry
         fill_features(store, manifest, manifest.table, geometry, encode, batch=32, workers=workers, progress=progress)
 
 
@@ -153,7 +152,7 @@ def prepare_inputs(
 def _geometry(detector: Detector) -> Geometry:
     if detector.geometry is None:
         raise TypeError("a detector that trains on pixels must name their geometry")
-    return Geometry(**detector.geometry)
+    return detector.geometry
 
 
 def class_numbers(rows: pd.DataFrame, spec: TrialSpec) -> np.ndarray:

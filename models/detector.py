@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from models.geometry import Geometry
+
 if TYPE_CHECKING:
     import torch
 
@@ -67,13 +69,13 @@ class Encoder(Protocol):
         key: names everything that the features depend on (architecture, weights' digest, preprocessing, pooling);
             at most 150 characters, safe as a folder name.
         num_features: D.
-        geometry: keyword arguments of `data.transforms.Geometry`, or None where images come at their native size
+        geometry: how a picture becomes the square that `encode` takes; None where pictures come at their native size
             (then `encode` gets a list of (H, W, 3) arrays of any sizes).
     """
 
     key: str
     num_features: int
-    geometry: Mapping[str, Any] | None
+    geometry: Geometry | None
 
     def encode(self, pixels: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
         """uint8 (N, H, W, 3) -> float32 (N, D)."""
@@ -105,21 +107,22 @@ class CamTarget:
     Attributes:
         module: float32 (N, 3, H, W), normalised -> logits (N, C), with gradients through every layer.
         layers: the layers whose activations are weighted.
+        normalise: uint8 (N, H, W, 3) -> what `module` takes.
         reshape: activations of those layers -> (N, channels, h, w); None where they already have that shape.
     """
 
     module: torch.nn.Module
     layers: list[torch.nn.Module]
+    normalise: Callable[[torch.Tensor], torch.Tensor]
     reshape: Callable[[torch.Tensor], torch.Tensor] | None = None
 
 
 class Detector(abc.ABC):
-    """A classifier of face images; two classes for detection, one class a generator plus "real" for attribution.
+    """A classifier of face images: "real" and "fake" for detection, "real" and the generators for attribution.
 
     Attributes:
         classes: class names; class 0 is always "real".
-        geometry: keyword arguments of `data.transforms.Geometry` for the pixels that this detector takes;
-            None: native size.
+        geometry: how a picture becomes the square that this detector sees; None: it sees pictures at their native size.
         encoder: None when the detector trains on pixels; else `fit` and `predict` take this encoder's features.
         weights_note: where the backbone's weights come from, in words fit for a table ("random weights", "ImageNet",
             "weight-free"); random weights that the method's name does not promise must be named here.
@@ -127,7 +130,7 @@ class Detector(abc.ABC):
     """
 
     classes: tuple[str, ...]
-    geometry: Mapping[str, Any] | None
+    geometry: Geometry | None
     encoder: Encoder | None = None
     weights_note: str = ""
     batch_halved: bool = False
@@ -152,6 +155,21 @@ class Detector(abc.ABC):
         """What Grad-CAM needs, or None for a method without a differentiable spatial layer."""
         return None
 
+    def squares(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Decoded pictures, uint8 (H, W, 3) of any sizes -> uint8 (N, S, S, 3), as this detector sees them.
+
+        Raises:
+            ValueError: the detector sees pictures at their native size.
+        """
+        if self.geometry is None:
+            raise ValueError("this detector sees pictures at their native size")
+        return np.stack([self.geometry.apply(image) for image in images])
+
+    def inputs(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Decoded pictures, uint8 (H, W, 3) of any sizes -> what `predict` takes: pixels or features."""
+        pixels = images if self.geometry is None else self.squares(images)
+        return np.asarray(pixels) if self.encoder is None else self.encoder.encode(pixels)
+
 
 class TrainingDiverged(RuntimeError):
     """The loss became NaN or infinite; the message says when and what to try."""
@@ -175,9 +193,11 @@ class BuildContext:
             depend on it, random weights included.
         device: a torch device string, "cpu" or "cuda".
         weight_files: digest (as in the configuration's `file:<digest>`) -> local path.
+        restoring: `Detector.load` follows, so weights that the checkpoint holds need not be fetched.
     """
 
     classes: tuple[str, ...]
     seed: int = 0
     device: str = "cpu"
     weight_files: Mapping[str, Path] = field(default_factory=dict)
+    restoring: bool = False

@@ -14,7 +14,8 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from models.backbones import Backbone, FrozenEncoder, encoder_key, load_backbone
+from models.backbones import load_backbone
+from models.backbones.base import Backbone, BackboneRequest
 from models.checks import check_examples, load_tensors, matching_facts, softmax_loss
 from models.configs import LinearConfig, ProbeConfig
 from models.detector import (
@@ -28,6 +29,7 @@ from models.detector import (
     Rows,
     TrainingDiverged,
 )
+from models.encoding import FrozenEncoder, encoder_key
 from models.memory import in_batches
 
 log = logging.getLogger(__name__)
@@ -240,7 +242,8 @@ class LinearDetector(Detector):
         if isinstance(self.encoder, FrozenEncoder):
             self.encoder.on_device()
         module = _Classified(self._backbone, self._head()).eval()
-        return CamTarget(module, self._backbone.cam_layers(), self._backbone.cam_reshape)
+        normalise = self._backbone.preprocessing.normalise
+        return CamTarget(module, self._backbone.cam_layers(), normalise, self._backbone.cam_reshape)
 
 
 def _for_each_class(functions: torch.Tensor) -> torch.Tensor:
@@ -277,34 +280,26 @@ class _Classified(torch.nn.Module):
 
 
 @lru_cache(maxsize=1)
-def _frozen_backbone(
-    family: str,
-    name: str,
-    weights: str,
-    weight_files: tuple[tuple[str, Path], ...],
-    policy: str | None,
-    size: int | None,
-) -> Backbone:
-    """The last backbone stays in the process: the trials that a worker computes one after the other mostly share it.
-
-    Random weights come from seed 0 always: a frozen encoder is part of the method, not of the trial, so that its
-    features are shared.
-    """
-    return load_backbone(
-        family, name, weights=weights, weight_files=dict(weight_files), seed=0, policy=policy, size=size
-    )
+def _frozen_backbone(family: str, request: BackboneRequest) -> Backbone:
+    """The last backbone stays in the process: the trials that a worker computes one after the other mostly share it."""
+    return load_backbone(family, request)
 
 
 def probe_backbone(family: str, config: LinearConfig, context: BuildContext) -> LinearDetector:
     """A linear classifier on a frozen backbone of a family of `models.backbones`.
+
+    Random weights come from seed 0 always: a frozen encoder is part of the method, not of the trial, so that its
+    features are shared.
 
     Raises:
         ValueError: the family has no such backbone.
         WeightsError: the weights cannot be had or do not fit.
     """
     policy = None if config.resize == "own" else config.resize
-    files = tuple(sorted(context.weight_files.items()))
-    backbone = _frozen_backbone(family, config.backbone, config.weights, files, policy, config.size or None)
+    request = BackboneRequest(
+        config.backbone, config.weights, context.weight_files, policy=policy, size=config.size or None
+    )
+    backbone = _frozen_backbone(family, request)
     autocast = config.precision == "mixed" and torch.device(context.device).type == "cuda"
     encoder = FrozenEncoder(backbone, device=context.device, autocast=autocast)
     return LinearDetector(

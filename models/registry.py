@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from models.detector import BuildContext, Detector
+from models.register import Register
 
 Build = Callable[[Any, BuildContext], Detector]
 
@@ -34,7 +33,7 @@ class DetectorInfo:
     summary: str
 
 
-_detectors: dict[str, DetectorInfo] = {}
+_detectors: Register[DetectorInfo] = Register("method", "models.detectors")
 
 
 def register_detector(name: str, *, config: Any, gpu_share: float) -> Callable[[Build], Build]:
@@ -45,37 +44,24 @@ def register_detector(name: str, *, config: Any, gpu_share: float) -> Callable[[
     """
 
     def decorate(build: Build) -> Build:
-        if name in _detectors:
-            raise ValueError(f"a detector named {name!r} is registered already")
         params = getattr(type(config), "__dataclass_params__", None)
         if params is None or not params.frozen:
             raise ValueError(f"the configuration of {name!r} must be an instance of a frozen dataclass")
         summary = (build.__doc__ or "").strip().splitlines()[0] if build.__doc__ else ""
-        _detectors[name] = DetectorInfo(name, config, gpu_share, build, summary)
+        _detectors.add(name, DetectorInfo(name, config, gpu_share, build, summary))
         return build
 
     return decorate
 
 
-def _load_all() -> None:
-    import models.detectors as package
-
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
-
-
 def list_detectors() -> list[str]:
     """Names of all registered methods, in alphabetical order."""
-    _load_all()
-    return sorted(_detectors)
+    return _detectors.names()
 
 
 def detector_info(name: str) -> DetectorInfo:
     """Look a method up. Raises `KeyError` that lists what exists."""
-    _load_all()
-    if name not in _detectors:
-        raise KeyError(f"no detector named {name!r}; there are: {', '.join(sorted(_detectors))}")
-    return _detectors[name]
+    return _detectors.get(name)
 
 
 def resolve_config(name: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -7,12 +7,13 @@ co-occurrences of neighbours. A small relative: 1,056 statistics where the origi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
+
+from models.geometry import Geometry
 
 TRUNCATION = 2  # T in the paper: a quantised residual is one of -2 .. 2
 ORDER = 4  # neighbours in one co-occurrence
@@ -163,7 +164,7 @@ class ResidualEncoder:
 
     key = "srm-v1-bt601-order4"
     num_features = NUM_FEATURES
-    geometry: Mapping[str, Any] | None = None
+    geometry: Geometry | None = None
 
     def encode(self, pixels: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
         """uint8 (N, H, W, 3), or N arrays (H, W, 3) of any sizes from 16 -> float32 (N, D). Raises as `describe`."""

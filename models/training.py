@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.backbones import timm_cam, timm_classifier
+from models.backbones.base import BackboneRequest
+from models.backbones.timm import timm_cam, timm_classifier, without_weights
 from models.checks import check_examples, load_tensors, matching_facts, softmax_loss
 from models.configs import NetworkConfig
 from models.detector import (
@@ -62,14 +63,11 @@ class NetworkDetector(Detector):
     """
 
     def __init__(self, config: NetworkConfig, context: BuildContext) -> None:
+        request = BackboneRequest(
+            config.backbone, config.weights, context.weight_files, context.seed, config.resize, config.size or None
+        )
         network, self.preprocessing = timm_classifier(
-            config.backbone,
-            len(context.classes),
-            weights=config.weights,
-            weight_files=context.weight_files,
-            seed=context.seed,
-            policy=config.resize,
-            size=config.size or None,
+            without_weights(request) if context.restoring else request, len(context.classes)
         )
         self.config = config
         self.classes = context.classes
@@ -322,11 +320,16 @@ class NetworkDetector(Detector):
         """
         state = {name: tensor.cpu().contiguous() for name, tensor in self._network.state_dict().items()}
         torch.save(state, folder / "model.pt")
-        more = {"preprocessing": dataclasses.asdict(self.preprocessing), "config": dataclasses.asdict(self.config)}
-        (folder / "model.json").write_text(json.dumps(self._facts() | more, indent=2))
+        facts = self._facts() | {"config": dataclasses.asdict(self.config)}
+        (folder / "model.json").write_text(json.dumps(facts, indent=2))
 
     def load(self, folder: Path) -> None:
-        """Read what `save` wrote. Raises `ValueError` when it is of another network, other classes or damaged."""
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: it is of another network, of other classes or damaged; or the network saw other pixels when it
+                was trained than it would here, as after an update of timm.
+        """
         matching_facts(folder / "model.json", self._facts())
         state = load_tensors(folder / "model.pt")
         try:
@@ -340,12 +343,13 @@ class NetworkDetector(Detector):
             "num_classes": len(self.classes),
             "classes": list(self.classes),
             "size": self.preprocessing.size,
+            "preprocessing": json.loads(json.dumps(dataclasses.asdict(self.preprocessing))),  # tuples become lists
         }
 
     def cam_target(self) -> CamTarget:
         """The network and its last feature map."""
         layers, reshape = timm_cam(self._network, self.preprocessing.size)
-        return CamTarget(self._network.eval(), layers, reshape)
+        return CamTarget(self._network.eval(), layers, self.preprocessing.normalise, reshape)
 
 
 def _batches(num_rows: int, batch_size: int) -> list[slice]:

@@ -322,9 +322,9 @@ def test_too_many_neighbours_have_no_figure(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_halved_batches_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    from models import backbones
+    from models import encoding
 
-    whole = backbones.FrozenEncoder._encode_batch
+    whole = encoding.FrozenEncoder._encode_batch
 
     def two_at_most(self: Any, batch: Any) -> Any:
         if len(batch) > 2:
@@ -333,7 +333,7 @@ def test_halved_batches_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
 
     config = heavy.settings("sam_linear", packing.TOY.changes["sam_linear"])
     assert heavy.work("sam_linear", config, "cpu", 4, lambda: False)
-    monkeypatch.setattr(backbones.FrozenEncoder, "_encode_batch", two_at_most)
+    monkeypatch.setattr(encoding.FrozenEncoder, "_encode_batch", two_at_most)
     assert not heavy.work("sam_linear", config, "cpu", 4, lambda: False)
 
 

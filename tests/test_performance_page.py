@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from data.store import pixel_store
-from data.transforms import Geometry
 from grid import tuning
+from models.geometry import Geometry
 from models.registry import detector_info, list_detectors
 from models.residuals import NUM_FEATURES
 

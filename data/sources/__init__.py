@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from data.register import Register
 from data.sources.base import Scan
 
 
@@ -20,7 +19,7 @@ class Source(Protocol):
 
 
 _S = TypeVar("_S", bound=Source)
-_sources: dict[str, Source] = {}
+_sources: Register[Source] = Register("source", __name__)
 
 
 def register_source(name: str) -> Callable[[_S], _S]:
@@ -31,28 +30,17 @@ def register_source(name: str) -> Callable[[_S], _S]:
     """
 
     def decorate(scan: _S) -> _S:
-        if name in _sources:
-            raise ValueError(f"a source named {name!r} is registered already")
-        _sources[name] = scan
+        _sources.add(name, scan)
         return scan
 
     return decorate
 
 
-def _load_all() -> None:
-    for module in pkgutil.iter_modules(__path__):
-        importlib.import_module(f"{__name__}.{module.name}")
-
-
 def list_sources() -> list[str]:
     """Names of all registered corpora, in alphabetical order."""
-    _load_all()
-    return sorted(_sources)
+    return _sources.names()
 
 
 def get_source(name: str) -> Source:
     """Look a corpus up. Raises `KeyError` that lists what exists."""
-    _load_all()
-    if name not in _sources:
-        raise KeyError(f"no source named {name!r}; there are: {', '.join(sorted(_sources))}")
-    return _sources[name]
+    return _sources.get(name)

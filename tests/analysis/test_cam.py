@@ -25,13 +25,11 @@ from analysis.cam import (
     image_maps,
     read_images,
     read_masks,
-    to_image,
 )
 from analysis.figures.cam import cam_panel, overlay
 from analysis.localisation import localise
 from analysis.store import StoreError
 from data.manifest import Manifest, build_manifest
-from data.transforms import Geometry
 from grid.spec import ATTRIBUTION, DETECTION, TrialSpec
 from models.detector import Detector, Examples, FitSession
 from tests.corpora import write_dolos
@@ -55,10 +53,8 @@ def detectors() -> dict[str, Detector]:
 def library_maps(detector: Any, pixels: np.ndarray, targets: list[int] | None) -> np.ndarray:
     """The library itself on the detector's layer, all pictures at once, gradients through everything."""
     target = detector.cam_target()
-    preprocessing = (
-        detector.preprocessing if hasattr(detector, "preprocessing") else detector.encoder.backbone.preprocessing
-    )
-    batch = preprocessing.normalise(torch.from_numpy(pixels)).requires_grad_()
+    assert target is not None
+    batch = target.normalise(torch.from_numpy(pixels)).requires_grad_()
     cam = GradCAM(model=target.module, target_layers=target.layers, reshape_transform=target.reshape)
     return cam(batch, None if targets is None else [ClassifierOutputTarget(one) for one in targets])
 
@@ -160,48 +156,6 @@ def test_the_map_lies_where_the_evidence_is() -> None:
     assert found["energy"] > 2 * found["chance"]
     assert found["pointing"] > 0.7
     assert found["ap"] > 3 * found["chance"]
-
-
-# Geometry -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("shape", [(60, 60), (90, 60), (61, 97), (32, 48)])
-@pytest.mark.parametrize("policy", ["squash", "crop", "pad"])
-def test_a_map_returns_to_its_place(policy: str, shape: tuple[int, int]) -> None:
-    geometry = Geometry(48, "bilinear", policy, crop_fraction=0.875)
-    height, width = shape
-    for row, column in ((height // 2, width // 2), (height // 3, width // 2), (height // 2, 2 * width // 3)):
-        spot = np.zeros(shape)
-        spot[row - 3 : row + 4, column - 3 : column + 4] = 1
-        picture = np.repeat((255 * spot).astype(np.uint8)[..., None], 3, axis=2)
-        cam = geometry.apply(picture)[..., 0] / np.float32(255)
-        back = to_image(cam, geometry, shape)
-        assert back.shape == shape
-        assert back.dtype == np.float32
-        rows, columns = np.mgrid[:height, :width]
-        centre = [(places * back).sum() / back.sum() for places in (rows, columns)]
-        assert centre == pytest.approx([row, column], abs=0.6)
-        assert np.abs(back - spot).mean() < 0.05
-
-
-def test_what_was_cut_off_has_no_evidence() -> None:
-    geometry = Geometry(32, policy="crop", crop_fraction=0.8)
-    back = to_image(np.ones((32, 32), np.float32), geometry, (40, 80))
-    assert (back[:, :22] == 0).all()
-    assert (back[:, -22:] == 0).all()
-    assert (back[6:34, 26:54] == 1).all()
-    assert (back[:2] == 0).all()
-
-
-def test_the_filled_part_is_cut_off() -> None:
-    cam = np.zeros((32, 32), np.float32)
-    cam[16:] = 1  # below the picture, where there is nothing but filling
-    np.testing.assert_array_equal(to_image(cam, Geometry(32, policy="pad"), (50, 100)), np.zeros((50, 100)))
-
-
-def test_a_map_of_another_size_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"\(16, 16\).*\(32, 32\)"):
-        to_image(np.zeros((16, 16)), Geometry(32), (50, 50))
 
 
 # Which pictures -------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 
 from analysis.__main__ import main
 from analysis.cam import choose_images, image_maps, open_images, read_images
-from analysis.detectors import load_detector, predict_images
+from analysis.detectors import load_detector
 from analysis.localisation import localise_run
 from analysis.predict import _overlay_places, find_pictures
 from analysis.store import Store
@@ -27,7 +27,7 @@ def test_a_loaded_detector_gives_the_logits_that_were_logged(tracked: Store, met
     detector, _ = load_detector(tracked, run_id)
     manifest = open_images(tracked)
     rows = choose_images(manifest, "lama", 4, seed=0)
-    logits = predict_images(detector, read_images(manifest, rows)).logits
+    logits = detector.predict(detector.inputs(read_images(manifest, rows))).logits
     logged = tracked.scores(run_id).set_index("path").loc[rows["path"], ["logit_real", "logit_fake"]]
     np.testing.assert_allclose(logits, logged.to_numpy(), atol=1e-4)
 

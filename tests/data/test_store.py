@@ -22,7 +22,7 @@ import data.store
 from data.images import decode
 from data.manifest import Manifest, build_manifest
 from data.store import ArrayStore, feature_store, fill_features, fill_pixels, pixel_store
-from data.transforms import Geometry
+from models.geometry import Geometry
 from tests.corpora import picture, write_image
 from tests.data.processes import ROOT, Python
 

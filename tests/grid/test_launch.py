@@ -435,7 +435,7 @@ def test_the_status_of_what_was_never_launched_is_bad_input(command: Command, st
 
 BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "experiment": (("doloss",), ("no experiment named 'doloss'", "there are: demo, dolos, folders")),
-    "method": (("dolos", "--methods", "clip"), ("no detector named 'clip'", "there are:", "clip_linear")),
+    "method": (("dolos", "--methods", "clip"), ("no method named 'clip'", "there are:", "clip_linear")),
     "task": (("dolos", "--tasks", "detect"), ("--tasks has no 'detect'; there are: detection, attribution",)),
     "set without method": (("dolos", "--set", "epochs=2"), ("--set wants METHOD.NAME=VALUE, got 'epochs=2'",)),
     "set without value": (("dolos", "--set", "sam_linear.l2"), ("--set wants METHOD.NAME=VALUE",)),

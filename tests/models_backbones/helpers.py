@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from models.backbones import Backbone
+from models import backbones
+from models.backbones import timm as timm_family
+from models.backbones.base import Backbone, BackboneRequest
+from models.preprocessing import Preprocessing
 from models.weights import file_digest
+
+
+def load_backbone(family: str, name: str, **request: Any) -> Backbone:
+    return backbones.load_backbone(family, BackboneRequest(name, **request))
+
+
+timm_backbone = partial(load_backbone, "timm")
+clip_backbone = partial(load_backbone, "open_clip")
+sam_backbone = partial(load_backbone, "sam")
+
+
+def timm_classifier(name: str, num_classes: int, **request: Any) -> tuple[torch.nn.Module, Preprocessing]:
+    return timm_family.timm_classifier(BackboneRequest(name, **request), num_classes)
 
 
 def as_file_weights(path: Path) -> tuple[str, dict[str, Path]]:

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models import backbones
-from models.backbones import TokenGrid, clip_backbone
+from models.backbones import open_clip as family
+from models.backbones.base import TokenGrid
 from models.detector import WeightsError
 from models.weights import file_digest
 from tests.models_backbones.helpers import (
@@ -20,6 +20,7 @@ from tests.models_backbones.helpers import (
     assert_gradient_reaches,
     assert_places_land,
     cam_activations,
+    clip_backbone,
     picture,
 )
 
@@ -93,7 +94,7 @@ def saved(model: torch.nn.Module, path: Path) -> Path:
 @pytest.mark.parametrize("name", [*_CONFIGS, "demo-vit-64"])
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
 def test_features_are_encode_image(tmp_path: Path, name: str, suffix: str) -> None:
-    backbones._register_architectures()
+    family.register_architectures()
     theirs = whole_model(name)
     weights, files = as_file_weights(saved(theirs, tmp_path / f"model{suffix}"))
     ours = clip_backbone(name, weights=weights, weight_files=files)
@@ -219,8 +220,8 @@ def test_openai_weights_are_refused_without_quickgelu() -> None:
     with pytest.raises(WeightsError, match=r"needs QuickGELU.*use 'ViT-L-14-quickgelu'"):
         clip_backbone("ViT-L-14", weights="hub:openai")
     with pytest.raises(WeightsError, match=r"must not have QuickGELU"):
-        backbones._refuse_other_activation("ViT-B-32-quickgelu", "the weights 'laion2b'", False)
-    backbones._refuse_other_activation("RN50", "the weights", True)  # ResNets have no GELU
+        family.refuse_other_activation("ViT-B-32-quickgelu", "the weights 'laion2b'", False)
+    family.refuse_other_activation("RN50", "the weights", True)  # ResNets have no GELU
 
 
 class _Archive(torch.nn.Module):
@@ -246,7 +247,7 @@ def test_openais_own_archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         clip_backbone("tiny-vit-quickgelu", weights=weights, weight_files=files)
 
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setattr(backbones, "_openai_archives", lambda: frozenset([digest]))
+    monkeypatch.setattr(family, "openai_archives", lambda: frozenset([digest]))
     with pytest.raises(WeightsError, match=r"needs QuickGELU.*use 'tiny-vit-quickgelu'"):
         clip_backbone("tiny-vit", weights=weights, weight_files=files)
     backbone = clip_backbone("tiny-vit-quickgelu", weights=weights, weight_files=files)
@@ -266,7 +267,7 @@ def test_openais_archives_re_saved_as_a_state_dict(tmp_path: Path) -> None:
 
 
 def test_the_digests_of_openais_archives_are_whole() -> None:
-    digests = backbones._openai_archives()
+    digests = family.openai_archives()
     assert "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836" in digests  # ViT-L/14, from openai/CLIP
     assert all(len(digest) == 64 and int(digest, 16) for digest in digests)
     assert len(digests) == 9
@@ -287,7 +288,7 @@ def test_a_tag_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         asked.append((repository, tuple(names)))
         return path
 
-    monkeypatch.setattr(backbones, "hub_file", fetch)
+    monkeypatch.setattr(family, "hub_file", fetch)
     backbone = clip_backbone("tiny-vit-quickgelu", weights="hub")
     assert asked == [("owner/name", ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"))]
     assert (backbone.preprocessing.mean, backbone.preprocessing.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
@@ -303,7 +304,7 @@ def test_a_model_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     saved(theirs, tmp_path / "open_clip_model.safetensors")
     config = {"model_cfg": _CONFIGS["tiny-vit"], "preprocess_cfg": {"mean": [0.1] * 3, "std": [0.2] * 3}}
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
-    monkeypatch.setattr(backbones, "hub_file", lambda repository, names, *, what: tmp_path / names[0])
+    monkeypatch.setattr(family, "hub_file", lambda repository, names, *, what: tmp_path / names[0])
     backbone = clip_backbone("hf-hub:owner/name", weights="hub")
     assert backbone.preprocessing.mean == (0.1, 0.1, 0.1)
     assert backbone.weights_note == "hub weights (owner/name)"

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from data.transforms import Geometry
-from models.backbones import FrozenEncoder, encoder_key, load_backbone
+from models.encoding import FrozenEncoder, encoder_key
+from tests.models_backbones.helpers import load_backbone
 
 SMALL = [("timm", "test_resnet"), ("open_clip", "demo-vit-64"), ("sam", "demo")]
 
@@ -31,7 +31,7 @@ def test_encodes_as_the_backbone_does(family: str, name: str) -> None:
     assert np.array_equal(FrozenEncoder(backbone, batch_size=2).encode(pixels), features)
     assert encoder.encode(pixels[:0]).shape == (0, encoder.num_features)
     assert encoder.geometry is not None
-    assert Geometry(**encoder.geometry).apply(pixels[0]).shape == (size, size, 3)
+    assert encoder.geometry.apply(pixels[0]).shape == (size, size, 3)
 
 
 def test_refuses_other_sizes_and_types() -> None:
@@ -70,6 +70,7 @@ def test_autocast_changes_features_a_little() -> None:
 
 def test_importing_is_light() -> None:
     heavy = ("timm", "open_clip", "segment_anything")
-    code = f"import sys, models.backbones; print([name for name in {heavy} if name in sys.modules])"
+    families = "import sys, models.backbones.timm, models.backbones.open_clip, models.backbones.sam"
+    code = f"{families}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

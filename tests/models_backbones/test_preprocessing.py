@@ -7,16 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
-from data.transforms import Geometry
-from models.backbones import clip_backbone, sam_backbone, timm_backbone
 from models.preprocessing import Preprocessing
+from tests.models_backbones.helpers import clip_backbone, sam_backbone, timm_backbone
 
 PLAIN = Preprocessing(8, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3), "bilinear", "squash")
 
 
 def prepare(preprocessing: Preprocessing, image: np.ndarray) -> torch.Tensor:
     """Both halves of the work, as in a trial: (3, S, S)."""
-    return preprocessing.normalise(torch.tensor(Geometry(**preprocessing.geometry).apply(image))[None])[0]
+    return preprocessing.normalise(torch.tensor(preprocessing.geometry.apply(image))[None])[0]
 
 
 def test_normalise_by_hand() -> None:

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models import backbones
-from models.backbones import sam_backbone
+from models.backbones import sam as family
 from models.detector import WeightsError
 from models.weights import file_digest
 from tests.models_backbones.helpers import (
@@ -15,6 +14,7 @@ from tests.models_backbones.helpers import (
     assert_places_land,
     cam_activations,
     picture,
+    sam_backbone,
 )
 
 
@@ -53,7 +53,7 @@ def test_preprocessing_is_sams() -> None:
     assert (preprocessing.size, preprocessing.policy, preprocessing.interpolation) == (64, "pad", "bilinear")
     assert [255 * value for value in preprocessing.mean] == pytest.approx([123.675, 116.28, 103.53])
     assert [255 * value for value in preprocessing.std] == pytest.approx([58.395, 57.12, 57.375])
-    assert preprocessing.geometry["fill"] == (124, 116, 104)
+    assert preprocessing.geometry.fill == (124, 116, 104)
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -122,7 +122,7 @@ def test_vit_b(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append(url)
         return path
 
-    monkeypatch.setattr(backbones, "url_file", fetch)
+    monkeypatch.setattr(family, "url_file", fetch)
     backbone = sam_backbone("vit_b", weights="hub")
     assert asked == ["https://dl.fbaipublicfiles.com/segment_anything/sam_vit_b_01ec64.pth"]
     theirs = sam.image_encoder.state_dict()

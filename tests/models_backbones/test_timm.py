@@ -9,8 +9,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from data.transforms import Geometry
-from models.backbones import TokenGrid, load_backbone, timm_backbone, timm_cam, timm_classifier
+from models.backbones.base import TokenGrid
+from models.backbones.timm import timm_cam
 from models.detector import WeightsError
 from models.weights import PACKAGED, file_digest
 from tests.models_backbones.helpers import (
@@ -18,7 +18,10 @@ from tests.models_backbones.helpers import (
     assert_gradient_reaches,
     assert_places_land,
     cam_activations,
+    load_backbone,
     picture,
+    timm_backbone,
+    timm_classifier,
 )
 
 KINDS = ["test_resnet", "test_efficientnet", "test_convnext", "test_mambaout", "test_vit", "test_vit3", "test_vit4"]
@@ -187,7 +190,7 @@ def test_unknown_names_list_near_ones() -> None:
         timm_backbone("xception41.openai", weights="random")
     with pytest.raises(WeightsError, match=r"there are: xception41\.tf_in1k"):
         timm_backbone("xception41", weights="hub:openai")
-    with pytest.raises(ValueError, match="timm, open_clip, sam"):
+    with pytest.raises(KeyError, match="open_clip, sam, timm"):
         load_backbone("dino", "vit", weights="random")
 
 
@@ -201,7 +204,7 @@ def test_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, weights
         asked.append((repository, names[0]))
         return path
 
-    monkeypatch.setattr("models.backbones.hub_file", fetch)
+    monkeypatch.setattr("models.backbones.timm.hub_file", fetch)
     backbone = timm_backbone(name, weights=weights)
     assert asked == [("timm/test_resnet.r160_in1k", "model.safetensors")]
     assert backbone.weights_digest == file_digest(path)
@@ -221,7 +224,7 @@ def test_packaged_weights_know_a_uniform() -> None:
     assert len(published) == len(ours) + 2
 
     image = np.asarray(Image.open(io.BytesIO(get_sample_data("grace_hopper.jpg").read())).convert("RGB"))
-    pixels = Geometry(**backbone.preprocessing.geometry).apply(image)
+    pixels = backbone.preprocessing.geometry.apply(image)
     with torch.no_grad():
         features = backbone(backbone.preprocessing.normalise(torch.tensor(pixels)[None]))
     logits = features @ published[-2].T + published[-1]

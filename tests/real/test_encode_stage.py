@@ -21,7 +21,6 @@ from filelock import FileLock
 from data.images import decode
 from data.manifest import Manifest
 from data.store import ArrayStore
-from data.transforms import Geometry
 from grid import tuning
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
@@ -76,7 +75,7 @@ class Stage:
         assert sorted(written) == sorted(self.digests)
         assert not list(self.store.folder.glob("unfinished-*"))
         assert self.detector.geometry is not None
-        geometry = Geometry(**self.detector.geometry)
+        geometry = self.detector.geometry
         few = self.manifest.table.iloc[::30]
         pixels = np.stack([geometry.apply(decode(path)) for path in self.manifest.paths(few)])
         wanted = pixels if self.detector.encoder is None else self.detector.encoder.encode(pixels)

@@ -6,18 +6,18 @@ an underscore hold what several of them share.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data.register import Register
+
 # (image uint8 (H, W, 3), mask bool (H, W) with True = repaint, rng) -> uint8 (H, W, 3). It leaves its arguments alone,
 # never looks at the image under the mask, and draws all its randomness from `rng`.
 Inpaint = Callable[[NDArray[np.uint8], NDArray[np.bool_], np.random.Generator], NDArray[np.uint8]]
 
-_inpainters: dict[str, Inpaint] = {}
+_inpainters: Register[Inpaint] = Register("inpainter", __name__)
 
 
 def register_inpainter(name: str) -> Callable[[Inpaint], Inpaint]:
@@ -28,29 +28,17 @@ def register_inpainter(name: str) -> Callable[[Inpaint], Inpaint]:
     """
 
     def decorate(inpaint: Inpaint) -> Inpaint:
-        if name in _inpainters:
-            raise ValueError(f"an inpainter named {name!r} is registered already")
-        _inpainters[name] = inpaint
+        _inpainters.add(name, inpaint)
         return inpaint
 
     return decorate
 
 
-def _load_all() -> None:
-    for module in pkgutil.iter_modules(__path__):
-        if not module.name.startswith("_"):
-            importlib.import_module(f"{__name__}.{module.name}")
-
-
 def list_inpainters() -> list[str]:
     """Names of all registered inpainters, in alphabetical order."""
-    _load_all()
-    return sorted(_inpainters)
+    return _inpainters.names()
 
 
 def get_inpainter(name: str) -> Inpaint:
     """Look an inpainter up. Raises `KeyError` that lists what exists."""
-    _load_all()
-    if name not in _inpainters:
-        raise KeyError(f"no inpainter named {name!r}; there are: {', '.join(sorted(_inpainters))}")
-    return _inpainters[name]
+    return _inpainters.get(name)

@@ -1,4 +1,4 @@
-"""From a picture of any size to the square that a backbone takes."""
+"""From a picture of any size to the square that a backbone takes, and from a map over that square back."""
 
 from __future__ import annotations
 
@@ -39,7 +39,6 @@ class Geometry:
     fill: tuple[int, int, int] = (0, 0, 0)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "fill", tuple(self.fill))  # a list after a trip through JSON
         if self.policy not in POLICIES:
             raise ValueError(f"no policy {self.policy!r}; there are: {', '.join(POLICIES)}")
         if self.interpolation not in INTERPOLATIONS:
@@ -63,26 +62,64 @@ class Geometry:
 
     def apply(self, image: np.ndarray) -> np.ndarray:
         """uint8 (H, W, 3) -> uint8 (size, size, 3), both RGB."""
-        height, width = image.shape[:2]
-        if self.policy == "squash":
-            return self._resize(image, self.size, self.size)
+        shape = (image.shape[0], image.shape[1])
+        image = self._resize(image, *self._resized(shape))
         if self.policy == "pad":
-            scale = self.size / max(height, width)
-            inner = self._resize(image, max(1, int(width * scale + 0.5)), max(1, int(height * scale + 0.5)))
             square = np.full((self.size, self.size, 3), self.fill, dtype=np.uint8)
-            square[: inner.shape[0], : inner.shape[1]] = inner
+            square[: image.shape[0], : image.shape[1]] = image
             return square
-        # Rounding as in torchvision's Resize and CenterCrop, which timm's evaluation transform is made of.
-        short = math.floor(self.size / self.crop_fraction)
-        if width <= height:
-            image = self._resize(image, short, int(short * height / width))
-        else:
-            image = self._resize(image, int(short * width / height), short)
-        top = round((image.shape[0] - self.size) / 2)
-        left = round((image.shape[1] - self.size) / 2)
+        top, left = self._corner(shape)
         return np.ascontiguousarray(image[top : top + self.size, left : left + self.size])
 
-    def _resize(self, image: np.ndarray, width: int, height: int) -> np.ndarray:
+    def invert(self, values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+        """Lay a map over the square back over the picture that the square was made of.
+
+        "squash" is stretched back. Of "pad" the filled part is cut off. What "crop" cut off is 0: no detector saw it.
+
+        Args:
+            values: float (size, size), in [0, 1].
+            shape: (H, W) of the picture.
+
+        Returns:
+            float32 (H, W), in [0, 1]; interpolated linearly.
+
+        Raises:
+            ValueError: the map has another size.
+        """
+        if values.shape != (self.size, self.size):
+            raise ValueError(f"the map has shape {values.shape}, the geometry makes {(self.size, self.size)}")
+        values = np.asarray(values, dtype=np.float32)
+        height, width = self._resized(shape)
+        if self.policy == "pad":
+            values = values[:height, :width]
+        elif self.policy == "crop":
+            top, left = self._corner(shape)
+            canvas = np.zeros((height, width), dtype=np.float32)
+            canvas[top : top + self.size, left : left + self.size] = values
+            values = canvas
+        if values.shape != shape:
+            picture = Image.fromarray(np.ascontiguousarray(values))
+            values = np.asarray(picture.resize(shape[::-1], Image.Resampling.BILINEAR))
+        return np.clip(values, 0, 1)
+
+    def _resized(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) that a picture of this shape is resized to, before anything is cut off or filled."""
+        height, width = shape
+        if self.policy == "squash":
+            return self.size, self.size
+        if self.policy == "pad":
+            scale = self.size / max(height, width)
+            return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+        # Rounding as in torchvision's Resize and CenterCrop, which timm's evaluation transform is made of.
+        short = math.floor(self.size / self.crop_fraction)
+        return (int(short * height / width), short) if width <= height else (short, int(short * width / height))
+
+    def _corner(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """(top, left) of the centre that is cut out of the resized picture."""
+        height, width = self._resized(shape)
+        return round((height - self.size) / 2), round((width - self.size) / 2)
+
+    def _resize(self, image: np.ndarray, height: int, width: int) -> np.ndarray:
         if image.shape[:2] == (height, width):
             return image
         return np.array(Image.fromarray(image).resize((width, height), INTERPOLATIONS[self.interpolation]))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data.transforms import INTERPOLATIONS, POLICIES, Geometry
+from models.geometry import INTERPOLATIONS, POLICIES, Geometry
 from tests.corpora import picture
 
 
@@ -99,10 +99,6 @@ def test_keys_name_what_the_result_depends_on_and_nothing_else() -> None:
     assert all(re.fullmatch(r"[a-z0-9.-]+", key) for key in keys)
 
 
-def test_lists_from_json_are_taken_as_colours() -> None:
-    assert Geometry(8, policy="pad", fill=[1, 2, 3]) == Geometry(8, policy="pad", fill=(1, 2, 3))  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -117,3 +113,45 @@ def test_lists_from_json_are_taken_as_colours() -> None:
 def test_what_makes_no_sense_is_refused(settings: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Geometry(**{"size": 8} | settings)  # type: ignore[arg-type]
+
+
+# Back over the picture ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(60, 60), (90, 60), (61, 97), (32, 48)])
+@pytest.mark.parametrize("policy", ["squash", "crop", "pad"])
+def test_a_map_returns_to_its_place(policy: str, shape: tuple[int, int]) -> None:
+    geometry = Geometry(48, "bilinear", policy, crop_fraction=0.875)
+    height, width = shape
+    for row, column in ((height // 2, width // 2), (height // 3, width // 2), (height // 2, 2 * width // 3)):
+        spot = np.zeros(shape)
+        spot[row - 3 : row + 4, column - 3 : column + 4] = 1
+        picture = np.repeat((255 * spot).astype(np.uint8)[..., None], 3, axis=2)
+        cam = geometry.apply(picture)[..., 0] / np.float32(255)
+        back = geometry.invert(cam, shape)
+        assert back.shape == shape
+        assert back.dtype == np.float32
+        rows, columns = np.mgrid[:height, :width]
+        centre = [(places * back).sum() / back.sum() for places in (rows, columns)]
+        assert centre == pytest.approx([row, column], abs=0.6)
+        assert np.abs(back - spot).mean() < 0.05
+
+
+def test_what_was_cut_off_has_no_evidence() -> None:
+    geometry = Geometry(32, policy="crop", crop_fraction=0.8)
+    back = geometry.invert(np.ones((32, 32), np.float32), (40, 80))
+    assert (back[:, :22] == 0).all()
+    assert (back[:, -22:] == 0).all()
+    assert (back[6:34, 26:54] == 1).all()
+    assert (back[:2] == 0).all()
+
+
+def test_the_filled_part_is_cut_off() -> None:
+    cam = np.zeros((32, 32), np.float32)
+    cam[16:] = 1  # below the picture, where there is nothing but filling
+    np.testing.assert_array_equal(Geometry(32, policy="pad").invert(cam, (50, 100)), np.zeros((50, 100)))
+
+
+def test_a_map_of_another_size_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(16, 16\).*\(32, 32\)"):
+        Geometry(32).invert(np.zeros((16, 16)), (50, 50))

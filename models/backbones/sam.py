@@ -1,0 +1,125 @@
+"""Segment Anything's image encoders."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from models.backbones import register_family
+from models.backbones.base import Backbone, BackboneRequest, Cam, seeded, three
+from models.detector import WeightsError
+from models.preprocessing import Preprocessing
+from models.weights import (
+    WeightsSource,
+    file_digest,
+    load_strictly,
+    local_source,
+    read_state_dict,
+    url_file,
+    weights_note,
+    without_prefix,
+)
+
+_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
+_FILES = {"vit_b": "sam_vit_b_01ec64.pth", "vit_l": "sam_vit_l_0b3195.pth", "vit_h": "sam_vit_h_4b8939.pth"}
+NAMES = (*_FILES, "demo")
+
+
+@register_family("sam")
+def sam_backbone(request: BackboneRequest) -> Backbone:
+    """The image encoder of SAM: "vit_b", "vit_l", "vit_h", or "demo", a small one of the same kind at 64 pixels.
+
+    Features are the neck's output, (N, 256, 64, 64), averaged over positions: (N, 256). The neck is what SAM's own
+    mask decoder reads. A linear classifier on the average is the average of the same classifier at every position, so
+    a CAM over the neck is exact: what it shows sums to the logit. Grad-CAM's layer is the neck's last one, whose output
+    is (N, 256, 64, 64); that blocks before it work on windows and on channels-last tensors does not matter there.
+
+    A file may hold a whole SAM, as published, or the encoder alone. The default policy is "pad", SAM's own. At a `size`
+    other than 1024, which must be a multiple of the patch, position embeddings are resized (bicubic); that is much
+    cheaper, and not what SAM was trained at.
+    """
+    name, weights, size = request.name, request.weights, request.size
+    if name not in NAMES:
+        raise ValueError(f"SAM has no encoder {name!r}; there are: {', '.join(NAMES)}")
+    source = local_source(weights, weight_files=request.weight_files, seed=request.seed)
+    if source is None:
+        if weights != "hub":
+            raise WeightsError(f"SAM's weights have no tags: 'hub', not {weights!r}")
+        if name not in _FILES:
+            raise WeightsError(f"nobody publishes weights of SAM's {name!r}: use random weights, or vit_b")
+        path = url_file(_URL + _FILES[name], what=f"SAM {name}")
+        source = WeightsSource(path, file_digest(path), weights_note(weights))
+
+    encoder: Any
+    with seeded(request.seed):
+        encoder, mean, std = _demo() if name == "demo" else _published(name)
+    if source.path is not None:
+        state = without_prefix(read_state_dict(source.path), "image_encoder.")
+        load_strictly(encoder, state, source=source.path)
+    if size is not None and size != encoder.img_size:
+        _resize(encoder, size)
+    preprocessing = Preprocessing(
+        size=int(encoder.img_size),
+        mean=mean,
+        std=std,
+        interpolation="bilinear",
+        policy=request.policy or "pad",
+    )
+    return Backbone(
+        encoder,
+        family="sam",
+        name=name,
+        num_features=int(encoder.neck[0].out_channels),
+        preprocessing=preprocessing,
+        source=source,
+        pool=_mean_over_positions,
+        find_cam=_cam,
+    )
+
+
+def _published(name: str) -> tuple[nn.Module, tuple[float, float, float], tuple[float, float, float]]:
+    from segment_anything import sam_model_registry
+
+    sam = sam_model_registry[name]()
+    mean, std = (sam.pixel_mean.flatten() / 255).tolist(), (sam.pixel_std.flatten() / 255).tolist()
+    return sam.image_encoder, three([round(v, 6) for v in mean]), three([round(v, 6) for v in std])
+
+
+def _demo() -> tuple[nn.Module, tuple[float, float, float], tuple[float, float, float]]:
+    from segment_anything.modeling import ImageEncoderViT
+
+    encoder = ImageEncoderViT(
+        img_size=64,
+        patch_size=8,
+        embed_dim=64,
+        depth=3,
+        num_heads=4,
+        out_chans=64,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        use_rel_pos=True,
+        window_size=3,  # does not divide the 8 x 8 grid, as 14 does not divide SAM's 64 x 64
+        global_attn_indexes=(2,),
+    )
+    return encoder, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def _resize(encoder: Any, size: int) -> None:
+    patch = encoder.patch_embed.proj.kernel_size[0]
+    if size % patch:
+        raise ValueError(f"SAM's input size must be a multiple of {patch}, got {size}")
+    positions = encoder.pos_embed.detach().permute(0, 3, 1, 2)
+    side = (size // patch, size // patch)
+    resized = nn.functional.interpolate(positions, size=side, mode="bicubic", antialias=True, align_corners=False)
+    encoder.pos_embed = nn.Parameter(resized.permute(0, 2, 3, 1).contiguous())
+    encoder.img_size = size  # relative positions are resized by the encoder itself, in every forward
+
+
+def _cam(encoder: Any, size: int) -> Cam:
+    return [encoder.neck[-1]], None
+
+
+def _mean_over_positions(neck: torch.Tensor) -> torch.Tensor:
+    return neck.mean(dim=(2, 3))

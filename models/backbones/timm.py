@@ -1,0 +1,204 @@
+"""timm's networks, as frozen encoders and as classifiers that are trained in full."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from models.backbones import register_family
+from models.backbones.base import Backbone, BackboneRequest, Cam, TokenGrid, nearest, seeded, three
+from models.detector import WeightsError
+from models.preprocessing import Preprocessing
+from models.weights import (
+    PACKAGED,
+    WeightsSource,
+    cannot_fetch,
+    file_digest,
+    hub_file,
+    load_strictly,
+    local_source,
+    read_state_dict,
+    rename_by_order,
+    url_file,
+    weights_note,
+)
+
+
+@register_family("timm")
+def timm_backbone(request: BackboneRequest) -> Backbone:
+    """A timm network without its classifier: features are what the classifier would see.
+
+    The default policy is "squash": timm's evaluation crop (policy "crop") would cut off a repainted border.
+    """
+    network, preprocessing, source = _network(request, 0)
+    return Backbone(
+        network,
+        family="timm",
+        name=request.name,
+        num_features=int(getattr(network, "head_hidden_size", None) or network.num_features),
+        preprocessing=preprocessing,
+        source=source,
+        pool=None,
+        find_cam=timm_cam,
+    )
+
+
+def timm_classifier(request: BackboneRequest, num_classes: int) -> tuple[nn.Module, Preprocessing]:
+    """A plain timm network with its own classifier, to train in full.
+
+    Its state dict has timm's own names, so `timm.create_model(name, num_classes=...)` loads what was trained here.
+    Pretrained weights are loaded completely, except for the classifier, which is new and follows from the seed.
+    Errors as in `load_backbone`; `timm_cam` finds its layers for Grad-CAM.
+
+    Returns:
+        the network, in training mode and with gradients, and what its pixels must look like.
+    """
+    network, preprocessing, _ = _network(request, num_classes)
+    return network, preprocessing
+
+
+def without_weights(request: BackboneRequest) -> BackboneRequest:
+    """The same network and preprocessing with random weights, for a checkpoint that holds every tensor.
+
+    A hub's tag decides the preprocessing too, so it stays in the network's name.
+    """
+    kind, _, tag = request.weights.partition(":")
+    name = f"{request.name.partition('.')[0]}.{tag}" if kind == "hub" and tag else request.name
+    return dataclasses.replace(request, name=name, weights="random")
+
+
+def _network(request: BackboneRequest, num_classes: int) -> tuple[Any, Preprocessing, WeightsSource]:
+    import timm
+
+    source = local_source(request.weights, weight_files=request.weight_files, seed=request.seed)
+    tag = request.weights.partition(":")[2] if source is None else ""
+    name = f"{request.name.partition('.')[0]}.{tag}" if tag else request.name
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        raise ValueError(f"timm has no network {architecture!r}; {nearest(architecture, timm.list_models())}")
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError:  # no such tag
+        config = None
+    if config is None:
+        tags = ", ".join(timm.list_pretrained(f"{architecture}.*")) or "none"
+        raise WeightsError(f"timm publishes no weights {name!r}; there are: {tags}")
+    if source is None:
+        path = _hub_file(name, config)
+        source = WeightsSource(path, file_digest(path), weights_note(f"hub:{config.tag}" if config.tag else "hub"))
+
+    side = request.size or int(config.input_size[-1])
+    options: dict[str, Any] = {"img_size": side} if config.fixed_input_size and side != config.input_size[-1] else {}
+    with seeded(request.seed):
+        network = timm.create_model(name, pretrained=False, num_classes=num_classes, **options)
+    if source.path is not None:
+        state = (
+            _packaged_state(architecture, source.path) if request.weights == PACKAGED else read_state_dict(source.path)
+        )
+        _load(network, state, source.path, config.classifier, resized=bool(options))
+
+    policy = "crop" if request.policy == "timm" else request.policy or "squash"
+    preprocessing = Preprocessing(
+        size=side,
+        mean=three(config.mean),
+        std=three(config.std),
+        interpolation=config.interpolation,
+        policy=policy,
+        crop_fraction=float(config.crop_pct) if policy == "crop" else 1.0,
+    )
+    return network.to(memory_format=torch.channels_last), preprocessing, source
+
+
+def _hub_file(name: str, config: Any) -> Path:
+    if config.hf_hub_id:
+        repository = config.hf_hub_id if "/" in config.hf_hub_id else f"timm/{config.hf_hub_id}"
+        names = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
+        return hub_file(repository, names, what=name)
+    if isinstance(config.url, str) and config.url and not config.custom_load:
+        return url_file(config.url, what=name)
+    raise cannot_fetch(name, "timm publishes none in a format that is read here")
+
+
+def _packaged_state(architecture: str, path: Path) -> dict[str, torch.Tensor]:
+    import timm
+
+    if architecture != "tf_efficientnet_lite0":
+        raise WeightsError(f"{PACKAGED} is for tf_efficientnet_lite0 only, not for {architecture}")
+    with torch.device("meta"):
+        names = timm.create_model(architecture, pretrained=False).state_dict()
+    return rename_by_order(read_state_dict(path), names, source=path)
+
+
+def _load(network: nn.Module, state: dict[str, torch.Tensor], path: Path, classifier: Any, *, resized: bool) -> None:
+    """Load by timm's names. timm's own loader is strict only while the classifier is kept, so it is not used here.
+
+    timm's converter for the architecture runs first: it knows older names, and fits position embeddings to another
+    input size, which is allowed only where another size was asked for.
+    """
+    position = network.state_dict().get("pos_embed")
+    published = state.get("pos_embed")
+    if position is not None and published is not None and position.shape != published.shape and not resized:
+        raise WeightsError(
+            f"the weights in {path} are for another input size: pos_embed is {tuple(published.shape)}, not "
+            f"{tuple(position.shape)}. Name the network of that size, or set the size to ask for a resized one"
+        )
+    convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    if convert is not None:
+        with contextlib.suppress(LookupError, RuntimeError, ValueError, AttributeError, AssertionError):
+            state = convert(state, network)  # fails on a wrong file, which the comparison below describes better
+    heads = [classifier] if isinstance(classifier, str) else list(classifier or ())
+    load_strictly(network, state, source=path, ignore=[f"{head}." for head in heads])
+
+
+def timm_cam(network: nn.Module, size: int) -> Cam:
+    """Layers and reshape for Grad-CAM on any timm network, with or without its classifier.
+
+    A vision transformer: the last block's first norm, as for CLIP (see `clip_backbone`). Any other network: the module
+    whose output is the feature map that is pooled, found by running the network once on zeros, (1, 3, size, size).
+
+    Raises:
+        ValueError: no module returns that feature map.
+    """
+    blocks = getattr(network, "blocks", None)
+    num_prefix = getattr(network, "num_prefix_tokens", None)
+    if isinstance(blocks, nn.Sequential | nn.ModuleList) and num_prefix is not None and hasattr(blocks[-1], "norm1"):
+        norm: Any = blocks[-1].norm1
+        return [norm], TokenGrid(int(num_prefix))
+
+    runnable: Any = network
+    returned: list[tuple[nn.Module, torch.Tensor]] = []
+
+    def note(module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, torch.Tensor):
+            returned.append((module, output))
+
+    handles = [module.register_forward_hook(note) for module in network.modules()]
+    training = [module for module in network.modules() if module.training]
+    parameter = next(network.parameters())
+    try:
+        network.eval()
+        with torch.no_grad():
+            picture = torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype)
+            features = runnable.forward_features(picture)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module in training:
+            module.training = True
+    # the last to return it: nothing after it can have changed it in place
+    layer = next((module for module, output in reversed(returned) if output is features), None)
+    if layer is None:
+        raise ValueError(f"no module of {type(network).__name__} returns the feature map that is pooled")
+    if features.ndim == 3:
+        return [layer], TokenGrid(int(num_prefix or 0))
+    return [layer], _channels_first if getattr(network, "output_fmt", "NCHW") == "NHWC" else None
+
+
+def _channels_first(activations: torch.Tensor) -> torch.Tensor:
+    return activations.permute(0, 3, 1, 2)

@@ -1,0 +1,54 @@
+"""Registers: what varies is one file per entry, found by its name.
+
+`data/register.py` is the same file: `models` and `data` know nothing of each other.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Register(Generic[T]):
+    """The entries of a package, one module per entry. The modules are imported at the first look-up.
+
+    Modules whose names begin with an underscore hold what several entries share, and are left alone.
+
+    Args:
+        kind: what an entry is, for messages, such as "source".
+        package: whose modules register themselves.
+    """
+
+    def __init__(self, kind: str, package: str) -> None:
+        self._kind, self._package = kind, package
+        self._entries: dict[str, T] = {}
+        self._complete = False
+
+    def add(self, name: str, entry: T) -> None:
+        """Register an entry. Raises `ValueError` where the name is taken."""
+        if name in self._entries:
+            raise ValueError(f"a {self._kind} named {name!r} is registered already")
+        self._entries[name] = entry
+
+    def names(self) -> list[str]:
+        """All names, in alphabetical order."""
+        if not self._complete:
+            package = importlib.import_module(self._package)
+            for module in pkgutil.iter_modules(package.__path__):
+                if not module.name.startswith("_"):
+                    importlib.import_module(f"{self._package}.{module.name}")
+            self._complete = True
+        return sorted(self._entries)
+
+    def get(self, name: str) -> T:
+        """Look an entry up. Raises `KeyError` that lists what exists, and what is near."""
+        known = self.names()
+        if name not in self._entries:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise KeyError(f"no {self._kind} named {name!r}{hint}; there are: {', '.join(known)}")
+        return self._entries[name]
