@@ -532,23 +532,23 @@ def run_claimed(
         if options.local:
             progress = run(LocalExecutor(settings, tracker))
         else:
-            from grid import tuning
+            from grid import cluster, ray_executor
 
-            address = options.address or os.environ.get("RAY_ADDRESS") or tuning.find_cluster()
+            address = options.address or os.environ.get("RAY_ADDRESS") or cluster.find_cluster()
             if address and (options.num_gpus, options.num_cpus) != (None, None):
                 raise BadInputError(f"--num-gpus and --num-cpus are about a Ray of our own; here is one at {address}")
             connection = {"address": address, "num_gpus": options.num_gpus, "num_cpus": options.num_cpus}
-            with tuning.session(**connection):
+            with cluster.session(**connection):
                 if address:
-                    console.print(f"Ray cluster at {address}: {tuning.describe_cluster()}", highlight=False)
-                if settings.tracking_uri.startswith(names.SQLITE) and len(tuning.cluster_nodes()) > 1:
+                    console.print(f"Ray cluster at {address}: {cluster.describe_cluster()}", highlight=False)
+                if settings.tracking_uri.startswith(names.SQLITE) and len(cluster.cluster_nodes()) > 1:
                     console.print(
                         "note: every node writes to one SQLite file, which network folders do not always bear; "
                         "MLFLOW_TRACKING_URI names a server (docs/cluster.md)",
                         style="yellow",
                         highlight=False,
                     )
-                progress = run(tuning.TuneExecutor(settings, tracker, connection))
+                progress = run(ray_executor.RayExecutor(settings, tracker, connection))
         failed = progress.failed
         # Tune ends its trials when it is interrupted and returns; what has no outcome then was interrupted.
         lost = set(keys) - progress.done - failed.keys()

@@ -88,7 +88,7 @@ def on_nodes(
     """Seconds on a cluster of so many nodes: what `recorded` gives for `specs`, and "sleeping" for `resting`."""
     from ray.cluster_utils import Cluster
 
-    from grid.tuning import TuneExecutor
+    from grid.ray_executor import RayExecutor
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
@@ -98,7 +98,7 @@ def on_nodes(
         with warm_workers(number, connection):
             found = recorded(specs, settings, manifest, connection)
             nowhere = Tracker(settings.tracking_uri, "", "", {})
-            executor = TuneExecutor(settings, nowhere, connection, sleeper(seconds))
+            executor = RayExecutor(settings, nowhere, connection, sleeper(seconds))
             return found | {"sleeping": timed(lambda: run_all(executor, resting))}
     finally:
         cluster.shutdown()

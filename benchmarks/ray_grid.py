@@ -164,15 +164,15 @@ def warm_workers(number: int, connection: Mapping[str, Any]) -> Iterator[None]:
 
     Args:
         number: cores of all of its nodes.
-        connection: what `grid.tuning.connect` takes.
+        connection: what `grid.cluster.connect` takes.
     """
     import ray
     import ray.cloudpickle
 
-    from grid import tuning
+    from grid import cluster
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the launcher leaves this folder out of its upload
-    with tuning.session(**connection):
+    with cluster.session(**connection):
         warm_up: Any = ray.remote(_warm_up).options(num_cpus=1)
         ray.get([warm_up.remote(core) for core in range(number)])
         yield
@@ -191,12 +191,12 @@ def recorded(
     """
     from mlflow.tracking import MlflowClient
 
-    from grid import tracking, tuning
+    from grid import ray_executor, tracking
 
     settings.runs.mkdir(parents=True)
     tracker = tracking.open_grid(settings.tracking_uri, "benchmark", manifest, specs, settings.runs / "artifacts")
     first = settings.runs / "first"
-    executor = tuning.TuneExecutor(settings, tracker, connection)
+    executor = ray_executor.RayExecutor(settings, tracker, connection)
     executor.compute = noting_the_first(executor.compute, first)
     started = time.time()
     executor.prepare(specs, lambda method, done, total: None)

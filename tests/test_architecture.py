@@ -70,8 +70,8 @@ def test_the_only_ones_to_know_mlflow_are_its_writer_and_its_reader() -> None:
     assert importers("mlflow") == {"grid/tracking.py", "analysis/store.py"}
 
 
-def test_the_only_one_to_know_ray_is_the_tuner() -> None:
-    assert importers("ray") == {"grid/tuning.py"}
+def test_the_only_ones_to_know_ray_are_the_cluster_and_the_executor() -> None:
+    assert importers("ray") == {"grid/cluster.py", "grid/ray_executor.py"}
 
 
 @pytest.mark.parametrize(
@@ -101,9 +101,8 @@ def test_planning_needs_the_standard_library_only(path: str) -> None:
 
 
 def test_a_trial_knows_neither_scheduler_nor_tracker() -> None:
-    assert not any(
-        re.match(r"(ray|mlflow|grid\.(tuning|tracking|runner))", n) for n in imported(ROOT / "grid/trial.py")
-    )
+    strangers = r"(ray|mlflow|grid\.(cluster|ray_executor|tracking|runner))"
+    assert not any(re.match(strangers, name) for name in imported(ROOT / "grid/trial.py"))
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "grid" / "experiments").glob("[!_]*.py")), ids=lambda path: path.stem)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data.store import pixel_store
-from grid import tuning
+from grid import ray_executor
 from models.geometry import Geometry
 from models.registry import detector_info, list_detectors
 from models.residuals import NUM_FEATURES
@@ -46,4 +46,4 @@ def test_bytes_an_image(tmp_path: Path) -> None:
 
 def test_images_a_task() -> None:
     (number,) = re.findall(r"at least (\d+) images each", PAGE)
-    assert int(number) == tuning.IMAGES_A_TASK
+    assert int(number) == ray_executor.IMAGES_A_TASK

@@ -21,7 +21,7 @@ from filelock import FileLock
 from data.images import decode
 from data.manifest import Manifest
 from data.store import ArrayStore
-from grid import tuning
+from grid import cluster, ray_executor
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
 from grid.tracking import Tracker
@@ -36,7 +36,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 @pytest.fixture(scope="module", autouse=True)
 def two_logical_gpus() -> Iterator[None]:
-    with tuning.session(num_gpus=2, num_cpus=2):
+    with cluster.session(num_gpus=2, num_cpus=2):
         yield
 
 
@@ -65,7 +65,7 @@ class Stage:
         return sorted(self.store.folder.glob("shard-*"))
 
     def prepare(self) -> None:
-        executor = tuning.TuneExecutor(self.settings, Tracker("sqlite:////none", "0", "0", {}))
+        executor = ray_executor.RayExecutor(self.settings, Tracker("sqlite:////none", "0", "0", {}))
         self.progress.clear()
         executor.prepare([self.spec], lambda *call: self.progress.append(call))
 
@@ -87,7 +87,7 @@ def test_as_many_tasks_as_fit_prepare_what_is_missing_and_only_that(
     tmp_path: Path, corpus: Path, caplog: pytest.LogCaptureFixture, method: str, gpu: str
 ) -> None:
     stage = Stage(tmp_path, corpus, method)
-    with caplog.at_level(logging.INFO, "grid.tuning"):
+    with caplog.at_level(logging.INFO, "grid.ray_executor"):
         stage.prepare()
     assert f"{method}: 2 tasks for {NUM_IMAGES} images, {gpu} GPU each" in caplog.text
     assert {what for what, _, _ in stage.progress} == {method}
@@ -98,7 +98,7 @@ def test_as_many_tasks_as_fit_prepare_what_is_missing_and_only_that(
 
     before = stage.shards
     caplog.clear()
-    with caplog.at_level(logging.INFO, "grid.tuning"):
+    with caplog.at_level(logging.INFO, "grid.ray_executor"):
         stage.prepare()
     assert f"{method}: 0 tasks for 0 images" in caplog.text
     assert stage.progress == []
@@ -115,7 +115,7 @@ def test_trials_of_a_frozen_method_leave_the_gpus_to_those_that_train(
     def note(spec: dict[str, Any], settings: str, tracker: Tracker, share: float) -> None:
         asked.write_text(str(share))
 
-    executor = tuning.TuneExecutor(stage.settings, Tracker("sqlite:////none", "0", "0", {}), compute=note)
+    executor = ray_executor.RayExecutor(stage.settings, Tracker("sqlite:////none", "0", "0", {}), compute=note)
     executor.prepare([stage.spec], lambda *call: None)
     executor.run([stage.spec], lambda event: None)
     assert float(asked.read_text()) == share
@@ -134,7 +134,7 @@ def test_a_corrupted_shard_is_told_and_computed_again(
     lost = len((victim / "digests.txt").read_text().split())
     assert stage.store.missing(stage.digests) == lost
     caplog.clear()
-    with caplog.at_level(logging.INFO, "grid.tuning"):
+    with caplog.at_level(logging.INFO, "grid.ray_executor"):
         stage.prepare()
     assert caplog.text.count(f"{victim} is damaged and will be made again") == 1
     assert f"tasks for {lost} images" in caplog.text

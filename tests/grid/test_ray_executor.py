@@ -14,7 +14,7 @@ from ray._private.runtime_env.packaging import create_package
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError
 from ray.remote_function import RemoteFunction
 
-from grid import tuning
+from grid import cluster, ray_executor
 from grid.nodes import Demand, Node, check_feasible, num_gpus, slots, trial_demand
 from grid.preparing import prepare_input, survey_input
 from grid.runner import DONE, FAILED, STARTED, TrialEvent
@@ -34,12 +34,12 @@ def out_of_memory() -> RuntimeError:
 
 
 @pytest.fixture
-def executor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuning.TuneExecutor:
-    monkeypatch.setattr(tuning.ray, "shutdown", lambda: None)
-    monkeypatch.setattr(tuning, "connect", lambda **connection: None)
+def executor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ray_executor.RayExecutor:
+    monkeypatch.setattr(ray_executor.ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray_executor, "connect", lambda **connection: None)
     uri = f"sqlite:///{tmp_path / 'none'}"
     settings = RunSettings(cache=tmp_path / "cache", runs=tmp_path / "runs", tracking_uri=uri)
-    return tuning.TuneExecutor(settings, Tracker(uri, "0", "0", {}))
+    return ray_executor.RayExecutor(settings, Tracker(uri, "0", "0", {}))
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def trials() -> list[TrialSpec]:
 
 
 def test_when_memory_runs_out_the_rest_goes_on_with_half_as_many_at_once(
-    executor: tuning.TuneExecutor, trials: list[TrialSpec], monkeypatch: pytest.MonkeyPatch
+    executor: ray_executor.RayExecutor, trials: list[TrialSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[list[str], int]] = []
 
@@ -62,7 +62,7 @@ def test_when_memory_runs_out_the_rest_goes_on_with_half_as_many_at_once(
         for spec in specs[1:]:
             watch(TrialEvent(spec.key, DONE))
 
-    monkeypatch.setattr(tuning.TuneExecutor, "_tune", tune)
+    monkeypatch.setattr(ray_executor.RayExecutor, "_tune", tune)
     events: list[TrialEvent] = []
     executor.run(trials, events.append)
     keys = [trial.key for trial in trials]
@@ -71,7 +71,7 @@ def test_when_memory_runs_out_the_rest_goes_on_with_half_as_many_at_once(
 
 
 def test_a_trial_that_is_too_large_alone_fails_and_the_others_go_on(
-    executor: tuning.TuneExecutor, trials: list[TrialSpec], monkeypatch: pytest.MonkeyPatch
+    executor: ray_executor.RayExecutor, trials: list[TrialSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def tune(self: Any, specs: Sequence[TrialSpec], folder: Path, at_once: int, watch: Watch) -> None:
         for spec in specs:
@@ -80,7 +80,7 @@ def test_a_trial_that_is_too_large_alone_fails_and_the_others_go_on(
                 raise out_of_memory()
             watch(TrialEvent(spec.key, DONE))
 
-    monkeypatch.setattr(tuning.TuneExecutor, "_tune", tune)
+    monkeypatch.setattr(ray_executor.RayExecutor, "_tune", tune)
     events: list[TrialEvent] = []
     executor.run(trials, events.append)
     failed = [event for event in events if event.kind == FAILED]
@@ -90,13 +90,13 @@ def test_a_trial_that_is_too_large_alone_fails_and_the_others_go_on(
 
 
 def test_another_error_of_ray_is_not_taken_for_memory(
-    executor: tuning.TuneExecutor, trials: list[TrialSpec], monkeypatch: pytest.MonkeyPatch
+    executor: ray_executor.RayExecutor, trials: list[TrialSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def tune(self: Any, specs: Sequence[TrialSpec], folder: Path, at_once: int, watch: Watch) -> None:
         watch(TrialEvent(specs[0].key, STARTED))
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(tuning.TuneExecutor, "_tune", tune)
+    monkeypatch.setattr(ray_executor.RayExecutor, "_tune", tune)
     with pytest.raises(RuntimeError, match="something else"):
         executor.run(trials, lambda event: None)
 
@@ -107,24 +107,24 @@ HERE = {"Python": "3.11.7", "ray": "2.60.0", "timm": "1.0.31", "torch": "2.15.0"
 
 
 def test_nodes_as_the_driver_have_no_differences() -> None:
-    assert tuning.version_differences(HERE, {"one": dict(HERE), "two": dict(HERE)}) == []
+    assert cluster.version_differences(HERE, {"one": dict(HERE), "two": dict(HERE)}) == []
 
 
 def test_a_node_that_differs_is_named_with_every_package_that_does() -> None:
     other = HERE | {"torch": "2.14.0", "Python": "3.12.1"}
-    (line,) = tuning.version_differences(HERE, {"one": HERE, "two": other})
+    (line,) = cluster.version_differences(HERE, {"one": HERE, "two": other})
     assert line == "two: Python 3.12.1 (here 3.11.7), torch 2.14.0 (here 2.15.0)"
 
 
 def test_a_package_that_only_one_of_both_has_is_a_difference() -> None:
     less = {name: version for name, version in HERE.items() if name != "timm"}
-    assert tuning.version_differences(HERE, {"one": less}) == ["one: timm missing (here 1.0.31)"]
-    assert tuning.version_differences(less, {"one": HERE}) == ["one: timm 1.0.31 (here missing)"]
+    assert cluster.version_differences(HERE, {"one": less}) == ["one: timm missing (here 1.0.31)"]
+    assert cluster.version_differences(less, {"one": HERE}) == ["one: timm 1.0.31 (here missing)"]
 
 
 def test_nodes_are_named_in_order() -> None:
     other = HERE | {"ray": "2.59.0"}
-    lines = tuning.version_differences(HERE, {"b": other, "a": other})
+    lines = cluster.version_differences(HERE, {"b": other, "a": other})
     assert [line[0] for line in lines] == ["a", "b"]
 
 
@@ -140,13 +140,13 @@ def head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_on_a_head_its_cluster_is_found(head: Path) -> None:
-    assert tuning.find_cluster() == "10.0.0.1:6379"
+    assert cluster.find_cluster() == "10.0.0.1:6379"
 
 
 @pytest.mark.parametrize("gone", ["ray_bootstrap_config.yaml", "ray/ray_current_cluster"])
 def test_a_ray_that_is_down_or_somebody_elses_is_not_taken_for_it(head: Path, gone: str) -> None:
     (head / gone).unlink()
-    assert tuning.find_cluster() is None
+    assert cluster.find_cluster() is None
 
 
 class FakeRay:
@@ -155,13 +155,13 @@ class FakeRay:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
         self.gcs_address = address
         node = {"Alive": True, "Resources": {"memory": 1e9}}
-        monkeypatch.setattr(tuning.ray, "nodes", lambda: [node])
-        monkeypatch.setattr(tuning.ray, "cluster_resources", lambda: node["Resources"])
-        monkeypatch.setattr(tuning.ray, "get_runtime_context", lambda: self)
+        monkeypatch.setattr(ray_executor.ray, "nodes", lambda: [node])
+        monkeypatch.setattr(ray_executor.ray, "cluster_resources", lambda: node["Resources"])
+        monkeypatch.setattr(ray_executor.ray, "get_runtime_context", lambda: self)
 
 
 def write_cluster_file(head: Path) -> None:
-    shutil.copy(Path(tuning.ROOT) / "cluster.yaml", head / "ray_bootstrap_config.yaml")
+    shutil.copy(Path(cluster.ROOT) / "cluster.yaml", head / "ray_bootstrap_config.yaml")
 
 
 def test_what_the_cluster_can_start_counts_though_no_worker_is_there_yet(
@@ -169,9 +169,9 @@ def test_what_the_cluster_can_start_counts_though_no_worker_is_there_yet(
 ) -> None:
     FakeRay(monkeypatch, "10.0.0.1:6379")
     write_cluster_file(head)
-    nodes = tuning.cluster_nodes()
+    nodes = cluster.cluster_nodes()
     assert num_gpus(nodes) == 16
-    assert "workers start on demand, up to 4 in all" in tuning.describe_cluster()
+    assert "workers start on demand, up to 4 in all" in cluster.describe_cluster()
     settings = RunSettings(
         cache=head, runs=head, tracking_uri="", accelerator="A10G", gpu_memory=6, memory_per_trial=30
     )
@@ -186,7 +186,7 @@ def test_what_the_cluster_can_start_counts_though_no_worker_is_there_yet(
 def test_another_cluster_than_this_heads_can_start_nothing_for_us(head: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     FakeRay(monkeypatch, "10.9.9.9:6379")
     write_cluster_file(head)
-    nodes = tuning.cluster_nodes()
+    nodes = cluster.cluster_nodes()
     assert num_gpus(nodes) == 0
     with pytest.raises(InfeasibleError):
         check_feasible({"clip_linear": Demand({"CPU": 1, "GPU": 0.25})}, nodes)
@@ -196,7 +196,7 @@ def test_another_cluster_than_this_heads_can_start_nothing_for_us(head: Path, mo
 
 
 def test_only_what_is_done_loses_its_checkpoints(
-    executor: tuning.TuneExecutor, trials: list[TrialSpec], monkeypatch: pytest.MonkeyPatch
+    executor: ray_executor.RayExecutor, trials: list[TrialSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def tune(self: Any, specs: Sequence[TrialSpec], folder: Path, at_once: int, watch: Watch) -> None:
         for spec in specs:
@@ -205,7 +205,7 @@ def test_only_what_is_done_loses_its_checkpoints(
         watch(TrialEvent(specs[0].key, DONE))
         watch(TrialEvent(specs[1].key, FAILED, error="no"))  # the others are interrupted
 
-    monkeypatch.setattr(tuning.TuneExecutor, "_tune", tune)
+    monkeypatch.setattr(ray_executor.RayExecutor, "_tune", tune)
     executor.run(trials, lambda event: None)
     left = {path.parent.name for path in executor.settings.checkpoints("0").glob("*/*/checkpoint_*")}
     assert left == {trial.key for trial in trials[1:]}
@@ -224,17 +224,19 @@ def test_workers_get_the_code_and_nothing_else_whatever_lies_in_the_checkout(tmp
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("1")
     package = tmp_path.parent / f"{tmp_path.name}.zip"
-    create_package(str(tmp_path), package, excludes=tuning.excludes(tmp_path), include_gitignore=True)
+    create_package(str(tmp_path), package, excludes=cluster.excludes(tmp_path), include_gitignore=True)
     with zipfile.ZipFile(package) as sent:
         assert {name for name in sent.namelist() if not name.endswith("/")} == set(code)
 
 
 def test_every_module_of_this_checkout_is_sent(tmp_path: Path) -> None:
-    create_package(str(tuning.ROOT), tmp_path / "x.zip", excludes=tuning.excludes(tuning.ROOT), include_gitignore=True)
+    create_package(
+        str(cluster.ROOT), tmp_path / "x.zip", excludes=cluster.excludes(cluster.ROOT), include_gitignore=True
+    )
     with zipfile.ZipFile(tmp_path / "x.zip") as sent:
         names = set(sent.namelist())
-    wanted = {path for package in ("grid", "models", "data") for path in (tuning.ROOT / package).rglob("*.py")}
-    assert {path.relative_to(tuning.ROOT).as_posix() for path in wanted} <= names
+    wanted = {path for package in ("grid", "models", "data") for path in (cluster.ROOT / package).rglob("*.py")}
+    assert {path.relative_to(cluster.ROOT).as_posix() for path in wanted} <= names
     assert "models/architectures/demo-vit-64.json" in names
 
 
@@ -259,20 +261,24 @@ def test_every_module_of_this_checkout_is_sent(tmp_path: Path) -> None:
 def test_what_is_missing_is_spread_over_all_gpus(
     num_images: int, share: float, num_gpus: float, slots: int, expected: tuple[int, float]
 ) -> None:
-    assert tuning.spread(num_images, share=share, num_gpus=num_gpus, slots=slots) == expected
+    assert ray_executor.spread(num_images, share=share, num_gpus=num_gpus, slots=slots) == expected
 
 
 def test_asking_what_could_be_started_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray starts itself, unasked, when some of its functions are called first."""
-    monkeypatch.setattr(tuning, "find_cluster", lambda: None)
-    monkeypatch.setattr(tuning.ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
-    assert tuning.cluster_nodes() == [Node({"CPU": 2.0})]
-    assert not tuning.ray.is_initialized()
+    monkeypatch.setattr(cluster, "find_cluster", lambda: None)
+    monkeypatch.setattr(ray_executor.ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
+    assert cluster.cluster_nodes() == [Node({"CPU": 2.0})]
+    assert not ray_executor.ray.is_initialized()
 
 
 @pytest.mark.parametrize(("share", "tasks"), [(0.25, 1), (1.0, 1), (0.0, 0)])
 def test_the_worker_of_a_task_that_had_a_gpu_ends_with_it(
-    executor: tuning.TuneExecutor, trials: list[TrialSpec], monkeypatch: pytest.MonkeyPatch, share: float, tasks: int
+    executor: ray_executor.RayExecutor,
+    trials: list[TrialSpec],
+    monkeypatch: pytest.MonkeyPatch,
+    share: float,
+    tasks: int,
 ) -> None:
     started: list[RemoteFunction] = []
     monkeypatch.setattr(RemoteFunction, "_remote", lambda self, *arguments, **options: started.append(self))
@@ -280,7 +286,9 @@ def test_the_worker_of_a_task_that_had_a_gpu_ends_with_it(
     assert [task._max_calls for task in started] == [tasks]  # 0: as many as there are
 
 
-def test_a_node_that_does_not_see_the_cache_is_named(executor: tuning.TuneExecutor, trials: list[TrialSpec]) -> None:
+def test_a_node_that_does_not_see_the_cache_is_named(
+    executor: ray_executor.RayExecutor, trials: list[TrialSpec]
+) -> None:
     spec, settings = trials[0].to_dict(), executor.settings
     message = rf"{os.uname().nodename} does not see {settings.cache}: give --runs"
     with pytest.raises(ValueError, match=message):
@@ -308,6 +316,6 @@ def test_what_ends_a_preparing_task_is_told_without_rays_words(
     def get(task: object) -> None:
         raise error
 
-    monkeypatch.setattr(tuning.ray, "get", get)
+    monkeypatch.setattr(ray_executor.ray, "get", get)
     with pytest.raises(raised, match=message):
-        tuning._result(None, "clip")
+        ray_executor._result(None, "clip")
