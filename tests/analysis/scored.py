@@ -18,12 +18,12 @@ class Scored:
 
     Args:
         variants: name -> one frame per seed; detection is trained and tested on lama, attribution on lama and ldm.
-        metric: that was logged.
+        metrics: that were logged.
         threshold: the runs' own, one per seed.
     """
 
     def __init__(
-        self, variants: Mapping[str, Sequence[pd.DataFrame]], metric: str, threshold: Sequence[float] = ()
+        self, variants: Mapping[str, Sequence[pd.DataFrame]], *metrics: str, threshold: Sequence[float] = ()
     ) -> None:
         self._scores: dict[str, pd.DataFrame] = {}
         self._thresholds: dict[str, float] = {}
@@ -34,7 +34,7 @@ class Scored:
                 self._scores[run_id] = frame
                 self._thresholds[run_id] = threshold[seed] if threshold else 0.0
                 detection = "score" in frame.columns
-                rows.append(
+                rows += [
                     {
                         "run_id": run_id,
                         "task": "detection" if detection else "attribution",
@@ -45,7 +45,8 @@ class Scored:
                         "metric": metric,
                         "value": self._value(run_id, metric),
                     }
-                )
+                    for metric in metrics
+                ]
         self._results = pd.DataFrame(rows, columns=COLUMNS)
 
     def _value(self, run_id: str, metric: str) -> float:
@@ -68,7 +69,7 @@ def interval(
     *seeds: pd.DataFrame, metric: str, threshold: Sequence[float] = (), **resampling: int
 ) -> tuple[float, float]:
     """What the report gives for the cell of these scores, one frame per seed: (low, high)."""
-    store: Any = Scored({"m": seeds}, metric, threshold)
+    store: Any = Scored({"m": seeds}, metric, threshold=threshold)
     table = cell_table(store, metrics=[metric], **resampling)
     (cell,) = table[table["kind"] == CELL].itertuples()
     return cell.low, cell.high
