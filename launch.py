@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import errno
-import gc
 import logging
 import os
 import shlex
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from grid.tracking import Claim, Tracker
 
 ROOT = Path(__file__).resolve().parent
-OFTEN = gc.get_threshold()  # Python's own
 OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 # Options that hold for all methods or, as METHOD=VALUE, for one: setting of `grid.settings.PER_METHOD` -> unit, help.
@@ -121,8 +119,6 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says. Returns the exit status: 0, 1 some trials failed, 2 bad input, 130 interrupted."""
     options = parse_arguments(arguments)
-    # Importing MLflow makes a million objects that stay, and looking through them for garbage takes half a second.
-    gc.set_threshold(50_000)
     from rich.console import Console
     from rich.logging import RichHandler
     from rich.markup import escape
@@ -180,7 +176,6 @@ def launch(options: argparse.Namespace, console: Console) -> int:
 
     from grid import tracking
 
-    gc.set_threshold(*OFTEN)
     try:
         failed = run_pending(plan, name, options, settings, manifest, console)
     except (tracking.TrackingError, ClusterError, InfeasibleError) as error:
@@ -677,6 +672,4 @@ def _as_interrupt(number: int, frame: object) -> None:
 
 
 if __name__ == "__main__":
-    status_code = main()
-    gc.freeze()  # or Python looks through all those objects on its way out, most of a second
-    sys.exit(status_code)
+    sys.exit(main())

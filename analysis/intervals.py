@@ -30,21 +30,15 @@ _SMALL_STRATUM = 10
 _BLOCK = 100_000  # weights at a time, 4 bytes each: what fits a processor's cache
 _KEPT = 25_000_000  # as many stay in memory between cells
 
-Frames = pd.DataFrame | Sequence[pd.DataFrame]
-Thresholds = float | Sequence[float]
 WeightedMetric = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An interval [low, high] at a level; NaN where nothing could be computed."""
+    """A 95 % interval [low, high]; NaN where nothing could be computed."""
 
     low: float
     high: float
-    level: float = LEVEL
-
-    def __contains__(self, value: float) -> bool:
-        return self.low <= value <= self.high
 
 
 @dataclass(frozen=True)
@@ -53,16 +47,14 @@ class Difference:
 
     Attributes:
         value: the difference.
-        low, high: its interval.
+        low, high: its 95 % interval.
         p: two-sided; how often resampling puts the difference on the other side of zero, doubled.
-        level: of the interval.
     """
 
     value: float
     low: float
     high: float
     p: float
-    level: float = LEVEL
 
 
 @dataclass(frozen=True)
@@ -231,68 +223,16 @@ def weighted_metric(answers: Answers, metric: str, threshold: float = 0.0) -> We
     return quietly
 
 
-def bootstrap_cell(
-    scores: Frames,
-    metric: str,
-    *,
-    threshold: Thresholds = 0.0,
-    num_resamples: int = NUM_RESAMPLES,
-    seed: int = 0,
-    level: float = LEVEL,
-) -> Interval:
-    """Percentile interval of one cell's metric (Efron and Tibshirani 1993, chapter 13); see `proportion_interval`.
-
-    Args:
-        scores: of the cell's images: source_id, generator, label and score, or for attribution `logit_<class>`. A
-            sequence holds one frame a seed: sources are drawn jointly, and the metric is averaged over the seeds.
-        metric: see `weighted_metric`.
-        threshold: one for all, or one a frame.
-        num_resamples: B.
-        seed: of the draws.
-        level: of the interval.
-    """
-    frames = _frames(scores)
-    resampler = Resampler(frames, num_resamples=num_resamples, seed=seed)
-    pairs = zip(frames, _thresholds(threshold, len(frames)), strict=True)
-    value = float(np.mean([resampler.value(resampler.answers(frame), metric, limit) for frame, limit in pairs]))
-    distribution = _mean_distribution(resampler, frames, metric, threshold)
-    return proportion_interval(distribution, resampler.answers(frames[0]), metric, value, level)
-
-
-def paired_difference(
-    a: Frames,
-    b: Frames,
-    metric: str,
-    *,
-    threshold_a: Thresholds = 0.0,
-    threshold_b: Thresholds = 0.0,
-    num_resamples: int = NUM_RESAMPLES,
-    seed: int = 0,
-    level: float = LEVEL,
-) -> Difference:
-    """Metric of a minus metric of b on the same cell, both in the same resamples; arguments as `bootstrap_cell`."""
-    frames_a, frames_b = _frames(a), _frames(b)
-    resampler = Resampler([*frames_a, *frames_b], num_resamples=num_resamples, seed=seed)
-    values, resampled = [], []
-    for frames, threshold in ((frames_a, threshold_a), (frames_b, threshold_b)):
-        pairs = zip(frames, _thresholds(threshold, len(frames)), strict=True)
-        values.append(np.mean([resampler.value(resampler.answers(frame), metric, limit) for frame, limit in pairs]))
-        resampled.append(_mean_distribution(resampler, frames, metric, threshold))
-    return difference_of(float(values[0] - values[1]), resampled[0] - resampled[1], level)
-
-
-def interval_of(distribution: np.ndarray, level: float = LEVEL) -> Interval:
+def interval_of(distribution: np.ndarray) -> Interval:
     """Percentile interval of resampled figures (B,); those that are NaN are left out."""
     finite = distribution[np.isfinite(distribution)]
     if not len(finite):
-        return Interval(float("nan"), float("nan"), level)
-    low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high), level)
+        return Interval(float("nan"), float("nan"))
+    low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(low), float(high))
 
 
-def proportion_interval(
-    distribution: np.ndarray, answers: Answers, metric: str, value: float, level: float = LEVEL
-) -> Interval:
+def proportion_interval(distribution: np.ndarray, answers: Answers, metric: str, value: float) -> Interval:
     """`interval_of`, widened where it is known to be too narrow: shares of images that are nearly all or none.
 
     Resamples of a test set with hardly any wrong answer hold none themselves, and the percentile interval shrinks to a
@@ -306,9 +246,8 @@ def proportion_interval(
         answers: of the cell.
         metric: see `weighted_metric`.
         value: the figure itself.
-        level: of the interval.
     """
-    interval = interval_of(distribution, level)
+    interval = interval_of(distribution)
     counted = _counted(answers, metric)
     if counted is None or not counted.any() or not np.isfinite(interval.low):
         return interval
@@ -318,10 +257,10 @@ def proportion_interval(
         return interval
     from scipy.stats import beta
 
-    right, wrong, tail = value * num_sources, (1 - value) * num_sources, (1 - level) / 2
+    right, wrong, tail = value * num_sources, (1 - value) * num_sources, (1 - LEVEL) / 2
     low = float(beta.ppf(tail, right, wrong + 1)) if right > 0 else 0.0
     high = float(beta.ppf(1 - tail, right + 1, wrong)) if wrong > 0 else 1.0
-    return Interval(min(interval.low, low), max(interval.high, high), level)
+    return Interval(min(interval.low, low), max(interval.high, high))
 
 
 def _counted(answers: Answers, metric: str) -> np.ndarray | None:
@@ -335,37 +274,19 @@ def _counted(answers: Answers, metric: str) -> np.ndarray | None:
     return None
 
 
-def difference_of(value: float, differences: np.ndarray, level: float = LEVEL) -> Difference:
+def difference_of(value: float, differences: np.ndarray) -> Difference:
     """Interval and p value of resampled differences (B,).
 
     p is twice the smaller share of resamples at or beyond zero on either side, at most 1; one is added to both counts,
     so that it is never 0.
     """
     finite = differences[np.isfinite(differences)]
-    interval = interval_of(finite, level)
+    interval = interval_of(finite)
     if not len(finite):
-        return Difference(value, interval.low, interval.high, float("nan"), level)
+        return Difference(value, interval.low, interval.high, float("nan"))
     smaller = min((finite <= 0).sum(), (finite >= 0).sum())
     p = min(1.0, 2 * (smaller + 1) / (len(finite) + 1))
-    return Difference(value, interval.low, interval.high, float(p), level)
-
-
-def _frames(scores: Frames) -> list[pd.DataFrame]:
-    frames = [scores] if isinstance(scores, pd.DataFrame) else list(scores)
-    if not frames:
-        raise ValueError("there are no scores")
-    return frames
-
-
-def _thresholds(threshold: Thresholds, count: int) -> list[float]:
-    return [float(threshold)] * count if isinstance(threshold, int | float) else list(threshold)
-
-
-def _mean_distribution(
-    resampler: Resampler, frames: list[pd.DataFrame], metric: str, threshold: Thresholds
-) -> np.ndarray:
-    pairs = zip(frames, _thresholds(threshold, len(frames)), strict=True)
-    return np.mean([resampler.distribution(resampler.answers(frame), metric, one) for frame, one in pairs], axis=0)
+    return Difference(value, interval.low, interval.high, float(p))
 
 
 def _sums(answers: Answers, columns: Iterable[np.ndarray]) -> WeightedMetric:

@@ -16,10 +16,10 @@ from analysis.intervals import (
     NUM_RESAMPLES,
     Answers,
     Resampler,
+    cell_scores,
     difference_of,
     interval_of,
     proportion_interval,
-    true_classes,
 )
 from analysis.store import Store, StoreError
 from grid.names import SCORES
@@ -405,19 +405,11 @@ def _answers(
     """Tested on -> the cell's answers, from one reading of the run's scores."""
     columns = ["source_id", "generator", "label"]
     if task == "attribution":
-        classes = ("real", *wanted[0][0].split("+"))
-        logits = [f"logit_{name}" for name in classes]
-        scores = store.scores(run_id, columns=columns + logits)
-        answered = scores[logits].to_numpy().argmax(axis=1)
-        return {"all": Answers(resampler.places(scores), true_classes(scores, classes), answered, classes)}
+        logits = [f"logit_{name}" for name in ("real", *wanted[0][0].split("+"))]
+        return {"all": resampler.answers(store.scores(run_id, columns=columns + logits))}
     scores = store.scores(run_id, columns=[*columns, "score"])
-    places, labels = resampler.places(scores), scores["label"].to_numpy()
-    values, generators = scores["score"].to_numpy(), scores["generator"].to_numpy()
-    cells = {}
-    for tested_on in dict.fromkeys(place[1] for place in wanted):
-        rows = (generators == tested_on) | ((labels == 0) & (generators == "real"))
-        cells[tested_on] = Answers(places[rows], labels[rows], values[rows])
-    return cells
+    tested_on = dict.fromkeys(place[1] for place in wanted)
+    return {generator: resampler.answers(cell_scores(scores, generator)) for generator in tested_on}
 
 
 def _mean_rows(

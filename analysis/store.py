@@ -418,13 +418,6 @@ def open_store(
     )
 
 
-def load_runs(
-    experiment: str | None = None, *, tracking_uri: str | None = None, data: str | None = None
-) -> pd.DataFrame:
-    """Every test figure of every finished trial, tidy, for a notebook: `open_store(...).results()`."""
-    return open_store(experiment, tracking_uri=tracking_uri, data=data).results()
-
-
 def load_results(tracking_uri: str, experiment: str, *, data: str | None = None) -> pd.DataFrame:
     """Test figures of every finished trial, one row each; unlike `open_store`, empty when nothing is finished.
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pandas as pd
+from pandas.io.formats.style import Styler
 
 from analysis.matrices import IntervalMatrix, in_domain_cells, trained_on_label
 
 MISSING = "missing"
 Table = pd.DataFrame | IntervalMatrix
 
-_LATEX = str.maketrans(
-    {mark: f"\\{mark}" for mark in "_%&#${}"}
-    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    | {"<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$"}
-)
+# What pandas does not escape and LaTeX's oldest fonts print as something else.
+_LATEX = {"<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$"}
 
 
 def to_csv(table: Table, *, transpose: bool = False) -> str:
@@ -65,24 +64,19 @@ def to_latex(table: Table, *, caption: str = "", label: str = "", transpose: boo
         digits: of every figure.
     """
     texts, bold = _texts(table, transpose=transpose, digits=digits)
-    header = [_corner(texts), *texts.columns] if _has_index(texts) else [*texts.columns]
     alignment = "l" * _has_index(texts) + "".join("r" if _looks_numeric(texts[name]) else "l" for name in texts.columns)
-    lines = [
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{_escaped(caption_of(table, caption, transpose=transpose, digits=digits))}}}",
-        *([rf"\label{{{label}}}"] if label else []),
-        rf"\begin{{tabular}}{{{alignment}}}",
-        r"\toprule",
-        " & ".join(map(_escaped, map(str, header))) + r" \\",
-        r"\midrule",
-    ]
-    for name, row, marks in zip(texts.index, texts.to_numpy(), bold, strict=True):
-        cells = [
-            rf"\textbf{{{_escaped(text)}}}" if mark else _escaped(text) for text, mark in zip(row, marks, strict=True)
-        ]
-        lines.append(" & ".join([_escaped(str(name)), *cells] if _has_index(texts) else cells) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
+    styler = _latex_styler(texts.rename_axis(index=None, columns=_corner(texts) or None))
+    if not _has_index(texts):
+        styler = styler.hide(axis="index")
+    if any(map(any, bold)):
+        marks = np.where(bold, "textbf: --rwrap", "")
+        styler = styler.apply(lambda _: pd.DataFrame(marks, texts.index, texts.columns), axis=None)
+    heading = caption_of(table, caption, transpose=transpose, digits=digits)
+    # pandas escapes cells and headings but no caption, which is therefore written as the one cell of a table
+    escaped = _latex_styler(pd.DataFrame([heading])).hide(axis="index").hide(axis="columns").to_string().strip()
+    return styler.to_latex(
+        hrules=True, column_format=alignment, position_float="centering", caption=escaped or None, label=label or None
+    )
 
 
 def long_form(matrix: IntervalMatrix) -> pd.DataFrame:
@@ -213,5 +207,18 @@ def _markdown_row(cells: list[str]) -> str:
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def _escaped(text: str) -> str:
-    return text.translate(_LATEX)
+def _latex_styler(texts: pd.DataFrame) -> Styler:
+    """The table with everything escaped that LaTeX would read as a command."""
+
+    def printed(text: object) -> str:
+        marked = str(text)
+        for mark, command in _LATEX.items():
+            marked = marked.replace(mark, command)
+        return marked
+
+    styler = texts.style
+    styler.format(printed, escape="latex")
+    styler.format_index(printed, axis="index", escape="latex")
+    styler.format_index(printed, axis="columns", escape="latex")
+    styler.format_index_names(printed, axis="columns", escape="latex")
+    return styler

@@ -20,7 +20,7 @@ from mlflow.tracking import MlflowClient
 from benchmarks.measure import Figure, Outcome, Target, in_new_process, interleave, peak_resident, say
 from grid import names
 from grid.spec import DETECTION, TrialSpec, cross_generator_trials
-from grid.trial import class_numbers, test_cells
+from grid.trial import class_numbers, detection_cells
 from models.registry import resolve_config
 from models.scoring import attribution_metrics
 
@@ -132,9 +132,9 @@ def made(trial: TrialSpec, test: pd.DataFrame, seed: int) -> tuple[pd.DataFrame,
     columns = {f"logit_{name}": logits[:, place] for place, name in enumerate(trial.classes)}
     if trial.task == DETECTION:
         scores = test.assign(**columns, score=logits[:, 1] - logits[:, 0])
-        return scores, {names.THRESHOLD: 0.1} | test_cells(scores, GENERATORS, 0.1)
+        return scores, {names.THRESHOLD: 0.1} | detection_cells(scores, GENERATORS, 0.1)
     found = attribution_metrics(truth, logits, trial.classes)
-    return test.assign(**columns), {names.test_metric(names.ALL, name): value for name, value in found.items()}
+    return test.assign(**columns), {names.metric_name(names.ALL, name): value for name, value in found.items()}
 
 
 def measure(uri: str) -> dict[str, float]:

@@ -103,7 +103,7 @@ def fill(folder: Path, settings: RunSettings, like: TrialSpec, sizes: Sequence[i
     tracker = tracking.open_grid(settings.tracking_uri, EXPERIMENT, manifest, specs, settings.runs / "artifacts")
     client = MlflowClient(tracking_uri=settings.tracking_uri)
     figures = [
-        names.test_metric(generator, metric) for generator in GENERATORS for metric in ("accuracy", "auroc", "ap")
+        names.metric_name(generator, metric) for generator in GENERATORS for metric in ("accuracy", "auroc", "ap")
     ]
     databases = {}
     for number, spec in enumerate(specs, start=1):

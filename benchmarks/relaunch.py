@@ -21,7 +21,7 @@ from data.manifest import Manifest
 from grid import names, tracking
 from grid.experiments import demo
 from grid.spec import DETECTION, TASKS, TrialSpec
-from grid.trial import TrialResult, class_numbers, test_cells
+from grid.trial import TrialResult, class_numbers, detection_cells
 from models.detector import fake_scores
 from models.registry import resolve_config
 from models.scoring import attribution_metrics
@@ -105,9 +105,9 @@ def made_up(trial: TrialSpec, manifest: Manifest, seed: int) -> TrialResult:
     metrics = {names.SECONDS: 1.0}
     if trial.task == DETECTION:
         scores = scores.assign(score=fake_scores(logits))
-        metrics |= {names.THRESHOLD: 0.1} | test_cells(scores, manifest.generators, 0.1)
+        metrics |= {names.THRESHOLD: 0.1} | detection_cells(scores, manifest.generators, 0.1)
     else:
         found = attribution_metrics(truth, logits, trial.classes)
-        metrics |= {names.test_metric(names.ALL, metric): value for metric, value in found.items()}
+        metrics |= {names.metric_name(names.ALL, metric): value for metric, value in found.items()}
     tags = {names.DEVICE: "cpu", names.WEIGHTS: "made up"}
     return TrialResult(metrics, pd.DataFrame(scores), random.normal(size=(len(test), 8)).astype(np.float16), tags)

@@ -74,7 +74,7 @@ def check_generators(generators: Iterable[str]) -> None:
         )
 
 
-def test_metric(generator: str, metric: str) -> str:
+def metric_name(generator: str, metric: str) -> str:
     """`test/<generator>/<metric>`; generator "all" for attribution's five-class figures."""
     return f"test/{generator}/{metric}"
 

@@ -210,10 +210,10 @@ def run_trial(
     if spec.task == DETECTION:
         scores["score"] = fake_scores(prediction.logits)
         threshold = choose_threshold(valid_examples.labels, fake_scores(detector.predict(valid_examples.inputs).logits))
-        metrics = {names.THRESHOLD: threshold} | test_cells(scores, manifest.generators, threshold)
+        metrics = {names.THRESHOLD: threshold} | detection_cells(scores, manifest.generators, threshold)
     else:
         found = attribution_metrics(class_numbers(test, spec), prediction.logits, spec.classes)
-        metrics = {names.test_metric(names.ALL, metric): value for metric, value in found.items()}
+        metrics = {names.metric_name(names.ALL, metric): value for metric, value in found.items()}
     if settings.local_copies is not None:
         metrics |= {names.COPY_SECONDS: copied.seconds, names.COPIED_BYTES: float(copied.bytes)}
     metrics[names.SECONDS] = time.perf_counter() - started
@@ -226,7 +226,7 @@ def run_trial(
     return TrialResult(metrics, scores, prediction.embeddings.astype(np.float16), tags)
 
 
-def test_cells(scores: pd.DataFrame, generators: Sequence[str], threshold: float) -> dict[str, float]:
+def detection_cells(scores: pd.DataFrame, generators: Sequence[str], threshold: float) -> dict[str, float]:
     """Every test cell of a detection trial from one set of scores.
 
     A generator's cell holds its fakes, and the real images that are shared or came with it.
@@ -241,7 +241,7 @@ def test_cells(scores: pd.DataFrame, generators: Sequence[str], threshold: float
         reals = (scores["label"] == 0) & scores["generator"].isin(["real", generator])
         cell = scores[reals | ((scores["label"] == 1) & (scores["generator"] == generator))]
         found = cell_metrics(cell["label"].to_numpy(), cell["score"].to_numpy(), threshold)
-        cells |= {names.test_metric(generator, metric): value for metric, value in found.items()}
+        cells |= {names.metric_name(generator, metric): value for metric, value in found.items()}
     return cells
 
 

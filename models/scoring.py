@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.metrics import auc, average_precision_score, roc_curve
+from sklearn.metrics import (
+    accuracy_score,
+    auc,
+    average_precision_score,
+    f1_score,
+    recall_score,
+    roc_curve,
+)
 
 from models.detector import DETECTION_CLASSES, FAKE, REAL
 
@@ -107,25 +114,24 @@ def attribution_metrics(labels: np.ndarray, logits: np.ndarray, classes: Sequenc
         ValueError: a class without images (its accuracy would be undefined), a label out of range, a logit that is not
             finite, or shapes that disagree.
     """
-    counts = confusion(labels, logits, len(classes))
-    absent = [name for name, total in zip(classes, counts.sum(axis=1), strict=True) if total == 0]
+    answered = attributed(labels, logits, len(classes))
+    absent = [name for number, name in enumerate(classes) if number not in labels]
     if absent:
-        raise ValueError(f"no image of class {', '.join(absent)} among the {counts.sum()} scored ones")
-    hits = np.diag(counts)
-    per_class = hits / counts.sum(axis=1)
+        raise ValueError(f"no image of class {', '.join(absent)} among the {len(answered)} scored ones")
+    per_class = recall_score(labels, answered, average=None)
     return {
-        "accuracy": float(hits.sum() / counts.sum()),
+        "accuracy": float(accuracy_score(labels, answered)),
         "balanced_accuracy": float(per_class.mean()),
-        "macro_f1": float((2 * hits / (counts.sum(axis=0) + counts.sum(axis=1))).mean()),
+        "macro_f1": float(f1_score(labels, answered, average="macro")),
         **{f"accuracy/{name}": float(value) for name, value in zip(classes, per_class, strict=True)},
     }
 
 
-def confusion(labels: np.ndarray, logits: np.ndarray, num_classes: int) -> np.ndarray:
-    """Counts (C, C), int64: row = true class, column = the class with the highest logit (of equal ones the first).
+def attributed(labels: np.ndarray, logits: np.ndarray, num_classes: int) -> np.ndarray:
+    """int64 (N,): the class of each image with the highest logit (of equal ones the first).
 
     Args:
-        labels: (N,), in [0, C).
+        labels: (N,), the true classes, in [0, C).
         logits: (N, C).
         num_classes: C.
 
@@ -140,8 +146,7 @@ def confusion(labels: np.ndarray, logits: np.ndarray, num_classes: int) -> np.nd
     strange = sorted(set(labels.tolist()) - set(range(num_classes)))
     if strange:
         raise ValueError(f"labels {strange} are out of range: there are {num_classes} classes")
-    pairs = labels.astype(np.int64) * num_classes + logits.argmax(axis=1)
-    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+    return logits.argmax(axis=1)
 
 
 def _at_threshold(labels: np.ndarray, scores: np.ndarray, threshold: float) -> dict[str, float]:

@@ -190,6 +190,13 @@ def test_every_module_says_what_it_is_for(path: Path) -> None:
     assert ast.get_docstring(tree(path))
 
 
+@pytest.mark.parametrize("path", MODULES, ids=place)
+def test_no_function_outside_the_tests_has_the_name_of_a_test(path: Path) -> None:
+    # pytest would collect it in every module of tests that imports it
+    functions = [node.name for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef)]
+    assert [name for name in functions if name.startswith("test_")] == []
+
+
 def test_a_packages_init_does_nothing() -> None:
     # but for those packages that hold the look-up of their modules, or what all of their modules use
     own = {

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 
 from analysis.figures import style
 from analysis.matrices import AT_VALIDATION, IntervalMatrix, in_domain_cells, matrix_means, trained_on_label
@@ -29,6 +27,9 @@ def matrix_figure(
     transpose: bool = False,
 ) -> Figure:
     """One matrix as a heat map with its figures; in-domain cells are outlined, missing ones hatched.
+
+    Where 0.5 is chance, the colours are matplotlib's PuOr: orange below 0.5, near white at 0.5, purple above. Orange
+    and purple stay apart for every common kind of colour blindness. Other metrics have cividis, from dark to light.
 
     Args:
         matrix: values in [0, 1], rows tested on, columns trained on, NaN where missing; its axes' names are written on
@@ -50,7 +51,7 @@ def matrix_figure(
 
     plain = metric.removesuffix(AT_VALIDATION)
     centred = plain in _PARTS_AT_A_HALF
-    colours = diverging() if centred else mpl.colormaps["cividis"]
+    colours = mpl.colormaps["PuOr" if centred else "cividis"]
     longest = max([len(name) for name in rows], default=0)
     with style():
         size = (1.9 + 0.07 * longest + 1.0 * len(columns), 1.5 + 0.75 * len(rows))
@@ -72,9 +73,9 @@ def matrix_figure(
             )
             axes.text(column, row + 0.22, note, ha="center", va="center", color=ink, fontsize=7, linespacing=1.15)
         for row, column in np.argwhere(in_domain):
-            axes.add_patch(
-                Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, fill=False, edgecolor=_DARK, lw=2.0, zorder=3)
-            )
+            outline = Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, fill=False, edgecolor=_DARK, lw=2.0, zorder=3)
+            outline.set_path_effects([withStroke(linewidth=4.5, foreground=_LIGHT)])  # seen on dark cells too
+            axes.add_patch(outline)
         slanted = max([len(name) for name in columns], default=0) > 12
         axes.set_xticks(
             range(len(columns)), columns, rotation=25 if slanted else 0, ha="right" if slanted else "center"
@@ -94,38 +95,6 @@ def matrix_figure(
         half = "0.5\nchance" if plain in _CHANCE_IS_A_HALF else "0.5"
         bar.set_ticks([0, 0.25, 0.5, 0.75, 1], labels=["0", "0.25", half, "0.75", "1"])
     return figure
-
-
-@cache
-def diverging() -> Colormap:
-    """Orange below 0.5, near white at it, blue above: straight lines in Oklab, so that equal steps look equal.
-
-    Oklab is B. Ottosson's perceptual space (2020, bottosson.github.io/posts/oklab); blue and orange stay apart for
-    every common kind of colour blindness.
-    """
-    # lightness, green-red, blue-yellow; equally dark ends
-    low, middle, high = (0.52, 0.075, 0.105), (0.975, 0.0, 0.005), (0.52, -0.055, -0.125)
-    places = np.linspace(0, 1, 257)
-    lab = np.stack(
-        [np.interp(places, [0, 0.5, 1], [a, b, c]) for a, b, c in zip(low, middle, high, strict=True)], axis=1
-    )
-    return LinearSegmentedColormap.from_list("orange-blue", [tuple(row) for row in _srgb(lab)], N=257)
-
-
-def _srgb(lab: np.ndarray) -> np.ndarray:
-    """Oklab (N, 3) -> sRGB (N, 3) in [0, 1]."""
-    to_lms = np.array(
-        [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.2914855480]]
-    )
-    to_rgb = np.array(
-        [
-            [4.0767416621, -3.3077115913, 0.2309699292],
-            [-1.2684380046, 2.6097574011, -0.3413193965],
-            [-0.0041960863, -0.7034186147, 1.7076147010],
-        ]
-    )
-    linear = np.clip((lab @ to_lms.T) ** 3 @ to_rgb.T, 0, 1)
-    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
 def _ink(colour: tuple[float, float, float, float]) -> str:

@@ -14,7 +14,7 @@ from data.manifest import Manifest
 from grid import names, tracking
 from grid.spec import ATTRIBUTION, DETECTION, TrialSpec
 from grid.tracking import Tracker
-from grid.trial import TrialResult, class_numbers, test_cells
+from grid.trial import TrialResult, class_numbers, detection_cells
 from models.scoring import attribution_metrics
 from tests.grid.grids import make_spec, paper_manifest
 
@@ -41,12 +41,12 @@ def made_result(spec: TrialSpec, manifest: Manifest) -> TrialResult:
     """What a trial leaves behind, its figures computed from its scores as `grid.trial` does."""
     scores = made_scores(spec, manifest)
     if spec.task == DETECTION:
-        metrics = {names.THRESHOLD: 0.25} | test_cells(scores, manifest.generators, 0.25)
+        metrics = {names.THRESHOLD: 0.25} | detection_cells(scores, manifest.generators, 0.25)
     else:
         logits = scores[[f"logit_{name}" for name in spec.classes]].to_numpy()
         truth = class_numbers(manifest.select("test", manifest.generators), spec)
         found = attribution_metrics(truth, logits, spec.classes)
-        metrics = {names.test_metric(names.ALL, metric): value for metric, value in found.items()}
+        metrics = {names.metric_name(names.ALL, metric): value for metric, value in found.items()}
     embeddings = np.arange(len(scores) * 2, dtype=np.float16).reshape(-1, 2)
     tags = {names.DEVICE: "cpu", names.WEIGHTS: "random weights"}
     return TrialResult(metrics | {names.SECONDS: 1.5}, scores, embeddings, tags)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.intervals import Resampler, bootstrap_cell, cell_scores, paired_difference
+from analysis.intervals import Interval, Resampler, cell_scores, difference_of, proportion_interval
 from analysis.matrices import (
     CELL,
     CELL_COLUMNS,
@@ -61,6 +61,23 @@ def cell_of(cells: pd.DataFrame, **place: str) -> pd.Series:
     return pd.Series(row)
 
 
+def mean_over_seeds(
+    resampler: Resampler, seeds: list[pd.DataFrame], metric: str, threshold: float = 0.0
+) -> tuple[float, np.ndarray]:
+    """A metric of one cell: its value, and in each resample."""
+    answers = [resampler.answers(frame) for frame in seeds]
+    values = [resampler.value(one, metric, threshold) for one in answers]
+    resampled = [resampler.distribution(one, metric, threshold) for one in answers]
+    return float(np.mean(values)), np.mean(resampled, axis=0)
+
+
+def interval_alone(seeds: list[pd.DataFrame], metric: str, threshold: float = 0.0) -> Interval:
+    """Of one cell whose images are the whole test set."""
+    resampler = Resampler(seeds)
+    value, resampled = mean_over_seeds(resampler, seeds, metric, threshold)
+    return proportion_interval(resampled, resampler.answers(seeds[0]), metric, value)
+
+
 def test_every_logged_figure_comes_out_of_the_logged_scores(store: Store) -> None:
     results = store.results()
     detection = results[results["task"] == "detection"]
@@ -101,7 +118,7 @@ def test_a_cell_has_mean_spread_interval_and_runs(grid: Grid, store: Store, cell
     assert cell["std"] == pytest.approx(np.std(rows["value"], ddof=1))
     assert (cell["num_seeds"], cell["run_ids"]) == (3, tuple(rows["run_id"]))
     seeds = [cell_scores(made_scores(grid.spec(train="lama", seed=seed), grid.manifest), "ldm") for seed in SEEDS]
-    alone = bootstrap_cell(seeds, "accuracy")
+    alone = interval_alone(seeds, "accuracy")
     assert (cell["low"], cell["high"]) == pytest.approx((alone.low, alone.high), abs=1e-6)
     assert cell["low"] < cell["mean"] < cell["high"]
 
@@ -109,7 +126,7 @@ def test_a_cell_has_mean_spread_interval_and_runs(grid: Grid, store: Store, cell
 def test_a_figure_at_the_runs_own_threshold_has_the_interval_there(grid: Grid, cells: pd.DataFrame) -> None:
     cell = cell_of(cells, trained_on="lama", tested_on="lama", metric="accuracy_valid_threshold")
     seeds = [cell_scores(made_scores(grid.spec(seed=seed), grid.manifest), "lama") for seed in SEEDS]
-    alone = bootstrap_cell(seeds, "accuracy", threshold=0.25)
+    alone = interval_alone(seeds, "accuracy", threshold=0.25)
     assert (cell["low"], cell["high"]) == pytest.approx((alone.low, alone.high), abs=1e-6)
 
 
@@ -194,7 +211,9 @@ def test_comparison_is_the_paired_difference_of_each_cell(grid: Grid, store: Sto
         [cell_scores(made_scores(grid.spec(method, seed=seed), grid.manifest), "ldm") for seed in SEEDS]
         for method in ("clip_linear", "residual_linear")
     ]
-    alone = paired_difference(*sides, "auroc")
+    resampler = Resampler([frame for side in sides for frame in side])
+    (value_a, resampled_a), (value_b, resampled_b) = (mean_over_seeds(resampler, side, "auroc") for side in sides)
+    alone = difference_of(value_a - value_b, resampled_a - resampled_b)
     assert (row["difference"], row["low"], row["high"]) == pytest.approx((alone.value, alone.low, alone.high), abs=1e-6)
     assert row["p"] == pytest.approx(alone.p)
     assert row["a"] - row["b"] == pytest.approx(row["difference"])

@@ -12,14 +12,14 @@ from analysis.intervals import (
     RANK_METRICS,
     THRESHOLD_METRICS,
     Resampler,
-    bootstrap_cell,
     cell_scores,
     difference_of,
     interval_of,
-    paired_difference,
     weighted_metric,
 )
+from analysis.matrices import CELL_COLUMNS, cell_table
 from models.scoring import attribution_metrics, detection_metrics
+from tests.analysis.scored import Scored, difference, interval
 
 
 def pairs(real: np.ndarray, fake: np.ndarray) -> pd.DataFrame:
@@ -91,8 +91,7 @@ def test_figures_computed_by_hand() -> None:
 @pytest.mark.parametrize("metric", RANK_METRICS)
 def test_a_perfect_ranking_is_perfect_in_every_resample(metric: str) -> None:
     cell = pairs(np.full(20, -1.0) + np.arange(20) / 100, np.full(20, 1.0) + np.arange(20) / 100)
-    interval = bootstrap_cell(cell, metric)
-    assert (interval.low, interval.high) == ((0, 0) if metric == "eer" else (1, 1))
+    assert interval(cell, metric=metric) == ((0, 0) if metric == "eer" else (1, 1))
 
 
 @pytest.mark.parametrize("metric", DETECTION_METRICS)
@@ -100,13 +99,14 @@ def test_the_figure_lies_in_its_interval(metric: str) -> None:
     for seed in range(5):
         cell = random_cell(25, seed)
         value = detection_metrics(cell["label"].to_numpy(), cell["score"].to_numpy())[metric]
-        assert value in bootstrap_cell(cell, metric)
+        low, high = interval(cell, metric=metric)
+        assert low <= value <= high
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "auroc"])
 def test_more_photographs_make_it_narrower_as_the_root_of_their_number(metric: str) -> None:
-    small, large = (bootstrap_cell(random_cell(num), metric) for num in (100, 1600))
-    assert (small.high - small.low) / (large.high - large.low) == pytest.approx(4, rel=0.25)
+    small, large = (np.diff(interval(random_cell(num), metric=metric)) for num in (100, 1600))
+    assert small / large == pytest.approx(4, rel=0.25)
 
 
 def test_nineteen_of_twenty_intervals_hold_the_truth() -> None:
@@ -114,10 +114,9 @@ def test_nineteen_of_twenty_intervals_hold_the_truth() -> None:
     hits, rounds = 0, 400
     for _ in range(rounds):
         right = rng.random((2, 150)) < 0.8
-        interval = bootstrap_cell(
-            pairs(np.where(right[0], -1, 1), np.where(right[1], 1, -1)), "accuracy", num_resamples=400
-        )
-        hits += 0.8 in interval
+        cell = pairs(np.where(right[0], -1, 1), np.where(right[1], 1, -1))
+        low, high = interval(cell, metric="accuracy", num_resamples=400)
+        hits += low <= 0.8 <= high
     assert 0.92 <= hits / rounds <= 0.98
 
 
@@ -125,8 +124,7 @@ def test_photographs_are_drawn_and_not_images() -> None:
     cell = random_cell(60)
     copies = pd.concat([cell, cell, cell], ignore_index=True)
     for metric in ("accuracy", "auroc"):
-        once, thrice = bootstrap_cell(cell, metric), bootstrap_cell(copies, metric)
-        assert (thrice.low, thrice.high) == pytest.approx((once.low, once.high), abs=1e-6)
+        assert interval(copies, metric=metric) == pytest.approx(interval(cell, metric=metric), abs=1e-6)
 
 
 def test_real_and_fake_of_one_photograph_stay_together() -> None:
@@ -144,45 +142,46 @@ def test_where_they_share_no_photograph_their_numbers_are_kept() -> None:
 
 def test_rare_kinds_of_photographs_are_drawn_together() -> None:
     cell = random_cell(30).drop(index=[30, 31])  # two photographs have no fake
-    interval = bootstrap_cell(cell, "real_accuracy")
-    assert interval.low < interval.high
+    low, high = interval(cell, metric="real_accuracy")
+    assert low < high
 
 
 def test_order_does_not_matter_and_the_seed_decides() -> None:
     cell = random_cell(50)
     shuffled = cell.iloc[np.random.default_rng(0).permutation(len(cell))]
-    assert bootstrap_cell(shuffled, "auroc") == bootstrap_cell(cell, "auroc")
-    assert bootstrap_cell(cell, "auroc", seed=1) != bootstrap_cell(cell, "auroc")
+    assert interval(shuffled, metric="auroc") == interval(cell, metric="auroc")
+    assert interval(cell, metric="auroc", seed=1) != interval(cell, metric="auroc")
 
 
 def test_seeds_are_averaged_within_each_resample() -> None:
     one, other = random_cell(80, 1), random_cell(80, 2)
-    both = bootstrap_cell([one, other], "accuracy")
-    assert bootstrap_cell([one, one], "accuracy") == bootstrap_cell(one, "accuracy")
+    both = interval(one, other, metric="accuracy")
+    assert interval(one, one, metric="accuracy") == interval(one, metric="accuracy")
     resampler = Resampler([one])
     mean = np.mean([resampler.distribution(resampler.answers(cell), "accuracy") for cell in (one, other)], axis=0)
-    assert both == interval_of(mean)
+    assert both == (interval_of(mean).low, interval_of(mean).high)
 
 
 def test_each_seed_may_have_its_threshold() -> None:
     cell = random_cell(80)
     shifted = cell.assign(score=cell["score"] + 5)
-    assert bootstrap_cell([cell, shifted], "accuracy", threshold=[0.05, 5.05]) == bootstrap_cell(
-        cell, "accuracy", threshold=0.05
-    )
+    metric = "accuracy_valid_threshold"
+    both = interval(cell, shifted, metric=metric, threshold=[0.05, 5.05])
+    assert both == interval(cell, metric=metric, threshold=[0.05])
+    assert both != interval(cell, shifted, metric=metric, threshold=[0.05, 0.05])
 
 
 @pytest.mark.parametrize("metric", DETECTION_METRICS)
 def test_a_method_does_not_differ_from_itself(metric: str) -> None:
     cell = random_cell(50)
-    difference = paired_difference(cell, cell, metric)
-    assert (difference.value, difference.low, difference.high, difference.p) == (0, 0, 0, 1)
+    found = difference(cell, cell, metric=metric)
+    assert (found.difference, found.low, found.high, found.p) == (0, 0, 0, 1)
 
 
 def test_a_difference_changes_its_sign_with_the_sides() -> None:
     good, bad = random_cell(200, 1, quality=2.0), random_cell(200, 2, quality=0.2)
-    there, back = paired_difference(good, bad, "accuracy"), paired_difference(bad, good, "accuracy")
-    assert there.value == -back.value > 0
+    there, back = difference(good, bad, metric="accuracy"), difference(bad, good, metric="accuracy")
+    assert there.difference == -back.difference > 0
     assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
     assert there.p == back.p == pytest.approx(2 / 2001)
 
@@ -190,9 +189,8 @@ def test_a_difference_changes_its_sign_with_the_sides() -> None:
 def test_pairing_takes_out_what_both_share() -> None:
     cell = random_cell(200, quality=0.5)
     nearly = cell.assign(score=cell["score"] + np.where(np.arange(len(cell)) % 50 == 0, 3.0, 0.0))
-    difference = paired_difference(nearly, cell, "auroc")
-    alone = bootstrap_cell(cell, "auroc")
-    assert difference.high - difference.low < (alone.high - alone.low) / 2
+    paired, alone = difference(nearly, cell, metric="auroc"), interval(cell, metric="auroc")
+    assert paired.high - paired.low < np.diff(alone) / 2
 
 
 def test_equally_good_methods_differ_by_chance_one_time_in_twenty() -> None:
@@ -200,7 +198,7 @@ def test_equally_good_methods_differ_by_chance_one_time_in_twenty() -> None:
     found = []
     for _ in range(300):
         cells = [pairs(*np.where(rng.random((2, 100)) < 0.75, [[-1], [1]], [[1], [-1]])) for _ in range(2)]
-        found.append(paired_difference(*cells, "accuracy", num_resamples=400).p < 0.05)
+        found.append(difference(*cells, metric="accuracy", num_resamples=400).p < 0.05)
     assert 0.02 <= np.mean(found) <= 0.09
 
 
@@ -211,7 +209,7 @@ def test_p_is_never_zero_and_never_above_one() -> None:
 
 def test_resamples_in_blocks_are_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     cell = random_cell(100)
-    whole = bootstrap_cell(cell, "auroc")
+    low, _ = interval(cell, metric="auroc")
     monkeypatch.setattr(intervals, "_BLOCK", 30_000)
     for kept in (0, 10**9):
         monkeypatch.setattr(intervals, "_KEPT", kept)
@@ -220,7 +218,7 @@ def test_resamples_in_blocks_are_resamples(monkeypatch: pytest.MonkeyPatch) -> N
         assert len(found) == 2000
         assert len(np.unique(found)) > 500
         assert np.array_equal(found, resampler.distribution(resampler.answers(cell), "auroc"))
-        assert interval_of(found).low == pytest.approx(whole.low, abs=0.02)
+        assert interval_of(found).low == pytest.approx(low, abs=0.02)
 
 
 def test_a_cell_holds_the_generators_fakes_and_the_real_images_that_belong_to_them() -> None:
@@ -229,46 +227,52 @@ def test_a_cell_holds_the_generators_fakes_and_the_real_images_that_belong_to_th
     assert cell_scores(scores, "lama").index.tolist() == [0, 1, 2]
 
 
+def test_without_results_there_is_no_cell() -> None:
+    empty = cell_table(Scored({}, "accuracy"))  # type: ignore[arg-type]  # stands in for a store
+    assert list(empty.columns) == CELL_COLUMNS
+    assert empty.empty
+
+
 def test_what_cannot_be_asked_is_refused() -> None:
     cell = random_cell(20)
+    resampler = Resampler([cell])
     with pytest.raises(ValueError, match="no interval for 'loss'; there are: accuracy, "):
-        bootstrap_cell(cell, "loss")
+        resampler.distribution(resampler.answers(cell), "loss")
     with pytest.raises(ValueError, match="there are: accuracy, balanced_accuracy, macro_f1, accuracy/<class>"):
-        bootstrap_cell(random_attribution(5), "accuracy/nobody")
+        resampler.distribution(resampler.answers(random_attribution(5)), "accuracy/nobody")
     with pytest.raises(ValueError, match="not in the test set, such as 'photo20'"):
-        Resampler([cell]).places(random_cell(21))
+        resampler.places(random_cell(21))
     with pytest.raises(ValueError, match="neither a column `score` nor any"):
-        bootstrap_cell(cell.drop(columns="score"), "accuracy")
-    with pytest.raises(ValueError, match="no scores"):
-        bootstrap_cell([], "accuracy")
+        resampler.answers(cell.drop(columns="score"))
+    with pytest.raises(ValueError, match="no images to resample"):
+        Resampler([cell.iloc[:0]])
     assert set(THRESHOLD_METRICS) | set(RANK_METRICS) == set(detection_metrics(np.array([0, 1]), np.array([0.0, 1.0])))
 
 
 def test_a_perfect_score_is_not_certain() -> None:
     """All of 100 sources right: the exact binomial interval begins at 0.025 ** (1 / 100)."""
     cell = one_image_a_source(np.ones(100, dtype=bool))
-    interval = bootstrap_cell(cell, "accuracy", num_resamples=100)
-    assert interval.low == pytest.approx(0.025 ** (1 / 100))
-    assert interval.high == 1
-    below = bootstrap_cell(one_image_a_source(np.zeros(100, dtype=bool)), "accuracy", num_resamples=100)
-    assert (below.low, below.high) == (0, pytest.approx(1 - 0.025 ** (1 / 100)))
+    assert interval(cell, metric="accuracy", num_resamples=100) == (pytest.approx(0.025 ** (1 / 100)), 1)
+    none = one_image_a_source(np.zeros(100, dtype=bool))
+    below = interval(none, metric="accuracy", num_resamples=100)
+    assert below == (0, pytest.approx(1 - 0.025 ** (1 / 100)))
 
 
 def test_a_share_far_from_the_ends_keeps_its_resampled_interval() -> None:
     right = np.arange(100) < 70
     cell = one_image_a_source(right)
     resampler = Resampler([cell], num_resamples=400)
-    found = bootstrap_cell(cell, "accuracy", num_resamples=400)
-    assert found == interval_of(resampler.distribution(resampler.answers(cell), "accuracy"))
+    expected = interval_of(resampler.distribution(resampler.answers(cell), "accuracy"))
+    assert interval(cell, metric="accuracy", num_resamples=400) == (expected.low, expected.high)
 
 
 def test_one_answer_for_every_image_is_no_certain_half() -> None:
     """Two images a source, one real and one fake, all called fake: every resample gives exactly a half."""
     frame = pd.DataFrame({"source_id": [f"{n // 2:03d}" for n in range(100)], "label": [0, 1] * 50, "score": 1.0})
     frame["generator"] = np.where(frame["label"] == 0, "real", "lama")
-    interval = bootstrap_cell(frame, "accuracy", num_resamples=100)
-    assert interval.low < 0.4
-    assert interval.high > 0.6
+    low, high = interval(frame, metric="accuracy", num_resamples=100)
+    assert low < 0.4
+    assert high > 0.6
 
 
 def test_an_accuracy_near_one_is_covered() -> None:
@@ -276,8 +280,8 @@ def test_an_accuracy_near_one_is_covered() -> None:
     rng = np.random.default_rng(0)
     held = 0
     for _ in range(300):
-        interval = bootstrap_cell(one_image_a_source(rng.random(100) < 0.99), "accuracy", num_resamples=100)
-        held += interval.low <= 0.99 <= interval.high
+        low, high = interval(one_image_a_source(rng.random(100) < 0.99), metric="accuracy", num_resamples=100)
+        held += low <= 0.99 <= high
     assert held / 300 >= 0.93
 
 

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from analysis.figures.matrices import _ink, diverging, matrix_figure
+from analysis.figures.matrices import matrix_figure
 from analysis.matrices import IntervalMatrix, cross_generator_matrix, matrix_means
 from tests.analysis.tables import detection, results
 
@@ -81,7 +82,7 @@ def test_spread_and_interval_stand_below() -> None:
 
 def test_colours_part_at_chance_only_where_it_is_one_half() -> None:
     for metric in ("accuracy", "auroc", "balanced_accuracy_valid_threshold"):
-        assert axes_of(matrix_figure(MATRIX, metric=metric, title="m")).images[0].get_cmap().name == "orange-blue"
+        assert axes_of(matrix_figure(MATRIX, metric=metric, title="m")).images[0].get_cmap().name == "PuOr"
     for metric in ("eer", "cam_iou", "real_accuracy"):
         assert axes_of(matrix_figure(MATRIX, metric=metric, title="m")).images[0].get_cmap().name == "cividis"
 
@@ -91,25 +92,50 @@ def luminance(colour: np.ndarray) -> np.ndarray:
     return linear @ [0.2126, 0.7152, 0.0722]
 
 
-@pytest.mark.parametrize("name", ["orange-blue", "cividis"])
-def test_every_figure_can_be_read_on_its_colour(name: str) -> None:
-    colours = diverging() if name == "orange-blue" else mpl.colormaps[name]
-    for value in np.linspace(0, 1, 101):
-        back = colours(float(value))
-        ink = np.array(mpl.colors.to_rgb(_ink(back)))
+def drawn(values: np.ndarray, metric: str) -> Figure:
+    names = [f"g{number}" for number in range(len(values))]
+    table = pd.DataFrame(values, index=names, columns=names[: values.shape[1]])
+    return matrix_figure(table.rename_axis(index="tested on", columns="trained on"), metric=metric, title="m")
+
+
+@pytest.mark.parametrize("metric", ["auroc", "eer"])
+def test_every_figure_can_be_read_on_its_colour(metric: str) -> None:
+    figure = drawn(np.linspace(0, 1, 121).reshape(11, 11), metric)
+    (image,) = axes_of(figure).images
+    figures = [text for text in axes_of(figure).texts if text.get_text()]
+    assert len(figures) == 121
+    for text in figures:
+        back = image.cmap(float(text.get_text()))
+        ink = np.array(mpl.colors.to_rgb(text.get_color()))
         light, dark = sorted([luminance(ink), luminance(np.array(back[:3]))], reverse=True)
         assert (light + 0.05) / (dark + 0.05) >= 4.5  # WCAG 2.1, AA
 
 
-def test_equal_steps_of_the_value_are_equal_steps_of_the_colour() -> None:
-    rgb = diverging()(np.linspace(0, 1, 257))[:, :3]
-    lightness = 116 * np.cbrt(luminance(rgb)) - 16  # CIE L*
-    assert lightness.argmax() == 128
-    for half in (lightness[:129], lightness[128:]):
-        steps = np.abs(np.diff(half))
-        assert steps.min() > 0
-        assert steps.max() < 2 * steps.mean()
-    assert abs(lightness[0] - lightness[-1]) < 8
+def test_orange_is_below_chance_near_white_at_it_and_purple_above() -> None:
+    colours = axes_of(matrix_figure(MATRIX, metric="auroc", title="m")).images[0].get_cmap()
+    (red, green, blue), middle = colours(0.25)[:3], colours(0.5)[:3]
+    assert red > green > blue
+    red, green, blue = colours(0.75)[:3]
+    assert blue > red > green
+    assert min(middle) > 0.95
+    lightness = luminance(colours(np.linspace(0, 1, 101))[:, :3])
+    assert lightness.argmax() == 50
+    assert (np.diff(lightness[:51]) >= 0).all()
+    assert (np.diff(lightness[50:]) <= 0).all()
+
+
+@pytest.mark.parametrize("metric", ["auroc", "eer"])
+def test_the_outline_of_in_domain_cells_is_seen_on_every_colour(metric: str) -> None:
+    figure = drawn(np.diag([0.0, 0.25, 0.5, 0.75, 1.0]), metric)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[::-1, :, :3].astype(int)
+    for cell in range(5):
+        (left, height), (inside, _) = axes_of(figure).transData.transform([(cell - 0.49, cell), (cell - 0.42, cell)])
+        line = luminance(pixels[round(height), round(left) : round(inside)] / 255)
+        black, white = line.min(), line[line.argmin() :].max()  # white: between the black line and the cell
+        assert black < 0.01
+        assert (white + 0.05) / (black + 0.05) >= 4.5
 
 
 @pytest.mark.parametrize("kind", ["png", "svg"])

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.special import logit
 
-from analysis.attribution import attribution, confusion_table
+from analysis.attribution import confusion_table
 from analysis.curves import (
     calibration_table,
     expected_calibration_error,
@@ -18,6 +18,8 @@ from analysis.curves import (
 from analysis.embeddings import EmbeddingError, project, separation
 from analysis.figures.attribution import confusion_figure
 from analysis.figures.curves import precision_recall_figure, reliability_figure, roc_figure, score_figure
+from analysis.matrices import attribution_with_intervals
+from tests.analysis.scored import Scored
 
 
 def test_calibration_error_by_hand() -> None:
@@ -73,8 +75,10 @@ def test_confusion_and_accuracy_by_hand() -> None:
     counts = confusion_table(attribution_scores())
     assert counts.loc["real"].to_dict() == {"real": 1, "lama": 1, "ldm": 0}
     assert counts.loc["ldm"].to_dict() == {"real": 1, "lama": 0, "ldm": 1}
-    found = attribution(attribution_scores(), num_resamples=200).set_index("class")
-    assert found["accuracy"].to_dict() == pytest.approx({"overall": 4 / 6, "real": 0.5, "lama": 1.0, "ldm": 0.5})
+    metrics = ["accuracy", "accuracy/real", "accuracy/lama", "accuracy/ldm"]
+    store = Scored({"m": [attribution_scores()]}, *metrics)
+    found = attribution_with_intervals(store, num_resamples=200).set_index("class")  # type: ignore[arg-type]
+    assert found["mean"].to_dict() == pytest.approx({"overall": 4 / 6, "real": 0.5, "lama": 1.0, "ldm": 0.5})
     # both right: the exact binomial interval of two of two
     assert found.loc["lama", ["low", "high"]].tolist() == pytest.approx([0.025**0.5, 1])
     assert confusion_figure(counts, title="a method").axes

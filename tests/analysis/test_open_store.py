@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 
 import launch
 from analysis import store as store_module
-from analysis.store import HISTORY_COLUMNS, RUN_COLUMNS, StoreError, load_runs, open_store, variant_names
+from analysis.store import HISTORY_COLUMNS, RUN_COLUMNS, StoreError, open_store, variant_names
 from grid import names, tracking
 from grid.spec import TrialSpec
 from tests.analysis.grids import Grid, made_scores
@@ -103,7 +103,7 @@ def test_results_are_the_logged_figures_of_finished_trials(grid: Grid) -> None:
     found = {f"test/{row.tested_on}/{row.metric}": row.value for row in results.itertuples()}
     assert found == {name: value for name, value in logged.items() if name.startswith("test/")}
     assert set(results["run_id"]) == {run_id}
-    pd.testing.assert_frame_equal(load_runs(tracking_uri=grid.tracker.uri), results)
+    pd.testing.assert_frame_equal(open_store(tracking_uri=grid.tracker.uri).results(), results)
 
 
 def test_of_several_runs_of_a_trial_one_speaks(grid: Grid) -> None:

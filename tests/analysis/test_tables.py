@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pandas as pd
 import pytest
@@ -123,8 +124,28 @@ def test_a_cell_that_is_not_there_is_missing() -> None:
 
 def test_latex_prints_every_character_as_it_is() -> None:
     table = pd.DataFrame({"settings": [r'{"a_b": ~1 ^ 2} < > \ ± %']})
-    text = to_latex(table)
-    assert (
-        r'\{"a\_b": \textasciitilde{}1 \textasciicircum{} 2\} \textless{} \textgreater{} \textbackslash{} $\pm$ \%'
-        in text
-    )
+    printed = r'\{"a\_b": \textasciitilde 1 \textasciicircum \space 2\} \textless{} \textgreater{} '
+    printed += r"\textbackslash \space $\pm$ \%"
+    text = to_latex(table, caption=table.loc[0, "settings"])
+    assert f"{printed} \\\\\n" in text
+    assert rf"\caption{{{printed}.}}" in text
+
+
+@pytest.mark.parametrize("caption", ["", "50 % of {a_b} & #1 ± <2>"])
+def test_latex_is_balanced_and_each_row_has_every_column(caption: str) -> None:
+    plain = pd.DataFrame({"a_b & c": ["1 & 2 \\\\", "100 %"], "#": [0.5, 1.5]})
+    for table in (with_intervals(), MATRIX, plain):
+        text = to_latex(table, caption=caption, label="tab:m")
+        opened, closed = re.findall(r"\\begin\{(\w+)", text), re.findall(r"\\end\{(\w+)", text)
+        assert opened == closed[::-1] == ["table", "tabular"]
+        bare = re.sub(r"\\[\\{}%&_#$]", "", text)  # without line ends and escaped characters
+        assert bare.count("{") == bare.count("}")
+        assert bare.count("$") % 2 == 0
+        assert not set(bare) & set("%_#±<>")
+        alignment = re.search(r"\\begin\{tabular\}\{(\w+)", text)[1]
+        body = bare.split(r"\toprule")[1].split(r"\bottomrule")[0].replace(r"\midrule", "").strip().splitlines()
+        assert [line.count("&") + 1 for line in body if line] == [len(alignment)] * (len(table_rows(table)) + 1)
+
+
+def table_rows(table: pd.DataFrame | IntervalMatrix) -> pd.Index:
+    return table.mean.index if isinstance(table, IntervalMatrix) else table.index

@@ -116,7 +116,7 @@ def planted_result(spec: TrialSpec, accuracies: Mapping[str, float], num_each: i
             real, fake = min(hits, num_each), max(0, hits - num_each)
             scores = np.where(np.arange(num_each) < real, -1.0, 1.0), np.where(np.arange(num_each) < fake, 2.0, -2.0)
             cell = cell_metrics(labels, np.concatenate(scores), 0.5)
-            metrics |= {names.test_metric(generator, metric): value for metric, value in cell.items()}
+            metrics |= {names.metric_name(generator, metric): value for metric, value in cell.items()}
         metrics[names.THRESHOLD] = 0.5
     else:
         labels = np.repeat(np.arange(len(spec.classes)), num_each)
@@ -126,7 +126,7 @@ def planted_result(spec: TrialSpec, accuracies: Mapping[str, float], num_each: i
             answer = np.where(right, place, (place + 1) % len(spec.classes))
             logits[place * num_each + np.arange(num_each), answer] = 1
         found = attribution_metrics(labels, logits, spec.classes)
-        metrics |= {names.test_metric(names.ALL, metric): value for metric, value in found.items()}
+        metrics |= {names.metric_name(names.ALL, metric): value for metric, value in found.items()}
     scores_table = pd.DataFrame({"path": [f"{row}.png" for row in range(4)], "score": np.arange(4.0)})
     tags = {names.DEVICE: "cpu", names.WEIGHTS: "random weights"}
     return TrialResult(metrics | {names.SECONDS: 1.0}, scores_table, np.eye(4, dtype=np.float16), tags)

@@ -338,6 +338,15 @@ def test_the_published_grid_comes_out_of_mlflow_as_it_went_in(
     assert "in-domain mean 0.929, cross-generator mean 0.713" in again.text
 
 
+@pytest.mark.usefixtures("store")
+def test_a_launch_that_trained_a_network_leaves_standard_error_empty(images: Path, runs: Path) -> None:
+    command = [sys.executable, "launch.py", "dolos", "--local", "--data", str(images), "--runs", str(runs)]
+    command += ["--methods", "xception_scratch", "--tasks", "attribution", *TINY]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert "1 to run" in done.stdout
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 # Planning and following ----------------------------------------------------------------------------------------------
 
 

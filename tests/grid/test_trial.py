@@ -26,12 +26,12 @@ from grid.trial import (
     build,
     choose_device,
     class_numbers,
+    detection_cells,
     fill_inputs,
     prepare_inputs,
     run_trial,
     shared_store,
 )
-from grid.trial import test_cells as cells_of
 from models.detector import FitSession, Prediction, Rows
 from models.linear import LinearDetector
 from models.scoring import choose_threshold
@@ -91,15 +91,15 @@ def test_fakes_get_higher_scores_than_reals_from_the_files_to_the_figures(bench:
     result = bench.run(bench.spec("residual_linear", train=("lama",)))
     of = result.scores.groupby(["label", "generator"])["score"]
     assert of.min()[1, "lama"] > of.max()[0, "real"]
-    assert result.metrics[names.test_metric("lama", "auroc")] == 1.0
-    assert result.metrics[names.test_metric("lama", "accuracy")] == 1.0
+    assert result.metrics[names.metric_name("lama", "auroc")] == 1.0
+    assert result.metrics[names.metric_name("lama", "accuracy")] == 1.0
 
 
 def test_a_trained_network_has_the_same_orientation(bench: Bench) -> None:
     result = bench.run(bench.spec("xception_scratch", epochs=8, batch_size=4))
     of = result.scores.groupby(["label", "generator"])["score"]
     assert of.mean()[1, "lama"] > of.mean()[0, "real"]
-    assert result.metrics[names.test_metric("lama", "auroc")] > 0.9
+    assert result.metrics[names.metric_name("lama", "auroc")] > 0.9
 
 
 def test_swapping_the_labels_of_the_files_turns_the_scores_round(bench: Bench, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_scores_are_the_log_odds_of_fake(detection: tuple[TrialSpec, TrialResult
 
 def test_the_logged_cells_follow_from_the_scores_alone(bench: Bench, detection: tuple[TrialSpec, TrialResult]) -> None:
     result = detection[1]
-    cells = cells_of(result.scores, bench.manifest.generators, result.metrics[names.THRESHOLD])
+    cells = detection_cells(result.scores, bench.manifest.generators, result.metrics[names.THRESHOLD])
     assert cells == {name: value for name, value in result.metrics.items() if name.startswith("test/")}
     assert {name.split("/")[1] for name in cells} == {"lama", "ldm"}
 
@@ -184,7 +184,7 @@ def test_they_follow_from_the_scores_that_were_written_to_disk(
     result = detection[1]
     result.scores.to_parquet(tmp_path / "scores.parquet", index=False)
     back = pd.read_parquet(tmp_path / "scores.parquet")
-    cells = cells_of(back, bench.manifest.generators, result.metrics[names.THRESHOLD])
+    cells = detection_cells(back, bench.manifest.generators, result.metrics[names.THRESHOLD])
     assert cells.items() <= result.metrics.items()
 
 
@@ -194,7 +194,7 @@ def scores_table(rows: list[tuple[str, int, float]]) -> pd.DataFrame:
 
 def test_a_cell_holds_the_shared_reals_and_one_generators_fakes() -> None:
     scores = scores_table([("real", 0, -1), ("real", 0, 1), ("lama", 1, 2), ("ldm", 1, -2)])
-    cells = cells_of(scores, ["lama", "ldm"], 1.5)
+    cells = detection_cells(scores, ["lama", "ldm"], 1.5)
     assert cells["test/lama/accuracy"] == 2 / 3
     assert cells["test/ldm/accuracy"] == 1 / 3
     assert cells["test/lama/accuracy_valid_threshold"] == 1.0
@@ -204,14 +204,14 @@ def test_a_cell_holds_the_shared_reals_and_one_generators_fakes() -> None:
 
 def test_reals_that_came_with_one_generator_are_in_its_cell_alone() -> None:
     scores = scores_table([("progan", 0, -1), ("glide", 0, 1), ("progan", 1, 2), ("glide", 1, 3)])
-    cells = cells_of(scores, ["glide", "progan"], 0.0)
+    cells = detection_cells(scores, ["glide", "progan"], 0.0)
     assert cells["test/progan/real_accuracy"] == 1.0
     assert cells["test/glide/real_accuracy"] == 0.0
 
 
 def test_a_cell_without_fakes_is_refused() -> None:
     with pytest.raises(ValueError, match="no fake image"):
-        cells_of(scores_table([("real", 0, -1), ("lama", 1, 2)]), ["ldm"], 0.0)
+        detection_cells(scores_table([("real", 0, -1), ("lama", 1, 2)]), ["ldm"], 0.0)
 
 
 def test_the_threshold_is_what_the_validation_split_says(
@@ -266,7 +266,7 @@ def test_each_class_of_obvious_images_gets_its_own_name(attribution: tuple[Trial
     assert (answers == scores["generator"]).all()
     metrics = attribution[1].metrics
     for metric in ("accuracy", "accuracy/real", "accuracy/lama", "accuracy/ldm", "balanced_accuracy"):
-        assert metrics[names.test_metric(names.ALL, metric)] == 1.0
+        assert metrics[names.metric_name(names.ALL, metric)] == 1.0
 
 
 def test_attribution_has_no_threshold(attribution: tuple[TrialSpec, TrialResult]) -> None:

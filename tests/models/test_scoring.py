@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.scoring import attribution_metrics, cell_metrics, choose_threshold, confusion, detection_metrics
+from models.scoring import attribution_metrics, cell_metrics, choose_threshold, detection_metrics
 
 THRESHOLD_FREE = ("auroc", "ap", "eer")
 
@@ -80,7 +80,6 @@ def test_cell_has_both_thresholds() -> None:
 def test_attribution_by_hand() -> None:
     labels = np.array([0, 0, 1, 2, 2, 2])
     logits = np.eye(3)[[0, 1, 1, 2, 2, 0]]
-    np.testing.assert_array_equal(confusion(labels, logits, 3), [[1, 1, 0], [0, 1, 0], [1, 0, 2]])
     metrics = attribution_metrics(labels, logits, ("real", "lama", "ldm"))
     assert metrics["accuracy"] == pytest.approx(4 / 6)
     assert [metrics[f"accuracy/{name}"] for name in ("real", "lama", "ldm")] == pytest.approx([1 / 2, 1, 2 / 3])
@@ -89,7 +88,9 @@ def test_attribution_by_hand() -> None:
 
 
 def test_first_of_equal_logits() -> None:
-    np.testing.assert_array_equal(confusion(np.array([1]), np.zeros((1, 3)), 3), [[0, 0, 0], [1, 0, 0], [0, 0, 0]])
+    metrics = attribution_metrics(np.array([0, 1, 2]), np.zeros((3, 3)), ("real", "lama", "ldm"))
+    assert [metrics[f"accuracy/{name}"] for name in ("real", "lama", "ldm")] == [1, 0, 0]
+    assert metrics["macro_f1"] == pytest.approx(2 / 4 / 3)
 
 
 @pytest.mark.parametrize(
@@ -113,12 +114,16 @@ def test_refusals(labels: list[int], scores: list[float], message: str) -> None:
 def test_attribution_refusals() -> None:
     with pytest.raises(ValueError, match="no image of class ldm"):
         attribution_metrics(np.array([0, 1]), np.eye(3)[:2], ("real", "lama", "ldm"))
-    with pytest.raises(ValueError, match="1 of 1 rows"):
-        confusion(np.array([0]), np.array([[0.0, np.nan]]), 2)
-    with pytest.raises(ValueError, match="out of range"):
-        confusion(np.array([2]), np.zeros((1, 2)), 2)
-    with pytest.raises(ValueError, match="shape"):
-        confusion(np.array([0]), np.zeros((1, 2)), 3)
+    with pytest.raises(ValueError, match="no image of class real, ldm among the 2 scored ones"):
+        attribution_metrics(np.array([1, 1]), np.eye(3)[:2], ("real", "lama", "ldm"))
+    with pytest.raises(ValueError, match="1 of 2 rows"):
+        attribution_metrics(np.array([0, 1]), np.array([[0.0, np.nan], [0.0, 1.0]]), ("real", "lama"))
+    for label in (2, -1):
+        with pytest.raises(ValueError, match="out of range: there are 2 classes"):
+            attribution_metrics(np.array([0, 1, label]), np.zeros((3, 2)), ("real", "lama"))
+    for labels in (np.array([0]), np.array([0, 1]), np.array([[0, 1]])):
+        with pytest.raises(ValueError, match="shape"):
+            attribution_metrics(labels, np.zeros((1, 2)), ("real", "lama", "ldm"))
 
 
 @st.composite
