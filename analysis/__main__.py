@@ -85,7 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _report(options: argparse.Namespace, command: str, console: object) -> Path:
     from rich.console import Console
 
-    from analysis.report import Options, make_report
+    from analysis.parts import Options
+    from analysis.report import make_report
     from analysis.store import StoreError, open_store
     from models.detector import WeightsError
     from models.weights import parse_weights_argument

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 from sklearn.metrics import confusion_matrix
 
-from analysis.intervals import true_classes
-from analysis.matrices import ordered
+from grid.tasks import ATTRIBUTION, REAL, get_task
 from models.scoring import attributed
 
 
-def confusion_table(scores: pd.DataFrame) -> pd.DataFrame:
-    """Counts: rows the true class, columns the predicted one; real first, then the generators as in the tables.
+def confusion_table(scores: pd.DataFrame, generators: Sequence[str] = ()) -> pd.DataFrame:
+    """Counts: rows the true class, columns the predicted one; real first, then the generators.
 
     Args:
-        scores: of an attribution run, columns generator, label and `logit_<class>`.
+        scores: of an attribution run, columns generator, label and `logit_<class>`. Images of a generator that is no
+            class are left out.
+        generators: in the order of tables; others follow in alphabetical order.
 
     Raises:
-        ValueError: no logits, a logit that is not finite, or images of a generator that is no class.
+        ValueError: no logits, or a logit that is not finite.
     """
     classes = [str(name).removeprefix("logit_") for name in scores.columns if str(name).startswith("logit_")]
     if not classes:
         raise ValueError("these scores have no logit_<class> columns, so nothing was attributed")
-    truth = true_classes(scores, classes)
-    answered = attributed(truth, scores[[f"logit_{name}" for name in classes]].to_numpy(), len(classes))
-    counts = confusion_matrix(truth, answered, labels=range(len(classes)))
-    order = ["real", *ordered(set(classes) - {"real"})]
+    truth = get_task(ATTRIBUTION).class_numbers(scores, classes)
+    known = truth >= 0
+    logits = scores.loc[known, [f"logit_{name}" for name in classes]].to_numpy()
+    answered = attributed(truth[known], logits, len(classes))
+    counts = confusion_matrix(truth[known], answered, labels=range(len(classes)))
+    order = [name for name in (REAL, *generators) if name in classes]
+    order += sorted(set(classes) - set(order))
     table = pd.DataFrame(counts, index=classes, columns=classes).loc[order, order]
     return table.rename_axis(index="true class", columns="predicted class")

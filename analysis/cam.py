@@ -20,17 +20,16 @@ from data.images import decode, file_digest, read_mask
 from data.manifest import DataProblems, Manifest, build_manifest
 from data.sources.base import FAKE as FAKE_LABEL
 from data.sources.base import SHARED_REAL
-from grid import names
 from grid.plan import FINISHED
-from grid.spec import DETECTION, TrialSpec
+from grid.spec import TrialSpec
+from grid.tasks import DETECTION, class_names, get_task
+from grid.uris import sqlite_file
 from models.detector import DETECTION_CLASSES, FAKE, Detector
 
 if TYPE_CHECKING:
     import torch
 
 BATCH_PIXELS = 2_000_000
-# What one run's checkpoint, method or memory may end in; torch says that it is out of memory by a RuntimeError.
-RUN_ERRORS = (ValueError, KeyError, OSError, RuntimeError)
 
 
 class NoCam(ValueError):
@@ -177,7 +176,7 @@ class Column:
     """One run's column of a panel.
 
     Attributes:
-        trained_on: generators, joined by "+".
+        trained_on: a training set as text.
         answers: what it says about the panel's pictures; None where there is a problem.
         maps: its CAMs, float32 (H, W) each, in [0, 1]; None for a method that has none, and where there is a problem.
         grid: rows and columns of the layer that the maps are enlarged from; None as `maps`.
@@ -221,17 +220,17 @@ class Panel:
 def answers(scores: pd.DataFrame, spec: TrialSpec) -> Answers:
     """Read rows of `Store.scores` of a run with this specification."""
     logits = scores[[f"logit_{name}" for name in spec.classes]].to_numpy(np.float64, copy=True)
-    fakes = (scores["label"] == FAKE_LABEL).to_numpy()
-    if spec.task == DETECTION:
+    if get_task(spec.task).is_binary:
         log_odds = scores["score"].to_numpy(np.float64)
         said = log_odds > 0
-        return Answers([DETECTION_CLASSES[int(one)] for one in said], log_odds, said == fakes)
-    place = logits.argmax(axis=1)
-    chosen = np.take_along_axis(logits, place[:, None], axis=1)[:, 0]
-    np.put_along_axis(logits, place[:, None], -np.inf, axis=1)
-    called = np.array(spec.classes)[place]
-    truth = np.where(fakes, scores["generator"], "real")
-    return Answers(called.tolist(), chosen - np.logaddexp.reduce(logits, axis=1), called == truth)
+        return Answers(
+            [DETECTION_CLASSES[int(one)] for one in said], log_odds, said == (scores["label"] == FAKE_LABEL).to_numpy()
+        )
+    highest = logits.argmax(axis=1)
+    chosen = np.take_along_axis(logits, highest[:, None], axis=1)[:, 0]
+    np.put_along_axis(logits, highest[:, None], -np.inf, axis=1)
+    called = np.array(spec.classes)[highest]
+    return Answers(called.tolist(), chosen - np.logaddexp.reduce(logits, axis=1), called == class_names(scores))
 
 
 def make_panels(
@@ -285,7 +284,7 @@ def make_panels(
                 said = answers(of_generator.set_index("digest").loc[rows["digest"]], spec)
                 maps = image_maps(detector, panel.images) if grid is not None else None
                 columns.append(Column(trained_on, said, maps, grid, run_id))
-        except RUN_ERRORS as error:
+        except Exception as error:  # a checkpoint, a method, memory: it is this run's alone
             problem = str(error) or type(error).__name__
             columns = [Column(trained_on, None, None, None, run_id, problem, loaded)] * len(panels)
         for panel, column in zip(panels, columns, strict=True):
@@ -381,8 +380,9 @@ def open_images(store: Store, *, root: Path | None = None, cache: Path | None = 
     Raises:
         StoreError: neither a manifest nor a data folder, another data set, or pictures that are not there.
     """
-    if cache is None and store.tracking_uri.startswith(names.SQLITE):
-        cache = Path(store.tracking_uri.removeprefix(names.SQLITE)).parent / "cache"
+    file = sqlite_file(store.tracking_uri)
+    if cache is None and file is not None:
+        cache = file.parent / "cache"
     remedy = "say where the data folder is with --images DIR"
     folder = None if cache is None else cache / "manifests" / store.data
     if folder is not None and (folder / "manifest.json").is_file():

@@ -10,9 +10,13 @@ from typing import Any
 
 import pandas as pd
 
+from data.conditions import CLEAN
+from data.sources import get_source, list_sources
 from grid import names
-from grid.experiments import list_experiments, load_experiment
-from grid.spec import ATTRIBUTION, DETECTION
+from grid.experiments import Experiment, list_experiments, load_experiment
+from grid.tasks import get_task, list_tasks
+from grid.train_sets import ALL, TrainSet
+from grid.uris import STORE, sqlite_file, without_password
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -20,82 +24,105 @@ ROOT = Path(__file__).resolve().parents[1]
 def launch_commands(
     trials: pd.DataFrame,
     *,
-    experiment: str,
+    mlflow_experiment: str,
     corpus: str,
     generators: Iterable[str],
     data_folder: str,
-    data_options: str = "",
+    tags: Mapping[str, str],
     tracking_uri: str,
 ) -> list[str]:
-    """As few commands as do it: methods that lack the same tasks, seeds and generators share one.
+    """As few commands as do it: methods that lack the same tasks, seeds and training sets share one.
 
     Args:
-        trials: rows of `Store.runs()` with task, method, config, trained_on and seed.
-        experiment: name of the MLflow experiment.
-        corpus: the data's source, which names an experiment where the MLflow experiment has a name of its own.
+        trials: rows of `Store.runs()` with task, method, config, trained_on, train_condition and seed.
+        mlflow_experiment: name of the MLflow experiment.
+        corpus: the data's source.
         generators: all generators of the data set.
         data_folder: where the images are.
-        data_options: those of the launch that made the data set what it is.
+        tags: of the grid's run, which say what made it.
         tracking_uri: of the store.
     """
     if trials.empty:
         return []
-    known = experiment in list_experiments()
-    called = experiment if known else corpus
-    methods: Mapping[str, Mapping[str, Any]] = load_experiment(called).METHODS if called in list_experiments() else {}
-    base = ["python", "launch.py", called]
-    if corpus != "demo":
+    experiment = _experiment(tags.get(names.EXPERIMENT) or mlflow_experiment, corpus)
+    base = ["python", "launch.py", experiment.name]
+    if experiment.source not in list_sources() or get_source(experiment.source).drawn is None:
         base += ["--data", data_folder]
-    base += shlex.split(data_options)
-    if not known:
-        base += ["--experiment-name", experiment]
-    prefix, runs = _place(tracking_uri)
+    conditions = tags.get(names.CONDITIONS, "")
+    base += ["--conditions", conditions] if conditions else []
+    base += shlex.split(tags.get(names.OPTIONS) or tags.get(names.DATA_OPTIONS, ""))
+    if experiment.name != mlflow_experiment:
+        base += ["--experiment-name", mlflow_experiment]
+    prefix, runs = _store_options(tracking_uri)
     base += runs
 
-    everything = set(generators)
+    everything = sorted(generators)
     commands: dict[tuple[Any, ...], dict[str, list[str]]] = {}
-    for (method, config), rows in trials.groupby(["method", "config"], sort=False):
-        tasks = tuple(task for task in (DETECTION, ATTRIBUTION) if (rows["task"] == task).any())
+    by = ["method", "config", "train_condition"]
+    for (method, config, train_condition), rows in trials.groupby(by, sort=False):
+        tasks = tuple(task for task in list_tasks() if (rows["task"] == task).any())
         seeds = tuple(sorted(rows["seed"].unique()))
-        of_detection = rows.loc[rows["task"] == DETECTION, "trained_on"]
-        trained = {name for text in of_detection for name in text.split(names.LIST_SEPARATOR)}
-        only = tuple(sorted(trained)) if trained and trained != everything else ()
-        settings = _settings(str(method), json.loads(str(config)), methods)
+        train_on = _train_on(rows, everything)
+        settings = _settings(str(method), json.loads(str(config)), experiment)
         turn = 0  # one command holds one configuration of a method
-        while method in commands.get((tasks, seeds, only, turn), {}):
+        while method in commands.get((tasks, seeds, train_on, train_condition, turn), {}):
             turn += 1
-        commands.setdefault((tasks, seeds, only, turn), {})[str(method)] = settings
+        commands.setdefault((tasks, seeds, train_on, train_condition, turn), {})[str(method)] = settings
     lines = []
-    for (tasks, seeds, only, _), chosen in commands.items():
+    for (tasks, seeds, train_on, train_condition, _), chosen in commands.items():
         words = [*base, "--methods", ",".join(chosen), "--seeds", *map(str, seeds)]
-        if len(tasks) == 1:
-            words += ["--tasks", *tasks]
-        if only:
-            words += ["--generators", ",".join(only)]
+        if tasks != tuple(list_tasks()[:2]):
+            words += ["--tasks", ",".join(tasks)]
+        words += ["--train-on", train_on] if train_on else []
+        words += ["--train-condition", str(train_condition)] if train_condition != CLEAN else []
         lines.append(prefix + shlex.join(words + [word for words in chosen.values() for word in words]))
     return lines
 
 
 def store_variable(tracking_uri: str) -> str:
     """What goes before a command for it to find the store; a password the user has."""
-    return f"MLFLOW_TRACKING_URI={shlex.quote(names.without_password(tracking_uri))}"
+    return f"MLFLOW_TRACKING_URI={shlex.quote(without_password(tracking_uri))}"
 
 
-def _place(tracking_uri: str) -> tuple[str, list[str]]:
+def _experiment(name: str, corpus: str) -> Experiment:
+    """The experiment that made a grid; of grids that do not say it, the one of that name or of the corpus."""
+    known = list_experiments()
+    for candidate in (name, corpus):
+        if candidate in known:
+            return load_experiment(candidate)
+    return Experiment(corpus, source=corpus, methods={})
+
+
+def _train_on(rows: pd.DataFrame, everything: list[str]) -> str:
+    """The argument of --train-on for these trials; "" where each task's own training sets are meant."""
+    by_task = {task: {TrainSet.parse(text) for text in of_task["trained_on"]} for task, of_task in rows.groupby("task")}
+    words: dict[str, None] = {}
+    for task, sets in by_task.items():
+        own = set(get_task(str(task)).train_sets(None, everything))
+        free = {train for train in sets if train.generators}  # without generators, a method is trained on none anyway
+        if not free or free == own:
+            continue
+        for train in sorted(free):
+            words[ALL if train.generators == tuple(everything) and len(everything) > 1 else str(train)] = None
+    return ",".join(words)
+
+
+def _store_options(tracking_uri: str) -> tuple[str, list[str]]:
     """What leads to a store: a variable before the command, or options of it."""
-    local = tracking_uri.startswith(names.SQLITE)
-    database = Path(tracking_uri.removeprefix(names.SQLITE)).resolve() if local else None
-    if database is None or database.name != "mlflow.db":
+    file = sqlite_file(tracking_uri)
+    if file is None or file.name != STORE or "?" in tracking_uri:
         return f"{store_variable(tracking_uri)} ", []
-    return "", [] if database == ROOT / "runs" / "mlflow.db" else ["--runs", str(database.parent)]
+    folder = file.resolve().parent
+    return "", [] if folder == ROOT / "runs" else ["--runs", str(folder)]
 
 
-def _settings(method: str, config: Mapping[str, Any], methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _settings(method: str, config: Mapping[str, Any], experiment: Experiment) -> list[str]:
     """The --set and --weights that lead from an experiment's settings of a method to this configuration."""
-    from models.registry import resolve_config
+    from models.registry import detector_info, resolve_config
 
     try:
-        default = resolve_config(method, dict(methods.get(method, {})))
+        small = detector_info(method).small if experiment.small else {}
+        default = resolve_config(method, {**small, **experiment.methods.get(method, {})})
     except (KeyError, ValueError):
         default = {}
     words: list[str] = []

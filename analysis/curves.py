@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis.intervals import cell_scores
-from analysis.matrices import ordered
+from grid.tasks import cell_rows, generators_of
 
 NUM_BINS = 15
 
@@ -60,11 +59,6 @@ def expected_calibration_error(labels: np.ndarray, scores: np.ndarray, *, num_bi
     return float((filled["num_images"] * gaps).sum() / filled["num_images"].sum())
 
 
-def generators_of(scores: pd.DataFrame) -> list[str]:
-    """Who made the fakes, in the order of the tables."""
-    return ordered(set(scores.loc[scores["label"] == 1, "generator"]))
-
-
 def roc_points(cell: pd.DataFrame) -> pd.DataFrame:
     """Columns false_positive_rate and true_positive_rate ("positive" = called fake), along the thresholds."""
     from sklearn.metrics import roc_curve
@@ -92,7 +86,7 @@ def calibration_table(scores: pd.DataFrame, *, num_bins: int = NUM_BINS) -> pd.D
         columns trained_on, tested_on, ece (mean over seeds).
     """
     rows = [
-        (trained_on, generator, seed, _ece_of(cell_scores(of_run, generator), num_bins))
+        (trained_on, generator, seed, _ece_of(of_run[cell_rows(of_run, generator)], num_bins))
         for (trained_on, seed), of_run in scores.groupby(["trained_on", "seed"], sort=False)
         for generator in generators_of(of_run)
     ]

@@ -5,32 +5,27 @@ one draw, because their scores are not independent (the cluster bootstrap). Inte
 chapter 13; p values invert them, as chapter 15 ("achieved significance level") and 16 describe. They hold for the
 trained detectors as they are: what another seed would have given is not in them, its spread stands beside them.
 
-A resample is one weight for each source, how often it was drawn. Accuracies are then quotients of weighted sums, a
-matrix product for all resamples at once; AUROC, average precision and EER are weighted sums along the sorted scores.
+A resample is one weight for each source, how often it was drawn. The metrics (`models.metrics`) take such weights.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from grid.tasks import class_names
+from models.metrics import AT_VALIDATION, Answers, Metric, Weighted, metrics_for
+
 LEVEL = 0.95
 NUM_RESAMPLES = 2000
-THRESHOLD_METRICS = ("accuracy", "balanced_accuracy", "real_accuracy", "fake_accuracy")
 RARE = 5  # images on one side; below, a percentile interval of a share is too narrow
-RANK_METRICS = ("auroc", "ap", "eer")
-DETECTION_METRICS = (*THRESHOLD_METRICS, *RANK_METRICS)
-ATTRIBUTION_METRICS = ("accuracy", "balanced_accuracy", "macro_f1")  # and accuracy/<class>
 
 _SMALL_STRATUM = 10
 _BLOCK = 100_000  # weights at a time, 4 bytes each: what fits a processor's cache
 _KEPT = 25_000_000  # as many stay in memory between cells
-
-WeightedMetric = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -58,20 +53,33 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Answers:
+class Cell:
     """The scored images of one cell.
 
     Attributes:
-        sources: int (N,), places among a `Resampler`'s sources.
-        labels: int (N,): 0 = real, 1 = fake; for attribution, the class.
-        scores: float (N,), log-odds of fake; for attribution, the class that was answered.
-        classes: names of attribution's classes; empty for detection.
+        answers: what the detector says of them.
+        sources: int (N,), positions among a `Resampler`'s sources.
     """
 
+    answers: Answers
     sources: np.ndarray
-    labels: np.ndarray
-    scores: np.ndarray
-    classes: tuple[str, ...] = ()
+
+    def weighted(self, metric: str, threshold: float = 0.0) -> Weighted:
+        """A metric of the cell as a function of its sources' weights; with weights of one, the plain metric.
+
+        Args:
+            metric: name, without a threshold's ending.
+            threshold: for real or fake, in units of the scores; a score above it means fake.
+
+        Returns:
+            float32 weights (S, b) -> float64 (b,); NaN where the weights leave out a class that it needs.
+
+        Raises:
+            ValueError: no such metric of these classes; lists what exists.
+        """
+        chosen = _metric(self.answers, metric)
+        at = self.answers if self.answers.scores is None else self.answers.at(threshold)
+        return chosen.weighted(at, self.sources)
 
 
 class Resampler:
@@ -118,35 +126,40 @@ class Resampler:
             raise ValueError(f"{len(strange)} images have sources that are not in the test set, such as {strange[0]!r}")
         return places
 
-    def answers(self, frame: pd.DataFrame) -> Answers:
-        """A cell as arrays: detection where the frame has a column `score`, else attribution by its logits."""
+    def cell(self, frame: pd.DataFrame) -> Cell:
+        """The images of a frame: real or fake where it has a column `score`, else classes by its logits.
+
+        Images of a generator that is no class are left out.
+        """
         if "score" in frame.columns:
-            return Answers(self.places(frame), frame["label"].to_numpy(), frame["score"].to_numpy())
-        classes = tuple(name.removeprefix("logit_") for name in frame.columns if name.startswith("logit_"))
+            answers = Answers.from_scores(frame["label"].to_numpy(), frame["score"].to_numpy())
+            return Cell(answers, self.places(frame))
+        classes = tuple(str(name).removeprefix("logit_") for name in frame.columns if str(name).startswith("logit_"))
         if not classes:
             raise ValueError("the scores have neither a column `score` nor any `logit_<class>`")
-        truth = true_classes(frame, classes)
-        answered = frame[[f"logit_{name}" for name in classes]].to_numpy().argmax(axis=1)
-        return Answers(self.places(frame), truth, answered, classes)
+        truth = pd.Index(classes).get_indexer(pd.Index(class_names(frame)))
+        known = truth >= 0
+        logits = frame.loc[known, [f"logit_{name}" for name in classes]].to_numpy()
+        return Cell(Answers.from_logits(truth[known], logits, classes), self.places(frame[known]))
 
-    def distribution(self, answers: Answers, metric: str, threshold: float = 0.0) -> np.ndarray:
+    def distribution(self, cell: Cell, metric: str, threshold: float = 0.0) -> np.ndarray:
         """The metric in each resample: float64 (B,); NaN where a class that it needs was not drawn at all.
 
         Metrics of ranks are biased in resamples, because an image that is drawn twice is compared with its own copies:
         by about 1 / S, which shows in small test sets. The bias is estimated (Efron and Tibshirani 1993, chapter 10)
         and taken off.
         """
-        compute = weighted_metric(answers, metric, threshold)
-        found = np.concatenate([compute(weights) for weights in self._weights()])
-        if metric in RANK_METRICS and np.isfinite(found).any():
-            bias = np.nanmean(found) - self.value(answers, metric)
-            found = np.clip(found - bias, 0.0, 1.0)
-        return found
+        compute = cell.weighted(metric, threshold)
+        values = np.concatenate([compute(weights) for weights in self._weights()])
+        if _metric(cell.answers, metric).ranks and np.isfinite(values).any():
+            bias = np.nanmean(values) - self.value(cell, metric)
+            values = np.clip(values - bias, 0.0, 1.0)
+        return values
 
-    def value(self, answers: Answers, metric: str, threshold: float = 0.0) -> float:
+    def value(self, cell: Cell, metric: str, threshold: float = 0.0) -> float:
         """The metric itself."""
         ones = np.ones((self.num_sources, 1), dtype=np.float32)
-        return float(weighted_metric(answers, metric, threshold)(ones)[0])
+        return float(cell.weighted(metric, threshold)(ones)[0])
 
     def _weights(self) -> Iterator[np.ndarray]:
         """Float32 (S, b): how often each source is drawn, b resamples at a time."""
@@ -169,58 +182,10 @@ class Resampler:
         self._kept = made
 
 
-def cell_scores(scores: pd.DataFrame, generator: str) -> pd.DataFrame:
-    """The rows of one cell of a detection run: the generator's fakes, and the real images shared or its own.
-
-    Args:
-        scores: of the whole test set, columns generator and label.
-        generator: that is tested on.
-    """
-    of_generator = scores["generator"] == generator
-    return scores[of_generator | ((scores["label"] == 0) & (scores["generator"] == "real"))]
-
-
-def true_classes(scores: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
-    """Int (N,): each image's place in `classes`; "real" for every real image.
-
-    Raises:
-        ValueError: a generator that is no class.
-    """
-    called = np.where(scores["label"] == 0, "real", scores["generator"])
-    truth = pd.Index(classes).get_indexer(pd.Index(called))
-    if (truth < 0).any():
-        raise ValueError(f"images of {called[truth < 0][0]!r}, but the classes are {', '.join(classes)}")
-    return truth
-
-
-def weighted_metric(answers: Answers, metric: str, threshold: float = 0.0) -> WeightedMetric:
-    """A metric of one cell as a function of its sources' weights; with weights of one, the plain metric.
-
-    Args:
-        answers: the cell.
-        metric: one of `DETECTION_METRICS`; for attribution, of `ATTRIBUTION_METRICS` or accuracy/<class>.
-        threshold: for detection, in units of the scores; a score above it means fake.
-
-    Returns:
-        float32 weights (S, b) -> float64 (b,); NaN where the weights leave out a class that it needs.
-
-    Raises:
-        ValueError: no such metric.
-    """
-    if answers.classes:
-        compute = _attribution(answers, metric)
-    elif metric in THRESHOLD_METRICS:
-        compute = _at_threshold(answers, metric, threshold)
-    elif metric in RANK_METRICS:
-        compute = {"auroc": _auroc, "ap": _average_precision, "eer": _equal_error}[metric](answers)
-    else:
-        raise ValueError(f"no interval for {metric!r}; there are: {', '.join(DETECTION_METRICS)}")
-
-    def quietly(weights: np.ndarray) -> np.ndarray:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return compute(weights)
-
-    return quietly
+def has_interval(classes: Sequence[str], metric: str) -> bool:
+    """Whether images have a part in a metric of these classes, so that it can be resampled."""
+    plain = metric.removesuffix(AT_VALIDATION)
+    return any(known.name == plain for known in metrics_for(classes))
 
 
 def interval_of(distribution: np.ndarray) -> Interval:
@@ -232,7 +197,7 @@ def interval_of(distribution: np.ndarray) -> Interval:
     return Interval(float(low), float(high))
 
 
-def proportion_interval(distribution: np.ndarray, answers: Answers, metric: str, value: float) -> Interval:
+def proportion_interval(distribution: np.ndarray, cell: Cell, metric: str, value: float) -> Interval:
     """`interval_of`, widened where it is known to be too narrow: shares of images that are nearly all or none.
 
     Resamples of a test set with hardly any wrong answer hold none themselves, and the percentile interval shrinks to a
@@ -242,16 +207,17 @@ def proportion_interval(distribution: np.ndarray, answers: Answers, metric: str,
     are.
 
     Args:
-        distribution: resampled figures (B,).
-        answers: of the cell.
-        metric: see `weighted_metric`.
-        value: the figure itself.
+        distribution: resampled values (B,).
+        cell: the images.
+        metric: name, without a threshold's ending.
+        value: the metric itself.
     """
     interval = interval_of(distribution)
-    counted = _counted(answers, metric)
+    share_of = _metric(cell.answers, metric).share_of
+    counted = None if share_of is None else share_of(cell.answers)
     if counted is None or not counted.any() or not np.isfinite(interval.low):
         return interval
-    num_images, num_sources = int(counted.sum()), len(np.unique(answers.sources[counted]))
+    num_images, num_sources = int(counted.sum()), len(np.unique(cell.sources[counted]))
     fewest = num_images * min(value, 1 - value)
     if fewest > RARE - 0.5 and interval.high > interval.low:
         return interval
@@ -261,17 +227,6 @@ def proportion_interval(distribution: np.ndarray, answers: Answers, metric: str,
     low = float(beta.ppf(tail, right, wrong + 1)) if right > 0 else 0.0
     high = float(beta.ppf(1 - tail, right + 1, wrong)) if wrong > 0 else 1.0
     return Interval(min(interval.low, low), max(interval.high, high))
-
-
-def _counted(answers: Answers, metric: str) -> np.ndarray | None:
-    """Bool (N,): the images of which the metric is a share; None for a metric that is no share."""
-    if metric in ("accuracy", "balanced_accuracy"):
-        return np.ones(len(answers.labels), dtype=bool)
-    if metric in ("real_accuracy", "fake_accuracy"):
-        return np.asarray(answers.labels == int(metric == "fake_accuracy"))
-    if metric.startswith("accuracy/"):
-        return np.asarray(answers.labels == answers.classes.index(metric.partition("/")[2]))
-    return None
 
 
 def difference_of(value: float, differences: np.ndarray) -> Difference:
@@ -289,135 +244,8 @@ def difference_of(value: float, differences: np.ndarray) -> Difference:
     return Difference(value, interval.low, interval.high, float(p))
 
 
-def _sums(answers: Answers, columns: Iterable[np.ndarray]) -> WeightedMetric:
-    """Weights (S, b) -> the weighted sum of each of k columns (N,): float64 (k, b)."""
-    size = int(answers.sources.max()) + 1
-    totals = np.array([np.bincount(answers.sources, weights=column, minlength=size) for column in columns], np.float32)
-    return lambda weights: (totals @ weights[:size]).astype(np.float64)
-
-
-def _at_threshold(answers: Answers, metric: str, threshold: float) -> WeightedMetric:
-    fake = answers.labels == 1
-    right = (answers.scores > threshold) == fake
-    sums = _sums(answers, (right & fake, fake, right & ~fake, ~fake))
-
-    def compute(weights: np.ndarray) -> np.ndarray:
-        fakes_right, fakes, reals_right, reals = sums(weights)
-        if metric == "accuracy":
-            return (fakes_right + reals_right) / (fakes + reals)
-        if metric == "real_accuracy":
-            return reals_right / reals
-        if metric == "fake_accuracy":
-            return fakes_right / fakes
-        return (fakes_right / fakes + reals_right / reals) / 2
-
-    return compute
-
-
-def _attribution(answers: Answers, metric: str) -> WeightedMetric:
-    truth, answered = answers.labels, answers.scores
-    count = len(answers.classes)
-    name, _, of_class = metric.partition("/")
-    if metric not in ATTRIBUTION_METRICS and not (name == "accuracy" and of_class in answers.classes):
-        raise ValueError(f"no interval for {metric!r}; there are: {', '.join(ATTRIBUTION_METRICS)}, accuracy/<class>")
-    sums = _sums(
-        answers,
-        [
-            *((truth == one) & (answered == one) for one in range(count)),
-            *(truth == one for one in range(count)),
-            *(answered == one for one in range(count)),
-        ],
-    )
-
-    def compute(weights: np.ndarray) -> np.ndarray:
-        hits, actual, predicted = sums(weights).reshape(3, count, -1)
-        if of_class:
-            place = answers.classes.index(of_class)
-            return hits[place] / actual[place]
-        if metric == "accuracy":
-            return hits.sum(axis=0) / actual.sum(axis=0)
-        if metric == "balanced_accuracy":
-            return (hits / actual).mean(axis=0)
-        return (2 * hits / (actual + predicted)).mean(axis=0)
-
-    return compute
-
-
-def _auroc(answers: Answers) -> WeightedMetric:
-    """Weighted share of (real, fake) pairs in which the fake scores higher; ties count one half."""
-    fake = answers.labels == 1
-    order = np.argsort(answers.scores[~fake], kind="stable")
-    reals, fakes = answers.sources[~fake][order], answers.sources[fake]
-    real_scores, fake_scores = answers.scores[~fake][order], answers.scores[fake]
-    lower, upper = (np.searchsorted(real_scores, fake_scores, side=side) for side in ("left", "right"))
-    tied = bool((lower != upper).any())
-
-    def compute(weights: np.ndarray) -> np.ndarray:
-        below, fake_weights = _running(weights[reals]), weights[fakes]
-        won = np.einsum("fb,fb->b", below[lower], fake_weights)
-        if tied:
-            won = (won + np.einsum("fb,fb->b", below[upper], fake_weights)) / 2
-        return won.astype(np.float64) / below[-1] / fake_weights.sum(axis=0)
-
-    return compute
-
-
-def _curve(answers: Answers) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Weights (S, b) -> counts of fakes and of reals called fake, (T + 1, b) each, as the threshold falls."""
-    order = np.argsort(-answers.scores, kind="stable")
-    scores, sources = answers.scores[order], answers.sources[order]
-    fake = (answers.labels[order] == 1)[:, None]
-    ends = np.concatenate([[0], np.flatnonzero(np.diff(scores)) + 1, [len(scores)]])
-
-    def compute(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        rows = weights[sources]
-        return _running(rows * fake)[ends].astype(np.float64), _running(rows * ~fake)[ends].astype(np.float64)
-
-    return compute
-
-
-def _average_precision(answers: Answers) -> WeightedMetric:
-    curve = _curve(answers)
-
-    def compute(weights: np.ndarray) -> np.ndarray:
-        found, false = curve(weights)
-        precision = found[1:] / np.maximum(found[1:] + false[1:], 1e-9)
-        return (np.diff(found, axis=0) * precision).sum(axis=0) / found[-1]
-
-    return compute
-
-
-def _equal_error(answers: Answers) -> WeightedMetric:
-    curve = _curve(answers)
-
-    def compute(weights: np.ndarray) -> np.ndarray:
-        found, false = curve(weights)
-        false_rate, balance = false / false[-1], false / false[-1] + found / found[-1] - 1.0
-        after = np.argmax(balance >= 0, axis=0)[None]
-        before = np.maximum(after - 1, 0)
-
-        def at(values: np.ndarray, place: np.ndarray) -> np.ndarray:
-            return np.take_along_axis(values, place, axis=0)[0]
-
-        low, high = at(balance, before), at(balance, after)
-        part = -low / (high - low)
-        return at(false_rate, before) + part * (at(false_rate, after) - at(false_rate, before))
-
-    return compute
-
-
-def _running(rows: np.ndarray) -> np.ndarray:
-    """Running sums along the first axis, with a row of zeros before: (N, b) -> (N + 1, b).
-
-    First within groups of about sqrt(N) rows, all groups at once, then over the groups: `np.cumsum` adds along this
-    axis one number at a time.
-    """
-    size = math.isqrt(len(rows)) + 1
-    sums = np.zeros((size, size, rows.shape[1]), dtype=np.float32)
-    flat = sums.reshape(size * size, -1)
-    flat[1 : len(rows) + 1] = rows
-    for place in range(1, size):
-        sums[:, place] += sums[:, place - 1]
-    for group in range(1, size):
-        sums[group] += sums[group - 1, -1]
-    return flat[: len(rows) + 1]
+def _metric(answers: Answers, name: str) -> Metric:
+    known = {metric.name: metric for metric in metrics_for(answers.classes)}
+    if name not in known:
+        raise ValueError(f"no interval for {name!r}; there are: {', '.join(known)}")
+    return known[name]

@@ -17,8 +17,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 from PIL import Image
 
+from analysis.cells import IntervalMatrix
 from analysis.figures import style
-from analysis.matrices import IntervalMatrix
 from analysis.store import StoreError
 from analysis.tables import MISSING, to_csv, to_latex, to_markdown
 

@@ -22,7 +22,9 @@ from analysis.detectors import check_device
 from analysis.store import Store, StoreError, open_store
 from data.images import OVERLAY
 from grid.plan import FINISHED
-from grid.spec import ATTRIBUTION, DETECTION, TrialSpec
+from grid.spec import TrialSpec
+from grid.tasks import ATTRIBUTION, DETECTION
+from grid.train_sets import TrainSet
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -385,7 +387,7 @@ def _print_json(run_id: str, run: dict[Any, Any], predictor: Predictor, why: str
         "run_id": run_id,
         "method": run["method"],
         "variant": run["variant"],
-        "trained_on": run["trained_on"].split("+"),
+        "trained_on": list(TrainSet.parse(run["trained_on"]).generators),
         "seed": int(run["seed"]),
         "weights": run["weights"],
         "chosen_by": why or None,

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from analysis.matrices import IntervalMatrix, in_domain_cells, trained_on_label
+from analysis.cells import IntervalMatrix
+from analysis.matrices import in_domain_cells, trained_on_label
 
 MISSING = "missing"
 Table = pd.DataFrame | IntervalMatrix

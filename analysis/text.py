@@ -9,62 +9,98 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from analysis.matrices import ORIENTATION, attribution_table, cross_generator_matrix, matrix_means
+from analysis.cells import CROSS_GENERATOR, GAP, IN_DOMAIN
+from analysis.matrices import (
+    ORIENTATION,
+    class_table,
+    cross_generator_matrix,
+    in_domain_cells,
+    matrix_means,
+    of_condition,
+    trained_on_label,
+)
+from analysis.store import Store
+from data.conditions import CLEAN
+from grid.tasks import get_task, list_tasks
+from grid.train_sets import TrainSet
 
 
-def print_results(results: pd.DataFrame, console: Console) -> None:
-    """Print every method's cross-generator accuracy and AUROC, then attribution; says where weights are random."""
-    detection = results[results["task"] == "detection"]
-    for method in dict.fromkeys(detection["method"]):
-        _print_matrix(detection, method, console)
-    if (results["task"] == "attribution").any():
-        console.print("[bold]attribution[/]: accuracy over all classes, and of each class")
-        console.print(_attribution(results))
+def print_results(results: pd.DataFrame, console: Console, store: Store) -> None:
+    """Print every variant's cross-generator accuracy and AUROC by condition, then accuracies of each class.
+
+    Args:
+        results: rows of `Store.results`.
+        console: where to.
+        store: the grid, for what was planned and for the order of generators.
+    """
+    conditions = dict.fromkeys(results["condition"])
+    for task in list_tasks():
+        of_task = results[results["task"] == task]
+        if of_task.empty:
+            continue
+        if not get_task(task).is_binary:
+            console.print(f"[bold]{task}[/]: {get_task(task).heading}")
+            console.print(_classes(of_task, task, store))
+            continue
+        for variant in dict.fromkeys(of_task["variant"]):
+            for condition in sorted(conditions, key=lambda name: (name != CLEAN, name)):
+                own = of_condition(of_task[of_task["variant"] == variant], condition)
+                if len(own):
+                    _print_matrix(own, str(variant), condition, console, store)
 
 
-def _print_matrix(results: pd.DataFrame, method: str, console: Console) -> None:
-    of_method = results[results["method"] == method]
-    matrix = cross_generator_matrix(results, method)
-    auroc = cross_generator_matrix(results, method, "auroc")
-    console.print(f"[bold]{_labelled(method, of_method)}[/]: accuracy (AUROC); {ORIENTATION}", highlight=False)
+def _print_matrix(results: pd.DataFrame, variant: str, condition: str, console: Console, store: Store) -> None:
+    runs = store.runs()
+    planned = runs.loc[(runs["variant"] == variant) & runs["task"].isin(results["task"]), "trained_on"]
+    matrix, auroc = (
+        cross_generator_matrix(
+            results, variant, metric, generators=store.generators, planned=planned, condition=condition
+        )
+        for metric in ("accuracy", "auroc")
+    )
+    under = "" if condition == CLEAN else f" under {condition}"
+    heading = f"[bold]{_labelled(variant, results)}[/]{under}: accuracy (AUROC); {ORIENTATION}"
+    console.print(heading, highlight=False)
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("")
     for column in matrix.columns:
-        table.add_column(str(column), justify="right")
-    for row, accuracies, aurocs in zip(matrix.index, matrix.to_numpy(), auroc.to_numpy(), strict=True):
-        in_domain = [row in str(column).split("+") for column in matrix.columns]
-        table.add_row(str(row), *map(_cell, accuracies, aurocs, in_domain))
+        label = str(column) if len(TrainSet.parse(str(column))) else trained_on_label(str(column), store.generators)
+        table.add_column(label, justify="right")
+    in_domain = in_domain_cells(matrix)
+    for row, accuracies, aurocs, own in zip(matrix.index, matrix.to_numpy(), auroc.to_numpy(), in_domain, strict=True):
+        table.add_row(str(row), *map(_cell, accuracies, aurocs, own))
     console.print(table)
     for name, values in (("accuracy", matrix), ("AUROC", auroc)):
         means = matrix_means(values)
+        words = {IN_DOMAIN: means.in_domain, CROSS_GENERATOR: means.cross_generator, GAP: means.gap}
+        if not in_domain.any():
+            words = {CROSS_GENERATOR: means.cross_generator}
         console.print(
-            f"  {name}: in-domain mean {_figure(means.in_domain)}, cross-generator mean "
-            f"{_figure(means.cross_generator)}, gap {_figure(means.gap)}",
-            highlight=False,
+            f"  {name}: {', '.join(f'{kind} {_text(value)}' for kind, value in words.items())}", highlight=False
         )
-    console.print(f"  seeds: {', '.join(map(str, sorted(of_method['seed'].unique())))}\n", highlight=False)
+    console.print(f"  seeds: {', '.join(map(str, sorted(results['seed'].unique())))}\n", highlight=False)
 
 
-def _attribution(results: pd.DataFrame) -> Table:
-    figures = attribution_table(results)
+def _classes(results: pd.DataFrame, task: str, store: Store) -> Table:
+    values = class_table(results, task, store.generators)
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("method", overflow="fold")
-    for column in figures.columns:
+    for column in values.columns:
         table.add_column(str(column), justify="right")
-    for method, row in figures.iterrows():
-        table.add_row(_labelled(str(method), results[results["method"] == method]), *map(_figure, row))
+    for variant, row in values.iterrows():
+        table.add_row(_labelled(str(variant), results[results["variant"] == variant]), *map(_text, row))
     return table
 
 
-def _labelled(method: str, results: pd.DataFrame) -> str:
+def _labelled(variant: str, results: pd.DataFrame) -> str:
     weights = [note for note in dict.fromkeys(results["weights"]) if note]
-    return f"{method} [{'; '.join(weights)}]".replace("[", "\\[") if weights else method
+    return f"{variant} [{'; '.join(weights)}]".replace("[", "\\[") if weights else variant
 
 
 def _cell(accuracy: float, auroc: float, in_domain: bool) -> str:
-    text = f"{_figure(accuracy)} ({_figure(auroc)})"
+    text = f"{_text(accuracy)} ({_text(auroc)})"
     return f"[bold]{text}[/]" if in_domain else text
 
 
-def _figure(value: float) -> str:
+def _text(value: float) -> str:
     return "missing" if math.isnan(value) else f"{value:.3f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import inspect
 import json
@@ -9,7 +10,7 @@ import logging
 import os
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, astuple, dataclass, fields
 from functools import cached_property
@@ -21,6 +22,7 @@ import pandas as pd
 import pyarrow as pa
 from filelock import FileLock
 
+from data.audits import Finding, run_audits
 from data.images import BadImage, ImageFacts, file_digest, probe
 from data.parallel import parallel_map
 from data.sources import get_source
@@ -32,20 +34,14 @@ logger = logging.getLogger(__name__)
 pa.set_memory_pool(pa.system_memory_pool())
 
 COLUMNS = (
-    "path", "label", "generator", "source_id", "split", "mask", "digest", "mask_digest", "width", "height", "format"
+    "path", "label", "generator", "source_id", "split", "mask", "digest", "mask_digest", "width", "height", "format",
+    "mode", "quantisation",
 )  # fmt: skip
 _CONTENT = ["label", "generator", "source_id", "split", "digest", "mask_digest"]
 _ORDER = ["split", "label", "generator", "source_id", "digest", "path"]
 _NULLABLE = ["mask", "mask_digest"]
 _SHOWN_FILES = 20
 _FACTS = "manifest.json"
-_SHORTCUTS = {
-    "format": "file format",
-    "size": "image size",
-    "mode": "pixel type on disk",
-    "quantisation": "JPEG quantisation",
-}
-_SHARE_THAT_MATTERS = 0.05  # of the images; less is taken for chance
 _PROBE_VERSION = 2  # raise it when `data.images` accepts other files, or tells other facts, than before
 
 
@@ -88,10 +84,12 @@ class Manifest:
         source: name of the corpus' layout, as registered in `data.sources`.
         table: one row an image, columns `COLUMNS`: path and mask (posix, relative to the root), label (0 real, 1 fake),
             generator ("real" for real images that all generators share), source_id, split, digest and mask_digest
-            (SHA-256 of the files), width, height, format. Without a mask, mask and mask_digest are `pd.NA`. Rows are
-            in an order that depends on the content alone; the index is 0 ... n - 1.
+            (SHA-256 of the files), width, height, format, mode and quantisation (see `data.images.ImageFacts`). Without
+            a mask, mask and mask_digest are `pd.NA`. Rows are in an order that depends on the content alone; the index
+            is 0 ... n - 1.
         skipped: what was left out because it was bad.
-        notes: what a reader of the results should know.
+        notes: what the scan of the folder left aside.
+        findings: of the audits (see `data.audits`).
     """
 
     root: Path
@@ -99,6 +97,12 @@ class Manifest:
     table: pd.DataFrame
     skipped: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def remarks(self) -> list[str]:
+        """Everything that a reader of the results should know of the data set, in sentences."""
+        return [*self.notes, *map(str, self.findings)]
 
     @cached_property
     def digest(self) -> str:
@@ -113,7 +117,8 @@ class Manifest:
         return tuple(sorted(self.table.loc[self.table["label"] == FAKE, "generator"].unique()))
 
     def select(self, split: str, generators: Sequence[str]) -> pd.DataFrame:
-        """The fakes of these generators in a split, with the real images that belong to them.
+        """The fakes of these generators in a split, with the real images that belong to them; without generators, every
+        real image.
 
         The rows keep the order and the index of `table`.
 
@@ -124,9 +129,9 @@ class Manifest:
             raise ValueError(f"no split {split!r}; there are: {', '.join(SPLITS)}")
         if unknown := set(generators) - set(self.generators):
             raise ValueError(f"no generator {', '.join(sorted(unknown))}; there are: {', '.join(self.generators)}")
-        wanted = self.table["generator"].isin(generators)
-        shared = (self.table["label"] == REAL) & (self.table["generator"] == SHARED_REAL)
-        return self.table[(self.table["split"] == split) & (wanted | shared)]
+        real = self.table["label"] == REAL
+        wanted = self.table["generator"].isin(generators) | (real & (self.table["generator"] == SHARED_REAL))
+        return self.table[(self.table["split"] == split) & (wanted if len(generators) else real)]
 
     def limit(self, n: int) -> Manifest:
         """At most `n` images a split, generator and label, chosen by a hash of the source id.
@@ -134,7 +139,7 @@ class Manifest:
         Fakes so stay together with their originals where both exist. Raises `ValueError` for n < 1.
         """
         table = _limited(self.table, n).reset_index(drop=True)
-        return Manifest(self.root, self.source, table, self.skipped, self.notes)
+        return dataclasses.replace(self, table=table)
 
     def paths(self, rows: pd.DataFrame) -> list[Path]:
         """The absolute paths of these rows' images."""
@@ -171,6 +176,7 @@ class Manifest:
             "source": self.source,
             "skipped": [asdict(problem) for problem in self.skipped],
             "notes": self.notes,
+            "findings": [asdict(finding) for finding in self.findings],
         }
         with _replacing(folder / _FACTS) as temporary:
             temporary.write_text(json.dumps(facts, indent=1))
@@ -194,6 +200,7 @@ class Manifest:
             table=_typed(pa.ipc.open_file(pa.memory_map(str(folder / facts["table"]))).read_pandas()),
             skipped=tuple(Problem(**problem) for problem in facts["skipped"]),
             notes=tuple(facts["notes"]),
+            findings=tuple(Finding(**finding) for finding in facts.get("findings", ())),
         )
         vars(manifest)["digest"] = facts["digest"]  # vouched for by the table's checksum, and slow to compute
         return manifest
@@ -207,6 +214,7 @@ def build_manifest(
     seed: int = 0,
     skip_bad: bool = False,
     limit: int | None = None,
+    generators: Collection[str] | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
@@ -220,17 +228,22 @@ def build_manifest(
         skip_bad: leave bad files out and record them in `Manifest.skipped`. A bad mask leaves its image in, without a
             mask; of an image in two splits the copy in the most held-out split stays.
         limit: at most so many images a split, generator and label; the others are neither opened nor checked.
-        workers: threads that decode; None: one a core.
+        generators: only the fakes of these, and the real images that belong to them; None: all.
+        workers: threads that decode; None: one per core.
         progress: called with (files done, files to open), from this thread.
 
     Raises:
         DataProblems: all that is wrong, at once.
         KeyError: no such source; the message lists what exists.
+        ValueError: no such generator; the message lists what exists.
     """
     root = Path(root).absolute()
-    scan = get_source(source)
+    scan = get_source(source).scan
     found = scan(root, seed=seed)
-    table = _entries_table(found.entries, root)
+    entries = found.entries
+    if generators is not None:
+        entries = _of_generators(entries, generators)
+    table = _entries_table(entries, root)
     if limit is not None:
         table = _limited(table, limit)
     expected = _groups(table)
@@ -250,9 +263,17 @@ def build_manifest(
         needs_layout = any(not problem.skippable for problem in blocking)
         layout = inspect.cleandoc(scan.__doc__ or "") if needs_layout else ""
         raise DataProblems(blocking, where=f"{root} (source {source})", layout=layout)
-    notes = (*found.notes, *_comparison_notes(table))
     table = table.sort_values(_ORDER).reset_index(drop=True)[list(COLUMNS)]
-    return Manifest(root, source, table, tuple(sorted(problems)), notes)
+    manifest = Manifest(root, source, table, tuple(sorted(problems)), tuple(found.notes))
+    return dataclasses.replace(manifest, findings=tuple(run_audits(manifest)))
+
+
+def _of_generators(entries: list[Entry], generators: Collection[str]) -> list[Entry]:
+    known = sorted({entry.generator for entry in entries if entry.label == FAKE})
+    if unknown := sorted(set(generators) - set(known)):
+        raise ValueError(f"no generator {', '.join(unknown)} in the data; there are: {', '.join(known)}")
+    wanted = {*generators, SHARED_REAL}
+    return [entry for entry in entries if entry.generator in wanted]
 
 
 def _entries_table(entries: list[Entry], root: Path) -> pd.DataFrame:
@@ -352,33 +373,6 @@ def _empty_groups(table: pd.DataFrame, only: set[tuple[str, str, int]] | None) -
         Problem(generator, "a split without images", remedy, f"{split}, {'fake' if label == FAKE else 'real'}")
         for generator, split, label in sorted(needed - present)
     ]
-
-
-def _comparison_notes(table: pd.DataFrame) -> list[str]:
-    """What would make a comparison of real and fake unfair, above all what a detector could learn in its place."""
-    notes: list[str] = []
-    described = table.assign(size=table["width"].astype(str) + " x " + table["height"].astype(str))
-    fakes = described[described["label"] == FAKE]
-    for generator, made in fakes.groupby("generator"):
-        real = described[(described["label"] == REAL) & described["generator"].isin([SHARED_REAL, generator])]
-        for column, words in _SHORTCUTS.items():
-            pair = [rows.loc[rows[column] != "", column].value_counts(normalize=True) for rows in (made, real)]
-            if all(map(len, pair)) and pair[0].sub(pair[1], fill_value=0).abs().sum() / 2 > _SHARE_THAT_MATTERS:
-                shown = [", ".join(f"{value} {share:.0%}" for value, share in s.head(3).items()) for s in pair]
-                notes.append(
-                    f"{generator} and real images differ in {words} ({shown[0]} against {shown[1]}); "
-                    "a detector can learn that instead"
-                )
-        num_made, num_real = (int((rows["split"] == "test").sum()) for rows in (made, real))
-        if num_made != num_real:
-            notes.append(f"{generator}, test: {num_made} fakes against {num_real} real images; read balanced accuracy")
-    copies = table.duplicated(["split", "label", "generator", "digest"])
-    if copies.any():
-        notes.append(f"{int(copies.sum())} files have the bytes of another one beside them, and count twice")
-    makers = fakes.groupby("digest")["generator"].nunique()
-    if shared := int((makers > 1).sum()):
-        notes.append(f"{shared} fakes have the same bytes under two generators; attribution cannot tell them apart")
-    return notes
 
 
 def _probe_all(

@@ -19,41 +19,22 @@ from contextlib import closing, contextmanager, suppress
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from data.images import decode, file_digest
-from data.manifest import Manifest
+from data.conditions import CLEAN, Condition
 from data.parallel import parallel_map
+from data.pictures import Files, Geometry, Pictures
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 P = TypeVar("P")
 Progress = Callable[[int, int], None]
-
-
-class Geometry(Protocol):
-    """How a picture becomes a square of pixels."""
-
-    @property
-    def size(self) -> int:
-        """Side of the square, pixels."""
-        ...
-
-    @property
-    def key(self) -> str:
-        """Everything that the result depends on besides the picture; safe as a folder name."""
-        ...
-
-    def apply(self, image: np.ndarray) -> np.ndarray:
-        """uint8 (H, W, 3) -> uint8 (size, size, 3), both RGB."""
-        ...
-
 
 _SHARD_BYTES = 256 * 2**20
 _SHARD_ROWS = 1024
@@ -563,7 +544,7 @@ def pixel_store(cache: Path, geometry: Geometry) -> ArrayStore:
 
 def fill_pixels(
     store: ArrayStore,
-    manifest: Manifest,
+    pictures: Pictures,
     rows: pd.DataFrame,
     geometry: Geometry,
     *,
@@ -577,25 +558,34 @@ def fill_pixels(
         OSError: the disk is full.
     """
     store.fill(
-        _items(manifest, rows),
+        pictures.items(rows),
         np.stack,
         batch=32,
-        prepare=lambda item: geometry.apply(_decode_checked(*item)),
+        prepare=lambda files: geometry.apply(pictures.read(files)),
         workers=workers,
         progress=progress,
     )
 
 
-def feature_store(cache: Path, key: str, num_features: int) -> ArrayStore:
-    """Where an encoder's features are kept: float32 rows (num_features,), with checksums. `key` is the encoder's."""
+def feature_store(cache: Path, key: str, num_features: int, condition: Condition | None = None) -> ArrayStore:
+    """Where an encoder's features are kept: float32 rows (num_features,), with checksums.
+
+    Args:
+        cache: the grid's cache.
+        key: the encoder's.
+        num_features: D.
+        condition: of the pictures that are encoded; None: they are clean.
+    """
     if not key or len(key) > 150 or "/" in key or "\\" in key or key.startswith("."):
         raise ValueError(f"an encoder's key must be a folder name of at most 150 characters, got {key!r}")
-    return ArrayStore(Path(cache) / "features" / key, row_shape=(num_features,), dtype=np.float32, checked=True)
+    cache = Path(cache)
+    base = cache if condition is None or condition.name == CLEAN else cache / "conditions" / condition.key
+    return ArrayStore(base / "features" / key, row_shape=(num_features,), dtype=np.float32, checked=True)
 
 
 def fill_features(
     store: ArrayStore,
-    manifest: Manifest,
+    pictures: Pictures,
     rows: pd.DataFrame,
     geometry: Geometry | None,
     encode: Callable[[Any], np.ndarray],
@@ -615,9 +605,9 @@ def fill_features(
         OSError: the disk is full.
     """
 
-    def prepare(item: tuple[Path, str]) -> tuple[Path, np.ndarray]:
-        pixels = _decode_checked(*item)
-        return item[0], pixels if geometry is None else geometry.apply(pixels)
+    def prepare(files: Files) -> tuple[Path, np.ndarray]:
+        pixels = pictures.read(files)
+        return files.path, pixels if geometry is None else geometry.apply(pixels)
 
     def compute(prepared: list[tuple[Path, np.ndarray]]) -> np.ndarray:
         pixels = [image for _, image in prepared]
@@ -627,19 +617,4 @@ def fill_features(
                 raise ValueError(f"the encoder gave features that are not finite for {prepared[row][0]}")
         return features
 
-    store.fill(_items(manifest, rows), compute, batch=batch, prepare=prepare, workers=workers, progress=progress)
-
-
-def _items(manifest: Manifest, rows: pd.DataFrame) -> dict[str, tuple[Path, str]]:
-    """Digest -> (file, digest), one file for each digest."""
-    return {digest: (path, digest) for path, digest in zip(manifest.paths(rows), rows["digest"], strict=True)}
-
-
-def _decode_checked(path: Path, digest: str) -> np.ndarray:
-    """uint8 (H, W, 3), and certain to be the picture that the manifest speaks of: rows are kept under its digest."""
-    try:
-        if file_digest(path) == digest:
-            return decode(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read any more: {error}") from error
-    raise ValueError(f"{path} has changed since the manifest was built; build it again")
+    store.fill(pictures.items(rows), compute, batch=batch, prepare=prepare, workers=workers, progress=progress)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
-SQLITE = "sqlite:///"  # before the path of a local store, in a tracking URI
+from data.conditions import CLEAN
 
 # Tags of every run.
 ROLE = "grid.role"  # GRID_ROLE or TRIAL_ROLE
@@ -23,17 +22,21 @@ HEARTBEAT = (
     "grid.heartbeat"  # tag: number of the newest launch, then seconds since 1970 of its last sign of life or "ended"
 )
 
-DATA_OPTIONS = "grid.data_options"  # of launch.py, that made the data set what it is: "--limit 16"
+EXPERIMENT = "grid.experiment"  # in `grid.experiments`; the MLflow experiment may have another name
+OPTIONS = "grid.options"  # of launch.py, as typed: those of the newest launch that the same grid needs again
+DATA_OPTIONS = "grid.data_options"  # of grids from before there were the two above
 
 # Tags of a trial's run.
 KEY = "grid.key"  # the trial's identity
 TASK = "grid.task"
 METHOD = "grid.method"
-TRAIN_GENERATORS = "grid.train_generators"  # joined by LIST_SEPARATOR
+TRAIN_GENERATORS = "grid.train_generators"  # a training set as text, see `grid.train_sets`
+TRAIN_CONDITION = "grid.train_condition"  # absent: "clean"
+CONDITIONS = "grid.conditions"  # besides "clean", joined by commas: scored under; on the grid's run, asked for
+CONDITION_ERROR = "grid.condition_error"  # why a finished trial could not be scored under a condition
 SEED = "grid.seed"
 WEIGHTS = "grid.weights"  # where the backbone's weights come from, in words
 DEVICE = "grid.device"
-PRECISION = "grid.precision"
 NODE = "grid.node"
 GPU_SHARE = "grid.gpu_share"
 BATCH_HALVED = "grid.batch_halved"  # "true": memory ran out, and training went on with two halves a batch
@@ -41,7 +44,6 @@ VERSIONS = "grid.versions"
 ERROR = "grid.error"
 GIT_CHANGED = "grid.git_changed"  # "true": the checkout differed from the commit
 MLFLOW_VERSION = "grid.mlflow_version"
-LIST_SEPARATOR = "+"
 
 # MLflow's own.
 PARENT_RUN = "mlflow.parentRunId"
@@ -58,12 +60,6 @@ COPY_SECONDS = "copy/seconds"  # waiting for others included
 COPIED_BYTES = "copy/bytes"
 
 
-def without_password(uri: str) -> str:
-    """A tracking URI for people to read, without the user's name and password that may be in it."""
-    user, at, _ = urlsplit(uri).netloc.rpartition("@")
-    return uri.replace(f"{user}{at}", "", 1) if at else uri
-
-
 def check_generators(generators: Iterable[str]) -> None:
     """Raise `ValueError` for generators whose names MLflow could not hold in a metric's name, or that read as two."""
     bad = [name for name in generators if not re.fullmatch(r"[\w .:-]+", name, re.ASCII)]
@@ -74,15 +70,30 @@ def check_generators(generators: Iterable[str]) -> None:
         )
 
 
-def metric_name(generator: str, metric: str) -> str:
-    """`test/<generator>/<metric>`; generator "all" for attribution's five-class figures."""
-    return f"test/{generator}/{metric}"
+def metric_name(tested_on: str, metric: str, condition: str = CLEAN) -> str:
+    """`test/<tested on>/<metric>`, or `test.<condition>/…` for pictures that are not clean."""
+    test = "test" if condition == CLEAN else f"test.{condition}"
+    return f"{test}/{tested_on}/{metric}"
 
 
-ALL = "all"
+def parse_metric(name: str) -> tuple[str, str, str] | None:
+    """(condition, tested on, metric) of a test metric; None for any other name."""
+    where, _, rest = name.partition("/")
+    test, dot, condition = where.partition(".")
+    tested_on, slash, metric = rest.partition("/")
+    if test != "test" or not slash or (dot and not condition):
+        return None
+    return condition or CLEAN, tested_on, metric
+
+
+def condition_artifact(condition: str, name: str) -> str:
+    """Where an artifact of a condition is kept: at the top for clean pictures, else `conditions/<condition>/…`."""
+    return name if condition == CLEAN else f"{CONDITION_FOLDER}/{condition}/{name}"
+
 
 # Artifacts of a trial's run.
-SCORES = "scores.parquet"  # one row a unique test image
+SCORES = "scores.parquet"  # one row per unique test image
+CONDITION_FOLDER = "conditions"  # below it, a folder with SCORES for each condition besides "clean"
 EMBEDDINGS = "embeddings.npy"  # float16 (N, D), rows as in SCORES
 CHECKPOINT = "checkpoint"  # folder, written by the detector
 SPEC = "spec.json"
@@ -94,3 +105,11 @@ REPORT = "report"  # folder: what `python -m analysis` made of the grid, index.h
 PLAN = "plan.json"  # every trial of the grid, finished or not
 MANIFEST_SUMMARY = "manifest.txt"
 NOTES = "notes.txt"  # what the newest launch found that a reader should know of the data set, a line each
+
+# What may differ between the trials of two methods: its name in --set METHOD.NAME=VALUE -> field of `RunSettings`.
+PER_METHOD = {
+    "gpus": "gpus_per_trial",
+    "memory": "memory_per_trial",
+    "accelerator": "accelerator",
+    "gpu_memory": "gpu_memory",
+}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from grid.plan import Inputs
 from grid.runner import Survey, kept_warnings, prepare_shared, survey_shared
 from grid.settings import RunSettings
-from grid.spec import TrialSpec
 
 
 class Board:
@@ -25,32 +25,29 @@ class Board:
         return {key: sum(done.values()) for key, done in self._done.items()}
 
 
-def _check_shared(spec: dict[str, Any], settings: str) -> None:
+def _check_shared(inputs: Inputs, settings: RunSettings) -> None:
     """Raise `ValueError` on a node that does not see what the driver has written."""
-    told = RunSettings.from_json(settings)
-    if not (told.manifests / spec["data"]).is_dir():
+    if not (settings.manifests / inputs.spec.data).is_dir():
         raise ValueError(
-            f"the node {os.uname().nodename} does not see {told.cache}: give --runs (and --cache, where it lies "
+            f"the node {os.uname().nodename} does not see {settings.cache}: give --runs (and --cache, where it lies "
             "elsewhere) a folder that all nodes of the cluster share"
         )
 
 
-def survey_input(spec: dict[str, Any], settings: str, share: float) -> tuple[Survey, list[str]]:
-    """What is missing for a method, and what was warned of on the way."""
-    _check_shared(spec, settings)
+def survey_input(inputs: dict[str, Any], settings: str, share: float) -> tuple[Survey, list[str]]:
+    """What is missing of an input, and what was warned of on the way."""
+    wanted, told = Inputs.from_dict(inputs), RunSettings.from_json(settings)
+    _check_shared(wanted, told)
     with kept_warnings() as warnings:
-        return survey_shared(TrialSpec.from_dict(spec), RunSettings.from_json(settings), share), warnings
+        return survey_shared(wanted, told, share), warnings
 
 
-def prepare_input(spec: dict[str, Any], settings: str, share: float, board: Any, number: int) -> tuple[None, list[str]]:
-    """Compute a part of what is missing for a method; gives what was warned of on the way."""
-    _check_shared(spec, settings)
-    trial = TrialSpec.from_dict(spec)
+def prepare_input(
+    inputs: dict[str, Any], settings: str, share: float, board: Any, key: str, number: int
+) -> tuple[None, list[str]]:
+    """Compute a part of what is missing of an input; gives what was warned of on the way."""
+    wanted, told = Inputs.from_dict(inputs), RunSettings.from_json(settings)
+    _check_shared(wanted, told)
     with kept_warnings() as warnings:
-        prepare_shared(
-            trial,
-            RunSettings.from_json(settings),
-            share,
-            lambda done, total: board.write.remote(trial.key, number, done),
-        )
+        prepare_shared(wanted, told, share, lambda done, total: board.write.remote(key, number, done))
     return None, warnings

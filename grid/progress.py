@@ -1,4 +1,4 @@
-"""What a person sees while a grid runs: bars in a terminal, one line a finished trial in a log file."""
+"""What a person sees while a grid runs: bars in a terminal, one line per finished trial in a log file."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from grid.plan import Work
 from grid.runner import DONE, FAILED, REPORTED, STARTED, TrialEvent
-from grid.spec import TrialSpec
 
 
 @contextmanager
@@ -51,14 +51,14 @@ class GridProgress:
 
     Args:
         console: where to.
-        trials: those that are about to run.
-        finished: number of the grid's trials that were finished before.
+        work: what is about to be done.
+        finished: number of the grid's trials for which there is nothing to do.
     """
 
-    def __init__(self, console: Console, trials: Sequence[TrialSpec], *, finished: int) -> None:
+    def __init__(self, console: Console, work: Sequence[Work], *, finished: int) -> None:
         self._console = console
-        self._names = {trial.key: f"{trial.task} {trial.name}" for trial in trials}
-        self._before, self._total = finished, finished + len(trials)
+        self._names = {one.key: str(one) for one in work}
+        self._before, self._total = finished, finished + len(work)
         self._running: dict[str, str] = {}
         self._started = time.monotonic()
         self.done: set[str] = set()

@@ -24,6 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from grid.checkpoints import remove_states
 from grid.cluster import cluster_nodes, connect
 from grid.nodes import ACCELERATOR, Demand, check_feasible, num_gpus, slots, trial_demand
+from grid.plan import Inputs, Work, distinct_inputs
 from grid.preparing import Board, prepare_input, survey_input
 from grid.runner import (
     DONE,
@@ -33,11 +34,9 @@ from grid.runner import (
     PermanentFailureError,
     Survey,
     TrialEvent,
-    distinct_inputs,
-    execute_trial,
+    execute,
 )
 from grid.settings import ClusterError, InfeasibleError, RunSettings
-from grid.spec import TrialSpec
 from grid.tracking import Tracker
 from models.detector import MemoryExhausted
 
@@ -51,70 +50,73 @@ class RayExecutor:
     settings: RunSettings
     tracker: Tracker
     connection: Mapping[str, Any] = field(default_factory=dict)  # what `connect` was called with
-    # What a trial's worker does with the spec's fields, the settings as JSON, the tracker and its share of a GPU.
+    # What a trial's worker does with the work's fields, the settings as JSON, the tracker and its share of a GPU.
     compute: Callable[[dict[str, Any], str, Tracker, float], None] = field(default_factory=lambda: _compute)
     # Methods with configurations whose trials need no GPU any more: their features are there.
     _fit_on_cpu: set[tuple[Any, ...]] = field(default_factory=set, init=False)
 
-    def prepare(self, specs: Sequence[TrialSpec], progress: Callable[[str, int, int], None]) -> None:
+    def prepare(self, work: Sequence[Work], progress: Callable[[str, int, int], None]) -> None:
         """See `grid.runner.Executor`: one look at each distinct input, then tasks that share what is missing."""
         nodes = cluster_nodes()
         if self.settings.device == "cuda" and not num_gpus(nodes):
             raise InfeasibleError("--device cuda was asked for but Ray knows of no GPU; use --device auto or cpu")
-        inputs = {spec.key: spec for spec in distinct_inputs(specs)}
-        demands = {spec.method: trial_demand(spec.method, self.settings, nodes) for spec in inputs.values()}
+        wanted = {f"{inputs.spec.key} {inputs.condition}": inputs for inputs in distinct_inputs(work)}
+        methods = {inputs.spec.method for inputs in wanted.values()}
+        demands = {method: trial_demand(method, self.settings, nodes) for method in methods}
         check_feasible(demands, nodes)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         # Here, because another node may go away.
         board: Any = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
         surveys = {
-            self._task(survey_input, spec, self.settings, demands[spec.method]): key for key, spec in inputs.items()
+            self._task(survey_input, inputs, self.settings, demands[inputs.spec.method]): key
+            for key, inputs in wanted.items()
         }
         missing: dict[str, int] = {}
         tasks: dict[Any, str] = {}
         said: set[str] = set()
         while surveys or tasks:
             ended, _ = ray.wait([*surveys, *tasks], timeout=0.5)
-            for one in ended:
-                key = surveys.get(one) or tasks[one]
-                found, warnings = _result(one, inputs[key].method)
+            for task in ended:
+                key = surveys.get(task) or tasks[task]
+                spec = wanted[key].spec
+                survey, warnings = _result(task, spec.method)
                 for line in warnings:
                     if line not in said:  # every task of a method sees the same damage
-                        log.warning("%s: %s", inputs[key].method, line)
+                        log.warning("%s: %s", spec.method, line)
                 said.update(warnings)
-                if surveys.pop(one, None):
-                    missing[key] = found.missing
-                    if found.fits_on_cpu and not self.settings.for_method(inputs[key].method).asks_for_gpu:
-                        self._fit_on_cpu.add((inputs[key].method, inputs[key].config))
-                    tasks |= dict.fromkeys(self._start(inputs[key], found, board), key)
+                if surveys.pop(task, None):
+                    missing[key] = survey.missing
+                    if survey.fits_on_cpu and not self.settings.for_method(spec.method).asks_for_gpu:
+                        self._fit_on_cpu.add((spec.method, spec.config))
+                    tasks |= dict.fromkeys(self._start(key, wanted[key], survey, board), key)
                 else:
-                    del tasks[one]
+                    del tasks[task]
             done = ray.get(board.read.remote())
             for key, total in missing.items():
                 if total:
                     over = key not in tasks.values()
-                    progress(inputs[key].method, total if over else min(done.get(key, 0), total), total)
+                    progress(wanted[key].name, total if over else min(done.get(key, 0), total), total)
         ray.kill(board)
 
-    def _start(self, spec: TrialSpec, survey: Survey, board: Any) -> list[Any]:
-        """Start as many tasks as fit at once to prepare what is missing for a method; decoding takes no GPU."""
+    def _start(self, key: str, inputs: Inputs, survey: Survey, board: Any) -> list[Any]:
+        """Start as many tasks as fit at once to prepare what is missing; decoding takes no GPU."""
         settings = self.settings if survey.encodes else dataclasses.replace(self.settings, device="cpu")
         nodes = cluster_nodes()
-        demand = trial_demand(spec.method, settings, nodes)
+        demand = trial_demand(inputs.spec.method, settings, nodes)
         num_tasks, share = spread(
             survey.missing,
             share=demand.share,
             num_gpus=num_gpus(nodes, demand),
             slots=min(slots(demand, nodes), settings.max_concurrent or sys.maxsize),
         )
-        log.info("%s: %d tasks for %d images, %g GPU each", spec.method, num_tasks, survey.missing, share)
+        log.info("%s: %d tasks for %d images, %g GPU each", inputs.name, num_tasks, survey.missing, share)
         demand = demand.with_share(share)
-        return [self._task(prepare_input, spec, settings, demand, board, number) for number in range(num_tasks)]
+        return [self._task(prepare_input, inputs, settings, demand, board, key, number) for number in range(num_tasks)]
 
     def _task(
-        self, function: Callable[..., Any], spec: TrialSpec, settings: RunSettings, demand: Demand, *more: Any
+        self, function: Callable[..., Any], inputs: Inputs, settings: RunSettings, demand: Demand, *more: Any
     ) -> Any:
-        """Start a Ray task; `function` gets the spec, the settings and the share of a GPU first."""
+        """Start a Ray task; `function` gets the input, the settings and the share of a GPU first."""
         options: dict[str, Any] = {
             "max_retries": 2,
             "num_cpus": demand.resources["CPU"],
@@ -125,15 +127,15 @@ class RayExecutor:
         }
         # Not `.options(…)`, with which the worker of a task that had a GPU would live on, and hold the GPU's memory.
         task: Any = ray.remote(**options)(function)
-        return task.remote(spec.to_dict(), settings.to_json(), demand.share, *more)
+        return task.remote(inputs.to_dict(), settings.to_json(), demand.share, *more)
 
-    def run(self, specs: Sequence[TrialSpec], watch: Callable[[TrialEvent], None]) -> None:
+    def run(self, work: Sequence[Work], watch: Callable[[TrialEvent], None]) -> None:
         """See `grid.runner.Executor`. Retries go on from the last checkpoint, in the same MLflow run.
 
         Where the memory of a node runs out, Ray ends a worker and Tune falls with it: the trials that have no outcome
         then go on with half as many at once.
         """
-        pending = {spec.key: spec for spec in specs}
+        pending = {one.key: one for one in work}
         running: set[str] = set()
         done: list[str] = []
 
@@ -171,11 +173,10 @@ class RayExecutor:
             if not any(folder.glob("*/checkpoint_*")):
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _tune(
-        self, specs: Sequence[TrialSpec], folder: Path, at_once: int, watch: Callable[[TrialEvent], None]
-    ) -> None:
-        by_key = {spec.key: spec.to_dict() for spec in specs}
+    def _tune(self, work: Sequence[Work], folder: Path, at_once: int, watch: Callable[[TrialEvent], None]) -> None:
+        by_key = {one.key: one.to_dict() for one in work}
         nodes = cluster_nodes()
+        specs = [one.spec for one in work]
         by_method = {method: trial_demand(method, self.settings, nodes) for method in {spec.method for spec in specs}}
         demands = {
             spec.key: by_method[spec.method].without_gpu()
@@ -183,11 +184,11 @@ class RayExecutor:
             else by_method[spec.method]
             for spec in specs
         }
-        settings, tracker, work = self.settings.to_json(), self.tracker, self.compute
+        settings, tracker, do = self.settings.to_json(), self.tracker, self.compute
 
         def compute(config: dict[str, Any]) -> None:
             key = config["trial"]
-            work(by_key[key], settings, tracker, demands[key].share)
+            do(by_key[key], settings, tracker, demands[key].share)
 
         folder.parent.mkdir(parents=True, exist_ok=True)
         Tuner(
@@ -220,7 +221,7 @@ def _key_of(trial: Trial) -> str:
     return str(trial.config["trial"])
 
 
-def _compute(spec: dict[str, Any], settings: str, tracker: Tracker, share: float) -> None:
+def _compute(work: dict[str, Any], settings: str, tracker: Tracker, share: float) -> None:
     """Runs in the trial's worker."""
     raylet = os.getppid()
 
@@ -233,8 +234,8 @@ def _compute(spec: dict[str, Any], settings: str, tracker: Tracker, share: float
     last = tune.get_checkpoint()
     resume = [Path(last.path)] if last else []
     try:
-        execute_trial(
-            TrialSpec.from_dict(spec),
+        execute(
+            Work.from_dict(work),
             RunSettings.from_json(settings),
             tracker,
             share=share,

@@ -15,15 +15,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from data.conditions import CLEAN
 from grid import names
 from grid.checkpoints import latest_state, remove_states, write_state
+from grid.plan import Inputs, Work, distinct_inputs
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
 from models.geometry import Geometry
 from models.registry import detector_info
 
 if TYPE_CHECKING:
-    from grid.tracking import Tracker
+    from data.manifest import Manifest
+    from grid.tracking import Tracker, TrialRun
+    from models.detector import Detector
 
 log = logging.getLogger(__name__)
 
@@ -50,12 +54,12 @@ class TrialEvent:
 class Executor(Protocol):
     """Something that computes trials: in this process, on a Ray cluster, or not at all in a test."""
 
-    def prepare(self, specs: Sequence[TrialSpec], progress: Callable[[str, int, int], None]) -> None:
+    def prepare(self, work: Sequence[Work], progress: Callable[[str, int, int], None]) -> None:
         """Compute what several trials share, once for each distinct input: progress gets (what, done, total)."""
         ...
 
-    def run(self, specs: Sequence[TrialSpec], watch: Callable[[TrialEvent], None]) -> None:
-        """Run every trial to its end; a failed one does not stop the others. KeyboardInterrupt passes through."""
+    def run(self, work: Sequence[Work], watch: Callable[[TrialEvent], None]) -> None:
+        """Do all work to its end; a failed trial does not stop the others. KeyboardInterrupt passes through."""
         ...
 
 
@@ -63,8 +67,8 @@ class PermanentFailureError(RuntimeError):
     """A trial failed in a way that a retry would only repeat; already recorded in MLflow."""
 
 
-def execute_trial(
-    spec: TrialSpec,
+def execute(
+    work: Work,
     settings: RunSettings,
     tracker: Tracker,
     *,
@@ -72,10 +76,10 @@ def execute_trial(
     report: Callable[[dict[str, float], Path | None], None],
     resume_from: Sequence[Path] = (),
 ) -> None:
-    """Compute one trial and record it in MLflow, going on from its newest sound checkpoint.
+    """Do what is left of one trial and record it in MLflow.
 
     Args:
-        spec: what.
+        work: fit and score, or score a fitted one.
         settings: with what.
         tracker: where its results are kept.
         share: of a GPU that it was given.
@@ -84,16 +88,40 @@ def execute_trial(
 
     Raises:
         PermanentFailureError: a retry would fail the same way.
-        Exception: anything else; the run is marked as failed, and a retry goes on in it.
+        Exception: anything else. A retry goes on in the same run.
     """
-    from data.manifest import DataProblems, Manifest
-    from grid.trial import choose_device, run_trial
-    from models.detector import FitSession, TrainingDiverged, WeightsError
+    try:
+        if work.fits:
+            _fit_and_score(work, settings, tracker, share=share, report=report, resume_from=resume_from)
+        else:
+            _score(work, settings, tracker, share=share)
+    except Exception as error:
+        from data.manifest import DataProblems
+        from models.detector import TrainingDiverged, WeightsError
 
+        if isinstance(error, DataProblems | TrainingDiverged | WeightsError):
+            raise PermanentFailureError(f"{type(error).__name__}: {error}") from error
+        raise
+
+
+def _fit_and_score(
+    work: Work,
+    settings: RunSettings,
+    tracker: Tracker,
+    *,
+    share: float,
+    report: Callable[[dict[str, float], Path | None], None],
+    resume_from: Sequence[Path],
+) -> None:
+    """Fit a trial, going on from its newest sound checkpoint, and score it: clean pictures end its run."""
+    from grid.trial import Copied, choose_device, fit, score
+    from models.detector import FitSession
+
+    spec = work.spec
     run = tracker.open_trial(spec, {names.NODE: os.uname().nodename, names.GPU_SHARE: f"{share:g}"})
     with kept_warnings() as warnings:
         state, order = latest_state(settings.checkpoints(tracker.parent_id), spec.key, *resume_from)
-        last_checkpoint = time.monotonic()
+        started = last_checkpoint = time.monotonic()
 
         def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
             report({"epoch": epoch, **metrics}, None)  # first: it ends a worker that nobody waits for any more
@@ -111,18 +139,59 @@ def execute_trial(
             last_checkpoint = time.monotonic()
 
         session = FitSession(on_epoch, checkpoint_due, save_checkpoint, state)
+        copied = Copied()
         try:
-            device = choose_device(settings, share)
-            manifest = Manifest.load(settings.manifests / spec.data)
+            device, manifest = choose_device(settings, share), _manifest(spec, settings)
             with tempfile.TemporaryDirectory() as name:
-                fitted = Path(name)
-                result = run_trial(spec, settings, manifest, session, device=device, checkpoint_to=fitted)
-                run.finish(result, fitted, warnings)
+                folder = Path(name)
+                fitted = fit(spec, settings, manifest, session, device=device, checkpoint_to=folder, copied=copied)
+                detector, threshold = fitted.detector, fitted.threshold
+                scored = score(spec, detector, settings, manifest, threshold=threshold, copied=copied)
+                metrics = fitted.metrics | {names.SECONDS: time.monotonic() - started}
+                if settings.local_copies is not None:
+                    metrics |= {names.COPY_SECONDS: copied.seconds, names.COPIED_BYTES: float(copied.bytes)}
+                run.finish(scored, metrics, fitted.tags, folder, warnings)
         except Exception as error:
             run.fail(error, traceback.format_exc(), warnings)
-            if isinstance(error, DataProblems | TrainingDiverged | WeightsError):
-                raise PermanentFailureError(f"{type(error).__name__}: {error}") from error
             raise
+        _score_conditions(work, detector, threshold, settings, manifest, run)
+
+
+def _score(work: Work, settings: RunSettings, tracker: Tracker, *, share: float) -> None:
+    """Score a finished trial under further conditions, from its checkpoint."""
+    from grid.trial import choose_device, restore
+
+    run = tracker.finished_trial(work.run_id)
+    try:
+        device, manifest = choose_device(settings, share), _manifest(work.spec, settings)
+        checkpoint, threshold = run.fitted()
+        detector = restore(work.spec, dict(settings.weight_files), device, checkpoint)
+    except Exception as error:
+        run.fail_condition(",".join(work.conditions), error, traceback.format_exc())
+        raise
+    _score_conditions(work, detector, threshold, settings, manifest, run)
+
+
+def _score_conditions(
+    work: Work, detector: Detector, threshold: float | None, settings: RunSettings, manifest: Manifest, run: TrialRun
+) -> None:
+    """Score a fitted detector under each condition but clean, which its run has already."""
+    from grid.trial import score
+
+    for condition in work.conditions:
+        if condition == CLEAN:
+            continue
+        try:
+            run.add_scores(score(work.spec, detector, settings, manifest, threshold=threshold, condition=condition))
+        except Exception as error:
+            run.fail_condition(condition, error, traceback.format_exc())
+            raise
+
+
+def _manifest(spec: TrialSpec, settings: RunSettings) -> Manifest:
+    from data.manifest import Manifest
+
+    return Manifest.load(settings.manifests / spec.data)
 
 
 @contextmanager
@@ -148,20 +217,15 @@ class _Warnings(logging.Handler):
             self.handleError(record)
 
 
-def distinct_inputs(specs: Sequence[TrialSpec]) -> list[TrialSpec]:
-    """One trial for each method and configuration: trials that share both share their pixels or features."""
-    return list({(spec.method, spec.config): spec for spec in specs}.values())
-
-
 @dataclass(frozen=True)
 class Survey:
-    """What is left to prepare for a method.
+    """What is left to prepare of an input.
 
     Attributes:
         missing: images that are neither decoded nor encoded for it yet.
         encodes: whether a frozen encoder computes features; else images are decoded, which takes no GPU.
-        fits_on_cpu: whether a trial has no use for a GPU once everything is prepared: features that a GPU computed
-            serve it, unless they are in 16 bits, which is part of their key.
+        fits_on_cpu: whether trials can run on a CPU once features exist; false for bf16 features, which only a GPU run
+            may use.
     """
 
     missing: int
@@ -169,34 +233,30 @@ class Survey:
     fits_on_cpu: bool
 
 
-def survey_shared(spec: TrialSpec, settings: RunSettings, share: float) -> Survey:
+def survey_shared(inputs: Inputs, settings: RunSettings, share: float) -> Survey:
     """Count what `prepare_shared` would have to do here, on the same device: an encoder's key may depend on it."""
-    from data.manifest import Manifest
-    from grid.trial import build, choose_device, shared_store
+    from grid.trial import build, choose_device, missing_inputs
 
-    manifest = Manifest.load(settings.manifests / spec.data)
     device = choose_device(settings, share)
-    detector = build(spec, settings, device)
-    missing = shared_store(detector, settings).missing(manifest.table["digest"].tolist())
+    detector = build(inputs.spec, settings, device)
+    missing = missing_inputs(detector, _manifest(inputs.spec, settings), settings, inputs)
     encoder = detector.encoder
     if encoder is None:
         return Survey(missing, encodes=False, fits_on_cpu=False)
-    on_cpu = encoder if device == "cpu" else build(spec, settings, "cpu").encoder
+    on_cpu = encoder if device == "cpu" else build(inputs.spec, settings, "cpu").encoder
     return Survey(missing, encodes=True, fits_on_cpu=on_cpu is not None and on_cpu.key == encoder.key)
 
 
-def prepare_shared(spec: TrialSpec, settings: RunSettings, share: float, progress: Callable[[int, int], None]) -> None:
-    """Decode or encode every image of the data set for the spec's method, unless that is done already.
+def prepare_shared(inputs: Inputs, settings: RunSettings, share: float, progress: Callable[[int, int], None]) -> None:
+    """Decode or encode the images of an input, unless that is done already.
 
     Several processes that do this at once, on any machines with the same cache, share the work.
     """
-    from data.manifest import Manifest
     from grid.trial import build, choose_device, fill_inputs, set_threads
 
     set_threads(settings)
-    manifest = Manifest.load(settings.manifests / spec.data)
-    detector = build(spec, settings, choose_device(settings, share))
-    fill_inputs(detector, manifest, settings, progress=progress)
+    detector = build(inputs.spec, settings, choose_device(settings, share))
+    fill_inputs(detector, _manifest(inputs.spec, settings), settings, inputs, progress=progress)
 
 
 def check_detectors(specs: Sequence[TrialSpec], settings: RunSettings) -> dict[str, Geometry | None]:
@@ -212,7 +272,7 @@ def check_detectors(specs: Sequence[TrialSpec], settings: RunSettings) -> dict[s
     from models.detector import WeightsError
 
     problems, geometries = [], {}
-    for spec in distinct_inputs(specs):
+    for spec in {(spec.method, spec.config): spec for spec in specs}.values():
         try:
             geometries[spec.method] = build(spec, settings, "cpu").geometry
         except (WeightsError, ValueError) as error:
@@ -229,10 +289,10 @@ class LocalExecutor:
     settings: RunSettings
     tracker: Tracker
 
-    def prepare(self, specs: Sequence[TrialSpec], progress: Callable[[str, int, int], None]) -> None:
+    def prepare(self, work: Sequence[Work], progress: Callable[[str, int, int], None]) -> None:
         """See `Executor`."""
-        for spec in distinct_inputs(specs):
-            prepare_shared(spec, self.settings, self._share(spec), partial(progress, spec.method))
+        for inputs in distinct_inputs(work):
+            prepare_shared(inputs, self.settings, self._share(inputs.spec), partial(progress, inputs.name))
 
     def _share(self, spec: TrialSpec) -> float:
         import torch
@@ -240,15 +300,15 @@ class LocalExecutor:
         settings = self.settings.for_method(spec.method)
         return settings.gpu_share(detector_info(spec.method).gpu_share, gpus_available=torch.cuda.device_count())
 
-    def run(self, specs: Sequence[TrialSpec], watch: Callable[[TrialEvent], None]) -> None:
+    def run(self, work: Sequence[Work], watch: Callable[[TrialEvent], None]) -> None:
         """See `Executor`. A failed trial is not retried here: its traceback is what a debugging run is for."""
         checkpoints = self.settings.checkpoints(self.tracker.parent_id)
-        for spec in specs:
-            folder = checkpoints / "local" / spec.key
-            watch(TrialEvent(spec.key, STARTED))
+        for one in work:
+            folder = checkpoints / "local" / one.key
+            watch(TrialEvent(one.key, STARTED))
 
             def report(
-                metrics: dict[str, float], checkpoint: Path | None, key: str = spec.key, folder: Path = folder
+                metrics: dict[str, float], checkpoint: Path | None, key: str = one.key, folder: Path = folder
             ) -> None:
                 if checkpoint is not None:
                     _keep(checkpoint, folder)
@@ -256,13 +316,13 @@ class LocalExecutor:
                     watch(TrialEvent(key, REPORTED, metrics))
 
             try:
-                execute_trial(spec, self.settings, self.tracker, share=self._share(spec), report=report)
+                execute(one, self.settings, self.tracker, share=self._share(one.spec), report=report)
             except Exception as error:
-                log.debug("trial %s failed", spec.key, exc_info=True)
-                watch(TrialEvent(spec.key, FAILED, error=f"{type(error).__name__}: {error}"))
+                log.debug("trial %s failed", one.key, exc_info=True)
+                watch(TrialEvent(one.key, FAILED, error=f"{type(error).__name__}: {error}"))
             else:
-                remove_states(checkpoints, {spec.key})
-                watch(TrialEvent(spec.key, DONE))
+                remove_states(checkpoints, {one.key})
+                watch(TrialEvent(one.key, DONE))
 
 
 def _keep(checkpoint: Path, folder: Path, *, num_to_keep: int = 2) -> None:

@@ -1,33 +1,37 @@
-"""What a trial is. Standard library only, so that planning needs nothing heavy."""
+"""What a trial is, and its key. Planning needs nothing heavy, so neither does this."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from data.conditions import CLEAN
+from grid.tasks import REAL, get_task
+from grid.train_sets import TrainSet
+
 SPEC_VERSION = 1
-DETECTION, ATTRIBUTION = "detection", "attribution"
-TASKS = (DETECTION, ATTRIBUTION)
 Scalar = str | int | float | bool
 
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """One cell's worth of work: one detector, trained once, tested on every generator of the data set.
+    """One detector, trained once, tested on every generator of the data set.
 
     Attributes:
-        task: "detection" (real or fake) or "attribution" (real, or which generator).
-        method: name in the detector registry.
+        task: name in `grid.tasks`.
+        method: name in `models.registry`.
         config: the method's whole resolved configuration, as sorted pairs; a mapping is accepted and sorted.
-        train_generators: the generators whose fakes are trained on, sorted and unique; for attribution, all classes.
+        train_generators: the generators whose fakes are trained on, sorted and unique; for attribution, all classes;
+            empty for a method that is trained without fakes.
         seed: initial weights and data order.
         data: digest of the manifest.
         version: of the meaning of a spec; results of another version are not reused.
+        train_condition: name in `data.conditions` of what is done to training and validation pictures.
     """
 
     task: str
@@ -37,15 +41,20 @@ class TrialSpec:
     seed: int
     data: str
     version: int = SPEC_VERSION
+    train_condition: str = CLEAN
 
     def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise ValueError(f"no task named {self.task!r}; there are: {', '.join(TASKS)}")
+        try:
+            task = get_task(self.task)
+        except KeyError as error:
+            raise ValueError(error.args[0]) from None
         if isinstance(self.train_generators, str):
             raise ValueError("train_generators is a collection of names, not one string")
-        generators = tuple(sorted(set(self.train_generators)))
-        if not generators or "real" in generators:
-            raise ValueError(f"train_generators names at least one generator and never 'real'; got {generators}")
+        generators = TrainSet(tuple(self.train_generators)).generators
+        if REAL in generators:
+            raise ValueError(f"train_generators never names {REAL!r}; got {generators}")
+        if task.needs_fakes and not generators:
+            raise ValueError(f"{self.task} needs at least one generator to train on")
         if self.seed < 0:
             raise ValueError(f"a seed must not be negative, got {self.seed}")
         config = dict(self.config)
@@ -56,9 +65,14 @@ class TrialSpec:
         object.__setattr__(self, "config", tuple(sorted(config.items())))
 
     @property
+    def train_set(self) -> TrainSet:
+        """What it is trained on."""
+        return TrainSet(self.train_generators)
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the logits; "real" is always 0."""
-        return ("real", "fake") if self.task == DETECTION else ("real", *self.train_generators)
+        return get_task(self.task).classes(self.train_set)
 
     @cached_property
     def key(self) -> str:
@@ -69,12 +83,18 @@ class TrialSpec:
     @property
     def name(self) -> str:
         """A short name for people; not unique across configurations."""
-        trained_on = "+".join(self.train_generators) if self.task == DETECTION else ATTRIBUTION
-        return f"{self.method}/{trained_on}/seed{self.seed}"
+        parts = [self.method, get_task(self.task).trial_name(self.train_set)]
+        parts += [self.train_condition] if self.train_condition != CLEAN else []
+        return "/".join([*parts, f"seed{self.seed}"])
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types."""
+        """As plain JSON types.
+
+        A clean training condition is left out, so that keys are those of specs from before there were conditions.
+        """
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if self.train_condition == CLEAN:
+            del fields["train_condition"]
         return fields | {"config": dict(self.config), "train_generators": list(self.train_generators)}
 
     @classmethod
@@ -87,30 +107,5 @@ class TrialSpec:
         """The whole spec, flattened for MLflow."""
         flat: dict[str, Scalar] = {f"config.{name}": value for name, value in self.config}
         flat |= {name: getattr(self, name) for name in ("task", "method", "seed", "data")}
-        return flat | {"spec_version": self.version, "train_generators": "+".join(self.train_generators)}
-
-
-def cross_generator_trials(
-    *,
-    generators: Iterable[str],
-    configs: Mapping[str, Mapping[str, Scalar]],
-    tasks: Iterable[str],
-    seeds: Iterable[int],
-    data: str,
-) -> Iterator[TrialSpec]:
-    """Every method trained on each generator alone, and every method once as attribution.
-
-    Args:
-        generators: all generators of the data set.
-        configs: method -> its resolved configuration.
-        tasks: of `TASKS`.
-        seeds: one repetition of everything for each.
-        data: the manifest's digest.
-    """
-    generators, tasks = sorted(generators), tuple(tasks)
-    for seed in seeds:
-        for method, config in configs.items():
-            for task in tasks:
-                train_sets = [[one] for one in generators] if task == DETECTION else [generators]
-                for train_set in train_sets:
-                    yield TrialSpec(task, method, tuple(config.items()), tuple(train_set), seed, data)
+        flat |= {"train_condition": self.train_condition} if self.train_condition != CLEAN else {}
+        return flat | {"spec_version": self.version, "train_generators": str(self.train_set)}

@@ -1,4 +1,4 @@
-"""The only writer of MLflow: one parent run a grid, one child run a trial; no global active run."""
+"""The only writer of MLflow: one parent run per grid, one child run per trial; no global active run."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ import getpass
 import json
 import logging
 import math
-import os
 import signal
 import socket
-import ssl
 import subprocess
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -23,14 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# Read by MLflow when it is imported: no telemetry, no bars, no line for each migration.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-# A server that is away is waited for, 2 + 4 + … + 128 seconds: what a trial logs meanwhile is late, not lost.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "7")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "2")
+from grid.records import Records, StoreError, answering, conditions_of, open_records  # isort: skip  # sets what MLflow reads first
 
 import mlflow
 import numpy as np
@@ -38,30 +27,25 @@ import psutil
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from sqlalchemy.exc import SQLAlchemyError
 
+from data.conditions import CLEAN
 from grid import names
-from grid.plan import FAILED, FINISHED, INTERRUPTED, RUNNING, TrialState
+from grid.plan import RUNNING
 from grid.spec import TrialSpec
+from grid.uris import sqlite_file, without_password
 
 if TYPE_CHECKING:
     from data.manifest import Manifest
-    from grid.trial import TrialResult
+    from grid.trial import Scored
 
 ROOT = Path(__file__).resolve().parents[1]
-_STATES = {"FINISHED": FINISHED, "FAILED": FAILED, "KILLED": INTERRUPTED, "RUNNING": RUNNING, "SCHEDULED": RUNNING}
-_PREFERENCE = (FINISHED, RUNNING, INTERRUPTED, FAILED)  # which run speaks for a trial that has several
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0  # after so long without a heartbeat a launch on another machine counts as dead
 
 log = logging.getLogger(__name__)
 
 
-class TrackingError(RuntimeError):
-    """MLflow cannot be reached or refuses; the message says what to do."""
-
-
-class GridBusyError(TrackingError):
+class GridBusyError(StoreError):
     """Somebody else runs this grid; the message says who."""
 
 
@@ -86,25 +70,30 @@ class Tracker:
         """A client of this store."""
         return MlflowClient(tracking_uri=self.uri)
 
+    @property
+    def records(self) -> Records:
+        """What this store holds."""
+        return Records(self.uri, self.experiment_id)
+
     def open_trial(self, spec: TrialSpec, tags: Mapping[str, str]) -> TrialRun:
         """Find the trial's unfinished run, or create one: a retry and a later launch go on in the same run."""
         client = self.client
-        runs = _search(client, self.experiment_id, f"tags.`{names.KEY}` = '{spec.key}'")
-        runs = [run for run in runs if run.info.status != "FINISHED"]
+        unfinished = [run for run in self.records.runs_of(spec.key) if run.info.status != "FINISHED"]
         all_tags = {
             names.ROLE: names.TRIAL_ROLE,
             names.PARENT_RUN: self.parent_id,
             names.KEY: spec.key,
             names.TASK: spec.task,
             names.METHOD: spec.method,
-            names.TRAIN_GENERATORS: names.LIST_SEPARATOR.join(spec.train_generators),
+            names.TRAIN_GENERATORS: str(spec.train_set),
             names.SEED: str(spec.seed),
             names.DATA: spec.data,
+            **({names.TRAIN_CONDITION: spec.train_condition} if spec.train_condition != CLEAN else {}),
             **self.origin,
             **tags,
         }
-        if runs:
-            run_id = runs[0].info.run_id
+        if unfinished:
+            run_id = unfinished[-1].info.run_id
             client.update_run(run_id, status="RUNNING")
             client.log_batch(run_id, tags=[RunTag(key, value) for key, value in all_tags.items()])
         else:
@@ -118,6 +107,10 @@ class Tracker:
             client.log_dict(run_id, spec.to_dict(), names.SPEC)  # the last of it: says that the rest is there
         return TrialRun(self.uri, run_id)
 
+    def finished_trial(self, run_id: str) -> TrialRun:
+        """The run of a trial that was finished before."""
+        return TrialRun(self.uri, run_id)
+
     def close_interrupted(self, keys: Iterable[str], errors: Mapping[str, str] | None = None) -> None:
         """Mark the runs of trials that nobody is running any more; those that have an outcome stay as they are.
 
@@ -126,7 +119,7 @@ class Tracker:
             errors: key -> one line, of those that failed: where a worker died, its trial could not record it itself.
         """
         client, known = self.client, errors or {}
-        for key, state in trial_states(self.uri, self.experiment_id, keys).items():
+        for key, state in self.records.states(keys).items():
             if state.state != RUNNING:
                 continue
             if key in known:
@@ -268,6 +261,22 @@ class TrialRun:
         """A client of this store."""
         return MlflowClient(tracking_uri=self.uri)
 
+    def fitted(self) -> tuple[Path, float | None]:
+        """Of a finished trial: the folder with its checkpoint, and its threshold; None for a task without one.
+
+        Raises:
+            StoreError: the checkpoint is gone.
+        """
+        run = self.client.get_run(self.run_id)
+        try:
+            folder = Records(self.uri, run.info.experiment_id).artifact(run, names.CHECKPOINT)
+        except FileNotFoundError as error:
+            raise StoreError(
+                f"the checkpoint of run {self.run_id} ({run.info.run_name}) is gone: {error}. Delete the run "
+                f"(mlflow runs delete --run-id {self.run_id}) and launch again, which runs this trial anew"
+            ) from error
+        return folder, run.data.metrics.get(names.THRESHOLD)
+
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Log metrics at step `epoch`, unless an earlier attempt has: a repeated step would be a second point."""
         client = self.client
@@ -277,29 +286,63 @@ class TrialRun:
                 return
         client.log_batch(self.run_id, metrics=_points(metrics, step=epoch))
 
-    def finish(self, result: TrialResult, checkpoint: Path, warnings: Sequence[str] = ()) -> None:
-        """Log everything that the trial leaves behind, artifacts first: a run is FINISHED only when it is whole."""
+    def finish(
+        self,
+        scored: Scored,
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str],
+        checkpoint: Path,
+        warnings: Sequence[str] = (),
+    ) -> None:
+        """Log everything that a trial leaves behind, artifacts first: a run is FINISHED only when it is whole.
+
+        Args:
+            scored: on clean pictures.
+            metrics: besides those of `scored`.
+            tags: facts about how it was computed.
+            checkpoint: folder with the fitted detector.
+            warnings: what was logged as a warning.
+        """
         self._log_warnings(warnings)
-        client = self.client
+        self._log_scores(scored, with_embeddings=True)
+        self.client.log_artifacts(self.run_id, str(checkpoint), names.CHECKPOINT)
+        self._log_final({**metrics, **scored.metrics}, {**tags, names.ERROR: ""})
+        self.client.set_terminated(self.run_id, "FINISHED")
+
+    def add_scores(self, scored: Scored) -> None:
+        """Log what a finished trial's detector makes of a further condition; the tag that says so comes last."""
+        self._log_scores(scored, with_embeddings=False)
+        done = conditions_of(self.client.get_run(self.run_id)) - {CLEAN} | {scored.condition}
+        self._log_final(scored.metrics, {names.CONDITIONS: ",".join(sorted(done)), names.CONDITION_ERROR: ""})
+
+    def fail_condition(self, condition: str, error: BaseException, traceback: str) -> None:
+        """Record why a finished trial could not be scored under a condition; the run stays as it is."""
+        self.client.log_text(self.run_id, traceback, names.condition_artifact(condition, names.TRACEBACK))
+        self.client.set_tag(self.run_id, names.CONDITION_ERROR, f"{condition}: {_one_line(error)}")
+
+    def _log_scores(self, scored: Scored, *, with_embeddings: bool) -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            result.scores.to_parquet(folder / names.SCORES, index=False)
-            np.save(folder / names.EMBEDDINGS, result.embeddings)
-            client.log_artifacts(self.run_id, str(folder))
-        client.log_artifacts(self.run_id, str(checkpoint), names.CHECKPOINT)
-        known = client.get_run(self.run_id).data.metrics
-        # An attempt that died here has logged its own figures, and the scores beside them are now this one's.
-        final = {metric: value for metric, value in result.metrics.items() if known.get(metric) != value}
-        tags = [RunTag(key, value) for key, value in result.tags.items()] + [RunTag(names.ERROR, "")]
-        client.log_batch(self.run_id, metrics=_points(final, step=0), tags=tags)
-        client.set_terminated(self.run_id, "FINISHED")
+            path = folder / names.condition_artifact(scored.condition, names.SCORES)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            scored.scores.to_parquet(path, index=False)
+            if with_embeddings:
+                np.save(folder / names.EMBEDDINGS, scored.embeddings)
+            self.client.log_artifacts(self.run_id, str(folder))
+
+    def _log_final(self, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        known = self.client.get_run(self.run_id).data.metrics
+        # An attempt that died here has logged its own values, and the scores beside them are now this one's.
+        final = {metric: value for metric, value in metrics.items() if known.get(metric) != value}
+        entries = [RunTag(key, value) for key, value in tags.items()]
+        self.client.log_batch(self.run_id, metrics=_points(final, step=0), tags=entries)
 
     def fail(self, error: BaseException, traceback: str, warnings: Sequence[str] = ()) -> None:
         """Record why the trial failed, then end its run."""
         self._log_warnings(warnings)
         client = self.client
         client.log_text(self.run_id, traceback, names.TRACEBACK)
-        client.set_tag(self.run_id, names.ERROR, f"{type(error).__name__}: {error}"[:5000])
+        client.set_tag(self.run_id, names.ERROR, _one_line(error))
         client.set_terminated(self.run_id, "FAILED")
 
     def _log_warnings(self, lines: Sequence[str]) -> None:
@@ -314,9 +357,10 @@ def open_grid(
     trials: Iterable[TrialSpec],
     artifacts: Path,
     *,
-    data_options: str = "",
+    conditions: Iterable[str] = (),
+    launched: Mapping[str, str] | None = None,
 ) -> Tracker:
-    """Find or create the experiment and the grid's parent run: one for each experiment and data set.
+    """Find or create the experiment and the grid's parent run: one per experiment and data set.
 
     Call it from one process before any trial starts: several processes that create a fresh SQLite store at once fail.
 
@@ -326,23 +370,23 @@ def open_grid(
         manifest: the data set, logged as an MLflow input.
         trials: the whole grid, logged so that progress can be told from MLflow alone.
         artifacts: where a local store keeps artifacts; a server decides for itself.
-        data_options: of the command line, that made the data set what it is.
+        conditions: that trials are to be scored under; those that were asked for before stay.
+        launched: further tags of the parent run, which say what made the grid: `names.EXPERIMENT`, `names.OPTIONS`.
 
     Raises:
-        TrackingError: the store cannot be reached, or the experiment was deleted.
+        StoreError: the store cannot be reached, or the experiment was deleted.
     """
     client = MlflowClient(tracking_uri=uri)
-    experiment_id = find_experiment(uri, experiment)
-    if experiment_id is None:
-        location = artifacts.resolve().as_uri() if uri.startswith(names.SQLITE) else None
-        try:
-            experiment_id = client.create_experiment(experiment, artifact_location=location)
-        except MlflowException:  # somebody else was faster
-            experiment_id = find_experiment(uri, experiment)
-            if experiment_id is None:
-                raise
+    records = open_records(uri, experiment)
+    if records is None:
+        location = artifacts.resolve().as_uri() if sqlite_file(uri) is not None else None
+        with answering(uri), suppress(MlflowException):  # somebody else was faster
+            client.create_experiment(experiment, artifact_location=location)
+        records = open_records(uri, experiment)
+        if records is None:
+            raise StoreError(f"the MLflow experiment {experiment!r} could not be made at {without_password(uri)}")
     origin = _origin()
-    parent_id = _oldest_grid(client, experiment_id, manifest.digest)
+    parent_id = _oldest_grid(records, manifest.digest)
     if parent_id:
         client.update_run(parent_id, status="RUNNING")
     else:
@@ -354,9 +398,9 @@ def open_grid(
             **origin,
         }
         name = f"{experiment} on {manifest.digest}"
-        created = client.create_run(experiment_id, tags=tags, run_name=name).info.run_id
+        created = client.create_run(records.experiment_id, tags=tags, run_name=name).info.run_id
         # Of two that create it at once both go on with the older one.
-        parent_id = _oldest_grid(client, experiment_id, manifest.digest) or created
+        parent_id = _oldest_grid(records, manifest.digest) or created
         if parent_id != created:
             client.delete_run(created)
         client.log_text(parent_id, manifest.summary(), names.MANIFEST_SUMMARY)
@@ -364,73 +408,26 @@ def open_grid(
         profile = json.dumps({"num_rows": len(manifest.table), "generators": list(manifest.generators)})
         dataset = Dataset(manifest.source, manifest.digest, "local", source, profile=profile)
         client.log_inputs(parent_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "train, valid, test")])])
-    client.set_tag(parent_id, names.DATA_OPTIONS, data_options)
-    client.log_text(parent_id, "".join(f"{note}\n" for note in manifest.notes), names.NOTES)
-    planned = {trial["key"]: trial for trial in _planned(client, parent_id)}
+    grid = records.run(parent_id)
+    for tag, value in (launched or {}).items():
+        client.set_tag(parent_id, tag, value)
+    asked = sorted(conditions_of(grid) - {CLEAN} | set(conditions) - {CLEAN})
+    client.set_tag(parent_id, names.CONDITIONS, ",".join(asked))
+    client.log_text(parent_id, "".join(f"{note}\n" for note in manifest.remarks), names.NOTES)
+    try:
+        planned = records.plan(grid)
+    except StoreError as error:
+        log.warning("%s", error)
+        planned = {}
     planned |= {trial.key: trial.to_dict() | {"key": trial.key} for trial in trials}
     client.log_dict(parent_id, {"trials": list(planned.values())}, names.PLAN)
-    return Tracker(uri, experiment_id, parent_id, origin)
+    return Tracker(uri, records.experiment_id, parent_id, origin)
 
 
-def _oldest_grid(client: MlflowClient, experiment_id: str, digest: str) -> str | None:
+def _oldest_grid(records: Records, digest: str) -> str | None:
     """Id of the parent run of the grid on that data set."""
-    found = _search(client, experiment_id, f"tags.`{names.ROLE}` = 'grid' and tags.`{names.DATA}` = '{digest}'")
-    found.sort(key=lambda run: (run.info.start_time, run.info.run_id))
-    return str(found[0].info.run_id) if found else None
-
-
-def find_experiment(uri: str, experiment: str) -> str | None:
-    """Id of the experiment, or None. Raises `TrackingError` when the store cannot be read or it is deleted."""
-    if uri.startswith(names.SQLITE) and not Path(uri.removeprefix(names.SQLITE)).exists():
-        return None  # MLflow would create the file, and asking should change nothing
-    try:
-        if uri.startswith("http"):
-            _knock(uri)
-        found = MlflowClient(tracking_uri=uri).get_experiment_by_name(experiment)
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise TrackingError(
-            f"cannot reach MLflow at {names.without_password(uri)}: {error}\n"
-            "Is the server running, and MLFLOW_TRACKING_URI right?"
-        ) from error
-    if found is None:
-        return None
-    if found.lifecycle_stage != "active":
-        raise TrackingError(
-            f"the MLflow experiment {experiment!r} is deleted; restore it (`mlflow experiments restore -x "
-            f"{found.experiment_id}`) or choose another name with --experiment"
-        )
-    return str(found.experiment_id)
-
-
-def _knock(uri: str) -> None:
-    """Raise `OSError` where nobody answers: MLflow's own patience with a server that is not there is minutes."""
-    try:
-        urllib.request.urlopen(names.without_password(uri), timeout=10).close()  # noqa: S310
-    except urllib.error.HTTPError:  # an answer, if only "who are you?"
-        pass
-    except urllib.error.URLError as error:
-        if not isinstance(error.reason, ssl.SSLError):  # whether a certificate will do, MLflow's own settings say
-            raise
-
-
-def trial_states(uri: str, experiment_id: str, keys: Iterable[str]) -> dict[str, TrialState]:
-    """What MLflow knows of the given trials; those without a run are absent."""
-    wanted = set(keys)
-    states: dict[str, TrialState] = {}
-    for run in _search(MlflowClient(tracking_uri=uri), experiment_id, f"tags.`{names.ROLE}` = 'trial'"):
-        key = run.data.tags.get(names.KEY)
-        if key in wanted:
-            state = TrialState(run.info.run_id, _STATES[run.info.status])
-            if key not in states or _PREFERENCE.index(state.state) < _PREFERENCE.index(states[key].state):
-                states[key] = state
-    return states
-
-
-def planned_grids(uri: str, experiment_id: str) -> list[tuple[Run, list[TrialSpec]]]:
-    """The grids of an experiment, newest first: each parent run with every trial that was ever planned in it."""
-    client = MlflowClient(tracking_uri=uri)
-    grids = _search(client, experiment_id, f"tags.`{names.ROLE}` = 'grid'")
-    return [(run, [_as_spec(trial) for trial in _planned(client, run.info.run_id)]) for run in grids]
+    grids = sorted(records.grids(digest), key=lambda run: (run.info.start_time, run.info.run_id))
+    return str(grids[0].info.run_id) if grids else None
 
 
 def keep_report(uri: str, parent_id: str, folder: Path) -> None:
@@ -444,49 +441,10 @@ def keep_report(uri: str, parent_id: str, folder: Path) -> None:
         folder: everything in it is logged.
 
     Raises:
-        TrackingError: MLflow did not take it.
+        StoreError: MLflow did not take it.
     """
-    try:
+    with answering(uri):
         MlflowClient(tracking_uri=uri).log_artifacts(parent_id, str(folder), names.REPORT)
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise TrackingError(f"the report {folder} could not be logged to {uri}: {error}") from error
-
-
-def errors(uri: str, states: Mapping[str, TrialState]) -> dict[str, str]:
-    """Key -> message of those trials that failed."""
-    client = MlflowClient(tracking_uri=uri)
-    failed = {key: state for key, state in states.items() if state.state == FAILED}
-    return {key: client.get_run(state.run_id).data.tags.get(names.ERROR, "?") for key, state in failed.items()}
-
-
-def latest_metrics(uri: str, run_id: str) -> dict[str, float]:
-    """The last value of every metric of a run."""
-    return dict(MlflowClient(tracking_uri=uri).get_run(run_id).data.metrics)
-
-
-def _as_spec(fields: dict[str, Any]) -> TrialSpec:
-    return TrialSpec.from_dict({name: value for name, value in fields.items() if name != "key"})
-
-
-def _planned(client: MlflowClient, parent_id: str) -> list[dict[str, Any]]:
-    present = {artifact.path for artifact in client.list_artifacts(parent_id)}
-    if names.PLAN not in present:
-        return []
-    with tempfile.TemporaryDirectory() as folder:
-        text = Path(client.download_artifacts(parent_id, names.PLAN, folder)).read_text()
-    trials: list[dict[str, Any]] = json.loads(text)["trials"]
-    return trials
-
-
-def _search(client: MlflowClient, experiment_id: str, query: str) -> list[Run]:
-    runs: list[Run] = []
-    token = None
-    while True:
-        page = client.search_runs([experiment_id], query, max_results=1000, page_token=token)
-        runs.extend(page)
-        token = page.token
-        if not token:
-            return runs
 
 
 def _points(metrics: Mapping[str, float], *, step: int) -> list[Metric]:
@@ -495,6 +453,10 @@ def _points(metrics: Mapping[str, float], *, step: int) -> list[Metric]:
     if bad:
         raise ValueError(f"these metrics are not finite: {', '.join(bad)}")
     return [Metric(name, float(value), now, step) for name, value in metrics.items()]
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:5000]
 
 
 def _origin() -> dict[str, str]:

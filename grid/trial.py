@@ -1,4 +1,4 @@
-"""One trial: a `TrialSpec` in, a `TrialResult` out. Joins data and models; knows neither a scheduler nor a tracker."""
+"""One trial: fit a detector, score it. Joins data and models; knows neither a scheduler nor a tracker."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,15 +15,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data.conditions import CLEAN, get_condition
 from data.manifest import Manifest
+from data.pictures import PictureRows, Pictures
 from data.store import DISK_FULL, ArrayStore, feature_store, fill_features, fill_pixels, pixel_store
 from grid import names
+from grid.plan import TEST, TRAIN, VALID, Inputs
 from grid.settings import InfeasibleError, RunSettings
-from grid.spec import DETECTION, TrialSpec
+from grid.spec import TrialSpec
+from grid.tasks import get_task
 from models.detector import BuildContext, Detector, Examples, FitSession, Rows, fake_scores
 from models.geometry import Geometry
 from models.registry import create_detector
-from models.scoring import attribution_metrics, cell_metrics, choose_threshold
+from models.scoring import choose_threshold
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,21 +38,38 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TrialResult:
-    """What a trial leaves behind.
+class Fitted:
+    """A detector that was trained.
 
     Attributes:
-        metrics: final figures under the names of `grid.names`: `test/<generator>/<metric>`, the validation threshold.
-        scores: one row a unique test image: path, digest, source_id, generator, label (0 real, 1 fake), `logit_<class>`
-            for each class, and for detection `score` (log-odds of fake).
-        embeddings: float16 (N, D), rows as in `scores`.
-        tags: facts about how it was computed (device, weights, whether memory ran out).
+        detector: it.
+        threshold: log-odds of fake, chosen on the validation split; None for a task without one.
+        metrics: the threshold, under the name of `grid.names`.
+        tags: facts about how it was computed: device, weights, whether memory ran out.
     """
 
+    detector: Detector
+    threshold: float | None
+    metrics: dict[str, float]
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a detector makes of the test split under a condition.
+
+    Attributes:
+        condition: name in `data.conditions`.
+        metrics: of every cell, under the names of `grid.names`.
+        scores: one row per unique test image: path, digest, source_id, generator, label (0 real, 1 fake), condition,
+            `logit_<class>` for each class, and for a binary task `score` (log-odds of fake).
+        embeddings: float16 (N, D), rows as in `scores`.
+    """
+
+    condition: str
     metrics: dict[str, float]
     scores: pd.DataFrame
     embeddings: np.ndarray
-    tags: dict[str, str] = field(default_factory=dict)
 
 
 def choose_device(settings: RunSettings, share: float) -> str:
@@ -71,31 +92,67 @@ def build(spec: TrialSpec, settings: RunSettings, device: str) -> Detector:
     return create_detector(spec.method, dict(spec.config), context)
 
 
-def shared_store(detector: Detector, settings: RunSettings) -> ArrayStore:
-    """Where the decoded pixels or the features that this detector takes are kept for all nodes."""
-    return _store(detector, settings.cache)
+def restore(spec: TrialSpec, weight_files: dict[str, Path], device: str, checkpoint: Path) -> Detector:
+    """The spec's detector as it was fitted.
+
+    A network of which everything trained needs no pretrained weights again: its checkpoint holds every tensor. A frozen
+    encoder is not in the checkpoint, so its weights must be had again, from where the trial had them.
+
+    Raises:
+        WeightsError: the weights of a frozen encoder cannot be had.
+        ValueError: the checkpoint is damaged, or another detector's; the detector cannot be built.
+    """
+    context = BuildContext(spec.classes, spec.seed, device, weight_files, restoring=True)
+    detector = create_detector(spec.method, dict(spec.config), context)
+    detector.load(checkpoint)
+    return detector
 
 
-def _store(detector: Detector, cache: Path) -> ArrayStore:
+# Inputs --------------------------------------------------------------------------------------------------------------
+
+
+def is_stored(detector: Detector, condition: str) -> bool:
+    """Whether inputs are kept on disk: features always, pixels of clean pictures alone."""
+    return detector.encoder is not None or condition == CLEAN
+
+
+def shared_store(detector: Detector, cache: Path, condition: str) -> ArrayStore:
+    """Where the decoded pixels or the features that this detector takes are kept."""
     if detector.encoder is not None:
-        return feature_store(cache, detector.encoder.key, detector.encoder.num_features)
+        return feature_store(cache, detector.encoder.key, detector.encoder.num_features, get_condition(condition))
     return pixel_store(cache, _geometry(detector))
 
 
+def missing_inputs(detector: Detector, manifest: Manifest, settings: RunSettings, inputs: Inputs) -> int:
+    """How many pictures are neither decoded nor encoded yet."""
+    if not is_stored(detector, inputs.condition):
+        return 0
+    keys = Pictures(manifest, inputs.condition).keys(inputs.rows(manifest))
+    return shared_store(detector, settings.cache, inputs.condition).missing(keys)
+
+
 def fill_inputs(
-    detector: Detector, manifest: Manifest, settings: RunSettings, *, progress: Progress | None = None
+    detector: Detector,
+    manifest: Manifest,
+    settings: RunSettings,
+    inputs: Inputs,
+    *,
+    progress: Progress | None = None,
 ) -> None:
-    """Decode or encode every image of the data set for the detector, as far as that is not done already.
+    """Decode or encode these pictures for the detector, as far as that is not done already.
 
     Builders that ask for the same share the work.
     """
-    store = shared_store(detector, settings)
-    workers = max(1, round(settings.cpus_per_trial))
+    if not is_stored(detector, inputs.condition):
+        return
+    store = shared_store(detector, settings.cache, inputs.condition)
+    pictures, rows = Pictures(manifest, inputs.condition), inputs.rows(manifest)
+    workers = _threads(settings)
     if detector.encoder is None:
-        fill_pixels(store, manifest, manifest.table, _geometry(detector), workers=workers, progress=progress)
+        fill_pixels(store, pictures, rows, _geometry(detector), workers=workers, progress=progress)
     else:
         encode, geometry = detector.encoder.encode, detector.geometry
-        fill_features(store, manifest, manifest.table, geometry, encode, batch=32, workers=workers, progress=progress)
+        fill_features(store, pictures, rows, geometry, encode, batch=32, workers=workers, progress=progress)
 
 
 @dataclass
@@ -107,46 +164,55 @@ class Copied:
 
 
 def prepare_inputs(
-    detector: Detector, manifest: Manifest, rows: pd.DataFrame, settings: RunSettings, *, copied: Copied | None = None
+    detector: Detector,
+    manifest: Manifest,
+    rows: pd.DataFrame,
+    settings: RunSettings,
+    inputs: Inputs,
+    *,
+    copied: Copied | None = None,
 ) -> Rows:
     """What the detector takes for the given manifest rows, decoded or encoded once and read back from the store.
 
-    Where some are missing, the whole data set is prepared, because the next trial needs the rest. With
+    Where some are missing, all of `inputs` are prepared, because the next trial needs the rest. With
     `settings.local_copies` the rows are read from this node's disk, to which whoever needs them first copies them;
     `copied` counts that. Where that disk is full or may not be written, they are read from the shared store, with a
     warning.
     """
-    store = shared_store(detector, settings)
-    digests: list[str] = rows["digest"].tolist()
+    pictures = Pictures(manifest, inputs.condition)
+    if not is_stored(detector, inputs.condition):
+        return PictureRows(pictures, rows, _geometry(detector), workers=_threads(settings))
+    store = shared_store(detector, settings.cache, inputs.condition)
+    keys = pictures.keys(rows)
 
     def fill() -> None:
-        if missing := store.missing(digests):
+        if missing := store.missing(keys):
             log.warning("%d images are missing in %s; the trial itself computes them", missing, store.folder)
-            fill_inputs(detector, manifest, settings)
+            fill_inputs(detector, manifest, settings, inputs)
 
     if settings.local_copies is None:
         with suppress(KeyError):
-            return store.open(digests)
+            return store.open(keys)
         fill()
-        return store.open(digests)
+        return store.open(keys)
 
-    copy = _store(detector, settings.local_copies)
+    copy = shared_store(detector, settings.local_copies, inputs.condition)
     for _ in range(2):  # a shard that turns out to be damaged when it is copied is made again and copied then
         with suppress(KeyError):
-            return copy.open(digests)
+            return copy.open(keys)
         fill()
         started = time.perf_counter()
         try:
-            num_bytes = copy.copy_from(store, digests)
+            num_bytes = copy.copy_from(store, keys)
         except OSError as error:
             if error.errno not in (*DISK_FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
                 raise
             log.warning("no local copy: %s; reading from %s (--local-copies names the folder)", error, store.folder)
-            return store.open(digests)
+            return store.open(keys)
         if copied is not None:
             copied.bytes += num_bytes
             copied.seconds += time.perf_counter() - started
-    return copy.open(digests)
+    return copy.open(keys)
 
 
 def _geometry(detector: Detector) -> Geometry:
@@ -155,16 +221,20 @@ def _geometry(detector: Detector) -> Geometry:
     return detector.geometry
 
 
-def class_numbers(rows: pd.DataFrame, spec: TrialSpec) -> np.ndarray:
-    """int64 (N,): 0 for real; 1 for fake, or the generator's place in `spec.classes` for attribution."""
-    if spec.task == DETECTION:
-        return rows["label"].to_numpy(np.int64)
-    number = {name: place for place, name in enumerate(spec.classes)}
-    names_of = np.where(rows["label"] == 0, "real", rows["generator"])
-    return np.array([number[name] for name in names_of], dtype=np.int64)
+def _threads(settings: RunSettings) -> int:
+    return max(1, round(settings.cpus_per_trial))
 
 
-def run_trial(
+# Fitting and scoring -------------------------------------------------------------------------------------------------
+
+
+def check_data(spec: TrialSpec, manifest: Manifest) -> None:
+    """Raise `ValueError` where the manifest is another data set's."""
+    if manifest.digest != spec.data:
+        raise ValueError(f"the trial is about data set {spec.data}, but the manifest given is {manifest.digest}")
+
+
+def fit(
     spec: TrialSpec,
     settings: RunSettings,
     manifest: Manifest,
@@ -172,8 +242,9 @@ def run_trial(
     *,
     device: str,
     checkpoint_to: Path,
-) -> TrialResult:
-    """Train, choose a threshold on the validation split, then score each unique test image once.
+    copied: Copied | None = None,
+) -> Fitted:
+    """Train, and choose a threshold on the validation split.
 
     Args:
         spec: what to do.
@@ -182,67 +253,85 @@ def run_trial(
         session: progress, checkpoints, and the state to go on from.
         device: a torch device string.
         checkpoint_to: an existing empty folder, into which the fitted detector is saved.
+        copied: counts what is copied to this node's disk.
 
     Raises:
         ValueError: the manifest is another data set's, or a split that is needed is empty.
         TrainingDiverged, MemoryExhausted, WeightsError: from the detector.
     """
-    started = time.perf_counter()
-    if manifest.digest != spec.data:
-        raise ValueError(f"the trial is about data set {spec.data}, but the manifest given is {manifest.digest}")
+    check_data(spec, manifest)
     set_threads(settings)
-    detector = build(spec, settings, device)
-
-    copied = Copied()
-    train, valid = (manifest.select(split, spec.train_generators) for split in ("train", "valid"))
-    train_examples, valid_examples = (
-        Examples(prepare_inputs(detector, manifest, rows, settings, copied=copied), class_numbers(rows, spec))
-        for rows in (train, valid)
+    task, detector = get_task(spec.task), build(spec, settings, device)
+    whole = (TRAIN, VALID) if spec.train_condition != CLEAN else ()
+    inputs = Inputs(spec, spec.train_condition, whole)
+    train, valid = (
+        Examples(
+            prepare_inputs(detector, manifest, rows, settings, inputs, copied=copied),
+            task.class_numbers(rows, spec.classes),
+        )
+        for rows in (manifest.select(split, spec.train_generators) for split in (TRAIN, VALID))
     )
-    detector.fit(train_examples, valid_examples, session)
+    detector.fit(train, valid, session)
     detector.save(checkpoint_to)
-
-    test = manifest.select("test", manifest.generators)
-    prediction = detector.predict(prepare_inputs(detector, manifest, test, settings, copied=copied))
-    scores = test[["path", "digest", "source_id", "generator", "label"]].reset_index(drop=True)
-    for place, name in enumerate(spec.classes):
-        scores[f"logit_{name}"] = prediction.logits[:, place]
-    if spec.task == DETECTION:
-        scores["score"] = fake_scores(prediction.logits)
-        threshold = choose_threshold(valid_examples.labels, fake_scores(detector.predict(valid_examples.inputs).logits))
-        metrics = {names.THRESHOLD: threshold} | detection_cells(scores, manifest.generators, threshold)
-    else:
-        found = attribution_metrics(class_numbers(test, spec), prediction.logits, spec.classes)
-        metrics = {names.metric_name(names.ALL, metric): value for metric, value in found.items()}
-    if settings.local_copies is not None:
-        metrics |= {names.COPY_SECONDS: copied.seconds, names.COPIED_BYTES: float(copied.bytes)}
-    metrics[names.SECONDS] = time.perf_counter() - started
+    threshold, metrics = None, dict[str, float]()
+    if task.is_binary:
+        threshold = detector.threshold
+        if threshold is None:
+            threshold = choose_threshold(valid.labels, fake_scores(detector.predict(valid.inputs).logits))
+        metrics[names.THRESHOLD] = threshold
     tags = {
         names.DEVICE: device,
         names.WEIGHTS: detector.weights_note,
         names.BATCH_HALVED: str(detector.batch_halved).lower(),
         names.VERSIONS: json.dumps(versions()),
     }
-    return TrialResult(metrics, scores, prediction.embeddings.astype(np.float16), tags)
+    return Fitted(detector, threshold, metrics, tags)
 
 
-def detection_cells(scores: pd.DataFrame, generators: Sequence[str], threshold: float) -> dict[str, float]:
-    """Every test cell of a detection trial from one set of scores.
-
-    A generator's cell holds its fakes, and the real images that are shared or came with it.
+def score(
+    spec: TrialSpec,
+    detector: Detector,
+    settings: RunSettings,
+    manifest: Manifest,
+    *,
+    threshold: float | None,
+    condition: str = CLEAN,
+    copied: Copied | None = None,
+) -> Scored:
+    """Score each unique test image once under a condition; every cell is made from these scores.
 
     Args:
-        scores: columns generator, label, score.
-        generators: one cell each.
-        threshold: chosen on the validation split.
+        spec: what the detector was fitted for.
+        detector: fitted.
+        settings: with what.
+        manifest: of the data set that `spec.data` names.
+        threshold: log-odds of fake, from the validation split; None for a task without one.
+        condition: name in `data.conditions`.
+        copied: as in `fit`.
+
+    Raises:
+        ValueError: the manifest is another data set's, or a cell lacks a class.
+        MemoryExhausted: from the detector.
     """
-    cells: dict[str, float] = {}
-    for generator in generators:
-        reals = (scores["label"] == 0) & scores["generator"].isin(["real", generator])
-        cell = scores[reals | ((scores["label"] == 1) & (scores["generator"] == generator))]
-        found = cell_metrics(cell["label"].to_numpy(), cell["score"].to_numpy(), threshold)
-        cells |= {names.metric_name(generator, metric): value for metric, value in found.items()}
-    return cells
+    check_data(spec, manifest)
+    set_threads(settings)
+    task = get_task(spec.task)
+    rows = manifest.select(TEST, manifest.generators)
+    inputs = Inputs(spec, condition, () if condition == CLEAN else (TEST,))
+    prediction = detector.predict(prepare_inputs(detector, manifest, rows, settings, inputs, copied=copied))
+    scores = rows[["path", "digest", "source_id", "generator", "label"]].reset_index(drop=True)
+    scores["condition"] = condition
+    for position, name in enumerate(spec.classes):
+        scores[f"logit_{name}"] = prediction.logits[:, position]
+    if task.is_binary:
+        scores["score"] = fake_scores(prediction.logits)
+    measured = task.measure(scores, prediction.logits, spec.classes, threshold)
+    metrics = {
+        names.metric_name(tested_on, metric, condition): value
+        for tested_on, values in measured.items()
+        for metric, value in values.items()
+    }
+    return Scored(condition, metrics, scores, prediction.embeddings.astype(np.float16))
 
 
 def set_threads(settings: RunSettings) -> None:
@@ -254,9 +343,8 @@ def set_threads(settings: RunSettings) -> None:
     import torch
     from threadpoolctl import threadpool_limits
 
-    num_threads = max(1, round(settings.cpus_per_trial))
-    torch.set_num_threads(num_threads)
-    threadpool_limits(num_threads)
+    torch.set_num_threads(_threads(settings))
+    threadpool_limits(_threads(settings))
 
 
 @cache

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated, Literal
 
-RESIZE = ("squash", "crop", "pad")
-PRECISION = ("mixed", "full")
-SELECT = ("best", "last")
-SOLVERS = ("lbfgs", "adam")
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
-
-
-def _at_least(name: str, value: float, least: float) -> None:
-    if not value >= least:  # a NaN fails too
-        raise ValueError(f"{name} must be at least {least}, got {value}")
-
-
-def _positive(name: str, value: float) -> None:
-    if not 0 < value < float("inf"):
-        raise ValueError(f"{name} must be positive and finite, got {value}")
+Resize = Literal["squash", "crop", "pad"]
+Precision = Literal["mixed", "full"]
+Size = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Penalty = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -35,7 +25,7 @@ class NetworkConfig:
         size: side of the square input, pixels; 0 = the backbone's own.
         resize: "squash" the whole image to that size, "crop" its middle as timm evaluates, or "pad" it to a square.
         epochs: passes over the training images.
-        batch_size: images in a step of the optimiser.
+        batch_size: images per step of the optimiser; at least 2, as batch normalisation has no variance over one image.
         learning_rate: Adam's, constant.
         weight_decay: added to the gradient times the weight (Adam's L2 penalty).
         flip: mirror half of the training images, drawn anew in each epoch.
@@ -47,26 +37,16 @@ class NetworkConfig:
 
     backbone: str
     weights: str
-    size: int = 0
-    resize: str = "squash"
-    epochs: int = 1
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.0
+    size: Size = 0
+    resize: Resize = "squash"
+    epochs: Count = 1
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    learning_rate: Rate = 1e-3
+    weight_decay: Penalty = 0.0
     flip: bool = False
-    precision: str = "mixed"
-    select: str = "best"
+    precision: Precision = "mixed"
+    select: Literal["best", "last"] = "best"
     compile: bool = False
-
-    def __post_init__(self) -> None:
-        _one_of("resize", self.resize, RESIZE)
-        _one_of("precision", self.precision, PRECISION)
-        _one_of("select", self.select, SELECT)
-        _at_least("size", self.size, 0)
-        _at_least("epochs", self.epochs, 1)
-        _at_least("batch_size", self.batch_size, 2)  # batch normalisation has no variance over one image
-        _at_least("weight_decay", self.weight_decay, 0)
-        _positive("learning_rate", self.learning_rate)
 
 
 @dataclass(frozen=True)
@@ -85,19 +65,12 @@ class ProbeConfig:
         learning_rate: of Adam, constant.
     """
 
-    solver: str = "lbfgs"
-    l2: float = 0.0
-    max_iterations: int = 1000
-    epochs: int = 100
-    batch_size: int = 256
-    learning_rate: float = 1e-4
-
-    def __post_init__(self) -> None:
-        _one_of("solver", self.solver, SOLVERS)
-        _at_least("l2", self.l2, 0)
-        for name in ("max_iterations", "epochs", "batch_size"):
-            _at_least(name, getattr(self, name), 1)
-        _positive("learning_rate", self.learning_rate)
+    solver: Literal["lbfgs", "adam"] = "lbfgs"
+    l2: Penalty = 0.0
+    max_iterations: Count = 1000
+    epochs: Count = 100
+    batch_size: Count = 256
+    learning_rate: Rate = 1e-4
 
 
 @dataclass(frozen=True)
@@ -114,12 +87,6 @@ class LinearConfig(ProbeConfig):
 
     backbone: str = ""
     weights: str = "hub"
-    size: int = 0
-    resize: str = "own"
-    precision: str = "full"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _one_of("resize", self.resize, ("own", *RESIZE))
-        _one_of("precision", self.precision, PRECISION)
-        _at_least("size", self.size, 0)
+    size: Size = 0
+    resize: Literal["own", "squash", "crop", "pad"] = "own"
+    precision: Precision = "full"

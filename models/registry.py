@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from models.detector import BuildContext, Detector
 from models.register import Register
+from models.validation import in_words
 
 Build = Callable[[Any, BuildContext], Detector]
 
@@ -19,11 +22,13 @@ class DetectorInfo:
 
     Attributes:
         name: as on the command line and in every table.
-        config: the frozen dataclass instance that holds every hyper-parameter's default; values are str, int, float
-            or bool, so that the resolved configuration can be hashed, logged and read back.
+        config: an instance of a frozen dataclass, of pydantic or not, with every hyper-parameter's default. Values are
+            str, int, float or bool, so that the resolved configuration can be hashed, logged and read back.
         gpu_share: fraction of one GPU that a trial asks for by default; 1/n, or 0 for a method that uses none.
         build: (config, context) -> Detector; imports what is heavy inside.
         summary: one line for `--help` and tables.
+        small: settings that make it small enough for the demo and for tests, without a download.
+        needs_fakes: it learns from fakes; else it is trained once, on real images alone.
     """
 
     name: str
@@ -31,13 +36,19 @@ class DetectorInfo:
     gpu_share: float
     build: Build
     summary: str
+    small: Mapping[str, Any] = field(default_factory=dict)
+    needs_fakes: bool = True
 
 
 _detectors: Register[DetectorInfo] = Register("method", "models.detectors")
 
 
-def register_detector(name: str, *, config: Any, gpu_share: float) -> Callable[[Build], Build]:
+def register_detector(
+    name: str, *, config: Any, gpu_share: float, small: Mapping[str, Any] | None = None, needs_fakes: bool = True
+) -> Callable[[Build], Build]:
     """Register the decorated builder under `name`; its docstring's first line becomes the summary.
+
+    The arguments are the fields of `DetectorInfo`.
 
     Raises:
         ValueError: the name is taken, or `config` is not an instance of a frozen dataclass.
@@ -48,7 +59,7 @@ def register_detector(name: str, *, config: Any, gpu_share: float) -> Callable[[
         if params is None or not params.frozen:
             raise ValueError(f"the configuration of {name!r} must be an instance of a frozen dataclass")
         summary = (build.__doc__ or "").strip().splitlines()[0] if build.__doc__ else ""
-        _detectors.add(name, DetectorInfo(name, config, gpu_share, build, summary))
+        _detectors.add(name, DetectorInfo(name, config, gpu_share, build, summary, dict(small or {}), needs_fakes))
         return build
 
     return decorate
@@ -67,36 +78,22 @@ def detector_info(name: str) -> DetectorInfo:
 def resolve_config(name: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The method's whole configuration as a plain dictionary, defaults included.
 
-    Values are converted to the type of the default ("3" -> 3, "1e-4" -> 0.0001, "false" -> False).
+    Values are converted to the types of the configuration's fields ("3" -> 3, "1e-4" -> 0.0001, "false" -> False).
 
     Raises:
         KeyError: no such method.
-        ValueError: an unknown field (the message lists the fields) or a value of the wrong type.
+        ValueError: an unknown setting (the message lists the settings) or a value that its type does not allow.
     """
     config = detector_info(name).config
-    fields = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    for key, value in (overrides or {}).items():
-        if key not in fields:
-            raise ValueError(f"{name} has no setting {key!r}; it has: {', '.join(sorted(fields))}")
-        fields[key] = _convert(value, like=fields[key], what=f"{name}.{key}")
-    dataclasses.replace(config, **fields)  # a configuration checks its own values
-    return fields
-
-
-def _convert(value: Any, *, like: Any, what: str) -> Any:
-    wanted = type(like)
+    settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    for setting in overrides or {}:
+        if setting not in settings:
+            raise ValueError(f"{name} has no setting {setting!r}; it has: {', '.join(sorted(settings))}")
     try:
-        if wanted is bool and isinstance(value, str):
-            return {"true": True, "1": True, "false": False, "0": False}[value.lower()]
-        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
-        if isinstance(value, str):
-            return wanted(value)
-    except (KeyError, ValueError):
-        raise ValueError(f"{what} wants {wanted.__name__}, got {value!r}") from None
-    if type(value) is not wanted:
-        raise ValueError(f"{what} wants {wanted.__name__}, got {value!r}")
-    return value
+        resolved = TypeAdapter(type(config)).validate_python(settings | dict(overrides or {}))
+    except ValidationError as error:
+        raise ValueError("\n".join(in_words(error, name))) from None
+    return {setting: getattr(resolved, setting) for setting in settings}
 
 
 def create_detector(name: str, config: Mapping[str, Any], context: BuildContext) -> Detector:

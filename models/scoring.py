@@ -1,51 +1,48 @@
-"""Scores and labels in, figures of merit out. The orientation everywhere: fake = 1, a higher score means fake."""
+"""Labels and scores in, metrics out, after checking both; and how a threshold is chosen on the validation split.
+
+Fake = 1, and a higher score means fake, everywhere.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.metrics import (
-    accuracy_score,
-    auc,
-    average_precision_score,
-    f1_score,
-    recall_score,
-    roc_curve,
-)
 
 from models.detector import DETECTION_CLASSES, FAKE, REAL
+from models.metrics import Answers, measure
 
 
 def detection_metrics(labels: np.ndarray, scores: np.ndarray, *, threshold: float = 0.0) -> dict[str, float]:
-    """Figures of merit of a detector; all in [0, 1].
-
-    An image is called fake when its score is *above* the threshold; a tie is called real, as by argmax over the logits.
+    """Metrics of a detector, all in [0, 1]: every registered metric of real or fake.
 
     Args:
         labels: (N,), 0 = real, 1 = fake.
         scores: (N,), log-odds of "fake".
-        threshold: in units of the scores.
-
-    Returns:
-        `accuracy`, `balanced_accuracy` (mean of the next two), `real_accuracy` (reals called real), `fake_accuracy`
-        (fakes called fake); and, whatever the threshold, `auroc` (ties count one half; 0 = perfectly inverted), `ap`
-        (average precision for "fake": the step-wise sum, not interpolated) and `eer` (the error rate where the ROC
-        curve, interpolated linearly, crosses false positive rate = false negative rate).
+        threshold: in units of the scores; an image is called fake where its score is *above* it.
 
     Raises:
-        ValueError: no real or no fake image, a label besides 0 and 1, a score that is not finite, or unequal lengths.
+        ValueError: no real or no fake image, a label besides 0 and 1, a score or threshold that is not finite, or
+            unequal lengths.
     """
-    labels, scores = _checked(labels, scores)
-    false_positives, true_positives, _ = roc_curve(labels, scores, drop_intermediate=False)
-    # false positive rate minus false negative rate climbs from -1 to 1 along the curve, strictly
-    eer = np.interp(0.0, false_positives + true_positives - 1.0, false_positives)
-    return {
-        **_at_threshold(labels, scores, threshold),
-        "auroc": float(auc(false_positives, true_positives)),
-        "ap": float(average_precision_score(labels, scores)),
-        "eer": float(eer),
-    }
+    return measure(Answers.from_scores(*_checked(labels, scores), _finite(threshold)))
+
+
+def cell_metrics(labels: np.ndarray, scores: np.ndarray, valid_threshold: float) -> dict[str, float]:
+    """One cell of a cross-generator matrix: `detection_metrics` at 0, and again where validation put the threshold.
+
+    Args:
+        labels: (N,), 0 = real, 1 = fake.
+        scores: (N,), log-odds of "fake".
+        valid_threshold: from `choose_threshold` on the validation split of the *training* generator.
+
+    Returns:
+        `detection_metrics`, plus each threshold-dependent one at `valid_threshold` as `<name>_valid_threshold`.
+
+    Raises:
+        ValueError: as `detection_metrics`.
+    """
+    return measure(Answers.from_scores(*_checked(labels, scores)), _finite(valid_threshold))
 
 
 def choose_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -77,27 +74,8 @@ def choose_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
     return float(middle if middle < high else low)
 
 
-def cell_metrics(labels: np.ndarray, scores: np.ndarray, valid_threshold: float) -> dict[str, float]:
-    """One cell of a cross-generator matrix: `detection_metrics` at 0, and again where validation put the threshold.
-
-    Args:
-        labels: (N,), 0 = real, 1 = fake.
-        scores: (N,), log-odds of "fake".
-        valid_threshold: from `choose_threshold` on the validation split of the *training* generator.
-
-    Returns:
-        `detection_metrics`, plus each threshold-dependent one at `valid_threshold` as `<name>_valid_threshold`.
-
-    Raises:
-        ValueError: as `detection_metrics`.
-    """
-    metrics = detection_metrics(labels, scores)
-    chosen = _at_threshold(*_checked(labels, scores), valid_threshold)
-    return metrics | {f"{name}_valid_threshold": value for name, value in chosen.items()}
-
-
 def attribution_metrics(labels: np.ndarray, logits: np.ndarray, classes: Sequence[str]) -> dict[str, float]:
-    """Figures of merit of a classifier of generators; all in [0, 1].
+    """Metrics of a classifier of generators, all in [0, 1]: every registered metric of several classes.
 
     The class with the highest logit is the answer; of equal ones the first.
 
@@ -114,17 +92,11 @@ def attribution_metrics(labels: np.ndarray, logits: np.ndarray, classes: Sequenc
         ValueError: a class without images (its accuracy would be undefined), a label out of range, a logit that is not
             finite, or shapes that disagree.
     """
-    answered = attributed(labels, logits, len(classes))
-    absent = [name for number, name in enumerate(classes) if number not in labels]
+    answers = Answers(np.asarray(labels), attributed(labels, logits, len(classes)), tuple(classes))
+    absent = [name for number, name in enumerate(classes) if number not in answers.labels]
     if absent:
-        raise ValueError(f"no image of class {', '.join(absent)} among the {len(answered)} scored ones")
-    per_class = recall_score(labels, answered, average=None)
-    return {
-        "accuracy": float(accuracy_score(labels, answered)),
-        "balanced_accuracy": float(per_class.mean()),
-        "macro_f1": float(f1_score(labels, answered, average="macro")),
-        **{f"accuracy/{name}": float(value) for name, value in zip(classes, per_class, strict=True)},
-    }
+        raise ValueError(f"no image of class {', '.join(absent)} among the {len(answers.labels)} scored ones")
+    return measure(answers)
 
 
 def attributed(labels: np.ndarray, logits: np.ndarray, num_classes: int) -> np.ndarray:
@@ -149,17 +121,10 @@ def attributed(labels: np.ndarray, logits: np.ndarray, num_classes: int) -> np.n
     return logits.argmax(axis=1)
 
 
-def _at_threshold(labels: np.ndarray, scores: np.ndarray, threshold: float) -> dict[str, float]:
+def _finite(threshold: float) -> float:
     if not np.isfinite(threshold):
         raise ValueError(f"the threshold must be finite, got {threshold}")
-    right = (scores > threshold) == (labels == FAKE)
-    real, fake = float(right[labels == REAL].mean()), float(right[labels == FAKE].mean())
-    return {
-        "accuracy": float(right.mean()),
-        "balanced_accuracy": (real + fake) / 2,
-        "real_accuracy": real,
-        "fake_accuracy": fake,
-    }
+    return threshold
 
 
 def _checked(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

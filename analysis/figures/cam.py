@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -13,6 +14,8 @@ from matplotlib.figure import Figure
 from analysis.cam import Panel
 from analysis.figures import style
 from analysis.matrices import column_order, trained_on_label
+from grid.tasks import get_task
+from grid.train_sets import TrainSet
 
 RIGHT, WRONG = "#0072b2", "#d55e00"  # Okabe and Ito's blue and vermilion
 COLOURS = "inferno"
@@ -35,7 +38,7 @@ def overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
     return np.rint(255 * ((1 - strength) * grey + strength * colour)).astype(np.uint8)
 
 
-def cam_panel(panel: Panel) -> Figure:
+def cam_panel(panel: Panel, generators: Sequence[str] = ()) -> Figure:
     """Rows are pictures; columns are the picture, its mask, and one CAM for each thing that was trained on.
 
     The mask's border is drawn on every CAM. Below each CAM stands what the run says of the picture, in blue with a tick
@@ -45,7 +48,7 @@ def cam_panel(panel: Panel) -> Figure:
     order = column_order((column.trained_on for column in panel.columns), sorted({*generators, panel.tested_on}))
     columns = sorted(panel.columns, key=lambda column: order.index(column.trained_on))
     num_rows, num_columns = len(panel.images), 2 + len(columns)
-    detection = panel.task == "detection"
+    detection = get_task(panel.task).is_binary
     with style():
         width = max(num_columns * _CELL + 0.3, 5.2)
         figure = Figure(figsize=(width, num_rows * (_CELL + 0.2) + 1.3), layout="constrained")
@@ -75,8 +78,8 @@ def cam_panel(panel: Panel) -> Figure:
         for axes, heading in zip(grid[0, :2], ("input", "mask (white: fake)"), strict=True):
             axes.set_title(heading, fontsize=9)
         for axes, column in zip(grid[0, 2:], columns, strict=True):
-            label = trained_on_label(column.trained_on, sorted(set(generators)))
-            where = "\n(in-domain)" if detection and panel.tested_on in column.trained_on.split("+") else ""
+            label = trained_on_label(column.trained_on, generators)
+            where = "\n(in-domain)" if detection and panel.tested_on in TrainSet.parse(column.trained_on) else ""
             size = f"\n{column.grid[0]} × {column.grid[1]} places" if column.grid is not None else ""
             axes.set_title(f"trained on\n{label}{where}{size}", fontsize=9, weight="bold" if where else "normal")
         of = "the class “fake”" if detection else "the predicted class"

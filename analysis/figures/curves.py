@@ -1,8 +1,8 @@
-"""Small multiples of curves: one panel a thing that was trained on, one line a generator that is tested on."""
+"""Small multiples of curves: one panel per training set, one line per generator that is tested on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,15 +13,15 @@ from matplotlib.lines import Line2D
 
 from analysis.curves import (
     expected_calibration_error,
-    generators_of,
     precision_recall_points,
     reliability,
     roc_points,
 )
 from analysis.figures import style
 from analysis.figures.palette import REAL, looks
-from analysis.intervals import cell_scores
 from analysis.matrices import column_order, trained_on_label
+from grid.tasks import cell_rows, generators_of, get_task, list_tasks
+from grid.train_sets import TrainSet
 
 NUM_SCORE_BINS = 40
 _MAX_ACROSS = 4
@@ -138,23 +138,27 @@ def _edges(scores: np.ndarray) -> np.ndarray:
     return np.linspace(low, high if high > low else low + 1, int(np.clip(len(scores) // 20, 10, NUM_SCORE_BINS)) + 1)
 
 
-def training_figure(history: pd.DataFrame, *, title: str) -> Figure | None:
-    """Losses and accuracies over epochs: one row of panels a quantity, one column a trial; None where nothing has two.
+def training_figure(history: pd.DataFrame, *, title: str, generators: Sequence[str] = ()) -> Figure | None:
+    """Losses and accuracies over epochs: one row per quantity, one column per trial; None where nothing has two.
 
     Args:
         history: of one variant's runs, from `Store.history`: task, trained_on, seed, metric, step, value. Metrics other
             than train/… and valid/… of a loss or an accuracy are left out.
         title: above the panels.
+        generators: all generators, in the order of tables.
     """
     parts = history["metric"].str.extract(r"^(?P<split>train|valid)/(?P<quantity>loss|accuracy)$")
     history = history.assign(**parts).dropna(subset=["split"])
     if history.empty or history.groupby(["task", "trained_on", "seed", "metric"])["step"].nunique().max() < 2:
         return None
     quantities = [name for name in ("loss", "accuracy") if name in set(history["quantity"])]
-    detection = history[history["task"] == "detection"]
-    names = [(name, "detection") for name in _ordered(detection["trained_on"])]
-    names += [(name, "attribution") for name in _ordered(history.loc[history["task"] == "attribution", "trained_on"])]
-    generators = sorted({one for name, _ in names for one in name.split("+")})
+    names = [
+        (trained_on, str(task))
+        for task, of_task in history.groupby("task", sort=False)
+        for trained_on in column_order(of_task["trained_on"], generators)
+    ]
+    names.sort(key=lambda name: list_tasks().index(name[1]))
+    everything = generators or sorted({name for text, _ in names for name in TrainSet.parse(text).generators})
     dashes = {"train": "-", "valid": (0, (4, 1.5))}
     colours = {"train": "#0072b2", "valid": "#d55e00"}
     with style():
@@ -178,8 +182,8 @@ def training_figure(history: pd.DataFrame, *, title: str) -> Figure | None:
                     axes.set_ylim(-0.02, 1.02)
                 axes.grid(color="#eeeeee")
         for axes, (trained_on, task) in zip(grid[0], names, strict=True):
-            label = trained_on_label(trained_on, generators)
-            axes.set_title("attribution" if task == "attribution" else f"trained on\n{label}", fontsize=9)
+            words = get_task(task).label(TrainSet.parse(trained_on), everything)
+            axes.set_title(words.replace("trained on ", "trained on\n"), fontsize=9)
         for axes in grid[-1]:
             axes.set_xlabel("epoch")
         for row, quantity in zip(grid, quantities, strict=True):
@@ -213,14 +217,14 @@ def _panels(
             lines = []
             for generator in generators:
                 values = [
-                    draw(axes, cell_scores(of_seed, generator), generator)
+                    draw(axes, of_seed[cell_rows(of_seed, generator)], generator)
                     for _, of_seed in own.groupby("seed", sort=True)
                     if generator in generators_of(of_seed)
                 ]
                 if values:
                     look = looks(generators)[generator]
                     text = f"{generator} {np.mean(values):.3f}"
-                    if generator in trained_on.split("+"):
+                    if generator in TrainSet.parse(trained_on):
                         text += " *"
                     lines.append(Line2D([], [], color=look.colour, ls=look.dash, lw=1.6, label=text))
             options: dict[str, Any] = {
@@ -234,7 +238,7 @@ def _panels(
                 **options,
             )  # fmt: skip
             axes.set_title(_heading(trained_on, scores), fontsize=9)
-        figure.supxlabel("one line a generator that is tested on; * it was trained on", fontsize=8, x=0.01, ha="left")
+        figure.supxlabel("one line per generator that is tested on; * it was trained on", fontsize=8, x=0.01, ha="left")
     return figure
 
 
@@ -261,12 +265,7 @@ def _unit_square(axes: Axes, across: str, up: str) -> None:
 
 
 def _columns(scores: pd.DataFrame) -> list[str]:
-    return _ordered(scores["trained_on"])
-
-
-def _ordered(trained_on: Iterable[str]) -> list[str]:
-    names = {str(name) for name in trained_on}
-    return [name for name in column_order(names, []) if name in names]
+    return [str(name) for name in dict.fromkeys(scores["trained_on"])]
 
 
 def _heading(trained_on: str, scores: pd.DataFrame) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,22 +14,30 @@ from analysis.figures.palette import looks
 
 
 def embedding_figure(
-    projection: Projection, classes: np.ndarray, *, title: str, separation: Separation | None = None
+    projection: Projection,
+    classes: np.ndarray,
+    *,
+    title: str,
+    separation: Separation | None = None,
+    order: Sequence[str] = (),
 ) -> Figure:
-    """Scatter of a projection, one colour and marker a class, with how it was made and what it cannot show as numbers.
+    """Scatter of a projection, one colour and marker per class, with how it was made and what numbers say beside it.
 
     Args:
         projection: from `analysis.embeddings.project`.
         classes: (N,), names of the points' classes.
         title: above the picture.
         separation: numbers from the original space.
+        order: of the classes; others follow in alphabetical order.
     """
     names = np.asarray(classes).astype(str)
+    there = set(names)
+    ordered = [name for name in order if name in there] + sorted(there - set(order))
     with style():
         figure = Figure(figsize=(6.2, 5.6), layout="constrained")
         axes = figure.add_subplot()
         size = float(np.clip(8000 / max(len(names), 1), 7, 36))
-        for name, look in looks(names).items():
+        for name, look in looks(ordered).items():
             own = projection.points[names == name]
             axes.scatter(
                 own[:, 0], own[:, 1], s=size, c=look.colour, marker=look.marker, alpha=0.75, linewidths=0.2,

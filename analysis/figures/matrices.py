@@ -9,12 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
+from analysis.cells import IntervalMatrix
 from analysis.figures import style
-from analysis.matrices import AT_VALIDATION, IntervalMatrix, in_domain_cells, matrix_means, trained_on_label
+from analysis.matrices import in_domain_cells, matrix_means, trained_on_label
+from models.metrics import Metric, get_metric
 
-# Metrics of which 0.5 is chance: of the first two always, of the others where there are as many fakes as real images.
-_CHANCE_IS_A_HALF = ("auroc", "balanced_accuracy")
-_PARTS_AT_A_HALF = (*_CHANCE_IS_A_HALF, "accuracy", "ap")
 _DARK, _LIGHT = "#000000", "#ffffff"
 
 
@@ -49,8 +48,8 @@ def matrix_figure(
         values, in_domain, notes = values.T, in_domain.T, notes.T
         rows, columns, across, down = columns, rows, down, across
 
-    plain = metric.removesuffix(AT_VALIDATION)
-    centred = plain in _PARTS_AT_A_HALF
+    known = _metric(metric)
+    centred = known is not None and known.chance == 0.5 and known.higher_is_better
     colours = mpl.colormaps["PuOr" if centred else "cividis"]
     longest = max([len(name) for name in rows], default=0)
     with style():
@@ -92,9 +91,17 @@ def matrix_figure(
         bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
         bar.set_label(metric.replace("_", " "))
         bar.outline.set_visible(False)
-        half = "0.5\nchance" if plain in _CHANCE_IS_A_HALF else "0.5"
+        half = "0.5\nchance" if centred and known is not None and known.chance_is_fixed else "0.5"
         bar.set_ticks([0, 0.25, 0.5, 0.75, 1], labels=["0", "0.25", half, "0.75", "1"])
     return figure
+
+
+def _metric(name: str) -> Metric | None:
+    """What is known of a metric; None for one of another kind, such as of localisation."""
+    try:
+        return get_metric(name)
+    except KeyError:
+        return None
 
 
 def _ink(colour: tuple[float, float, float, float]) -> str:

@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.matrices import ordered
-
 # Okabe and Ito (2008), told apart under every common kind of colour blindness; black is kept for real images, and
 # yellow comes last because it is faint on white.
 _COLOURS = ("#e69f00", "#0072b2", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442")
@@ -26,11 +24,11 @@ class Look:
 
 
 def looks(classes: Iterable[str]) -> dict[str, Look]:
-    """Class -> its look, in the order of the tables, "real" first where it is there."""
-    found = set(classes)
-    chosen = {REAL: Look("#000000", "o", "-")} if REAL in found else {}
-    for place, name in enumerate(ordered(found - {REAL})):
+    """Class -> its look; "real" is the first where it is there, the others come in the order that is given."""
+    names = list(dict.fromkeys(classes))
+    chosen = {REAL: Look("#000000", "o", "-")} if REAL in names else {}
+    for number, name in enumerate(name for name in names if name != REAL):
         chosen[name] = Look(
-            _COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)], _DASHES[place % len(_DASHES)]
+            _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)], _DASHES[number % len(_DASHES)]
         )
     return chosen

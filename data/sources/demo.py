@@ -4,13 +4,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data.sources import dolos, register_source
+from data.sources import Drawn, Progress, dolos, register_source
 from data.sources.base import Scan
 
+CAVEATS = {
+    "": "The data are the built-in demo: drawn faces, repainted by simple stand-ins, seen by small backbones. They "
+    "show that the grid works, and nothing of real photographs or real generators."
+}
 
-@register_source("demo")
+
+def _folder(cache: Path) -> Path:
+    from data.demo.recipe import DemoRecipe
+
+    return cache / "demo" / DemoRecipe().key
+
+
+def _make(cache: Path, progress: Progress) -> Path:
+    from data.demo.recipe import make_demo
+
+    return make_demo(cache / "demo", progress=progress)
+
+
+@register_source("demo", caveats=CAVEATS, drawn=Drawn(_folder, _make))
 def scan(root: Path, *, seed: int = 0) -> Scan:
-    """The built-in demo, laid out like Dolos; `make_demo` makes it.
+    """The built-in demo, laid out like Dolos; it is drawn where no folder is given.
 
         celebahq/real/{train,valid,test}/*.png
         celebahq/fake/<stand-in>/{images,masks}/{train,valid,test}/*.png

@@ -9,23 +9,6 @@ method is.
 
 from __future__ import annotations
 
-from grid.spec import cross_generator_trials as trials
+from grid.experiments import Experiment, register_experiment
 
-__all__ = ["METHODS", "SEEDS", "SOURCE", "trials"]
-
-SOURCE = "demo"
-SEEDS = (0,)
-METHODS: dict[str, dict[str, str | int | float | bool]] = {
-    "xception_scratch": {"backbone": "test_resnet", "size": 64, "epochs": 12, "flip": True},
-    "xception_pretrained": {
-        "backbone": "tf_efficientnet_lite0",
-        "weights": "package:efficientnet-lite0",
-        "size": 64,
-        "epochs": 4,
-        "learning_rate": 1e-3,
-        "flip": True,
-    },
-    "clip_linear": {"backbone": "demo-vit-64", "weights": "random"},
-    "sam_linear": {"backbone": "demo", "weights": "random"},
-    "residual_linear": {},
-}
+demo = register_experiment(Experiment("demo", source="demo", small=True))

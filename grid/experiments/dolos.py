@@ -9,16 +9,6 @@ the publication gives neither learning rate nor batch size, so those are each me
 
 from __future__ import annotations
 
-from grid.spec import cross_generator_trials as trials
+from grid.experiments import Experiment, register_experiment
 
-__all__ = ["METHODS", "SEEDS", "SOURCE", "trials"]
-
-SOURCE = "dolos"
-SEEDS = (0,)
-METHODS: dict[str, dict[str, str | int | float | bool]] = {
-    "xception_scratch": {},
-    "xception_pretrained": {},
-    "clip_linear": {},
-    "sam_linear": {},
-    "residual_linear": {},
-}
+dolos = register_experiment(Experiment("dolos", source="dolos"))

@@ -15,6 +15,7 @@ from models.registry import register_detector
     "clip_linear",
     config=LinearConfig(backbone="ViT-L-14-quickgelu", weights="hub:openai"),
     gpu_share=0.25,
+    small={"backbone": "demo-vit-64", "weights": "random"},
 )
 def build(config: LinearConfig, context: BuildContext) -> Detector:
     """CLIP image encoder, frozen; linear classifier."""

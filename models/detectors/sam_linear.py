@@ -10,7 +10,12 @@ from models.detector import BuildContext, Detector
 from models.registry import register_detector
 
 
-@register_detector("sam_linear", config=LinearConfig(backbone="vit_b", weights="hub"), gpu_share=0.5)
+@register_detector(
+    "sam_linear",
+    config=LinearConfig(backbone="vit_b", weights="hub"),
+    gpu_share=0.5,
+    small={"backbone": "demo", "weights": "random"},
+)
 def build(config: LinearConfig, context: BuildContext) -> Detector:
     """SAM image encoder, frozen; linear classifier."""
     from models.linear import probe_backbone

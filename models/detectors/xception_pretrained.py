@@ -16,6 +16,14 @@ from models.registry import register_detector
     "xception_pretrained",
     config=NetworkConfig(backbone="xception41.tf_in1k", weights="hub", learning_rate=1e-4),
     gpu_share=0.5,
+    small={
+        "backbone": "tf_efficientnet_lite0",
+        "weights": "package:efficientnet-lite0",
+        "size": 64,
+        "epochs": 4,
+        "learning_rate": 1e-3,
+        "flip": True,
+    },
 )
 def build(config: NetworkConfig, context: BuildContext) -> Detector:
     """Xception from ImageNet weights, everything trains."""

@@ -15,6 +15,7 @@ from models.registry import register_detector
     "xception_scratch",
     config=NetworkConfig(backbone="xception41", weights="random", learning_rate=1e-3),
     gpu_share=0.5,
+    small={"backbone": "test_resnet", "size": 64, "epochs": 12, "flip": True},
 )
 def build(config: NetworkConfig, context: BuildContext) -> Detector:
     """Xception from random weights, everything trains."""

@@ -13,7 +13,7 @@ from tests.corpora import picture, write_dolos, write_image
 
 
 def scan(root: Path) -> Scan:
-    return get_source("dolos")(root)
+    return get_source("dolos").scan(root)
 
 
 def kinds(found: Scan | Listing) -> dict[str, str]:
@@ -214,7 +214,7 @@ def test_stems_are_compared_within_one_listing(tmp_path: Path) -> None:
 def test_sources_are_registered_by_name() -> None:
     assert {"dolos", "folders"} <= set(list_sources())
     with pytest.raises(ValueError, match="'dolos' is registered already"):
-        register_source("dolos")(get_source("dolos"))
+        register_source("dolos")(get_source("dolos").scan)
     with pytest.raises(KeyError, match=r"'dolls'.*there are: .*dolos.*folders"):
         get_source("dolls")
 

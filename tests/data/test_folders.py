@@ -11,7 +11,7 @@ from tests.corpora import picture, write_folders, write_image
 
 
 def scan(root: Path, seed: int = 0) -> Scan:
-    return get_source("folders")(root, seed=seed)
+    return get_source("folders").scan(root, seed=seed)
 
 
 def kinds(found: Scan) -> dict[str, str]:

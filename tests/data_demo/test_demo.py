@@ -67,7 +67,7 @@ def test_masks_are_white_where_nothing_changed(made: Path, generator: str) -> No
 
 
 def test_the_reader_finds_everything(made: Path) -> None:
-    found = get_source("demo")(made)
+    found = get_source("demo").scan(made)
     assert not found.problems
     assert len(found.entries) == 6 * (1 + len(list_inpainters()))
 

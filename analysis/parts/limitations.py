@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
-from analysis.curves import generators_of
-from analysis.intervals import cell_scores
-from analysis.page import Text, sentence_list
+from analysis.page import Block, Bullets, Text, sentence_list
+from analysis.parts import Report, register_part
 from analysis.store import Store, StoreError
 from grid import names
 from grid.plan import FINISHED, RUNNING
-from grid.spec import ATTRIBUTION
+from grid.tasks import ATTRIBUTION, DETECTION, cell_rows, class_names, generators_of, get_task
+from grid.train_sets import TrainSet
 
-DEMO = "demo"
 _SHOWN_WARNINGS = 5
+
+
+@register_part("limitations", title="What this does not show", position=15)
+def limitations(report: Report) -> Iterator[Block]:
+    """What the data say that the results do not show. Made last: the other parts add what went wrong in them."""
+    first = report.finished(DETECTION)
+    scores = report.store.scores(first["run_id"].iloc[0]) if len(first) else None
+    found = limits(report.store, report.results, scores, notes=report.store.notes)
+    yield Bullets([*found, *report.problems])
 
 
 def limits(
@@ -69,7 +77,7 @@ def _missing(store: Store, runs: pd.DataFrame) -> list[Text]:
     lacking = open_runs[open_runs["state"] != RUNNING]
     first = open_runs.head(8)
     what = [
-        f"{variant}, {task if task == 'attribution' else f'trained on {trained_on}'} (seed {seed})"
+        f"{variant}, {get_task(task).label(TrainSet.parse(trained_on), store.generators)} (seed {seed})"
         for variant, task, trained_on, seed in first[["variant", "task", "trained_on", "seed"]].to_numpy().tolist()
     ]
     more = f" and {len(open_runs) - 8} more" if len(open_runs) > 8 else ""
@@ -141,26 +149,14 @@ def _random_by_design(method: str) -> bool:
 
 
 def _data(store: Store, results: pd.DataFrame) -> list[Text]:
-    if store.corpus == DEMO:
-        return [
-            Text(
-                "The data are the built-in demo: drawn faces, repainted by simple stand-ins, seen by small backbones. "
-                "They show that the grid works, and nothing of real photographs or real generators."
-            )
-        ]
-    if "ldm" in set(results["tested_on"]):
-        return [
-            Text(
-                "In LDM's images the whole picture passed through the autoencoder, so a detector can recognise them "
-                "without looking at the repainted region; how much of a figure rests on that is not shown here."
-            )
-        ]
-    return []
+    """What the corpus says of itself."""
+    caveats = store.source.caveats
+    return [Text(caveats[name]) for name in ("", *dict.fromkeys(results["tested_on"])) if name in caveats]
 
 
 def _sizes(scores: pd.DataFrame) -> list[Text]:
     """What a cell rests on."""
-    cells = [cell_scores(scores, generator) for generator in generators_of(scores)]
+    cells = [scores[cell_rows(scores, generator)] for generator in generators_of(scores)]
     fewest = min(cells, key=len)
     more = "" if all(len(cell) == len(fewest) for cell in cells) else " or more"
     return [
@@ -188,7 +184,7 @@ def _counts(scores: pd.DataFrame) -> list[Text]:
     """Unequal numbers of real and fake test images, with which accuracy leans to the larger class."""
     unequal = []
     for generator in generators_of(scores):
-        labels = cell_scores(scores, generator)["label"]
+        labels = scores.loc[cell_rows(scores, generator), "label"]
         real, fake = int((labels == 0).sum()), int((labels == 1).sum())
         if real != fake:
             unequal.append(f"{generator} {real} real, {fake} fake")
@@ -211,7 +207,7 @@ def _classes(store: Store, runs: pd.DataFrame) -> list[Text]:
         scores = store.scores(finished["run_id"].iloc[0], columns=["label", "generator"])
     except StoreError:  # said elsewhere
         return []
-    counts = scores["generator"].where(scores["label"] == 1, "real").value_counts()
+    counts = pd.Series(class_names(scores)).value_counts()
     if counts.min() == counts.max():
         return []
     listed = sentence_list(f"{count} of {name}" for name, count in counts.items())

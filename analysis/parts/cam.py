@@ -1,0 +1,171 @@
+"""Where the evidence lies, as pictures and as numbers: the one part that needs the images and runs models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from analysis.cam import Column, Panel, make_panels, open_images
+from analysis.detectors import load_detector
+from analysis.figures.cam import cam_panel
+from analysis.figures.matrices import matrix_figure
+from analysis.localisation import localisation_table, localise_run
+from analysis.matrices import cross_generator_matrix
+from analysis.page import Block, Fold, Picture, Row, Text, html_table
+from analysis.parts import Report, register_part
+from analysis.parts.matrices import matrix_sentence
+from analysis.published import published_localisation
+from analysis.store import StoreError
+from data.manifest import Manifest
+from grid.tasks import DETECTION
+
+CAM_METRICS = {
+    "iou": "IoU at the threshold from validation",
+    "pointing": "pointing game",
+    "iou_fixed": "IoU at 0.5",
+    "energy": "CAM energy inside the mask",
+    "ap": "average precision over pixels",
+}
+PANEL_IMAGES = 4
+
+
+@register_part("cam", title="Grad-CAM", position=70)
+def cam(report: Report) -> Iterator[Block]:
+    """Panels of each method, then localisation of all of them. A method that fails costs its own column."""
+    if not report.options.cam:
+        yield Text("Left out (--no-cam).")
+        return
+    try:
+        manifest = open_images(report.store, root=report.options.images, cache=report.options.cache)
+    except StoreError as error:
+        yield report.problem(f"No Grad-CAM: {error}")
+        return
+    yield Text(
+        "The same photographs for every method: input, mask, and what speaks for “fake” to each detector, by its "
+        "training set. Of several seeds, the first that is finished."
+    )
+    tables = []
+    for variant in report.variants(DETECTION):
+        if report.finished(DETECTION, variant).empty:
+            continue
+        report.say(f"  {variant}")
+        pictures, images = _of_variant(report, manifest, variant)
+        yield from pictures
+        if images is not None:
+            tables.append(images)
+    if tables:
+        rows = pd.concat(tables, ignore_index=True)
+        shared = report.runs[["run_id", "variant", "trained_on", "seed"]]
+        each = shared.merge(rows, on="run_id", how="right")
+        (report.folder.path / "tables" / "localisation-images.csv").write_text(each.to_csv(index=False))
+        yield from _localisation(report, localisation_table(rows, report.runs))
+
+
+def _of_variant(report: Report, manifest: Manifest, variant: str) -> tuple[list[Block], pd.DataFrame | None]:
+    options, blocks = report.options, list[Block]()
+    count = min(PANEL_IMAGES, options.cam_images)
+    try:
+        panels = make_panels(
+            report.store, manifest, variant, count=count, device=options.device, weight_files=options.weight_files
+        )
+    except Exception as error:  # whatever it is, it is this method's alone
+        return [report.problem(f"{variant}: no Grad-CAM: {error}")], None
+    columns = panels[0].columns
+    problems: list[Block] = [
+        report.problem(
+            f"{variant}, trained on {column.trained_on}: no Grad-CAM of run {column.run_id}: {column.problem}"
+        )
+        for column in columns
+        if column.problem
+    ]
+    sound = [column for column in columns if not column.problem]
+    if not any(column.maps for column in sound):
+        if sound:
+            problems.append(Text(f"{variant} has no spatial layer, so there is no Grad-CAM of it."))
+        return problems, None
+    blocks += [_picture(report, variant, panel) for panel in panels]
+    found = []
+    for column in sound:
+        try:
+            found.append(_localised(report, manifest, column))
+        except Exception as error:  # likewise
+            words = f"{variant}, trained on {column.trained_on}: no localisation of run {column.run_id}: "
+            problems.append(report.problem(words + (str(error) or type(error).__name__)))
+    shown = [Fold(f"Panels of {variant}", blocks), *problems]
+    return shown, pd.concat(found, ignore_index=True) if found else None
+
+
+def _picture(report: Report, variant: str, panel: Panel) -> Picture:
+    right = ", ".join(
+        f"trained on {column.trained_on} "
+        + (str(int(column.answers.correct.sum())) if column.answers is not None else "not known")
+        for column in panel.columns
+    )
+    alt = (
+        f"Grad-CAM of {variant} on {len(panel.images)} fakes of {panel.tested_on}: input, mask, and one map per "
+        f"training set. Right answers of {len(panel.images)}: {right}."
+    )
+    figure = cam_panel(panel, report.generators)
+    return report.folder.picture(f"cam-{variant}-{panel.tested_on}", figure, alt=alt, photographs=True)
+
+
+def _localised(report: Report, manifest: Manifest, column: Column) -> pd.DataFrame:
+    options = report.options
+    loaded = load_detector(report.store, column.run_id, device=options.device, weight_files=options.weight_files)
+    images = localise_run(
+        report.store, column.run_id, manifest, images_per_cell=options.cam_images, device=options.device, loaded=loaded
+    )
+    return images.assign(run_id=column.run_id)
+
+
+def _localisation(report: Report, table: pd.DataFrame) -> Iterator[Block]:
+    count = int(table.loc[table["subset"] == "all", "num_images"].max())
+    yield Text(
+        f"CAM against the masks, at most {count} fakes per cell. Shuffled is what the same maps get with the masks of "
+        "other images of the cell; chance is the mask's share of the picture, which a flat map gets; prior is the mean "
+        "of the validation masks, the same for every image: a CAM below it has found less than where masks usually lie."
+    )
+    whole = table[table["subset"] == "all"]
+    for variant in dict.fromkeys(whole["variant"]):
+        pictures = [_matrix(report, table, variant, metric, "all") for metric in CAM_METRICS]
+        answered = table.loc[table["variant"] == variant, "subset"]
+        pictures += [
+            _matrix(report, table, variant, "iou", subset)
+            for subset in ("correct", "wrong")
+            if (answered == subset).any()
+        ]
+        yield Row(pictures[:2])
+        yield Fold(f"{variant}: other metrics of localisation", [Row(pictures[2:])])
+    caption = "CAM against the masks, over all images of a cell and split by right and wrong answers"
+    shown = table[
+        [
+            "variant", "trained_on", "tested_on", "subset", "metric", "value", "low", "high", "shuffled", "prior",
+            "chance", "flat", "num_images",
+        ]
+    ]  # fmt: skip
+    block = report.folder.table("localisation", table, caption=caption, shown=shown)
+    yield Fold("Localisation, every value", [block])
+    published = report.store.source.published
+    if published is not None and published.localisation is not None:
+        caption = f"For comparison of the shape only: IoU of {published.localiser}, a localiser trained with masks"
+        yield Fold("A published localiser", [html_table(published_localisation(published), caption)])
+
+
+def _matrix(report: Report, table: pd.DataFrame, variant: str, metric: str, subset: str) -> Picture:
+    rows = table[(table["subset"] == subset) & (table["variant"] == variant)]
+    planned = report.runs.loc[(report.runs["variant"] == variant) & (report.runs["task"] == DETECTION), "trained_on"]
+    matrix = cross_generator_matrix(rows, variant, metric, generators=report.generators, planned=planned)
+    of_metric = rows[rows["metric"] == metric]
+    words = CAM_METRICS[metric] + ("" if subset == "all" else f", {subset} answers")
+    fewest, most = int(of_metric["num_images"].min()), int(of_metric["num_images"].max())
+    count = f"{most} images per cell" if fewest == most else f"{fewest} to {most} images per cell"
+    beside = f"{count}; shuffled {of_metric['shuffled'].mean():.3f}, prior {of_metric['prior'].mean():.3f}"
+    name = f"localisation-{variant}-{metric}" + ("" if subset == "all" else f"-{subset}")
+    turn = report.options.transpose
+    report.folder.files(name, matrix, caption=f"{variant}: {words}", transpose=turn)
+    title = f"{variant}: {words}\n{beside}"
+    figure = matrix_figure(matrix, metric=f"CAM {metric}", title=title, transpose=turn)
+    cells = of_metric[["tested_on", "trained_on", "value"]].rename(columns={"value": "mean"})
+    alt = f"Localisation of {variant}, {words} ({beside}). " + matrix_sentence(cells)
+    return report.folder.picture(name, figure, alt=alt)

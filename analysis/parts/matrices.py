@@ -1,0 +1,89 @@
+"""Each method's cross-generator matrices: accuracy and AUROC in the open, the others folded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from analysis.cells import matrix_with_intervals
+from analysis.figures.matrices import matrix_figure
+from analysis.matrices import ORIENTATION
+from analysis.page import Block, Fold, Picture, Row, Text, html_table
+from analysis.parts import Report, register_part
+from analysis.tables import long_form
+from data.conditions import CLEAN
+from grid.tasks import DETECTION
+from models.metrics import in_words
+
+
+@register_part("matrices", title="Matrices", position=20)
+def matrices(report: Report) -> Iterator[Block]:
+    """One matrix per method and metric."""
+    if not report.variants(DETECTION):
+        yield Text("This grid has no detection trials.")
+        return
+    turned = "rows: trained on, columns: tested on" if report.options.transpose else ORIENTATION
+    yield Text(
+        f"One matrix per method and metric; {turned}. Outlined cells are in-domain. Values are means over seeds; "
+        "accuracies stand beside an AUROC, which does not depend on a threshold."
+    )
+    for variant in report.variants(DETECTION):
+        if report.finished(DETECTION, variant).empty:
+            command = report.store.missing_command(task=DETECTION, variant=variant)
+            yield Text(f"{variant}: no detection trial is finished; this runs them:", strong=True, command=command)
+            continue
+        known = set(report.cells["metric"])
+        shown = [matrix_picture(report, variant, metric) for metric in report.metrics if metric in known]
+        yield Row(shown[:2])
+        blocks = [Row(shown[2:]), *_runs_behind(report, variant)]
+        yield Fold(f"{variant}: other metrics, and the runs behind each column", blocks)
+
+
+def matrix_picture(
+    report: Report, variant: str, metric: str, *, cells: pd.DataFrame | None = None, condition: str = CLEAN
+) -> Picture:
+    """Draw a matrix with its intervals, and write it as a table too.
+
+    Args:
+        report: the shared frames.
+        variant: of a method.
+        metric: as logged.
+        cells: from `cell_table`; None: those of clean pictures.
+        condition: of the test pictures.
+    """
+    table = report.cells if cells is None else cells
+    matrix = matrix_with_intervals(report.store, variant, metric, cells=table, condition=condition)
+    words, turn, name = in_words(metric), report.options.transpose, f"matrix-{variant}-{metric}"
+    if condition != CLEAN:
+        words, name = f"{words}, {condition}", f"{name}-{condition}"
+    report.folder.files(name, matrix, caption=f"{variant}: {words}", transpose=turn)
+    title = f"{report.labelled(variant)}: {words}"
+    figure = matrix_figure(matrix.mean, metric=metric, title=title, intervals=matrix, transpose=turn)
+    alt = f"Cross-generator matrix of {variant}, {words}. " + matrix_sentence(long_form(matrix))
+    return report.folder.picture(name, figure, alt=alt)
+
+
+def matrix_sentence(cells: pd.DataFrame) -> str:
+    """A matrix as a sentence, for those who do not see it: columns tested_on, trained_on, mean."""
+    lines = [
+        f"tested on {tested_on}: "
+        + ", ".join(
+            f"trained on {trained_on} {'missing' if np.isnan(mean) else format(mean, '.3f')}"
+            for trained_on, mean in zip(row["trained_on"], row["mean"].astype(float), strict=True)
+        )
+        for tested_on, row in cells.groupby("tested_on", sort=False)
+    ]
+    return "; ".join(lines).capitalize() + "."
+
+
+def _runs_behind(report: Report, variant: str) -> Iterator[Block]:
+    runs = report.runs[(report.runs["variant"] == variant) & (report.runs["task"] == DETECTION)]
+    table = runs[["trained_on", "seed", "state", "run_id"]]
+    table = table.assign(run_id=table["run_id"].where(table["run_id"] != "", "none yet"))
+    links = {"run_id": [f"#run-{key}" for key in runs["key"]]}
+    yield html_table(table, f"The runs behind the columns of {variant}", links=links)
+    for metric in report.metrics[:2]:
+        cells = long_form(matrix_with_intervals(report.store, variant, metric, cells=report.cells))
+        yield html_table(cells.drop(columns=["variant", "metric"]), f"{variant}: {in_words(metric)}, every cell")

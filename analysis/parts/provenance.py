@@ -1,0 +1,74 @@
+"""What made these results: code, versions, weights, settings."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator
+from importlib.metadata import version
+
+import pandas as pd
+
+from analysis.page import Block, Fold, Text
+from analysis.parts import Report, register_part
+from grid import names
+from grid.plan import FINISHED
+from grid.tracking import git_state
+from grid.uris import without_password
+
+
+@register_part("provenance", title="Provenance", position=100)
+def provenance(report: Report) -> Iterator[Block]:
+    """A table of facts, and each method's settings, folded."""
+    store = report.store
+    finished = report.runs[report.runs["state"] == FINISHED]
+    facts = {
+        "MLflow": without_password(store.tracking_uri),
+        "experiment": store.experiment,
+        "grid's run": store.parent_run_id,
+        "data set": f"{store.data} ({store.corpus})",
+        "seeds": ", ".join(map(str, sorted(report.runs["seed"].unique()))),
+        "commit of the runs": ", ".join(dict.fromkeys(finished["git_commit"].replace("", "not recorded"))),
+        "commit of this report": _commit(),
+        "versions here": f"Python {platform.python_version()}, "
+        + ", ".join(f"{name} {version(name)}" for name in ("numpy", "scikit-learn", "matplotlib", "mlflow")),
+    }
+    changed: list[str] = []
+    for variant, of_variant in finished.groupby("variant", sort=False):
+        weights = "; ".join(dict.fromkeys(of_variant["weights"].replace("", "not recorded")))
+        facts[f"weights of {variant}"] = weights
+        tags = [store.tags(run_id) for run_id in of_variant["run_id"]]
+        recorded = list(dict.fromkeys(each.get(names.VERSIONS, "{}") for each in tags))
+        facts[f"versions of {variant}"] = "; or ".join(
+            ", ".join(f"{name} {number}" for name, number in json.loads(text).items()) for text in recorded
+        )
+        if len(recorded) > 1:
+            report.problem(f"The runs of {variant} were made by several versions of packages; see Provenance.")
+        if any(each.get(names.GIT_CHANGED) == "true" for each in tags):
+            changed.append(str(variant))
+    if finished["git_commit"].nunique() > 1:
+        report.problem("The runs were made by several commits; see Provenance.")
+    command = report.options.command or "analysis.report.make_report"
+    yield Text("This report was made by", command=command.replace(store.tracking_uri, str(facts["MLflow"])))
+    yield report.folder.table(
+        "provenance", pd.DataFrame(facts.items(), columns=["what", "value"]), caption="Where the values come from"
+    )
+    if changed:
+        report.problem(f"The checkout differed from its commit when {', '.join(changed)} ran.")
+    configs = report.runs.drop_duplicates("variant")
+    yield Fold(
+        "Settings of each method",
+        [Text(str(run.variant), command=_pretty(str(run.config))) for run in configs.itertuples()],
+    )
+
+
+def _pretty(config: str) -> str:
+    return json.dumps(json.loads(config), indent=1, sort_keys=True)
+
+
+def _commit() -> str:
+    checkout = git_state()
+    if checkout is None:
+        return "not known: no git checkout"
+    commit, changed = checkout
+    return f"{commit}, with changes that are not committed" if changed else commit

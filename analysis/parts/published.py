@@ -1,0 +1,34 @@
+"""Our values beside the published ones, where the corpus has some."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from analysis.page import Block, Text, html_table
+from analysis.parts import Report, register_part
+from analysis.published import beside_published
+
+
+@register_part("published", title="Published values", position=30)
+def published(report: Report) -> Iterator[Block]:
+    """Nothing where the corpus has no published values."""
+    source = report.store.source
+    if source.published is None:
+        return
+    table = beside_published(report.store, cells=report.cells)
+    if table.empty:
+        yield Text(
+            f"The published values ({source.published.paper}) are about other generators; nothing in this grid is "
+            "about the same data and generators, so there is nothing to lay beside them."
+        )
+        return
+    known = table[table["inside"].notna()]
+    if len(known):
+        inside = int(known["inside"].sum())
+        yield Text(f"{inside} of {len(known)} published values lie in our 95 % intervals.")
+    means = table[table["kind"] != "cell"]
+    rest = table[table["kind"] == "cell"].drop(columns="kind")
+    report.folder.files("published", table, caption="Ours beside the published values")
+    if len(means):
+        yield html_table(means.drop(columns=["tested_on", "trained_on", "task"]), "Means, ours and published")
+    yield html_table(rest, "Each value, ours and published; difference is ours minus published")

@@ -1,0 +1,45 @@
+"""Every trial with its run in MLflow."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+from analysis.matrices import trained_on_label
+from analysis.page import Block, Text
+from analysis.parts import Report, register_part
+from data.conditions import CLEAN
+
+LOCAL_PAGE = "http://127.0.0.1:5000"  # where `mlflow ui` is by default
+
+
+@register_part("runs", title="Runs", position=90)
+def runs(report: Report) -> Iterator[Block]:
+    """One row per trial that was planned, with a link."""
+    store, table = report.store, report.runs
+    server = store.tracking_uri.startswith("http")
+    shown = table[["run_id", "task", "variant", "trained_on", "seed", "state", "weights", "device", "seconds"]]
+    shown = shown.assign(
+        run_id=shown["run_id"].where(shown["run_id"] != "", "none yet"),
+        trained_on=[trained_on_label(str(name), report.generators) for name in shown["trained_on"]],
+        seconds=shown["seconds"].round(1),
+        start=table["start"],
+        error=table["error"].str.slice(0, 300),
+    )
+    if (table["train_condition"] != CLEAN).any():
+        shown.insert(4, "train_condition", table["train_condition"])
+    if (shown["error"] == "").all():
+        shown = shown.drop(columns="error")
+    page = "" if server else f"{LOCAL_PAGE}/"
+    links = {
+        "run_id": [f"{page}{url}" if run_id else "" for url, run_id in zip(table["url"], table["run_id"], strict=True)]
+    }
+    if not server:
+        yield Text(
+            f"This grid is in a local store; the links lead to MLflow's page at {LOCAL_PAGE}, which this starts:",
+            command=f"mlflow ui --backend-store-uri {shlex.quote(store.tracking_uri)}",
+        )
+    yield report.folder.table(
+        "runs", table, caption="Every trial that was planned, with its run in MLflow", shown=shown, links=links,
+        anchors=[f"run-{key}" for key in table["key"]],
+    )  # fmt: skip

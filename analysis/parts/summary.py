@@ -1,0 +1,92 @@
+"""The means of each method, and which comes first."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pandas as pd
+
+from analysis.cells import CELL, CROSS_GENERATOR, GAP, IN_DOMAIN
+from analysis.page import Block, Text
+from analysis.parts import Report, register_part
+from analysis.tables import MISSING, cell_text
+from grid.plan import FINISHED
+from grid.tasks import ATTRIBUTION, DETECTION
+from grid.train_sets import TrainSet
+from models.metrics import get_metric
+
+NO_IN_DOMAIN = "none"  # of a method that is trained without fakes
+
+
+@register_part("summary", title="Summary", position=10)
+def summary(report: Report) -> Iterator[Block]:
+    """Means of each method."""
+    rows = []
+    for variant in dict.fromkeys(report.runs["variant"]):
+        row: dict[str, object] = {"method": variant}
+        for metric in ("accuracy", "auroc"):
+            for kind in (IN_DOMAIN, CROSS_GENERATOR, GAP) if metric == "accuracy" else (IN_DOMAIN, CROSS_GENERATOR):
+                name = f"{get_metric(metric).words}, {kind.removesuffix(' mean')}"
+                row[name] = _value(report, variant, DETECTION, metric, kind)
+        row["attribution, overall"] = _value(report, variant, ATTRIBUTION, "accuracy", CELL)
+        own = report.runs[report.runs["variant"] == variant]
+        row["weights"] = "; ".join(report.weights(variant)) or "none"
+        row["trials finished"] = f"{(own['state'] == FINISHED).sum()} of {len(own)}"
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    best = _best(report)
+    if best:
+        yield Text(best)
+    elif len(table) > 1:
+        yield Text("No two methods have the same cells yet, so their means are not ranked.")
+    yield report.folder.table(
+        "summary", table,
+        caption="Means over the cells of each method's matrix, ± standard deviation over seeds where there are "
+        "several, in brackets 95 % intervals over source images",
+    )  # fmt: skip
+
+
+def with_most_cells(cells: pd.DataFrame) -> list[str]:
+    """The variants that have the same cells, and as many as any: only their means can be ranked.
+
+    Args:
+        cells: columns variant, tested_on, trained_on.
+    """
+    held = {
+        str(variant): frozenset(zip(rows["tested_on"], rows["trained_on"], strict=True))
+        for variant, rows in cells.groupby("variant", sort=False)
+    }
+    together = Counter(held.values())
+    most = max(together, key=lambda one: (len(one), together[one]), default=frozenset())
+    return [variant for variant, one in held.items() if one == most]
+
+
+def _value(report: Report, variant: str, task: str, metric: str, kind: str) -> str:
+    cells = report.cells
+    rows = cells[
+        (cells["variant"] == variant) & (cells["task"] == task) & (cells["metric"] == metric) & (cells["kind"] == kind)
+    ]
+    if rows.empty:
+        planned = report.runs[(report.runs["variant"] == variant) & (report.runs["task"] == task)]
+        trained = [TrainSet.parse(str(text)) for text in planned["trained_on"]]
+        can_have = any(train.generators for train in trained) if kind in (IN_DOMAIN, GAP) else bool(trained)
+        return MISSING if can_have else NO_IN_DOMAIN
+    row = rows.iloc[0]
+    return cell_text(float(row["mean"]), float(row["std"]), float(row["low"]), float(row["high"]))
+
+
+def _best(report: Report) -> str:
+    """Which method comes first, in a sentence, of those that have the same cells as most."""
+    of_accuracy = report.cells[(report.cells["metric"] == "accuracy") & (report.cells["task"] == DETECTION)]
+    complete = with_most_cells(of_accuracy[of_accuracy["kind"] == CELL])
+    if len(complete) < 2 and report.runs["variant"].nunique() > 1:
+        return ""
+    means = of_accuracy[of_accuracy["variant"].isin(complete)]
+    parts = []
+    for kind in (IN_DOMAIN, CROSS_GENERATOR):
+        rows = means[means["kind"] == kind]
+        if len(rows):
+            best = int(rows["mean"].to_numpy(float).argmax())
+            parts.append(f"{rows['mean'].iloc[best]:.3f} {kind} ({rows['variant'].iloc[best]})")
+    return f"Best mean accuracies: {', '.join(parts)}." if parts else ""

@@ -1,0 +1,44 @@
+"""What a detector could learn in the place of a generator's traces: facts of the files that differ by class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from data.audits import Level, register_audit
+from data.manifest import Manifest
+from data.sources.base import FAKE, REAL, SHARED_REAL
+
+FACTS = {
+    "format": "file format",
+    "size": "image size",
+    "mode": "pixel type on disk",
+    "quantisation": "JPEG quantisation",
+}
+SHARE_THAT_MATTERS = 0.05  # of the images; less is taken for chance
+
+
+@register_audit("shortcuts")
+def shortcuts(manifest: Manifest) -> Iterator[tuple[Level, str, str]]:
+    """Compare each generator's fakes with the real images that they are tested against."""
+    table = manifest.table
+    described = table.assign(size=table["width"].astype(str) + " x " + table["height"].astype(str))
+    for generator, made, real in by_generator(described):
+        for column, words in FACTS.items():
+            pair = [rows.loc[rows[column] != "", column].value_counts(normalize=True) for rows in (made, real)]
+            if all(map(len, pair)) and pair[0].sub(pair[1], fill_value=0).abs().sum() / 2 > SHARE_THAT_MATTERS:
+                shown = [", ".join(f"{value} {share:.0%}" for value, share in s.head(3).items()) for s in pair]
+                yield (
+                    "warn",
+                    f"{generator} and real images differ in {words} ({shown[0]} against {shown[1]})",
+                    "a detector can learn that instead",
+                )
+
+
+def by_generator(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:
+    """(generator, its fakes, the real images that it is tested against) of each generator."""
+    fakes = table[table["label"] == FAKE]
+    for generator, made in fakes.groupby("generator"):
+        real = table[(table["label"] == REAL) & table["generator"].isin([SHARED_REAL, generator])]
+        yield str(generator), made, real

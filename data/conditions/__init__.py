@@ -1,0 +1,170 @@
+"""What is done to a picture before a detector sees it, one file per condition or family of conditions.
+
+A condition is a function of one picture. At test time (`--conditions`) a trained detector is scored under it, without
+training again; `--train-condition` trains under it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
+
+from data.register import Register
+
+if TYPE_CHECKING:
+    import numpy as np
+
+CLEAN = "clean"
+_NUMBERED = re.compile(r"(?P<family>.+)-(?P<level>\d+)")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture as a condition gets it.
+
+    Attributes:
+        pixels: uint8 (H, W, 3), RGB.
+        digest: SHA-256 of its file.
+        read_mask: reads its mask; None where there is none.
+        read_original: reads the photograph behind it; None where there is none, as for a real picture.
+    """
+
+    pixels: np.ndarray
+    digest: str = ""
+    read_mask: Callable[[], np.ndarray] | None = field(default=None, repr=False)
+    read_original: Callable[[], np.ndarray] | None = field(default=None, repr=False)
+
+    @cached_property
+    def mask(self) -> np.ndarray | None:
+        """Bool (H, W), True where the picture is fake; None where there is none."""
+        return None if self.read_mask is None else self.read_mask()
+
+    @cached_property
+    def original(self) -> np.ndarray | None:
+        """uint8 (H, W, 3): the photograph behind a fake; None where there is none."""
+        return None if self.read_original is None else self.read_original()
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """A random generator that follows from the digest: the same picture gets the same numbers, always."""
+        import numpy as np
+
+        return np.random.default_rng(int.from_bytes(hashlib.sha256(self.digest.encode()).digest()[:8], "big"))
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition.
+
+    Attributes:
+        name: as on the command line and in every table.
+        apply: a picture -> its pixels, uint8 (H, W, 3) of any size.
+        summary: one line for `--help`.
+        uses: "mask", "original": what the result depends on besides the picture itself.
+        version: of what it does; another one has other stored features.
+    """
+
+    name: str
+    apply: Callable[[Picture], np.ndarray]
+    summary: str = ""
+    uses: frozenset[str] = frozenset()
+    version: int = 1
+
+    @property
+    def key(self) -> str:
+        """What a stored result depends on besides the picture; safe as a folder name."""
+        return self.name if self.version == 1 else f"{self.name}-v{self.version}"
+
+
+@dataclass(frozen=True)
+class _Family:
+    """Conditions of one kind that differ in a whole number, such as the quality of a JPEG."""
+
+    function: Callable[[Picture, int], np.ndarray]
+    levels: range
+    condition: Condition
+
+    def at(self, level: int) -> Condition:
+        own = self.condition
+        apply = partial(_at_level, self.function, level)
+        return Condition(f"{own.name}-{level}", apply, own.summary, own.uses, own.version)
+
+
+_conditions: Register[Condition | _Family] = Register("condition", __name__)
+
+
+def register_condition(
+    name: str, *, uses: Collection[str] = (), version: int = 1
+) -> Callable[[Callable[[Picture], np.ndarray]], Callable[[Picture], np.ndarray]]:
+    """Register the decorated function of a picture under `name`; its docstring's first line becomes the summary.
+
+    Args:
+        name: lower-case letters, digits and dashes.
+        uses: "mask", "original": what the result depends on besides the picture itself.
+        version: to be raised whenever the function gives other pixels than before.
+
+    Raises:
+        ValueError: the name is taken, or has other characters.
+    """
+
+    def decorate(function: Callable[[Picture], np.ndarray]) -> Callable[[Picture], np.ndarray]:
+        _conditions.add(_checked(name), Condition(name, function, _summary(function), frozenset(uses), version))
+        return function
+
+    return decorate
+
+
+def register_conditions(
+    family: str, *, levels: range, uses: Collection[str] = (), version: int = 1
+) -> Callable[[Callable[[Picture, int], np.ndarray]], Callable[[Picture, int], np.ndarray]]:
+    """Register the decorated function of a picture and a level as `<family>-<level>`, one condition per level.
+
+    Arguments and errors as of `register_condition`.
+    """
+
+    def decorate(function: Callable[[Picture, int], np.ndarray]) -> Callable[[Picture, int], np.ndarray]:
+        condition = Condition(family, lambda picture: picture.pixels, _summary(function), frozenset(uses), version)
+        _conditions.add(_checked(family), _Family(function, levels, condition))
+        return function
+
+    return decorate
+
+
+def list_conditions() -> list[str]:
+    """Names of all conditions in alphabetical order; a family as `jpeg-1…100`."""
+    names = []
+    for name in _conditions.names():
+        entry = _conditions.get(name)
+        names.append(f"{name}-{entry.levels[0]}…{entry.levels[-1]}" if isinstance(entry, _Family) else name)
+    return names
+
+
+def get_condition(name: str) -> Condition:
+    """Look a condition up. Raises `KeyError` that lists what exists."""
+    known = _conditions.names()
+    if name in known and isinstance(entry := _conditions.get(name), Condition):
+        return entry
+    numbered = _NUMBERED.fullmatch(name)
+    if numbered and numbered["family"] in known:
+        entry = _conditions.get(numbered["family"])
+        if isinstance(entry, _Family) and int(numbered["level"]) in entry.levels:
+            return entry.at(int(numbered["level"]))
+    raise KeyError(f"no condition named {name!r}; there are: {', '.join(list_conditions())}")
+
+
+def _at_level(function: Callable[[Picture, int], np.ndarray], level: int, picture: Picture) -> np.ndarray:
+    return function(picture, level)
+
+
+def _checked(name: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
+        raise ValueError(f"a condition's name has lower-case letters, digits and dashes; got {name!r}")
+    return name
+
+
+def _summary(function: Callable[..., object]) -> str:
+    return (function.__doc__ or "").strip().partition("\n")[0]

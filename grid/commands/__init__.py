@@ -1,0 +1,83 @@
+"""The commands of `launch.py`, one file per command.
+
+`python launch.py NAME …` runs a command, and `python launch.py EXPERIMENT …` is short for `run EXPERIMENT …`; so no
+command has the name of an experiment.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from data.register import Register
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+class BadInputError(Exception):
+    """Something the user can mend; the message says how."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a command is lent.
+
+    Attributes:
+        console: the terminal.
+        show_results: prints the tables of a grid: (tracking URI, MLflow experiment, digest of the data, keys of trials).
+    """
+
+    console: Console
+    show_results: Callable[[str, str, str, Collection[str]], None]
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+        name: as on the command line.
+        add_options: adds its options to a parser.
+        run: does it; returns the exit status: 0, 1 some trials failed, 2 bad input, 130 interrupted.
+        summary: one line for `--help`.
+    """
+
+    name: str
+    add_options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace, Context], int]
+    summary: str
+
+
+_commands: Register[Command] = Register("command", __name__)
+
+
+def register_command(
+    name: str, add_options: Callable[[argparse.ArgumentParser], None]
+) -> Callable[[Callable[[argparse.Namespace, Context], int]], Callable[[argparse.Namespace, Context], int]]:
+    """Register the decorated function under `name`; its docstring's first line becomes the summary.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def decorate(run: Callable[[argparse.Namespace, Context], int]) -> Callable[[argparse.Namespace, Context], int]:
+        summary = (run.__doc__ or "").strip().partition("\n")[0]
+        _commands.add(name, Command(name, add_options, run, summary))
+        return run
+
+    return decorate
+
+
+def list_commands() -> list[str]:
+    """Names of all commands, in alphabetical order."""
+    return _commands.names()
+
+
+def get_command(name: str) -> Command:
+    """Look a command up. Raises `KeyError` that lists what exists."""
+    return _commands.get(name)

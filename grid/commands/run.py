@@ -1,0 +1,323 @@
+"""Run an experiment grid: plan it, do what is pending, print the tables."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from grid import names
+from grid.commands import OK, SOME_FAILED, BadInputError, Context, register_command
+from grid.options import (
+    Launch,
+    add_data_options,
+    add_experiment,
+    add_place_options,
+    add_trial_options,
+    resolve,
+)
+from grid.uris import sqlite_file
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from data.manifest import Manifest
+    from grid.plan import Plan, TrialState, Work
+    from grid.progress import GridProgress
+    from grid.runner import Executor
+    from grid.settings import RunSettings
+    from grid.spec import TrialSpec
+    from grid.tracking import Claim, Tracker
+
+NOTE = "yellow"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The experiment, and everything about it."""
+    add_experiment(parser)
+    instead = parser.add_argument_group("instead of running it")
+    instead.add_argument("--plan", action="store_true", help="print what would run and stop; starts no trial")
+    instead.add_argument("--status", action="store_true", help="print a grid's progress from MLflow; starts nothing")
+    add_data_options(parser)
+    add_trial_options(parser)
+    add_place_options(parser)
+
+
+@register_command("run", add_options)
+def run(options: argparse.Namespace, context: Context) -> int:
+    """Run an experiment; what is finished is never run again."""
+    launch = resolve(options)
+    if options.status:
+        from grid.commands.status import print_status
+
+        return print_status(launch.name, launch.settings.tracking_uri, context.console)
+    manifest = read_data(launch, context.console)
+    if manifest is None:
+        context.console.print(
+            "the demo's images are not drawn yet, so every trial is pending; run without --plan to draw them"
+        )
+        return OK
+
+    from grid.plan import make_plan
+    from grid.settings import ClusterError, InfeasibleError
+
+    trials = launch.trials(manifest)
+    plan = make_plan(trials, known_states(trials, launch.name, launch.settings), launch.conditions)
+    if options.plan:
+        print_plan(plan, launch.settings, context.console)
+        return OK
+    failed = False
+    if not plan.pending:
+        context.console.print(f"all {len(plan.trials)} trials are finished; nothing to run")
+    else:
+        from grid.records import StoreError
+
+        try:
+            failed = run_pending(plan, launch, manifest, context.console)
+        except (StoreError, ClusterError, InfeasibleError) as error:
+            raise BadInputError(str(error)) from error
+    context.console.print()
+    keys = [trial.key for trial in plan.trials]
+    context.show_results(launch.settings.tracking_uri, launch.name, manifest.digest, keys)
+    return SOME_FAILED if failed else OK
+
+
+def read_data(launch: Launch, console: Console) -> Manifest | None:
+    """Validate the corpus and save its manifest where the trials find it; None: a plan of a demo not drawn yet."""
+    from data.fetch import FetchError, fetch, is_url
+    from data.manifest import DataProblems, build_manifest
+    from data.sources import get_source
+    from grid.progress import counting
+
+    options, settings = launch.options, launch.settings
+    source = get_source(launch.experiment.source)
+    drawn = source.drawn if options.data is None else None
+    if drawn is not None and options.plan and not drawn.folder(settings.cache).exists():
+        return None
+    if options.data is None and drawn is None:
+        raise BadInputError(f"{launch.experiment.name} needs --data DIR, the corpus' folder")
+    check_writable(settings.cache, *([] if options.plan else [settings.runs]))
+    with counting(console) as count:
+        if drawn is not None:
+            root = drawn.make(settings.cache, partial(count, "drawing faces"))
+        elif is_url(options.data):
+            try:
+                root = fetch(options.data, settings.cache / "corpora", progress=partial(count, "fetching files"))
+            except FetchError as error:
+                raise BadInputError(str(error)) from error
+        else:
+            root = Path(options.data).resolve()
+        try:
+            manifest = build_manifest(
+                source.name,
+                root,
+                cache=settings.cache,
+                seed=options.split_seed,
+                skip_bad=options.skip_bad,
+                limit=options.limit,
+                generators=options.generators,
+                progress=partial(count, "reading images"),
+            )
+        except DataProblems as error:
+            raise BadInputError(str(error)) from error
+        except ValueError as error:
+            raise BadInputError(f"--generators: {error}") from error
+    manifest.save(settings.manifests / manifest.digest)
+    console.print(manifest.summary(), highlight=False, markup=False)
+    for remark in manifest.remarks:
+        console.print(f"note: {remark}", style=NOTE, highlight=False, markup=False)
+    if manifest.skipped:
+        console.print(f"left out: {len(manifest.skipped)} bad files; recorded in MLflow", style=NOTE)
+    if options.generators and not options.train_on:
+        console.print(
+            f"note: only {', '.join(manifest.generators)} take part, in training and in tests; to train on these and "
+            f"test on every generator, give --train-on {','.join(manifest.generators)} in place of --generators",
+            style=NOTE,
+            highlight=False,
+        )
+    return manifest
+
+
+def check_writable(*folders: Path) -> None:
+    """Make these folders, and write to each of them, before any work is done whose result could not be kept."""
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(b"?")
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise BadInputError(
+                f"{folder} cannot be written to ({error.strerror}); --runs and --cache choose the folders"
+            ) from error
+
+
+def known_states(trials: Sequence[TrialSpec], name: str, settings: RunSettings) -> dict[str, TrialState]:
+    """What MLflow knows of these trials. A local store that is not there yet is not asked: MLflow takes seconds."""
+    file = sqlite_file(settings.tracking_uri)
+    if file is not None and not file.exists():
+        return {}
+
+    from grid.records import StoreError, open_records
+
+    try:
+        records = open_records(settings.tracking_uri, name)
+        return {} if records is None else records.states([trial.key for trial in trials])
+    except StoreError as error:
+        raise BadInputError(str(error)) from error
+
+
+def run_pending(plan: Plan, launch: Launch, manifest: Manifest, console: Console) -> bool:
+    """Check weights, prepare shared inputs, run. Returns whether any trial failed."""
+    from grid import tracking
+    from grid.plan import make_plan
+    from grid.runner import check_detectors
+    from models.detector import WeightsError
+
+    settings = launch.settings
+    try:
+        geometries = check_detectors([work.spec for work in plan.pending], settings)
+    except WeightsError as error:
+        raise BadInputError(str(error)) from error
+    cropping = [method for method, geometry in geometries.items() if geometry and geometry.policy == "crop"]
+    if cropping and (oblong := int((manifest.table["width"] != manifest.table["height"]).sum())):
+        console.print(
+            f"note: {oblong} images are not square, and only the middle of them is seen by {', '.join(cropping)} "
+            "(--set METHOD.resize=squash: all of them)",
+            style=NOTE,
+            highlight=False,
+        )
+    tracker = tracking.open_grid(
+        settings.tracking_uri,
+        launch.name,
+        manifest,
+        plan.trials,
+        settings.runs / "artifacts",
+        conditions=plan.conditions,
+        launched={names.EXPERIMENT: launch.experiment.name, names.OPTIONS: launch.repeated()},
+    )
+    with tracker.claim() as claim:
+        # Looked up again: whoever ran this grid until now may have finished some of it meanwhile.
+        states = tracker.records.states([trial.key for trial in plan.trials])
+        plan = make_plan(plan.trials, states, plan.conditions)
+        return run_claimed(plan, launch, tracker, claim, console)
+
+
+def run_claimed(plan: Plan, launch: Launch, tracker: Tracker, claim: Claim, console: Console) -> bool:
+    """Do what is pending of a grid that nobody else runs. Returns whether any trial failed."""
+    from grid.checkpoints import remove_states
+    from grid.progress import GridProgress, counting
+    from grid.runner import LocalExecutor
+    from models.detector import MemoryExhausted
+
+    settings = launch.settings
+    # The longest first, so that none is left to run alone at the end.
+    pending = sorted(plan.pending, key=lambda work: (not work.fits, -len(work.spec.train_generators)))
+    keys = [work.key for work in pending]
+    # Those that finished in a launch that was killed have left theirs behind.
+    remove_states(settings.checkpoints(tracker.parent_id), {trial.key for trial in plan.finished})
+    console.print(_in_words(plan, pending))
+
+    def execute(executor: Executor) -> GridProgress:
+        with counting(console) as count:
+            try:
+                executor.prepare(pending, count)
+            except (ValueError, MemoryExhausted) as error:  # a changed file, a trial or an image that fits nowhere
+                raise BadInputError(str(error)) from error
+        with GridProgress(console, pending, finished=len(plan.trials) - len(pending)) as progress:
+            executor.run(pending, progress)
+        return progress
+
+    complete, failed = False, dict[str, str]()
+    try:
+        if launch.options.local:
+            progress = execute(LocalExecutor(settings, tracker))
+        else:
+            progress = on_ray(execute, launch, tracker, console)
+        failed = progress.failed
+        # Tune ends its trials when it is interrupted and returns; what has no outcome then was interrupted.
+        lost = set(keys) - progress.done - failed.keys()
+        if lost:
+            raise KeyboardInterrupt
+        complete = not failed
+    finally:
+        if not claim.lost:
+            tracker.close_interrupted(keys, failed)
+            tracker.close_grid(complete=complete)
+    if failed:
+        console.print(f"\n[red]{len(failed)} of {len(pending)} trials failed[/]; MLflow has what went wrong")
+    return bool(failed)
+
+
+def on_ray(
+    execute: Callable[[Executor], GridProgress], launch: Launch, tracker: Tracker, console: Console
+) -> GridProgress:
+    """Execute on the cluster of this machine or at the address that was given, or on a Ray of our own."""
+    from grid import cluster
+    from grid.ray_executor import RayExecutor
+
+    options, settings = launch.options, launch.settings
+    address = options.address or os.environ.get("RAY_ADDRESS") or cluster.find_cluster()
+    if address and (options.num_gpus, options.num_cpus) != (None, None):
+        raise BadInputError(f"--num-gpus and --num-cpus are about a Ray of our own; here is one at {address}")
+    connection = {"address": address, "num_gpus": options.num_gpus, "num_cpus": options.num_cpus}
+    with cluster.session(**connection):
+        if address:
+            console.print(f"Ray cluster at {address}: {cluster.describe_cluster()}", highlight=False)
+        if sqlite_file(settings.tracking_uri) is not None and len(cluster.cluster_nodes()) > 1:
+            console.print(
+                "note: every node writes to one SQLite file, which network folders do not always bear; "
+                "MLFLOW_TRACKING_URI names a server (docs/cluster.md)",
+                style=NOTE,
+                highlight=False,
+            )
+        return execute(RayExecutor(settings, tracker, connection))
+
+
+def _in_words(plan: Plan, pending: Sequence[Work]) -> str:
+    fits = sum(work.fits for work in pending)
+    words = f"{len(plan.trials)} trials, {len(plan.finished)} finished before, {fits} to run"
+    scored = len(pending) - fits
+    return words + (f", {scored} to score under further conditions" if scored else "")
+
+
+def print_plan(plan: Plan, settings: RunSettings, console: Console) -> None:
+    """Every trial with its state and what it would ask for."""
+    from rich.table import Table
+
+    from models.registry import detector_info
+
+    def asks_for(method: str) -> dict[str, str]:
+        own = settings.for_method(method)
+        share = own.gpu_share(detector_info(method).gpu_share, gpus_available=1)
+        return {
+            "GPU share": f"{share:g}",
+            "GPU type": own.accelerator if share else "",
+            "GPU GB": f"{own.gpu_memory:g}" if share and own.gpu_memory else "",
+            "CPU cores": f"{own.cpus_per_trial:g}",
+            "memory GB": f"{own.memory_per_trial:g}" if own.memory_per_trial else "",
+        }
+
+    asked = {method: asks_for(method) for method in {trial.method for trial in plan.trials}}
+    shown = [column for column in next(iter(asked.values())) if any(row[column] for row in asked.values())]
+    scoring = {work.key: f"finished; to score: {', '.join(work.conditions)}" for work in plan.pending if not work.fits}
+    table = Table(title=f"{len(plan.trials)} trials, {len(plan.pending)} to run")
+    for column in ("task", "trial", "key", "state", *shown):
+        table.add_column(column)
+    for trial in plan.trials:
+        row = asked[trial.method]
+        state = scoring.get(trial.key, plan.state(trial))
+        table.add_row(trial.task, trial.name, trial.key, state, *(row[column] for column in shown))
+    console.print(table)
+    if settings.accelerator or settings.gpu_memory or settings.by_method:
+        console.print("whether a node has what is asked for is seen when the grid starts")
+    console.print(
+        "GPU shares hold where there is a GPU; without one, trials run on their CPU cores alone. Once the features of "
+        "a frozen method are there, its trials take no GPU, unless one was asked for"
+    )

@@ -1,0 +1,86 @@
+"""Progress of an experiment's grids, from MLflow alone."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from grid.commands import OK, BadInputError, Context, register_command
+from grid.options import ROOT, add_experiment
+from grid.uris import tracking_uri, without_password
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Which grid."""
+    from pathlib import Path
+
+    add_experiment(parser)
+    parser.add_argument("--experiment-name", metavar="NAME", help="of the MLflow experiment; default: the experiment")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs", metavar="DIR", help="MLflow's local store")
+
+
+@register_command("status", add_options)
+def status(options: argparse.Namespace, context: Context) -> int:
+    """Print a grid's progress; starts nothing."""
+    runs: Path = options.runs.resolve()
+    return print_status(options.experiment_name or options.experiment, tracking_uri(runs), context.console)
+
+
+def print_status(name: str, uri: str, console: Console) -> int:
+    """The trials of each of an experiment's grids, with their states.
+
+    Args:
+        name: of the MLflow experiment.
+        uri: tracking URI.
+        console: where to.
+
+    Raises:
+        BadInputError: nothing was launched there yet, or MLflow cannot be read.
+    """
+    from rich.markup import escape
+    from rich.table import Table
+
+    from data.conditions import CLEAN
+    from grid import names
+    from grid.plan import RUNNING, make_plan
+    from grid.records import StoreError, conditions_of, open_records, speaking_runs, spec_of, trial_state
+
+    try:
+        records = open_records(uri, name)
+        if records is None:
+            raise BadInputError(
+                f"no MLflow experiment named {name!r} at {without_password(uri)}; nothing was launched there yet"
+            )
+        runs = speaking_runs(records.trials())
+        states = {key: trial_state(run) for key, run in runs.items()}
+        for grid in reversed(records.grids()):
+            trials = [spec_of(fields) for fields in records.plan(grid).values()]
+            plan = make_plan(trials, states, sorted(conditions_of(grid) - {CLEAN}))
+            counts: Counter[str] = Counter()
+            table = Table(title=grid.info.run_name, title_justify="left")
+            for column in ("task", "trial", "state", "latest"):
+                table.add_column(column)
+            for trial in plan.trials:
+                state, run = plan.state(trial), runs.get(trial.key)
+                tags = run.data.tags if run is not None else {}
+                note = tags.get(names.ERROR) or tags.get(names.CONDITION_ERROR, "")
+                missing = plan.missing(trial)
+                if run is not None and state == RUNNING:
+                    metrics = sorted(run.data.metrics.items())
+                    note = ", ".join(f"{metric} {value:.3f}" for metric, value in metrics if "/" in metric)
+                elif CLEAN not in missing and missing:
+                    state = f"{state}; to score: {', '.join(missing)}"
+                counts[state] += 1
+                table.add_row(trial.task, trial.name, state, escape(note))
+            console.print(table)
+            summary = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+            console.print(f"{summary} of {len(plan.trials)}\n")
+    except StoreError as error:
+        raise BadInputError(str(error)) from error
+    return OK

@@ -1,0 +1,383 @@
+"""What the command line asks for: its options, and every mistake in them in one message, before the data are read."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data.conditions import CLEAN
+from grid.commands import BadInputError
+from grid.experiments import Experiment, list_experiments, load_experiment
+from grid.names import PER_METHOD
+from grid.tasks import list_tasks
+
+if TYPE_CHECKING:
+    from data.manifest import Manifest
+    from grid.settings import RunSettings
+    from grid.spec import TrialSpec
+
+ROOT = Path(__file__).resolve().parents[1]
+# What another launch of the same grid needs again, besides what chooses trials and where the store is.
+REPEATED = (
+    "generators", "limit", "split_seed", "skip_bad", "cache", "local_copies", "device", "cpus_per_trial",
+    "gpus_per_trial", "memory_per_trial", "accelerator", "gpu_memory", "max_concurrent", "address", "local",
+)  # fmt: skip
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say which images take part."""
+    data = parser.add_argument_group("which images")
+    data.add_argument(
+        "--data", metavar="DIR", help="the corpus' folder, or s3://BUCKET/FOLDER, gs://…; the demo draws its own"
+    )
+    data.add_argument(
+        "--generators", type=_names, metavar="A,B", help="only these generators take part, in training and in tests"
+    )
+    data.add_argument("--limit", type=int, metavar="N", help="at most N images per class and split: a quick look")
+    data.add_argument("--split-seed", type=int, default=0, metavar="N", help="of splits made where a corpus has none")
+    data.add_argument("--skip-bad", action="store_true", help="leave bad files out, and record how many")
+
+
+def add_trial_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say which trials make the grid."""
+    what = parser.add_argument_group("what to run")
+    what.add_argument("--methods", type=_names, metavar="A,B", help="only these methods")
+    what.add_argument("--tasks", type=_names, metavar="A,B", help=f"only these of {', '.join(list_tasks())}")
+    what.add_argument(
+        "--train-on", metavar="SETS",
+        help="training sets of detection, separated by commas: each (the default), all, all-but-one, all-but-X, X, "
+        "A+B, or none for methods that need no fakes",
+    )  # fmt: skip
+    what.add_argument(
+        "--train-condition", default=CLEAN, metavar="NAME", help="done to training and validation pictures: jpeg-95, …"
+    )
+    what.add_argument(
+        "--conditions", type=_names, default=[CLEAN], metavar="A,B",
+        help="score under these conditions too: jpeg-75, …; trains nothing that is trained already",
+    )  # fmt: skip
+    what.add_argument("--seeds", type=int, nargs="+", metavar="N", help="default: the experiment's own")
+    what.add_argument(
+        "--weights", action="append", default=[], metavar="METHOD=W", help="a local file, hub, hub:TAG or random"
+    )
+    what.add_argument(
+        "--set", action="append", default=[], metavar="METHOD.NAME=VALUE",
+        help="a method's setting, or gpus, memory, accelerator, gpu_memory of its trials; METHOD * is every method that "
+        "has the setting",
+    )  # fmt: skip
+
+
+def add_place_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say where results are kept, and on which resources trials run."""
+    where = parser.add_argument_group("where and how")
+    where.add_argument("--experiment-name", metavar="NAME", help="of the MLflow experiment; default: the experiment")
+    where.add_argument(
+        "--runs", type=Path, default=ROOT / "runs", metavar="DIR", help="MLflow's local store and checkpoints"
+    )
+    where.add_argument("--cache", type=Path, metavar="DIR", help="decoded pixels and features; default: RUNS/cache")
+    where.add_argument(
+        "--local-copies", type=Path, metavar="DIR",
+        help="a folder on each node's own disk, from which pixels and features are read; default: the cache",
+    )  # fmt: skip
+    where.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    where.add_argument("--cpus-per-trial", type=float, default=1.0, metavar="X", help="default: 1")
+    where.add_argument("--gpus-per-trial", type=float, metavar="X", help="share of a GPU; default: the method's own")
+    where.add_argument("--memory-per-trial", type=float, metavar="GB", help="host memory; default: no request")
+    where.add_argument("--accelerator", metavar="TYPE", help="only GPUs of this type, by Ray's names: T4, A10G, A100")
+    where.add_argument(
+        "--gpu-memory", type=float, metavar="GB",
+        help="GPU memory that a trial needs; nodes declare theirs, see docs/cluster.md",
+    )  # fmt: skip
+    where.add_argument("--max-concurrent", type=int, default=0, metavar="N", help="trials at once; default: what fits")
+    where.add_argument("--max-failures", type=int, default=2, metavar="N", help="retries of a trial; default: 2")
+    where.add_argument("--checkpoint-seconds", type=float, default=60.0, metavar="S", help="default: 60")
+    where.add_argument("--local", action="store_true", help="in this process, one trial after the other, without Ray")
+    where.add_argument(
+        "--address", metavar="ADDRESS",
+        help="of a Ray cluster; default: RAY_ADDRESS, else on a head the cluster of `ray up`, else a Ray of our own",
+    )  # fmt: skip
+    where.add_argument("--num-gpus", type=int, metavar="N", help="GPUs of our own Ray; may be logical, for a trial run")
+    where.add_argument("--num-cpus", type=int, metavar="N", help="CPU cores of our own Ray")
+
+
+def add_experiment(parser: argparse.ArgumentParser) -> None:
+    """The experiment as a positional argument."""
+    parser.add_argument("experiment", nargs="?", default="demo", help=f"one of: {', '.join(list_experiments())}")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What the command line asks for, checked.
+
+    Attributes:
+        options: as parsed.
+        experiment: which one.
+        name: of the MLflow experiment.
+        settings: where and how.
+        configs: method -> its whole configuration.
+        tasks: names.
+        conditions: to score under, "clean" first.
+    """
+
+    options: argparse.Namespace
+    experiment: Experiment
+    name: str
+    settings: RunSettings
+    configs: dict[str, dict[str, Any]]
+    tasks: list[str]
+    conditions: list[str] = field(default_factory=lambda: [CLEAN])
+
+    def trials(self, manifest: Manifest) -> list[TrialSpec]:
+        """The grid's trials, all of them.
+
+        Raises:
+            BadInputError: a generator's name that cannot be used, a training set that does not exist, or no trial.
+        """
+        from grid import names, train_sets
+        from models.registry import detector_info
+
+        options = self.options
+        try:
+            names.check_generators(manifest.generators)
+            train_sets.check_names(manifest.generators)
+            trials = list(
+                self.experiment.trials(
+                    generators=manifest.generators,
+                    configs=self.configs,
+                    tasks=self.tasks,
+                    seeds=options.seeds or self.experiment.seeds,
+                    data=manifest.digest,
+                    train_on=options.train_on,
+                    train_condition=options.train_condition,
+                    without_fakes=[method for method in self.configs if not detector_info(method).needs_fakes],
+                )
+            )
+        except ValueError as error:
+            raise BadInputError(str(error)) from error
+        if not trials:
+            raise BadInputError("these options leave no trial to run")
+        return trials
+
+    def repeated(self) -> str:
+        """The options that another launch of the same grid needs, as typed, besides those that choose trials."""
+        parser = argparse.ArgumentParser()
+        add_data_options(parser)
+        add_place_options(parser)
+        words: list[str] = []
+        for name in REPEATED:
+            value = getattr(self.options, name)
+            if value == parser.get_default(name):
+                continue
+            words.append(option_of(name))
+            words += [] if value is True else [",".join(value) if isinstance(value, list) else str(value)]
+        short = {setting: name for name, setting in PER_METHOD.items()}
+        for method, changes in self.settings.by_method.items():
+            words += [word for name, value in changes.items() for word in ("--set", f"{method}.{short[name]}={value}")]
+        return shlex.join(words)
+
+
+def resolve(options: argparse.Namespace) -> Launch:
+    """Check the command line; every mistake in one message.
+
+    Raises:
+        BadInputError: there are mistakes.
+    """
+    from data.conditions import get_condition
+    from grid.tasks import get_task
+
+    try:
+        experiment = load_experiment(options.experiment)
+    except KeyError as error:
+        raise BadInputError(error.args[0]) from error
+    problems = []
+    if options.limit is not None and options.limit < 1:
+        problems.append(f"limit must be at least 1, got {options.limit}")
+    tasks = options.tasks or list_tasks()[:2]
+    for names, look_up, option in (
+        (tasks, get_task, "--tasks"),
+        (options.conditions, get_condition, "--conditions"),
+        ([options.train_condition], get_condition, "--train-condition"),
+    ):
+        for name in names:
+            try:
+                look_up(name)
+            except KeyError as error:
+                problems.append(f"{option}: {error.args[0]}")
+    configs, weight_files, by_method = _methods(options, experiment, problems)
+    problems += _about_ray(options)
+    settings = _settings(options, weight_files, by_method, problems)
+    if problems or settings is None:
+        raise BadInputError("\n".join(problems))
+    problems = _about_gpus(options, settings, list(configs))
+    if problems:
+        raise BadInputError("\n".join(problems))
+    conditions = list(dict.fromkeys([CLEAN, *options.conditions]))
+    name = options.experiment_name or experiment.name
+    return Launch(options, experiment, name, settings, configs, tasks, conditions)
+
+
+def option_of(setting: str) -> str:
+    """How a setting is called on the command line."""
+    return "--" + setting.replace("_", "-")
+
+
+def _methods(
+    options: argparse.Namespace, experiment: Experiment, problems: list[str]
+) -> tuple[dict[str, dict[str, Any]], dict[str, Path], dict[str, dict[str, Any]]]:
+    """Each method's configuration, local weights by digest, and what holds for the trials of one method alone."""
+    from models.detector import WeightsError
+    from models.registry import detector_info, resolve_config
+    from models.weights import parse_weights_argument
+
+    chosen: dict[str, dict[str, Any]] = {}
+    for method in options.methods or experiment.methods:
+        try:
+            small = detector_info(method).small if experiment.small else {}
+        except KeyError as error:
+            problems.append(str(error.args[0]))
+            continue
+        chosen[method] = {**small, **experiment.methods.get(method, {})}
+    by_method: dict[str, dict[str, Any]] = {}
+    for text in options.set:
+        _set(text, chosen, by_method, problems)
+    weight_files: dict[str, Path] = {}
+    for text in options.weights:
+        method, _, value = text.partition("=")
+        if method not in chosen or not value:
+            problems.append(f"--weights wants METHOD=W with METHOD of {', '.join(chosen)}; got {text!r}")
+            continue
+        try:
+            weights, path = parse_weights_argument(value)
+        except WeightsError as error:
+            problems.append(f"--weights {text}: {error}")
+            continue
+        chosen[method]["weights"] = weights
+        if path is not None:
+            weight_files[weights.removeprefix("file:")] = path.resolve()
+    configs = {}
+    for method, overrides in chosen.items():
+        try:
+            configs[method] = resolve_config(method, overrides)
+        except ValueError as error:
+            problems.append(str(error.args[0]))
+    return configs, weight_files, by_method
+
+
+def _set(
+    text: str, chosen: dict[str, dict[str, Any]], by_method: dict[str, dict[str, Any]], problems: list[str]
+) -> None:
+    """Enter one `--set METHOD.NAME=VALUE`."""
+    target, equals, value = text.partition("=")
+    method, _, name = target.rpartition(".")
+    if not method or not name or not equals:
+        problems.append(f"--set wants METHOD.NAME=VALUE, got {text!r}")
+        return
+    if method != "*" and method not in chosen:
+        problems.append(f"--set {text}: no method {method!r} in this grid; there are: {', '.join(chosen)}")
+        return
+    of_trials = PER_METHOD.get(name)
+    if of_trials is not None:
+        for one in chosen if method == "*" else [method]:
+            by_method.setdefault(one, {})[of_trials] = value
+        return
+    targets = [one for one in chosen if name in _settings_of(one)] if method == "*" else [method]
+    if not targets:
+        problems.append(f"--set {text}: no method of this grid has a setting {name!r}")
+    for one in targets:
+        chosen[one][name] = value
+
+
+def _settings_of(method: str) -> set[str]:
+    from models.registry import detector_info
+
+    return {one.name for one in dataclasses.fields(detector_info(method).config)}
+
+
+def _settings(
+    options: argparse.Namespace,
+    weight_files: dict[str, Path],
+    by_method: dict[str, dict[str, Any]],
+    problems: list[str],
+) -> RunSettings | None:
+    from pydantic import ValidationError
+
+    from grid.settings import RunSettings
+    from grid.uris import tracking_uri
+    from models.validation import in_words
+
+    runs = options.runs.resolve()
+    given = ("memory_per_trial", "accelerator", "gpu_memory")
+    try:
+        return RunSettings(
+            cache=(options.cache or runs / "cache").resolve(),
+            runs=runs,
+            local_copies=options.local_copies and options.local_copies.absolute(),
+            tracking_uri=tracking_uri(runs),
+            device=options.device,
+            cpus_per_trial=options.cpus_per_trial,
+            gpus_per_trial=options.gpus_per_trial,
+            max_concurrent=options.max_concurrent,
+            max_failures=options.max_failures,
+            checkpoint_seconds=options.checkpoint_seconds,
+            weight_files=weight_files,
+            by_method=by_method,
+            **{name: getattr(options, name) for name in given if getattr(options, name) is not None},
+        )
+    except ValidationError as error:
+        problems += in_words(error)
+    except ValueError as error:  # a path that no store can have
+        problems.append(str(error))
+    return None
+
+
+def _about_ray(options: argparse.Namespace) -> list[str]:
+    """One line for each option about Ray that could not be kept."""
+    own = [option for option in ("num_gpus", "num_cpus") if getattr(options, option) is not None]
+    problems = [f"{option_of(name)} must not be negative" for name in own if getattr(options, name) < 0]
+    if options.local:
+        given = own + (["address"] if options.address else [])
+        return problems + [f"{option_of(name)} is about Ray; leave it out with --local" for name in given]
+    address = options.address or os.environ.get("RAY_ADDRESS") or ""
+    if address:
+        problems += [f"{option_of(name)} is about a Ray of our own, not the cluster at {address}" for name in own]
+    if "://" in address:
+        problems.append(f"no Ray Client: launch on a node of the cluster, with --address HOST:PORT; got {address}")
+    return problems
+
+
+def _about_gpus(options: argparse.Namespace, settings: RunSettings, methods: Sequence[str]) -> list[str]:
+    """One line for each certain GPU that is asked for where none is used."""
+    from models.registry import detector_info
+
+    problems = []
+    for short in ("accelerator", "gpu_memory"):
+        asking = [method for method in methods if settings.by_method.get(method, {}).get(short)]
+        if (getattr(options, short) or asking) and (options.local or options.device == "cpu"):
+            without = "--local" if options.local else "--device cpu"
+            problems.append(f"{option_of(short)} chooses among the GPUs of a cluster; leave it out with {without}")
+            continue
+        for method in asking:
+            if not settings.for_method(method).gpu_share(detector_info(method).gpu_share, gpus_available=1):
+                problems.append(
+                    f"--set {method}.{short}=…: the method uses no GPU; give its trials a share with "
+                    f"--set {method}.gpus=X, or leave it out"
+                )
+    return problems
+
+
+def _typed(name: str, value: Any, default: Any) -> list[str]:
+    if value is None or value == default:
+        return []
+    return [option_of(name), ",".join(value) if isinstance(value, list) else str(value)]
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError("name at least one")
+    return names

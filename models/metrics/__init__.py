@@ -1,0 +1,206 @@
+"""Metrics, one file per metric. The orientation everywhere: real = 0, fake = 1, a higher score means fake.
+
+What scoring logs, what intervals resample, and what the report and its pictures show is read from this register.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from models.detector import DETECTION_CLASSES
+from models.register import Register
+
+AT_VALIDATION = "_valid_threshold"  # ends the name of a metric at the threshold from the validation split
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a detector says of the images of one cell.
+
+    Attributes:
+        labels: int (N,), class numbers.
+        answered: int (N,), the class that is answered.
+        classes: C names, "real" first.
+        scores: float64 (N,), log-odds of fake; None unless the classes are real and fake.
+    """
+
+    labels: np.ndarray
+    answered: np.ndarray
+    classes: tuple[str, ...] = DETECTION_CLASSES
+    scores: np.ndarray | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_scores(cls, labels: np.ndarray, scores: np.ndarray, threshold: float = 0.0) -> Answers:
+        """An image is called fake where its score is *above* the threshold; a tie is real, as by argmax over logits."""
+        scores = np.asarray(scores, dtype=np.float64)
+        return cls(np.asarray(labels), (scores > threshold).astype(np.int64), DETECTION_CLASSES, scores)
+
+    @classmethod
+    def from_logits(cls, labels: np.ndarray, logits: np.ndarray, classes: Sequence[str]) -> Answers:
+        """The class with the highest of the logits (N, C) is the answer; of equal ones the first."""
+        return cls(np.asarray(labels), np.asarray(logits).argmax(axis=1), tuple(classes))
+
+    def at(self, threshold: float) -> Answers:
+        """The same images with another threshold."""
+        assert self.scores is not None, "only real and fake have a threshold"
+        return Answers.from_scores(self.labels, self.scores, threshold)
+
+
+Value = Callable[..., float]  # (answers, weights of the images (N,) or None) -> value
+Weighted = Callable[[np.ndarray], np.ndarray]  # weights of the sources, float32 (S, b) -> values, float64 (b,)
+Resample = Callable[[Answers, np.ndarray], Weighted]  # (answers, each image's source, int (N,) in [0, S)) -> Weighted
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric of a cell.
+
+    Attributes:
+        name: as in MLflow and in tables; `accuracy/<class>` for a metric of one class.
+        words: for headings.
+        value: (answers, weights) -> the metric, in [0, 1]. Weights, one per image or None, count an image more than
+            once, or not at all.
+        ranks: it follows from the order of the scores, whatever the threshold, and needs scores. Else it follows from
+            the classes that are answered.
+        task: "binary": it makes sense for real and fake alone, as every metric of ranks; "several": for more than
+            two classes alone; "any".
+        chance: its expectation for guesses, with as many fakes as real images; None: it depends.
+        chance_is_fixed: the same whatever the number of fakes.
+        higher_is_better: else lower.
+        position: among the metrics that a report shows, the smallest first; None: not shown.
+        position_at_validation: likewise, of the metric at the threshold from validation.
+        share_of: answers -> bool (N,), the images of which it is the share that is right; None: it is no share.
+        resample: a faster way to its value for many weights at once; None: `value` is called for each.
+    """
+
+    name: str
+    words: str
+    value: Value
+    ranks: bool = False
+    task: Literal["any", "binary", "several"] = "any"
+    chance: float | None = None
+    chance_is_fixed: bool = False
+    higher_is_better: bool = True
+    position: int | None = 100
+    position_at_validation: int | None = None
+    share_of: Callable[[Answers], np.ndarray] | None = None
+    resample: Resample | None = None
+
+    def weighted(self, answers: Answers, sources: np.ndarray) -> Weighted:
+        """The metric as a function of its sources' weights; with weights of one, its value.
+
+        Args:
+            answers: the cell.
+            sources: int (N,), each image's source, in [0, S).
+
+        Returns:
+            float32 weights (S, b) -> float64 (b,); NaN where the weights leave out a class that it needs.
+        """
+        compute = self.resample(answers, sources) if self.resample else self._one_by_one(answers, sources)
+
+        def quietly(weights: np.ndarray) -> np.ndarray:
+            with np.errstate(invalid="ignore", divide="ignore"):
+                return compute(weights)
+
+        return quietly
+
+    def _one_by_one(self, answers: Answers, sources: np.ndarray) -> Weighted:
+        needed = [answers.labels == number for number in np.unique(answers.labels)]
+
+        def compute(weights: np.ndarray) -> np.ndarray:
+            values = np.full(weights.shape[1], np.nan)
+            for column in range(weights.shape[1]):
+                own = weights[sources, column]
+                if all(own[images].any() for images in needed):
+                    values[column] = self.value(answers, own)
+            return values
+
+        return compute
+
+
+OfClass = Callable[[str], Metric]
+_metrics: Register[Metric | OfClass] = Register("metric", __name__)
+
+
+def register_metric(metric: Metric) -> Metric:
+    """Register a metric under its name. Raises `ValueError` where the name is taken."""
+    _metrics.add(metric.name, metric)
+    return metric
+
+
+def register_class_metric(name: str, of_class: OfClass) -> OfClass:
+    """Register a metric of each of several classes, whose names are `<name>/<class>`. Raises as `register_metric`."""
+    _metrics.add(f"{name}/<class>", of_class)
+    return of_class
+
+
+def list_metrics() -> list[str]:
+    """Names of all registered metrics, in alphabetical order."""
+    return _metrics.names()
+
+
+def metrics_for(classes: Sequence[str]) -> list[Metric]:
+    """Every metric that makes sense for these classes, in the order of their positions."""
+    binary = tuple(classes) == DETECTION_CLASSES
+    found: list[Metric] = []
+    for entry in map(_metrics.get, _metrics.names()):
+        if not isinstance(entry, Metric):
+            found += [] if binary else map(entry, classes)
+        elif entry.task in ("any", "binary" if binary else "several"):
+            found.append(entry)
+    return sorted(found, key=lambda metric: (metric.position is None, metric.position or 0, metric.name))
+
+
+def get_metric(name: str) -> Metric:
+    """Look a metric up by the name that is logged, at whatever threshold: "accuracy/lama", "accuracy_valid_threshold".
+
+    Raises:
+        KeyError: no such metric; lists what exists.
+    """
+    plain, of_class, label = name.removesuffix(AT_VALIDATION).partition("/")
+    entry = _metrics.get(f"{plain}/<class>" if of_class else plain)
+    return entry if isinstance(entry, Metric) else entry(label)
+
+
+def measure(answers: Answers, threshold: float | None = None) -> dict[str, float]:
+    """Every metric of a cell by its name.
+
+    Args:
+        answers: of the cell.
+        threshold: from the validation split; metrics that depend on a threshold are there for it too. None: there is
+            none.
+    """
+    metrics = metrics_for(answers.classes)
+    values = {metric.name: metric.value(answers) for metric in metrics}
+    if threshold is not None:
+        chosen = answers.at(threshold)
+        values |= {metric.name + AT_VALIDATION: metric.value(chosen) for metric in metrics if not metric.ranks}
+    return values
+
+
+def reported(logged: Iterable[str]) -> list[str]:
+    """The metrics of real or fake that a report shows, in its order, as far as they are logged."""
+    there = set(logged)
+    positions: dict[str, int] = {}
+    for metric in metrics_for(DETECTION_CLASSES):
+        if metric.position is not None:
+            positions[metric.name] = metric.position
+        if metric.position_at_validation is not None:
+            positions[metric.name + AT_VALIDATION] = metric.position_at_validation
+    return sorted((name for name in positions if name in there), key=lambda name: (positions[name], name))
+
+
+def in_words(name: str) -> str:
+    """A metric of real or fake for a heading: its words, which threshold, and where lower is better."""
+    try:
+        metric = get_metric(name)
+    except KeyError:  # of runs from before, or of a checkout that has more metrics
+        return name.replace("_", " ")
+    words = metric.words
+    if not metric.ranks:
+        words += " at the threshold from validation" if name.endswith(AT_VALIDATION) else " at p = 0.5"
+    return words if metric.higher_is_better else f"{words} (lower is better)"

@@ -1,0 +1,40 @@
+"""The accuracy of each class: `accuracy/<class>` among several, `real_accuracy` and `fake_accuracy` of a detector."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from models.metrics import Answers, Metric, Weighted, register_class_metric, register_metric
+from models.metrics._weighted import sums
+
+
+def of_class(label: str, name: str) -> Metric:
+    """The share of a class's images that get its name."""
+
+    def images(answers: Answers) -> np.ndarray:
+        return np.asarray(answers.labels == answers.classes.index(label))
+
+    def value(answers: Answers, weights: np.ndarray | None = None) -> float:
+        own = images(answers)
+        right = answers.answered[own] == answers.labels[own]
+        return float(np.average(right, weights=None if weights is None else weights[own]))
+
+    def resample(answers: Answers, sources: np.ndarray) -> Weighted:
+        own = images(answers)
+        totals = sums(sources, (own & (answers.answered == answers.labels), own))
+
+        def compute(weights: np.ndarray) -> np.ndarray:
+            right, counted = totals(weights)
+            return np.asarray(right / counted)
+
+        return compute
+
+    task: Literal["binary", "several"] = "several" if "/" in name else "binary"
+    return Metric(name, f"accuracy of {label}", value, task=task, position=None, share_of=images, resample=resample)
+
+
+real_accuracy = register_metric(of_class("real", "real_accuracy"))
+fake_accuracy = register_metric(of_class("fake", "fake_accuracy"))
+register_class_metric("accuracy", lambda label: of_class(label, f"accuracy/{label}"))

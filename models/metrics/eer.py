@@ -1,0 +1,53 @@
+"""Equal error rate: where the ROC curve, interpolated linearly, crosses false positive rate = false negative rate."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.metrics import roc_curve
+
+from models.metrics import Answers, Metric, Weighted, register_metric
+from models.metrics._weighted import curve
+
+
+def value(answers: Answers, weights: np.ndarray | None = None) -> float:
+    """The rate of errors on either side, at the threshold where both are equal."""
+    rates = roc_curve(answers.labels, answers.scores, sample_weight=weights, drop_intermediate=False)
+    false_positives, true_positives = rates[0], rates[1]
+    # false positive rate minus false negative rate climbs from -1 to 1 along the curve, strictly
+    return float(np.interp(0.0, false_positives + true_positives - 1.0, false_positives))
+
+
+def resample(answers: Answers, sources: np.ndarray) -> Weighted:
+    """See `Metric.resample`."""
+    counts = curve(answers, sources)
+
+    def compute(weights: np.ndarray) -> np.ndarray:
+        found, false = counts(weights)
+        false_rate, balance = false / false[-1], false / false[-1] + found / found[-1] - 1.0
+        after = np.argmax(balance >= 0, axis=0)[None]
+        before = np.maximum(after - 1, 0)
+
+        def at(values: np.ndarray, row: np.ndarray) -> np.ndarray:
+            return np.asarray(np.take_along_axis(values, row, axis=0)[0])
+
+        low, high = at(balance, before), at(balance, after)
+        part = -low / (high - low)
+        return at(false_rate, before) + part * (at(false_rate, after) - at(false_rate, before))
+
+    return compute
+
+
+eer = register_metric(
+    Metric(
+        "eer",
+        "equal error rate",
+        value,
+        ranks=True,
+        task="binary",
+        chance=0.5,
+        chance_is_fixed=True,
+        higher_is_better=False,
+        position=60,
+        resample=resample,
+    )
+)

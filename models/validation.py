@@ -1,0 +1,39 @@
+"""What pydantic says about a wrong setting, in one plain line each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+_TYPES = {"int": "a whole number", "float": "a number", "finite": "a finite number", "bool": "true or false"}
+_BOUNDS = {"greater_than_equal": ("ge", "at least"), "greater_than": ("gt", "above")}
+_BOUNDS |= {"less_than_equal": ("le", "at most"), "less_than": ("lt", "below")}
+
+
+def in_words(error: ValidationError, owner: str = "") -> list[str]:
+    """One line per wrong setting: its name, what it must be, and what it is.
+
+    Args:
+        error: from a pydantic class.
+        owner: put before each name, such as "clip_linear".
+    """
+    lines = []
+    for one in error.errors():
+        name = ".".join(filter(None, [owner, *map(str, one["loc"])]))
+        lines.append(f"{name} {_wrong(dict(one))}" if one["loc"] else _wrong(dict(one)))
+    return lines
+
+
+def _wrong(error: dict[str, Any]) -> str:
+    kind, context, value = str(error["type"]), error.get("ctx", {}), error.get("input")
+    if kind == "value_error":
+        return str(context["error"])
+    if kind == "literal_error":
+        what = f"one of {context['expected']}".replace(" or ", ", ")
+    elif kind in _BOUNDS:
+        bound, words = _BOUNDS[kind]
+        what = f"{words} {context[bound]:g}"
+    else:
+        what = _TYPES.get(kind.partition("_")[0], str(error["msg"]).removeprefix("Input should be ").lower())
+    return f"must be {what}; got {value!r}"
