@@ -26,6 +26,7 @@ from mlflow.tracking import MlflowClient
 from analysis.commands import launch_commands, store_variable
 from grid import names
 from grid.plan import FAILED, FINISHED, INTERRUPTED, PENDING, RUNNING
+from grid.tracking import knock
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +43,6 @@ SCORE_COLUMNS = ["path", "digest", "source_id", "generator", "label"]  # then lo
 
 _STATES = {"FINISHED": FINISHED, "FAILED": FAILED, "KILLED": INTERRUPTED, "RUNNING": RUNNING, "SCHEDULED": RUNNING}
 _PREFERENCE = (FINISHED, RUNNING, INTERRUPTED, FAILED)  # which run speaks for a trial that has several
-# MLflow's own patience is 7 retries of 120 seconds; whoever sets these variables has their own way.
-_FIRST_CALL = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
-_LATER_CALLS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 _NO_ANSWER = ("API request to", "Max retries", "onnection", "timed out")  # of a server, which is no artifact's fault
 _SPEC_VERSION = "spec_version"  # parameter of a trial's run
 
@@ -119,7 +117,7 @@ class Store:
         """
         wanted = None if run_ids is None else set(run_ids)
         rows = []
-        with _asking(self.tracking_uri, _LATER_CALLS):
+        with _asking(self.tracking_uri):
             for run in self._runs:
                 run_id = run.info.run_id
                 if wanted is not None and run_id not in wanted:
@@ -217,7 +215,7 @@ class Store:
             target.parent.mkdir(parents=True, exist_ok=True)
             with (
                 tempfile.TemporaryDirectory(dir=target.parent) as folder,
-                _asking(self.tracking_uri, _LATER_CALLS, lambda error: self.broken(run_id, name, error)),
+                _asking(self.tracking_uri, lambda error: self.broken(run_id, name, error)),
             ):
                 found = Path(self.client.download_artifacts(run_id, name, folder))
                 if not target.exists():
@@ -373,7 +371,7 @@ def open_store(
     uri = tracking_uri or default_tracking_uri()
     experiment, experiment_id = _find_experiment(uri, experiment)
     client = MlflowClient(tracking_uri=uri)
-    with _asking(uri, _LATER_CALLS):
+    with _asking(uri):
         parents = _search(client, experiment_id, f"tags.`{names.ROLE}` = '{names.GRID_ROLE}'")
         trials = _search(client, experiment_id, f"tags.`{names.ROLE}` = '{names.TRIAL_ROLE}'")
     if not parents and not trials:
@@ -437,7 +435,7 @@ def load_results(tracking_uri: str, experiment: str, *, data: str | None = None)
     query = f"tags.`{names.ROLE}` = '{names.TRIAL_ROLE}' and attributes.status = 'FINISHED'"
     if data is not None:
         query += f" and tags.`{names.DATA}` = '{data}'"
-    with _asking(tracking_uri, _LATER_CALLS):
+    with _asking(tracking_uri):
         runs = _one_each(_search(MlflowClient(tracking_uri=tracking_uri), experiment_id, query))
     rows = [
         _identity(run) | {"data": run.data.tags[names.DATA], "tested_on": tested_on, "metric": metric, "value": value}
@@ -482,7 +480,7 @@ def variant_names(configs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], s
 def _find_experiment(uri: str, experiment: str | None) -> tuple[str, str]:
     """Name and id."""
     _check_local(uri)
-    with _asking(uri, _FIRST_CALL):
+    with _asking(uri):
         client = MlflowClient(tracking_uri=uri)
         if experiment is not None:
             found = client.get_experiment_by_name(experiment)
@@ -497,7 +495,7 @@ def _find_experiment(uri: str, experiment: str | None) -> tuple[str, str]:
         )
     if experiment is not None:
         raise StoreError(f"no MLflow experiment named {experiment!r} at {uri}; there are: {listed}")
-    with _asking(uri, _LATER_CALLS):
+    with _asking(uri):
         query = f"tags.`{names.ROLE}` = '{names.GRID_ROLE}'"
         grids = {name: one for name, one in known.items() if client.search_runs([one], query, max_results=1)}
     if len(grids) == 1:
@@ -541,30 +539,34 @@ def _local_path(uri: str) -> Path | None:
 
 
 @contextmanager
-def _asking(
-    uri: str, patience: Mapping[str, str], refused: Callable[[Exception], StoreError] | None = None
-) -> Iterator[None]:
-    """Ask MLflow with bounded patience; what it raises becomes a `StoreError`.
+def _asking(uri: str, refused: Callable[[Exception], StoreError] | None = None) -> Iterator[None]:
+    """Ask MLflow; what it raises becomes a `StoreError`.
+
+    A server that does not answer at once is given up. One that stops answering in the middle is waited for as long as
+    MLflow's own settings say, which is minutes.
 
     Args:
         uri: of the store.
-        patience: environment variables of MLflow to set meanwhile, unless they are set.
         refused: what to raise where MLflow answers, but with an error.
     """
-    added = {name: value for name, value in patience.items() if name not in os.environ}
-    os.environ.update(added)
+
+    def unanswered(error: Exception) -> StoreError:
+        return StoreError(
+            f"cannot read MLflow at {uri}: {str(error).strip()[:500]}\n"
+            "Is the server running, and --tracking-uri or MLFLOW_TRACKING_URI right?"
+        )
+
+    try:
+        if uri.startswith("http"):
+            knock(uri)
+    except OSError as error:
+        raise unanswered(error) from error
     try:
         yield
     except (MlflowException, OSError) as error:
         if refused is not None and not any(sign in str(error) for sign in _NO_ANSWER):
             raise refused(error) from error
-        raise StoreError(
-            f"cannot read MLflow at {uri}: {str(error).strip()[:500]}\n"
-            "Is the server running, and --tracking-uri or MLFLOW_TRACKING_URI right?"
-        ) from error
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
+        raise unanswered(error) from error
 
 
 def _search(client: MlflowClient, experiment_id: str, query: str) -> list[Run]:
@@ -659,7 +661,7 @@ def _parent_text(client: MlflowClient, uri: str, parent: Run, name: str) -> str:
     place = _local_path(parent.info.artifact_uri)
     if place is not None:
         return (place / name).read_text(encoding="utf-8")
-    with tempfile.TemporaryDirectory() as folder, _asking(uri, _LATER_CALLS):
+    with tempfile.TemporaryDirectory() as folder, _asking(uri):
         return Path(client.download_artifacts(parent.info.run_id, name, folder)).read_text(encoding="utf-8")
 
 

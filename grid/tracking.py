@@ -385,7 +385,7 @@ def find_experiment(uri: str, experiment: str) -> str | None:
         return None  # MLflow would create the file, and asking should change nothing
     try:
         if uri.startswith("http"):
-            _knock(uri)
+            knock(uri)
         found = MlflowClient(tracking_uri=uri).get_experiment_by_name(experiment)
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise TrackingError(
@@ -402,7 +402,7 @@ def find_experiment(uri: str, experiment: str) -> str | None:
     return str(found.experiment_id)
 
 
-def _knock(uri: str) -> None:
+def knock(uri: str) -> None:
     """Raise `OSError` where nobody answers: MLflow's own patience with a server that is not there is minutes."""
     try:
         urllib.request.urlopen(names.without_password(uri), timeout=10).close()  # noqa: S310
