@@ -3,7 +3,7 @@
 python -m benchmarks                         all that this machine can run
 python -m benchmarks frozen ray              these
 python -m benchmarks training-gpu packing    on a machine with a GPU; need neither Ray nor MLflow
-python -m benchmarks --tables                writes the pages' tables, from results.json; runs nothing
+python -m benchmarks --tables                writes the tables of docs/, from results.json; runs nothing
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run, print, write. Returns 0, or 2 where a benchmark that was asked for cannot run here."""
     from benchmarks import report
     from benchmarks.machine import load_average
-    from benchmarks.measure import MIN_REPEATS, NotHereError, say, stop_after
+    from benchmarks.measure import MIN_REPEATS, ROOT, NotHereError, say, stop_after
 
     epilog = "\n".join(f"{name:<13} {benchmark.what}" for name, benchmark in BENCHMARKS.items())
     parser = argparse.ArgumentParser(
@@ -43,16 +43,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--minutes", type=float, default=0.0, metavar="M", help="of a benchmark, after which no further repeat begins"
     )
     parser.add_argument("--toy", action="store_true", help="tiny sizes, to see that the code runs; needs --out")
-    parser.add_argument(
-        "--tables", action="store_true", help="write the tables of README.md and docs/ from results.json, and stop"
-    )
+    parser.add_argument("--tables", action="store_true", help="write the tables of docs/ from results.json, and stop")
     options = parser.parse_args(arguments)
     if options.tables:
         from benchmarks import pages
 
         if options.out != report.RESULTS:
             parser.error("the pages quote the committed file: --tables goes without --out")
-        print("changed:", ", ".join(pages.put_tables(report.read(options.out))) or "nothing")
+        for page in pages.TABLES:
+            text = (ROOT / page).read_text(encoding="utf-8")
+            (ROOT / page).write_text(pages.with_tables(text, page, report.read(options.out)), encoding="utf-8")
         return 0
     if unknown := [name for name in options.names if name not in BENCHMARKS]:
         parser.error(f"no benchmark named {', '.join(unknown)}; there are: {', '.join(BENCHMARKS)}")
@@ -76,8 +76,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seconds = time.perf_counter() - started
         results = report.merge(options.out, name, outcome, load_before=before, seconds=seconds, fewer_because=stopped)
         measured.append(name)
-    if {"memory", "growth"} <= results.keys() and {"memory", "growth"} & set(measured):
-        report.draw(results, options.out.with_name(report.PICTURE))
     print(report.plain(results, measured))
     return status
 

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks import heavy, published
-from benchmarks.measure import ROOT
 from benchmarks.packing import FULL, name_of
 from benchmarks.report import Results, markdown, where
 from grid.experiments import dolos
@@ -192,48 +191,23 @@ def _table(head: list[str], rows: list[list[str]], results: Results, name: str) 
 
 # Into the pages ------------------------------------------------------------------------------------------------------
 
-TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
-    "benchmarks": ("README.md", markdown),
-    "packing": ("docs/performance.md", packing),
-    "cost-arithmetic": ("docs/cost.md", arithmetic),
-    "cost-cpu": ("docs/cost.md", on_cpus),
-    "cost-gpu": ("docs/cost.md", on_gpus),
+TABLES: dict[str, dict[str, Callable[[Results], str]]] = {
+    "docs/performance.md": {"packing": packing, "measured": markdown},
+    "docs/cost.md": {"cost-arithmetic": arithmetic, "cost-cpu": on_cpus, "cost-gpu": on_gpus},
 }
 
 
-def quoted(text: str, name: str) -> str:
-    """What stands in a page's text where the table of this name belongs.
+def with_tables(text: str, page: str, results: Results) -> str:
+    """The text of a page of `TABLES` with its tables made anew.
 
     Raises:
-        ValueError: the page has no such place.
+        ValueError: the text has no place for one of them.
     """
-    return _split(text, name)[1].strip()
-
-
-def with_table(text: str, name: str, table: str) -> str:
-    """The page's text with this table in its place. Raises as `quoted`."""
-    before, _, after = _split(text, name)
-    return f"{before}\n\n{table}\n\n{after}"
-
-
-def put_tables(results: Results) -> list[str]:
-    """Write every table into its page; the pages that changed, from the checkout."""
-    changed = []
-    for page in dict.fromkeys(page for page, _ in TABLES.values()):
-        old = text = (ROOT / page).read_text(encoding="utf-8")
-        for name, (where_to, table) in TABLES.items():
-            if where_to == page:
-                text = with_table(text, name, table(results))
-        if text != old:
-            (ROOT / page).write_text(text, encoding="utf-8")
-            changed.append(page)
-    return changed
-
-
-def _split(text: str, name: str) -> tuple[str, str, str]:
-    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    before, found, rest = text.partition(begin)
-    inside, found_end, after = rest.partition(end)
-    if not found or not found_end:
-        raise ValueError(f"the page has no place {begin} … {end}")
-    return before + begin, inside, end + after
+    for name, table in TABLES[page].items():
+        begin, end = f"<!-- {name} -->\n\n", f"\n\n<!-- /{name} -->"
+        before, found, rest = text.partition(begin)
+        _, found_end, after = rest.partition(end)
+        if not found or not found_end:
+            raise ValueError(f"{page} has no place <!-- {name} --> … <!-- /{name} -->")
+        text = before + begin + table(results) + end + after
+    return text

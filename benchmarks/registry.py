@@ -21,7 +21,7 @@ class Benchmark:
         module: where its code is.
         function: (repeats, toy) -> Outcome; `toy` takes seconds and shows only that the code runs.
         needs_gpu: raises `NotHereError` on a machine without one, at its full size.
-        page: where its figures stand, from the checkout; empty: in the README's table.
+        page: where its figures stand, from the checkout; empty: in the table of docs/performance.md.
     """
 
     what: str

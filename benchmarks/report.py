@@ -1,10 +1,9 @@
-"""The file of results, and the tables and the picture that are made of it and of nothing else."""
+"""The file of results, and the tables that are made of it and of nothing else."""
 
 from __future__ import annotations
 
 import datetime
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from benchmarks.measure import Outcome
 from benchmarks.registry import BENCHMARKS
 
 RESULTS = Path(__file__).resolve().parent / "results.json"
-PICTURE = "growth.svg"
 
 Results = dict[str, dict[str, Any]]
 
@@ -48,28 +46,16 @@ def merge(
 
 
 def markdown(results: Results) -> str:
-    """The table of the README: every figure that has a target, every benchmark at least once.
-
-    A benchmark whose figures stand on a page of their own is there with that page.
-    """
+    """Every figure of every benchmark; of one that has a page of its own, that page."""
     lines = ["| benchmark | what | median (range) | target | met |", "|---|---|---|---|---|"]
     for name, benchmark in BENCHMARKS.items():
-        if name not in results:
-            lines.append(f"| `{name}` | {benchmark.what} | not measured | | |")
-            continue
-        if benchmark.page:
-            lines.append(f"| `{name}` | {benchmark.what} | `{benchmark.page}` | | |")
+        if name not in results or benchmark.page:
+            said = f"`{benchmark.page}`" if name in results else "not measured"
+            lines.append(f"| `{name}` | {benchmark.what} | {said} | | |")
             continue
         for figure in results[name]["figures"].values():
-            if figure["target"] is None:
-                continue
-            met = "yes" if figure["met"] else "**no**"
-            lines.append(f"| `{name}` | {figure['what']} | {_measured(figure)} | {_target(figure)} | {met} |")
-        if all(figure["target"] is None for figure in results[name]["figures"].values()):
-            lines += [
-                f"| `{name}` | {figure['what']} | {_measured(figure)} | | |"
-                for figure in results[name]["figures"].values()
-            ]
+            judged = "|" if figure["target"] is None else f"{_target(figure)} | {'yes' if figure['met'] else '**no**'}"
+            lines.append(f"| `{name}` | {figure['what']} | {_measured(figure)} | {judged} |")
     return "\n".join([*lines, "", *where(results)])
 
 
@@ -84,40 +70,6 @@ def plain(results: Results, names: list[str]) -> str:
             lines.append(f"  {key:<22} {_measured(figure)}{wanted}")
             lines += [f"      {part}: {_range(spread)}" for part, spread in figure["parts"].items()]
     return "\n".join(lines)
-
-
-def draw(results: Results, path: Path) -> None:
-    """Time and memory of a trial over the number of images and of finished trials: median and range."""
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    from matplotlib import pyplot as plt
-
-    panels = [
-        ("memory", "trained time", "images", "s", "a trial: seconds"),
-        ("memory", "trained", "images", "GB", "a trial: peak memory, GB"),
-        ("growth", "time", "trials finished before", "s", "one more trial: seconds"),
-        ("growth", "memory", "trials finished before", "GB", "one more trial: peak memory, GB"),
-    ]
-    with mpl.rc_context({"svg.hashsalt": "benchmarks", "svg.fonttype": "none", "font.size": 8}):
-        figure, axes = plt.subplots(1, len(panels), figsize=(11, 2.4), layout="constrained")
-        for axis, (name, key, below, unit, title) in zip(axes, panels, strict=True):
-            parts = results[name]["figures"][key]["parts"]
-            points = [
-                (int(re.findall(r"[\d,]*\d", part)[0].replace(",", "")), spread)
-                for part, spread in parts.items()
-                if part.endswith(f", {unit}") and not part.startswith("of that")
-            ]
-            numbers, spreads = [point[0] for point in points], [point[1] for point in points]
-            middle = [spread["median"] for spread in spreads]
-            errors = [
-                [spread["median"] - spread["min"] for spread in spreads],
-                [spread["max"] - spread["median"] for spread in spreads],
-            ]
-            axis.errorbar(numbers, middle, yerr=errors, marker="o", markersize=3, capsize=2, linewidth=1)
-            axis.set(xscale="log", xlabel=below, title=title, ylim=(0, 1.1 * max(s["max"] for s in spreads)))
-        figure.savefig(path, metadata={"Date": None})
-        plt.close(figure)
 
 
 def _measured(figure: dict[str, Any]) -> str:

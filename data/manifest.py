@@ -30,9 +30,6 @@ from data.sources.base import FAKE, REAL, SHARED_REAL, SPLITS, Entry, Problem, r
 
 logger = logging.getLogger(__name__)
 
-# Arrow's own pool keeps what is freed: 25 MB of each process that computes trials of 100,000 images.
-pa.set_memory_pool(pa.system_memory_pool())
-
 COLUMNS = (
     "path", "label", "generator", "source_id", "split", "mask", "digest", "mask_digest", "width", "height", "format",
     "mode", "quantisation",

@@ -14,10 +14,10 @@ import shutil
 import time
 import uuid
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import cache
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -80,7 +80,7 @@ class ArrayStore:
 
     def missing(self, digests: Collection[str]) -> int:
         """How many of these rows are not in the store, or in a damaged part of it."""
-        return self._index().missing(digests)
+        return int(np.count_nonzero(self._find(digests)[1][:, 0] < 0))
 
     def fill(
         self,
@@ -153,10 +153,9 @@ class ArrayStore:
         Raises:
             OSError: the disk is full, or too full from the start, or cannot be written; shards that were finished stay.
         """
-        here, there = self._index(), source._index()
-        absent = [digest for digest, (shard, _) in zip(digests, here.find(digests), strict=True) if shard < 0]
-        numbers = there.find(absent)[:, 0]
-        names = [there.shards[number] for number in np.unique(numbers[numbers >= 0])]
+        absent = [digest for digest, shard in zip(digests, self._find(digests)[1][:, 0], strict=True) if shard < 0]
+        shards, where = source._find(absent)
+        names = [shards[number] for number in np.unique(where[:, 0]) if number >= 0]
         if not names:
             return 0
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -187,17 +186,28 @@ class ArrayStore:
         Raises:
             KeyError: some are not in the store; the message says how many.
         """
-        index = self._index()
-        where = index.find(digests)
+        shards, where = self._find(digests)
         if missing := int(np.count_nonzero(where[:, 0] < 0)):
             raise KeyError(f"{missing} of {len(digests)} rows are not in {self.folder}; fill it first")
         numbers, where[:, 0] = np.unique(where[:, 0], return_inverse=True)
-        files = [self.folder / index.shards[number] / "rows.npy" for number in numbers]
+        files = [self.folder / shards[number] / "rows.npy" for number in numbers]
         return StoredRows(files, where, self.row_shape, self.dtype)
 
-    def _index(self) -> _Index:
-        """Of every sound shard."""
-        return _Index(self._shards())
+    def _find(self, digests: Collection[str]) -> tuple[list[str], np.ndarray]:
+        """The names of all sound shards, and int32 (N, 2): for each digest its shard's number among them and its row.
+
+        -1 for a digest that is in no shard. This takes memory for the digests that are asked for, not for the store's.
+        """
+        asked = {digest: number for number, digest in enumerate(digests)}
+        where = np.full((len(digests), 2), -1, dtype=np.int32)
+        names: list[str] = []
+        for name, held in self._shards():
+            numbers = np.fromiter(map(asked.get, held, repeat(-1)), dtype=np.int32, count=len(held))
+            rows = np.flatnonzero(numbers >= 0)
+            where[numbers[rows], 0] = len(names)
+            where[numbers[rows], 1] = rows
+            names.append(name)
+        return names, where[np.fromiter(map(asked.__getitem__, digests), dtype=np.int32, count=len(digests))]
 
     def _shards(self, *, but: Collection[str] = (), remove_damaged: bool = False) -> Iterator[tuple[str, list[str]]]:
         """(name, digests of its rows) of every sound shard, in the order of the names, without those in `but`."""
@@ -388,68 +398,6 @@ class ArrayStore:
             wanted = f"{self.dtype} {(count, *self.row_shape)}"
             raise ValueError(f"expected rows of {wanted}, got {rows.dtype} {rows.shape}")
         return rows
-
-
-class _Index:
-    """Where the rows of some shards are, in 52 bytes a row: a trial holds this for all images of its data set.
-
-    Sorted by a number that is made of the digests, because numpy compares numbers much faster than texts; all 32 bytes
-    have to agree. Of two digests with the same number of 64 bits, one would be missing.
-
-    Attributes:
-        shards: names.
-    """
-
-    def __init__(self, shards: Iterable[tuple[str, Sequence[str]]]) -> None:
-        """`shards` are (name, digests of its rows)."""
-        self.shards: list[str] = []
-        parts = [_packed([])]
-        for name, digests in shards:
-            self.shards.append(name)
-            parts.append(_packed(digests))
-        self._keys = np.concatenate(parts)
-        lengths = [len(part) for part in parts[1:]]
-        self._ends = np.cumsum(lengths, dtype=np.int64)
-        heads = _heads(self._keys)
-        self._order = np.argsort(heads, kind="stable")
-        self._heads = heads[self._order]
-
-    def find(self, digests: Collection[str]) -> np.ndarray:
-        """int32 (N, 2): the number of the shard in `shards` and the row in it; -1 for what is in none."""
-        keys = _packed(digests)
-        where = np.full((len(keys), 2), -1, dtype=np.int32)
-        places = np.searchsorted(self._heads, _heads(keys), side="right") - 1
-        found = np.flatnonzero(places >= 0)
-        places = self._order[places[found]]
-        same = self._keys[places] == keys[found]
-        found, places = found[same], places[same]
-        shards = np.searchsorted(self._ends, places, side="right")
-        where[found, 0] = shards
-        where[found, 1] = places - np.concatenate([[0], self._ends])[shards]
-        return where
-
-    def missing(self, digests: Collection[str]) -> int:
-        """How many of these are in no shard."""
-        return int(np.count_nonzero(self.find(digests)[:, 0] < 0))
-
-
-def _heads(keys: np.ndarray) -> np.ndarray:
-    """uint64 (N,): one number of all 32 bytes of each, so that digests which a person made up differ too."""
-    return keys.view(np.uint64).reshape(-1, 4) @ np.array([1, 3, 5, 7], dtype=np.uint64)
-
-
-def _packed(digests: Collection[str]) -> np.ndarray:
-    """32 bytes each: what the 64 hexadecimal digits of a SHA-256 say; any other text is hashed to as many."""
-    return np.fromiter(map(_pack, digests), dtype="S32", count=len(digests))
-
-
-def _pack(digest: str) -> bytes:
-    if len(digest) == 64:
-        try:
-            return bytes.fromhex(digest)
-        except ValueError:
-            pass
-    return hashlib.sha256(digest.encode()).digest()
 
 
 def _seconds_idle(folder: Path) -> float:

@@ -57,11 +57,13 @@ class Records:
         uri: tracking URI.
         experiment_id: its id.
         experiment: its name, where somebody asked by it.
+        patient: a server that is away is waited for, as a trial does; else it is given up at once.
     """
 
     uri: str
     experiment_id: str
     experiment: str = ""
+    patient: bool = True
 
     @property
     def client(self) -> MlflowClient:
@@ -87,7 +89,7 @@ class Records:
 
     def run(self, run_id: str) -> Run:
         """One run, as it is now."""
-        with answering(self.uri):
+        with self._asking():
             return self.client.get_run(run_id)
 
     def plan(self, grid: Run) -> dict[str, dict[str, Any]]:
@@ -109,7 +111,7 @@ class Records:
 
     def history(self, run_id: str, metric: str) -> list[Metric]:
         """Every logged point of a metric."""
-        with answering(self.uri):
+        with self._asking():
             return list(self.client.get_metric_history(run_id, metric))
 
     def text(self, run: Run, name: str) -> str | None:
@@ -117,7 +119,7 @@ class Records:
         folder = local_path(run.info.artifact_uri)
         if folder is not None:
             return (folder / name).read_text(encoding="utf-8") if (folder / name).is_file() else None
-        with answering(self.uri), tempfile.TemporaryDirectory() as target:
+        with self._asking(), tempfile.TemporaryDirectory() as target:
             if name not in {artifact.path for artifact in self.client.list_artifacts(run.info.run_id)}:
                 return None
             return Path(self.client.download_artifacts(run.info.run_id, name, target)).read_text(encoding="utf-8")
@@ -139,12 +141,19 @@ class Records:
             target.parent.mkdir(parents=True, exist_ok=True)
             with (
                 tempfile.TemporaryDirectory(dir=target.parent) as temporary,
-                answering(self.uri, lambda error: FileNotFoundError(str(error))),
+                self._asking(lambda error: FileNotFoundError(str(error))),
             ):
                 fetched = Path(self.client.download_artifacts(run.info.run_id, name, temporary))
                 if not target.exists():
                     shutil.move(fetched, target)
         return target
+
+    @contextmanager
+    def _asking(self, refused: Callable[[Exception], Exception] | None = None) -> Iterator[None]:
+        if not self.patient:
+            knock(self.uri)
+        with answering(self.uri, refused):
+            yield
 
     def _search(self, role: str, data: str | None) -> list[Run]:
         query = f"tags.`{names.ROLE}` = '{role}'"
@@ -153,7 +162,7 @@ class Records:
     def _all(self, query: str) -> list[Run]:
         runs: list[Run] = []
         token = None
-        with answering(self.uri):
+        with self._asking():
             while True:
                 page = self.client.search_runs(
                     [self.experiment_id], query, max_results=1000, order_by=["attributes.start_time ASC"],
@@ -165,8 +174,13 @@ class Records:
                     return runs
 
 
-def open_records(uri: str, experiment: str) -> Records | None:
+def open_records(uri: str, experiment: str, *, patient: bool = True) -> Records | None:
     """Find an experiment; None where there is no such experiment, or no store yet. Nothing is made by looking.
+
+    Args:
+        uri: tracking URI.
+        experiment: its name.
+        patient: see `Records`.
 
     Raises:
         StoreError: the store cannot be read, or the experiment is deleted.
@@ -184,7 +198,7 @@ def open_records(uri: str, experiment: str) -> Records | None:
             f"the MLflow experiment {experiment!r} is deleted; restore it (`mlflow experiments restore -x "
             f"{found.experiment_id}`), or choose another name with --experiment-name"
         )
-    return Records(uri, str(found.experiment_id), experiment)
+    return Records(uri, str(found.experiment_id), experiment, patient)
 
 
 def list_experiments(uri: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The committed figures: complete, honest about their targets, and the ones that the README quotes. And toy runs."""
+"""The committed figures: complete, honest about their targets, and the ones that the pages quote. And toy runs."""
 
 from __future__ import annotations
 
@@ -71,17 +71,14 @@ def test_met_means_met(figure: dict[str, Any]) -> None:
         assert figure["met"] == {"at_least": figure["median"] >= limit, "at_most": figure["median"] <= limit}[side]
 
 
-@pytest.mark.parametrize("name", pages.TABLES)
-def test_a_page_quotes_the_file(name: str) -> None:
-    page, table = pages.TABLES[name]
+@pytest.mark.parametrize("page", pages.TABLES)
+def test_a_page_quotes_the_file(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
-    assert pages.quoted(text, name) == table(RESULTS).strip(), "run: python -m benchmarks --tables"
+    assert text == pages.with_tables(text, page, RESULTS), "run: python -m benchmarks --tables"
 
 
 def test_a_benchmark_with_a_page_of_its_own_is_quoted_there() -> None:
-    assert {one.page for one in BENCHMARKS.values() if one.page} == {page for page, _ in pages.TABLES.values()} - {
-        "README.md"
-    }
+    assert {one.page for one in BENCHMARKS.values() if one.page} == set(pages.TABLES)
 
 
 def test_the_folder_says_what_each_measures() -> None:
@@ -118,12 +115,16 @@ def test_an_entry_replaces_its_last_and_leaves_the_others(tmp_path: Path) -> Non
     put("ray", 1.0)
     put("training", 1.0)
     put("ray", 3.0)
+    report.merge(
+        tmp_path / "r.json", "nodes", Outcome("so", {"so": Figure("untold", "GB", [5.0])}), load_before=0.0, seconds=1.0
+    )
     results = report.read(tmp_path / "r.json")
-    assert list(results) == ["training", "ray"]
+    assert list(results) == ["training", "ray", "nodes"]
     assert results["ray"]["figures"]["it"]["met"] is False
     table = report.markdown(results)
     assert "| `ray` | it | 3 (3 – 3) s | ≤ 2 s | **no** |" in table
     assert "| `training` | it | 1 (1 – 1) s | ≤ 2 s | yes |" in table
+    assert "| `nodes` | untold | 5 (5 – 5) GB, 1 repeats | | |" in table
     assert f"| `frozen` | {BENCHMARKS['frozen'].what} | not measured | | |" in table
 
 
@@ -135,7 +136,7 @@ def test_what_does_not_belong_into_the_file_is_refused(options: list[str]) -> No
         command.main(options)
 
 
-def test_figures_on_a_page_of_their_own_are_not_in_the_readme(tmp_path: Path) -> None:
+def test_figures_on_a_page_of_their_own_are_not_in_the_table(tmp_path: Path) -> None:
     outcome = Outcome("so", {"it": Figure("a figure", "GFLOP", [1.0], fewer_because="exact")})
     results = report.merge(tmp_path / "r.json", "cost", outcome, load_before=0.0, seconds=1.0, fewer_because="late")
     assert results["cost"]["figures"]["it"]["fewer_because"] == "exact"
@@ -224,19 +225,17 @@ def test_hours_are_given_for_the_gpu_that_was_measured_and_no_other(gpu: str, fo
     assert given == ([found] if found else [])
 
 
-def test_tables_are_put_into_their_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for page, _ in pages.TABLES.values():
-        (tmp_path / page).parent.mkdir(exist_ok=True)
-        (tmp_path / page).write_text((ROOT / page).read_text(encoding="utf-8"), encoding="utf-8")
-    monkeypatch.setattr(pages, "ROOT", tmp_path)
-    assert pages.put_tables(RESULTS) == []
-    results = made_up("NVIDIA L4")
-    assert pages.put_tables({**RESULTS, **results}) == ["README.md", "docs/performance.md", "docs/cost.md"]
-    for name, (page, table) in pages.TABLES.items():
-        text = (tmp_path / page).read_text(encoding="utf-8")
-        assert pages.quoted(text, name) == table({**RESULTS, **results}).strip()
+@pytest.mark.parametrize("page", pages.TABLES)
+def test_tables_are_put_into_their_pages(page: str) -> None:
+    results = {**RESULTS, **made_up("NVIDIA L4")}
+    old = (ROOT / page).read_text(encoding="utf-8")
+    new = pages.with_tables(old, page, results)
+    assert new != old
+    for table in pages.TABLES[page].values():
+        assert table(results) in new
+    assert pages.with_tables(new, page, RESULTS) == old
     with pytest.raises(ValueError, match="no place"):
-        pages.quoted("a page", "packing")
+        pages.with_tables("a page", page, results)
 
 
 # What is measured ---------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shlex
@@ -346,7 +347,6 @@ def test_a_server_that_is_not_there_is_given_up_within_seconds(monkeypatch: pyte
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
         closed.close()
-        monkeypatch.setitem(store_module._FIRST_CALL, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
         for uri in (f"http://127.0.0.1:{port}", f"http://127.0.0.1:{silent.getsockname()[1]}"):
             start = time.monotonic()
             with pytest.raises(StoreError, match="Is the server running") as caught:
@@ -354,6 +354,21 @@ def test_a_server_that_is_not_there_is_given_up_within_seconds(monkeypatch: pyte
             assert time.monotonic() - start < 15
             assert uri in str(caught.value)
     assert dict(os.environ) == before
+
+
+def test_a_server_that_went_away_since_is_given_up_within_seconds_too(
+    grid: Grid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)  # MLflow's own are seven, which take minutes
+    grid.finish(grid.spec())
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        store = dataclasses.replace(grid.open(), tracking_uri=uri)
+        start = time.monotonic()
+        with pytest.raises(StoreError, match=f"cannot read MLflow at {uri}.*refused\\W+Is the server running"):
+            store.history()
+    assert time.monotonic() - start < 5
 
 
 def test_an_unknown_experiment_is_answered_with_those_that_exist(grid: Grid) -> None:

@@ -435,7 +435,7 @@ def test_a_server_is_found_behind_a_user_and_a_password() -> None:
 
         with ThreadPoolExecutor(1) as pool:
             served = pool.submit(serve)
-            tracking._knock(f"http://me:secret@127.0.0.1:{server.getsockname()[1]}")  # or it would raise
+            tracking.knock(f"http://me:secret@127.0.0.1:{server.getsockname()[1]}")  # or it would raise
             served.result(timeout=10)
 
 
