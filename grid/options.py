@@ -67,8 +67,8 @@ def add_trial_options(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument(
         "--set", action="append", default=[], metavar="METHOD.NAME=VALUE",
-        help="a method's setting, or gpus, memory, accelerator, gpu_memory of its trials; METHOD * is every method that "
-        "has the setting",
+        help="a method's setting, or gpus, memory, accelerator, gpu_memory of its trials; METHOD * is every method "
+        "that has the setting",
     )  # fmt: skip
 
 

@@ -127,8 +127,8 @@ class Detector(abc.ABC):
         weights_note: where the backbone's weights come from, in words fit for a table ("random weights", "ImageNet",
             "weight-free"); random weights that the method's name does not promise must be named here.
         batch_halved: training ran out of the device's memory, and its batches were computed in two halves since.
-        threshold: log-odds above which an image is fake, for a method that is trained without fakes and chooses it while
-            it is fitted; None: it is chosen on the validation split, with fakes.
+        threshold: log-odds above which an image is fake, where the method chooses it while it is fitted, as one that is
+            trained without fakes must; None: it is chosen on the validation split.
     """
 
     classes: tuple[str, ...]

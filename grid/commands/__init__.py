@@ -29,7 +29,7 @@ class Context:
 
     Attributes:
         console: the terminal.
-        show_results: prints the tables of a grid: (tracking URI, MLflow experiment, digest of the data, keys of trials).
+        show_results: (tracking URI, MLflow experiment, digest of the data, keys of trials) -> prints their tables.
     """
 
     console: Console
