@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grid.commands import BAD_INPUT, INTERRUPTED, BadInputError, Context, get_command, list_commands
+from grid.experiments import list_experiments
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,9 +28,15 @@ RUN = "run"  # what a bare experiment is short for
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line; see `--help`. The command's name is in `command`."""
+    """The command line; see `--help`. The command's name is in `command`.
+
+    Raises:
+        ValueError: a command and an experiment have the same name.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     commands = list_commands()
+    if twice := set(commands) & set(list_experiments()):
+        raise ValueError(f"both a command and an experiment are named {', '.join(sorted(twice))}; rename one of them")
     name = words.pop(0) if words and words[0] in commands else RUN
     command = get_command(name)
     if name == RUN:

@@ -129,6 +129,7 @@ class Detector(abc.ABC):
         batch_halved: training ran out of the device's memory, and its batches were computed in two halves since.
         threshold: log-odds above which an image is fake, where the method chooses it while it is fitted, as one that is
             trained without fakes must; None: it is chosen on the validation split.
+        uses_seed: whether another seed may give another detector.
     """
 
     classes: tuple[str, ...]
@@ -137,6 +138,7 @@ class Detector(abc.ABC):
     weights_note: str = ""
     batch_halved: bool = False
     threshold: float | None = None
+    uses_seed: bool = True
 
     @abc.abstractmethod
     def fit(self, train: Examples, valid: Examples, session: FitSession) -> None:

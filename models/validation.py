@@ -19,9 +19,9 @@ def in_words(error: ValidationError, owner: str = "") -> list[str]:
         owner: put before each name, such as "clip_linear".
     """
     lines = []
-    for one in error.errors():
-        name = ".".join(filter(None, [owner, *map(str, one["loc"])]))
-        lines.append(f"{name} {_wrong(dict(one))}" if one["loc"] else _wrong(dict(one)))
+    for detail in error.errors():
+        name = ".".join(filter(None, [owner, *map(str, detail["loc"])]))
+        lines.append(f"{name} {_wrong(dict(detail))}" if detail["loc"] else _wrong(dict(detail)))
     return lines
 
 
@@ -34,6 +34,9 @@ def _wrong(error: dict[str, Any]) -> str:
     elif kind in _BOUNDS:
         bound, words = _BOUNDS[kind]
         what = f"{words} {context[bound]:g}"
+    elif kind.partition("_")[0] in _TYPES:
+        what = _TYPES[kind.partition("_")[0]]
     else:
-        what = _TYPES.get(kind.partition("_")[0], str(error["msg"]).removeprefix("Input should be ").lower())
+        message = str(error["msg"])
+        return f"is refused: {message[0].lower()}{message[1:]}; got {value!r}"
     return f"must be {what}; got {value!r}"

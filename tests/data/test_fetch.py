@@ -15,9 +15,12 @@ import pytest
 from rich.console import Console
 
 import data.fetch
-import launch
 from data.fetch import FetchError, fetch, is_url, local_folder
 from data.manifest import build_manifest
+from grid.commands import BadInputError
+from grid.commands.run import read_data
+from grid.options import resolve
+from launch import parse_arguments
 from tests.corpora import write_dolos
 
 
@@ -235,10 +238,9 @@ def test_a_launch_reads_a_corpus_from_s3(
     s3: Any, bucket: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def look(address: str = "s3://faces/dolos") -> tuple[Any, str]:
-        options = launch.parse_arguments(["dolos", "--data", address, "--runs", str(tmp_path / "runs"), "--skip-bad"])
-        settings, _ = launch.resolve(options)
+        options = parse_arguments(["dolos", "--data", address, "--runs", str(tmp_path / "runs"), "--skip-bad"])
         console = Console(record=True, width=200)
-        return launch.read_data(options, settings, console), console.export_text()
+        return read_data(resolve(options), console), console.export_text()
 
     total = len(contents(bucket))
     manifest, output = look()
@@ -257,5 +259,5 @@ def test_a_launch_reads_a_corpus_from_s3(
     assert not (fewer.root / gone).exists()
     assert "1 files have gone from s3://faces/dolos" in caplog.text
 
-    with pytest.raises(launch.BadInputError, match=r"cannot read s3://elsewhere/dolos(.|\n)*check the address"):
+    with pytest.raises(BadInputError, match=r"cannot read s3://elsewhere/dolos(.|\n)*check the address"):
         look("s3://elsewhere/dolos")

@@ -137,7 +137,7 @@ def test_exif_data_without_sense_turn_nothing(tmp_path: Path, suffix: str) -> No
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp"])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_a_truncated_file_is_refused_unless_every_pixel_is_there(tmp_path: Path, suffix: str, share: float) -> None:
     path = write_image(tmp_path / f"whole{suffix}", picture("a"))
@@ -152,7 +152,7 @@ def test_a_truncated_file_is_refused_unless_every_pixel_is_there(tmp_path: Path,
     assert share * len(data) > len(data) - 32  # a PNG's last checksum and its end mark
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(data=st.binary(max_size=64), start=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"RIFF"]))
 def test_bytes_that_are_no_picture_are_refused(tmp_path: Path, data: bytes, start: bytes) -> None:
     (tmp_path / "a.png").write_bytes(start + data)

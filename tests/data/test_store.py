@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 import data.store
 from data.images import decode
 from data.manifest import Manifest, build_manifest
+from data.pictures import Pictures
 from data.store import ArrayStore, feature_store, fill_features, fill_pixels, pixel_store
 from models.geometry import Geometry
 from tests.corpora import picture, write_image
@@ -144,7 +145,7 @@ def test_rows_come_in_the_order_asked(store: ArrayStore) -> None:
         rows[np.array([4])]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(asked=st.lists(st.integers(0, 9), max_size=20), picks=st.data())
 def test_gathering_is_that_of_an_array(store: ArrayStore, asked: list[int], picks: st.DataObject) -> None:
     rows, expected = store.open([f"d{n}" for n in asked]), doubled(asked).reshape(-1, 2)
@@ -469,9 +470,9 @@ def test_pixels_are_decoded_transformed_and_kept(manifest: Manifest, cache: Path
     assert store.folder == cache / "pixels" / "squash-8-bicubic"
     calls: list[tuple[int, int]] = []
     rows = manifest.select("test", ["ldm"])
-    fill_pixels(store, manifest, rows, geometry, workers=2, progress=lambda *call: calls.append(call))
+    fill_pixels(store, Pictures(manifest), rows, geometry, workers=2, progress=lambda *call: calls.append(call))
     assert calls == [(6, 6)]
-    fill_pixels(store, manifest, manifest.table, geometry)
+    fill_pixels(store, Pictures(manifest), manifest.table, geometry)
     pixels = store.open(list(manifest.table["digest"]))
     assert (pixels.shape, pixels.dtype) == ((27, 8, 8, 3), np.uint8)
     for number, path in enumerate(manifest.paths(manifest.table)):
@@ -490,9 +491,9 @@ def test_features_are_encoded_in_batches_and_kept(manifest: Manifest, cache: Pat
 
     store = feature_store(cache, "mean-colour", 3)
     assert store.folder == cache / "features" / "mean-colour"
-    fill_features(store, manifest, manifest.table, geometry, encode, batch=10)
+    fill_features(store, Pictures(manifest), manifest.table, geometry, encode, batch=10)
     assert batches == [10, 10, 7]
-    fill_features(store, manifest, manifest.table, geometry, encode, batch=10)
+    fill_features(store, Pictures(manifest), manifest.table, geometry, encode, batch=10)
     assert len(batches) == 3
     features = store.open(list(manifest.table["digest"]))
     images = [decode(path) for path in manifest.paths(manifest.table)]
@@ -510,7 +511,7 @@ def test_native_images_may_differ_in_size(tmp_path: Path, cache: Path, dolos: Pa
         shapes.update(image.shape for image in pixels)
         return mean_colour(pixels)
 
-    fill_features(feature_store(cache, "x", 3), manifest, manifest.table, None, encode, batch=5)
+    fill_features(feature_store(cache, "x", 3), Pictures(manifest), manifest.table, None, encode, batch=5)
     assert shapes == {(16, 16, 3), (40, 40, 3)}
 
 
@@ -525,7 +526,7 @@ def test_features_that_are_not_finite_name_the_image(manifest: Manifest, cache: 
         return features
 
     with pytest.raises(ValueError, match="not finite for ") as caught:
-        fill_features(feature_store(cache, "x", 3), manifest, manifest.table, None, encode, batch=8)
+        fill_features(feature_store(cache, "x", 3), Pictures(manifest), manifest.table, None, encode, batch=8)
     assert str(bad) in str(caught.value)
 
 
@@ -542,7 +543,7 @@ def test_a_file_that_changed_after_the_manifest_is_never_kept_under_its_old_dige
         path.write_bytes(path.read_bytes()[:-40])
     geometry = Geometry(8)
     with pytest.raises(ValueError, match=str(path)):
-        fill_pixels(pixel_store(cache, geometry), manifest, manifest.table, geometry)
+        fill_pixels(pixel_store(cache, geometry), Pictures(manifest), manifest.table, geometry)
 
 
 @pytest.mark.parametrize("key", ["", "a/b", "..", "x" * 151])

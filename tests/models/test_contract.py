@@ -1,4 +1,4 @@
-"""What every registered method promises. A new method is tested by being registered, and by a line in `toys.SMALL`."""
+"""What every registered method promises, in its small form. A new method is tested by being registered."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,18 +16,25 @@ from models.configs import LinearConfig, NetworkConfig, ProbeConfig
 from models.detector import BuildContext, Detector, Examples, FitSession, fake_scores
 from models.registry import create_detector, detector_info, list_detectors, resolve_config
 from models.scoring import attribution_metrics, detection_metrics
-from tests.models.toys import ATTRIBUTION, DETECTION, SIDE, SMALL, Recorder, examples, make_images, make_labels, small
+from tests.models.toys import ATTRIBUTION, DETECTION, SIDE, Recorder, examples, make_images, make_labels, small
 
 ROOT = Path(__file__).parents[2]
-SEEDLESS = {"clip_linear", "residual_linear", "sam_linear"}  # nothing that trains in them starts at random
 LINEAR = [name for name in list_detectors() if isinstance(detector_info(name).config, ProbeConfig)]
 
 
 @pytest.fixture(params=[*list_detectors(), *(f"{name}+adam" for name in LINEAR)])
 def name(request: pytest.FixtureRequest) -> str:
-    if request.param.partition("+")[0] not in SMALL:
-        pytest.fail(f"no small version of {request.param!r}: add a line to SMALL in tests/models/toys.py")
     return str(request.param)
+
+
+def with_fakes(name: str) -> bool:
+    return detector_info(name.partition("+")[0]).needs_fakes
+
+
+def fit(detector: Detector, name: str, num_each: int, session: FitSession | None = None) -> None:
+    """Fit as a trial does: a method that needs no fakes gets none."""
+    train, valid = (examples(detector, num, seed, fakes=with_fakes(name)) for num, seed in ((num_each, 1), (8, 2)))
+    detector.fit(train, valid, session or FitSession())
 
 
 _fitted: dict[tuple[str, int], tuple[Detector, Recorder]] = {}
@@ -39,13 +45,19 @@ def fitted(name: str, classes: tuple[str, ...] = DETECTION) -> tuple[Detector, R
     key = name, len(classes)
     if key not in _fitted:
         detector, recorder = small(name, classes), Recorder()
-        detector.fit(examples(detector, 32, seed=1), examples(detector, 8, seed=2), recorder.session)
+        fit(detector, name, 32, recorder.session)
         _fitted[key] = detector, recorder
     return _fitted[key]
 
 
+def needing_fakes(name: str) -> str:
+    if not with_fakes(name):
+        pytest.skip("a method that is trained without fakes")
+    return name
+
+
 def test_learns_to_detect_the_right_way_round(name: str) -> None:
-    detector, _ = fitted(name)
+    detector, _ = fitted(needing_fakes(name))
     test = examples(detector, 16, seed=3)
     scores = fake_scores(detector.predict(test.inputs).logits)
     assert scores[test.labels == 1].mean() > scores[test.labels == 0].mean()
@@ -53,7 +65,7 @@ def test_learns_to_detect_the_right_way_round(name: str) -> None:
 
 
 def test_learns_to_attribute(name: str) -> None:
-    detector, _ = fitted(name, ATTRIBUTION)
+    detector, _ = fitted(needing_fakes(name), ATTRIBUTION)
     test = examples(detector, 8, seed=3)
     metrics = attribution_metrics(test.labels, detector.predict(test.inputs).logits, ATTRIBUTION)
     assert metrics["accuracy"] > 0.5  # 0.2 by chance
@@ -114,19 +126,18 @@ def test_load_refuses_what_does_not_fit(name: str, tmp_path: Path) -> None:
 def test_the_seed_decides_everything(name: str) -> None:
     def logits(seed: int) -> np.ndarray:
         detector = small(name, seed=seed)
-        detector.fit(examples(detector, 10, seed=1), examples(detector, 4, seed=2), FitSession())
+        fit(detector, name, 10)
         return detector.predict(examples(detector, 4, seed=3).inputs).logits
 
     first = logits(seed=5)
     torch.rand(3)  # whatever the caller does in between
     np.testing.assert_array_equal(first, logits(seed=5))
-    assert np.array_equal(first, logits(seed=6)) == (name in SEEDLESS)
+    assert np.array_equal(first, logits(seed=6)) != small(name).uses_seed
 
 
 def test_the_callers_random_numbers_are_left_alone(name: str) -> None:
     before, numpy_before = torch.get_rng_state(), np.random.get_state(legacy=False)
-    detector = small(name)
-    detector.fit(examples(detector, 4, seed=1), examples(detector, 4, seed=2), FitSession())
+    fit(small(name), name, 4)
     assert torch.equal(before, torch.get_rng_state())
     np.testing.assert_equal(np.random.get_state(legacy=False), numpy_before)
 
@@ -141,7 +152,7 @@ def test_epochs_are_reported(name: str) -> None:
 
 def test_reported_validation_is_that_of_the_kept_state(name: str) -> None:
     detector, recorder = fitted(name)
-    valid = examples(detector, 8, seed=2)
+    valid = examples(detector, 8, seed=2, fakes=with_fakes(name))
     accuracy = float((detector.predict(valid.inputs).logits.argmax(axis=1) == valid.labels).mean())
     best = min((metrics for _, metrics in recorder.epochs), key=lambda metrics: metrics["valid/loss"])
     assert accuracy == pytest.approx(best["valid/accuracy"])
@@ -153,12 +164,12 @@ def test_what_is_frozen_stays(name: str) -> None:
         pytest.skip("everything trains")
     images = make_images(make_labels(2, 4, seed=3), seed=3)
     before = detector.encoder.encode(images)
-    detector.fit(examples(detector, 8, seed=1), examples(detector, 4, seed=2), FitSession())
+    fit(detector, name, 8)
     np.testing.assert_array_equal(before, detector.encoder.encode(images))
 
 
 def test_impossible_training_sets_are_refused(name: str) -> None:
-    detector = small(name)
+    detector = small(needing_fakes(name))
     good, empty = examples(detector, 4, seed=1), np.arange(0)
     with pytest.raises(ValueError, match="training split is empty"):
         detector.fit(Examples(good.inputs[empty], good.labels[empty]), good, FitSession())
@@ -187,12 +198,13 @@ def test_grad_cam_runs(name: str) -> None:
     detector, _ = fitted(name)
     target = detector.cam_target()
     if target is None:
-        assert name.startswith("residual_linear"), "only a method without a differentiable layer may have none"
-        return
-    pictures = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        pytest.skip("no differentiable layer")
+    assert detector.geometry is not None
+    side = detector.geometry.size
+    pictures = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with GradCAM(target.module, target.layers, target.reshape) as cam:
         maps = cam(pictures, [ClassifierOutputTarget(1)] * 2)
-    assert maps.shape == (2, SIDE, SIDE)
+    assert maps.shape == (2, side, side)
     assert np.isfinite(maps).all()
     pictures = pictures.requires_grad_()
     target.module(pictures)[:, 1].sum().backward()
@@ -206,11 +218,9 @@ def test_cam_module_gives_the_detectors_logits(name: str) -> None:
     if target is None:
         pytest.skip("no differentiable layer")
     images = make_images(np.array([0, 1]), seed=9)
-    owner: Any = detector if detector.encoder is None else cast(Any, detector.encoder).backbone
-    pixels = owner.preprocessing.normalise(torch.from_numpy(images))
-    inputs = images if detector.encoder is None else detector.encoder.encode(images)
-    found = target.module(pixels).detach().numpy()
-    np.testing.assert_allclose(found, detector.predict(inputs).logits, rtol=1e-3, atol=1e-4)
+    found = target.module(target.normalise(torch.from_numpy(detector.squares(list(images))))).detach().numpy()
+    expected = detector.predict(detector.inputs(list(images))).logits
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_geometry_and_notes(name: str) -> None:
@@ -219,7 +229,20 @@ def test_geometry_and_notes(name: str) -> None:
         assert detector.geometry is not None
     else:
         assert detector.geometry == detector.encoder.geometry
-    assert detector.weights_note in ("random weights", "weight-free")
+    assert detector.weights_note
+
+
+def test_pictures_of_any_size_become_inputs(name: str) -> None:
+    detector, _ = fitted(name)
+    sizes = ((SIDE, SIDE), (SIDE + 16, SIDE), (SIDE, SIDE + 9))
+    pictures = [np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    prediction = detector.predict(detector.inputs(pictures))
+    assert prediction.logits.shape == (3, 2)
+    if detector.geometry is None:
+        with pytest.raises(ValueError, match="native size"):
+            detector.squares(pictures)
+    else:
+        assert detector.squares(pictures).shape == (3, detector.geometry.size, detector.geometry.size, 3)
 
 
 def test_a_frozen_encoder_shares_its_features_between_seeds_and_with_no_other_method() -> None:
@@ -236,6 +259,17 @@ def test_a_frozen_encoder_shares_its_features_between_seeds_and_with_no_other_me
 
 
 @pytest.mark.parametrize("name", list_detectors())
+def test_no_setting_has_the_name_of_a_trials_share(name: str) -> None:
+    assert not set(resolve_config(name)) & {"gpus", "memory", "accelerator", "gpu_memory"}  # of --set METHOD.NAME
+
+
+@pytest.mark.parametrize("name", list_detectors())
+def test_its_small_form_needs_no_download(name: str) -> None:
+    weights = str(resolve_config(name, detector_info(name).small).get("weights", "random"))
+    assert weights == "random" or weights.startswith("package:")
+
+
+@pytest.mark.parametrize("name", list_detectors())
 def test_configuration_survives_json(name: str) -> None:
     config = resolve_config(name)
     assert json.loads(json.dumps(config)) == config
@@ -249,14 +283,9 @@ def test_as_published() -> None:
     assert (scratch.epochs, scratch.batch_size, scratch.flip, scratch.weight_decay) == (1, 32, False, 0.0)
     assert detector_info("clip_linear").config == LinearConfig(backbone="ViT-L-14-quickgelu", weights="hub:openai")
     assert detector_info("sam_linear").config == LinearConfig(backbone="vit_b", weights="hub")
-    shares = {name: detector_info(name).gpu_share for name in list_detectors()}
-    assert shares == {
-        "clip_linear": 0.25,
-        "residual_linear": 0.0,
-        "sam_linear": 0.5,
-        "xception_pretrained": 0.5,
-        "xception_scratch": 0.5,
-    }
+    shares = {"clip_linear": 0.25, "residual_linear": 0.0, "sam_linear": 0.5}
+    shares |= dict.fromkeys(("xception_pretrained", "xception_scratch"), 0.5)
+    assert {name: detector_info(name).gpu_share for name in shares} == shares
 
 
 @pytest.mark.parametrize(
@@ -266,12 +295,12 @@ def test_as_published() -> None:
         ("xception_scratch", {"epochs": "0"}, "epochs"),
         ("xception_scratch", {"learning_rate": "nan"}, "learning_rate"),
         ("xception_scratch", {"learning_rate": "0"}, "learning_rate"),
-        ("xception_scratch", {"precision": "half"}, "mixed, full"),
-        ("xception_scratch", {"select": "test"}, "best, last"),
-        ("clip_linear", {"resize": "stretch"}, "own, squash, crop, pad"),
+        ("xception_scratch", {"precision": "half"}, "'mixed', 'full'"),
+        ("xception_scratch", {"select": "test"}, "'best', 'last'"),
+        ("clip_linear", {"resize": "stretch"}, "'own', 'squash', 'crop', 'pad'"),
         ("sam_linear", {"l2": "-1"}, "l2"),
-        ("sam_linear", {"solver": "sgd"}, "lbfgs, adam"),
-        ("clip_linear", {"learning_rate": "-1"}, "learning_rate must be positive"),
+        ("sam_linear", {"solver": "sgd"}, "'lbfgs', 'adam'"),
+        ("clip_linear", {"learning_rate": "-1"}, "clip_linear.learning_rate must be above 0; got '-1'"),
         ("residual_linear", {"epochs": "0"}, "epochs"),
         ("residual_linear", {"backbone": "vit_b"}, "has no setting"),
     ],
@@ -288,7 +317,17 @@ def test_classes_are_checked(classes: tuple[str, ...]) -> None:
 
 
 def test_importing_models_knows_neither_ray_nor_mlflow() -> None:
-    modules = ("training", "linear", "residuals", "scoring", "registry", "backbones", "weights", "preprocessing")
+    modules = (
+        "training",
+        "linear",
+        "residuals",
+        "scoring",
+        "metrics.auroc",
+        "registry",
+        "backbones.sam",
+        "weights",
+        "preprocessing",
+    )
     _import_and_ban([f"models.{module}" for module in modules], ["ray", "mlflow", "data", "grid", "analysis"])
 
 

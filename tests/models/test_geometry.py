@@ -62,7 +62,7 @@ def test_an_image_of_the_right_size_is_left_alone(policy: str, interpolation: st
     np.testing.assert_array_equal(Geometry(48, interpolation=interpolation, policy=policy).apply(image), image)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     policy=st.sampled_from(POLICIES),
     size=st.integers(1, 40),

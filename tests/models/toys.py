@@ -10,23 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from models.configs import NetworkConfig
 from models.detector import BuildContext, Detector, Examples, FitSession
-from models.registry import create_detector, resolve_config
+from models.registry import create_detector, detector_info, resolve_config
 
 DETECTION = ("real", "fake")
 ATTRIBUTION = ("real", "lama", "ldm", "repaint", "pluralistic")
 SIDE = 64
-
-_NETWORK = {"backbone": "test_resnet", "weights": "random", "size": SIDE, "epochs": 4, "batch_size": 16}
-
-# A method's overrides that make it small, weightless, and take images of SIDE x SIDE.
-SMALL: dict[str, dict[str, Any]] = {
-    "clip_linear": {"backbone": "demo-vit-64", "weights": "random"},
-    "residual_linear": {},
-    "sam_linear": {"backbone": "demo", "weights": "random"},
-    "xception_pretrained": _NETWORK | {"learning_rate": 3e-3, "flip": True},
-    "xception_scratch": _NETWORK | {"learning_rate": 3e-3},
-}
 
 
 def make_images(labels: np.ndarray, seed: int) -> np.ndarray:
@@ -46,19 +36,23 @@ def make_labels(num_classes: int, num_each: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).permutation(np.repeat(np.arange(num_classes), num_each))
 
 
+# What makes a network learn the planted signal in a few steps.
+QUICK = {"epochs": 4, "batch_size": 16, "learning_rate": 3e-3}
 # The other solver of the linear methods: at these sizes, thirty steps instead of thousands.
 ADAM = {"solver": "adam", "learning_rate": 0.02, "epochs": 30, "batch_size": 16}
 
 
 def small(name: str, classes: tuple[str, ...] = DETECTION, seed: int = 0, **overrides: Any) -> Detector:
-    """A method by its name, or with the other solver as "<method>+adam"."""
+    """The small form of a method by its name, or with the other solver as "<method>+adam"."""
     name, _, solver = name.partition("+")
-    config = resolve_config(name, SMALL[name] | (ADAM if solver else {}) | overrides)
+    info = detector_info(name)
+    quick = QUICK if isinstance(info.config, NetworkConfig) else {}
+    config = resolve_config(name, {**info.small, **quick, **(ADAM if solver else {}), **overrides})
     return create_detector(name, config, BuildContext(classes, seed=seed))
 
 
-def examples(detector: Detector, num_each: int, seed: int) -> Examples:
-    labels = make_labels(len(detector.classes), num_each, seed)
+def examples(detector: Detector, num_each: int, seed: int, *, fakes: bool = True) -> Examples:
+    labels = make_labels(len(detector.classes) if fakes else 1, num_each, seed)
     images = make_images(labels, seed)
     return Examples(images if detector.encoder is None else detector.encoder.encode(images), labels)
 

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import data.conditions
+from data.conditions import Condition, Picture, register_condition
+from data.images import decode
+from data.manifest import Manifest, build_manifest
+from data.pictures import PictureRows, Pictures
+from data.store import feature_store, fill_features
+from models.geometry import Geometry
+from tests.corpora import picture, write_image
+
+GEOMETRY = Geometry(8)
+
+
+@pytest.fixture
+def manifest(dolos: Path, cache: Path) -> Manifest:
+    return build_manifest("dolos", dolos, cache=cache)
+
+
+@pytest.fixture(autouse=True)
+def paste(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A condition that needs both the mask and the original: outside the mask, a fake is its original."""
+    monkeypatch.setattr(data.conditions._conditions, "_entries", dict(data.conditions._conditions._entries))
+
+    @register_condition("paste", uses=["mask", "original"])
+    def paste(picture: Picture) -> np.ndarray:
+        """Outside the mask the original."""
+        if picture.mask is None or picture.original is None:
+            return picture.pixels
+        return np.where(picture.mask[..., None], picture.pixels, picture.original)
+
+    @register_condition("original", uses=["original"])
+    def original(picture: Picture) -> np.ndarray:
+        """The original in the place of the fake."""
+        return picture.pixels if picture.original is None else picture.original
+
+
+def fakes(manifest: Manifest, generator: str = "lama") -> Any:
+    rows = manifest.select("test", [generator])
+    return rows[rows["label"] == 1]
+
+
+def test_clean_pictures_are_what_their_files_hold(manifest: Manifest) -> None:
+    pictures, rows = Pictures(manifest), manifest.select("test", ["ldm"])
+    for files, path in zip(pictures.files(rows), manifest.paths(rows), strict=True):
+        np.testing.assert_array_equal(pictures.read(files), decode(path))
+    assert pictures.keys(rows) == rows["digest"].tolist()
+
+
+def test_a_fake_comes_with_its_mask_and_its_own_photograph(manifest: Manifest) -> None:
+    pictures, rows = Pictures(manifest, "original"), fakes(manifest)
+    for files, source_id in zip(pictures.files(rows), rows["source_id"], strict=True):
+        np.testing.assert_array_equal(pictures.read(files), picture(f"{source_id}.png"))
+    pictures = Pictures(manifest, "paste")
+    for files, path in zip(pictures.files(rows), manifest.paths(rows), strict=True):
+        # the fakes of this corpus differ from the photographs inside the mask alone
+        np.testing.assert_array_equal(pictures.read(files), decode(path))
+
+
+def test_a_real_picture_has_neither(manifest: Manifest) -> None:
+    rows = manifest.select("test", ["ldm"]).query("label == 0")
+    assert all(files.original is None and files.mask is None for files in Pictures(manifest, "paste").files(rows))
+
+
+def test_a_fake_without_mask_or_original(dolos: Path, cache: Path) -> None:
+    (dolos / "celebahq/fake/lama/masks/test/00006.png").unlink()
+    (dolos / "celebahq/real/test/00007.png").unlink()
+    manifest = build_manifest("dolos", dolos, cache=cache)
+    files = dict(zip(fakes(manifest)["source_id"], Pictures(manifest, "paste").files(fakes(manifest)), strict=True))
+    assert files["00006"].mask is None
+    assert files["00006"].original is not None
+    assert files["00007"].mask is not None
+    assert files["00007"].original is None
+
+
+def test_what_a_picture_is_kept_under_depends_on_all_that_it_is_read_from(manifest: Manifest) -> None:
+    rows = fakes(manifest)
+    keys = {name: Pictures(manifest, name).keys(rows) for name in ("clean", "jpeg-75", "original", "paste")}
+    assert keys["clean"] == keys["jpeg-75"] == rows["digest"].tolist()
+    (files, *_) = Pictures(manifest, "paste").files(rows)
+    assert files.mask is not None
+    assert files.original is not None
+    text = "/".join([files.image.digest, files.mask.digest, files.original.digest])
+    assert keys["paste"][0] == hashlib.sha256(text.encode()).hexdigest()
+    assert len({*keys["clean"], *keys["original"], *keys["paste"]}) == 9
+    assert list(Pictures(manifest, "paste").items(rows)) == keys["paste"]
+
+
+@pytest.mark.parametrize("which", ["images", "masks", "original"])
+def test_a_file_that_has_changed_is_named(which: str, manifest: Manifest, dolos: Path) -> None:
+    rows = fakes(manifest).iloc[:1]
+    place = {"images": "fake/lama/images", "masks": "fake/lama/masks", "original": "real"}[which]
+    path = dolos / "celebahq" / place / "test" / "00006.png"
+    write_image(path, picture("another"))
+    pictures = Pictures(manifest, "paste")
+    with pytest.raises(ValueError, match=f"{path} has changed since the manifest was built"):
+        pictures.read(pictures.files(rows)[0])
+    path.unlink()
+    with pytest.raises(ValueError, match=f"{path} cannot be read any more"):
+        pictures.read(pictures.files(rows)[0])
+
+
+def test_rows_of_pixels_that_are_read_when_they_are_asked_for(manifest: Manifest) -> None:
+    rows = manifest.select("test", ["ldm"])
+    squares = PictureRows(Pictures(manifest, "jpeg-10"), rows, GEOMETRY, workers=2)
+    assert (len(squares), squares.shape) == (6, (6, 8, 8, 3))
+    jpeg = data.conditions.get_condition("jpeg-10")
+    expected = np.stack([GEOMETRY.apply(jpeg.apply(Picture(decode(path)))) for path in manifest.paths(rows)])
+    np.testing.assert_array_equal(squares[:], expected)
+    np.testing.assert_array_equal(squares[np.array([4, 0, 4])], expected[[4, 0, 4]])
+    np.testing.assert_array_equal(squares[np.array([], dtype=int)], expected[:0])
+
+
+def test_features_of_a_condition_lie_apart_from_the_clean_ones(manifest: Manifest, cache: Path) -> None:
+    def encode(pixels: np.ndarray) -> np.ndarray:
+        return pixels.reshape(len(pixels), -1)[:, :2].astype(np.float32)
+
+    rows, stores = fakes(manifest), {}
+    for name in ("clean", "jpeg-10", "original"):
+        pictures = Pictures(manifest, name)
+        stores[name] = feature_store(cache, "toy", 2, pictures.condition)
+        fill_features(stores[name], pictures, rows, GEOMETRY, encode, batch=2)
+        np.testing.assert_array_equal(
+            stores[name].open(pictures.keys(rows))[:],
+            encode(np.stack([GEOMETRY.apply(pictures.read(files)) for files in pictures.files(rows)])),
+        )
+    assert len({store.folder for store in stores.values()}) == 3
+    assert stores["clean"].folder == feature_store(cache, "toy", 2).folder
+    raised = Condition("jpeg-10", lambda picture: picture.pixels, version=2)
+    assert feature_store(cache, "toy", 2, raised).folder != stores["jpeg-10"].folder

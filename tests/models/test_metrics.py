@@ -1,0 +1,184 @@
+"""What every registered metric promises."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from models.detector import DETECTION_CLASSES
+from models.metrics import (
+    AT_VALIDATION,
+    Answers,
+    Metric,
+    get_metric,
+    in_words,
+    list_metrics,
+    measure,
+    metrics_for,
+    reported,
+)
+
+SEVERAL = ("real", "lama", "ldm")
+ALL = [
+    *((DETECTION_CLASSES, metric) for metric in metrics_for(DETECTION_CLASSES)),
+    *((SEVERAL, metric) for metric in metrics_for(SEVERAL)),
+]
+
+
+def answers(classes: tuple[str, ...], num: int = 60, seed: int = 0) -> Answers:
+    """Better than chance, with tied scores; the first images have every class."""
+    rng = np.random.default_rng(seed)
+    labels = np.concatenate([np.arange(len(classes)), rng.integers(0, len(classes), num - len(classes))])
+    if classes == DETECTION_CLASSES:
+        return Answers.from_scores(labels, np.round(rng.normal(labels, 1.0), 1), threshold=0.4)
+    return Answers.from_logits(labels, rng.normal(size=(num, len(classes))) + np.eye(len(classes))[labels], classes)
+
+
+def repeated(given: Answers, counts: np.ndarray) -> Answers:
+    """Each image as often as `counts` says."""
+    index = np.repeat(np.arange(len(given.labels)), counts)
+    scores = None if given.scores is None else given.scores[index]
+    return Answers(given.labels[index], given.answered[index], given.classes, scores)
+
+
+@pytest.fixture(params=ALL, ids=lambda case: f"{len(case[0])}-{case[1].name}")
+def case(request: pytest.FixtureRequest) -> tuple[tuple[str, ...], Metric]:
+    return request.param  # type: ignore[no-any-return]
+
+
+# Every metric
+
+
+def test_its_values_are_shares(case: tuple[tuple[str, ...], Metric]) -> None:
+    classes, metric = case
+    for seed in range(5):
+        assert 0 <= metric.value(answers(classes, seed=seed)) <= 1
+
+
+def test_right_answers_have_the_best_value(case: tuple[tuple[str, ...], Metric]) -> None:
+    classes, metric = case
+    labels = answers(classes).labels
+    if classes == DETECTION_CLASSES:
+        right = Answers.from_scores(labels, labels - 0.5)
+        worst = metric.value(Answers.from_scores(labels, 0.5 - labels))
+    else:
+        right = Answers.from_logits(labels, np.eye(len(classes))[labels], classes)
+        worst = metric.value(Answers.from_logits(labels, np.roll(np.eye(len(classes)), 1, axis=1)[labels], classes))
+    best = metric.value(right)
+    assert best == (1.0 if metric.higher_is_better else 0.0)
+    assert (worst < best) if metric.higher_is_better else (worst > best)
+
+
+def test_a_weight_counts_an_image_more_than_once(case: tuple[tuple[str, ...], Metric]) -> None:
+    classes, metric = case
+    given, counts = answers(classes), np.random.default_rng(1).integers(0, 3, 60)
+    counts[: len(classes)] = 1
+    assert metric.value(given, counts) == pytest.approx(metric.value(repeated(given, counts)), abs=1e-12)
+
+
+def test_resampling_is_its_value_of_the_images_that_were_drawn(case: tuple[tuple[str, ...], Metric]) -> None:
+    classes, metric = case
+    given, rng = answers(classes), np.random.default_rng(2)
+    sources = rng.integers(0, 20, 60)
+    weights = rng.integers(0, 3, (20, 6)).astype(np.float32)
+    weights[sources[: len(classes)]] = 1  # so that every class is drawn
+    weights[:, 0] = 1
+    values = metric.weighted(given, sources)(weights)
+    drawn = [metric.value(repeated(given, column[sources].astype(int))) for column in weights.T]
+    assert values.dtype == np.float64
+    assert values == pytest.approx(drawn, abs=1e-6)
+    assert values[0] == pytest.approx(metric.value(given), abs=1e-6)
+
+
+def test_resampling_without_a_class_that_it_needs_gives_no_value(case: tuple[tuple[str, ...], Metric]) -> None:
+    classes, metric = case
+    given = answers(classes)
+    values = metric.weighted(given, given.labels)(np.zeros((len(classes), 1), dtype=np.float32))
+    assert np.isnan(values).all()
+
+
+def test_guesses_have_its_value_of_chance(case: tuple[tuple[str, ...], Metric]) -> None:
+    classes, metric = case
+    if metric.chance is None or classes != DETECTION_CLASSES:
+        pytest.skip("it depends")
+    rng = np.random.default_rng(3)
+    for share_of_fakes in (0.5, 0.2) if metric.chance_is_fixed else (0.5,):
+        labels = (np.arange(20_000) < 20_000 * share_of_fakes).astype(int)
+        value = metric.value(Answers.from_scores(labels, rng.normal(size=20_000)))
+        assert value == pytest.approx(metric.chance, abs=0.02)  # 5 standard errors of the smaller class
+
+
+def test_it_says_what_it_is(case: tuple[tuple[str, ...], Metric]) -> None:
+    classes, metric = case
+    assert metric.words
+    assert get_metric(metric.name).words == metric.words
+    assert get_metric(metric.name + AT_VALIDATION).words == metric.words
+    if metric.ranks:
+        assert metric.task == "binary"  # several classes have no scores to rank
+        assert metric.position_at_validation is None
+    if metric.share_of is not None:
+        images = metric.share_of(answers(classes))
+        assert (images.dtype, images.shape) == (np.bool_, (60,))
+
+
+def test_a_share_is_the_mean_over_its_images(case: tuple[tuple[str, ...], Metric]) -> None:
+    classes, metric = case
+    if metric.share_of is None:
+        pytest.skip("no share")
+    balanced = np.sort(np.tile(np.arange(len(classes)), 5))
+    given = answers(classes, num=len(balanced))
+    given = Answers(balanced, given.answered, classes)
+    right = given.answered == given.labels
+    assert metric.value(given) == pytest.approx(right[metric.share_of(given)].mean())
+
+
+# The register
+
+
+def test_all_of_them_are_measured() -> None:
+    assert measure(answers(SEVERAL)).keys() == {metric.name for metric in metrics_for(SEVERAL)}
+    names = {metric.name for metric in metrics_for(DETECTION_CLASSES)}
+    at_validation = {m.name + AT_VALIDATION for m in metrics_for(DETECTION_CLASSES) if not m.ranks}
+    assert measure(answers(DETECTION_CLASSES)).keys() == names
+    assert measure(answers(DETECTION_CLASSES), threshold=1.0).keys() == names | at_validation
+
+
+def test_each_threshold_has_values_of_its_own() -> None:
+    given = Answers.from_scores(np.array([0, 0, 1, 1]), np.array([-1.0, 2.0, 1.0, 3.0]))
+    values = measure(given, threshold=2.5)
+    assert (values["accuracy"], values["accuracy_valid_threshold"]) == (0.75, 0.75)
+    assert (values["fake_accuracy"], values["fake_accuracy_valid_threshold"]) == (1.0, 0.5)
+    assert (values["real_accuracy"], values["real_accuracy_valid_threshold"]) == (0.5, 1.0)
+
+
+def test_which_a_report_shows_in_which_order() -> None:
+    logged = ["eer", "accuracy_valid_threshold", "real_accuracy", "auroc", "accuracy", "something"]
+    assert reported(logged) == ["accuracy", "auroc", "accuracy_valid_threshold", "eer"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("auroc", "AUROC"),
+        ("accuracy", "accuracy at p = 0.5"),
+        ("accuracy_valid_threshold", "accuracy at the threshold from validation"),
+        ("eer", "equal error rate (lower is better)"),
+        ("of_another_checkout", "of another checkout"),
+    ],
+)
+def test_words_for_headings(name: str, words: str) -> None:
+    assert in_words(name) == words
+
+
+def test_one_that_is_not_there() -> None:
+    with pytest.raises(KeyError, match=r"no metric named 'aurok' \(did you mean 'auroc'\?\); there are: accuracy, "):
+        get_metric("aurok")
+
+
+def test_a_metric_of_each_class() -> None:
+    names = [metric.name for metric in metrics_for(SEVERAL)]
+    assert {"accuracy/real", "accuracy/lama", "accuracy/ldm"} <= set(names)
+    assert not {"real_accuracy", "fake_accuracy", "auroc"} & set(names)
+    assert "accuracy/<class>" in list_metrics()
+    given = Answers(np.array([0, 1, 1, 2]), np.array([0, 1, 2, 1]), SEVERAL)
+    assert [get_metric(f"accuracy/{name}").value(given) for name in SEVERAL] == [1.0, 0.5, 0.0]
