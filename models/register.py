@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -46,9 +47,14 @@ class Register(Generic[T]):
 
     def get(self, name: str) -> T:
         """Look an entry up. Raises `KeyError` that lists what exists, and what is near."""
-        known = self.names()
+        names = self.names()
         if name not in self._entries:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise KeyError(f"no {self._kind} named {name!r}{hint}; there are: {', '.join(known)}")
+            raise missing(self._kind, name, names)
         return self._entries[name]
+
+
+def missing(kind: str, name: str, names: Sequence[str]) -> KeyError:
+    """The error of a look-up that fails: lists the names that exist, and the nearest."""
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return KeyError(f"no {kind} named {name!r}{hint}; there are: {', '.join(names)}")
