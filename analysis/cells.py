@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ from analysis.matrices import OVERALL, MatrixMeans, class_of, matrix_means, of_c
 from analysis.store import Store, StoreError
 from data.conditions import CLEAN
 from grid import names
-from grid.tasks import ATTRIBUTION, DETECTION, REAL, get_task
+from grid.tasks import ATTRIBUTION, DETECTION, REAL, class_names, get_task
 from grid.train_sets import TrainSet
 from models.metrics import AT_VALIDATION, get_metric
 
@@ -297,12 +297,14 @@ def _resample(
             }
             wanted = _wanted(values, metrics, classes, binary=get_task(str(task)).is_binary)
             resamples = any(has_interval(classes, metric) for _, metric in wanted)
-            cells = _read_cells(store, str(run_id), str(task), classes, resampler, condition) if resamples else {}
+            tested = {tested_on for tested_on, _ in wanted}
+            read = (store, str(run_id), str(task), classes, tested, resampler, condition)
+            cells = _read_cells(*read) if resamples else {}
             threshold = store.threshold(str(run_id))
             for tested_on, metric in wanted:
                 entry = found.setdefault((str(trained_on), tested_on, metric), _Resampled([]))
                 value = values.get((tested_on, metric))
-                if tested_on in cells and has_interval(classes, metric):
+                if has_interval(classes, metric):
                     plain = metric.removesuffix(AT_VALIDATION)
                     at = threshold if metric != plain else 0.0
                     drawn = resampler.distribution(cells[tested_on], plain, at)
@@ -331,14 +333,27 @@ def _wanted(
 
 
 def _read_cells(
-    store: Store, run_id: str, task: str, classes: Sequence[str], resampler: Resampler, condition: str
+    store: Store,
+    run_id: str,
+    task: str,
+    classes: Sequence[str],
+    tested: Set[str],
+    resampler: Resampler,
+    condition: str,
 ) -> dict[str, Cell]:
-    """Tested on -> its images, from one reading of the run's scores."""
-    columns = ["score"] if get_task(task).is_binary else [f"logit_{name}" for name in classes]
+    """Tested on -> its images, from one reading of the run's scores, which must hold each of `tested`."""
+    binary = get_task(task).is_binary
+    columns = ["score"] if binary else [f"logit_{name}" for name in classes]
     try:
         scores = store.scores(run_id, columns=[*_SOURCES, *columns], condition=condition)
-        rows = get_task(task).cells(scores, classes)
-        return {tested_on: resampler.cell(scores[cell]) for tested_on, cell in rows.items()}
+        numbers, rows = get_task(task).class_numbers(scores, classes), get_task(task).cells(scores, classes)
+        absent = sorted(tested - set(rows))
+        if not binary:
+            absent += [name for number, name in enumerate(classes) if number not in numbers]
+        if absent:
+            listed = ", ".join(dict.fromkeys(class_names(scores)))
+            raise ValueError(f"they have no image of {', '.join(absent)}; there are: {listed}")
+        return {tested_on: resampler.cell(scores[cell], numbers[cell]) for tested_on, cell in rows.items()}
     except StoreError:
         raise
     except (ValueError, KeyError) as error:

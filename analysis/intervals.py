@@ -126,21 +126,26 @@ class Resampler:
             raise ValueError(f"{len(strange)} images have sources that are not in the test set, such as {strange[0]!r}")
         return places
 
-    def cell(self, frame: pd.DataFrame) -> Cell:
+    def cell(self, frame: pd.DataFrame, numbers: np.ndarray | None = None) -> Cell:
         """The images of a frame: real or fake where it has a column `score`, else classes by its logits.
 
-        Images of a generator that is no class are left out.
+        Args:
+            frame: columns source_id, generator, label, and `score` or `logit_<class>`.
+            numbers: int (N,), each image's class; images with -1 are left out. None: its label where there is a column
+                `score`, else the class that is called as its generator, or "real".
         """
-        if "score" in frame.columns:
-            answers = Answers.from_scores(frame["label"].to_numpy(), frame["score"].to_numpy())
-            return Cell(answers, self.places(frame))
+        binary = "score" in frame.columns
         classes = tuple(str(name).removeprefix("logit_") for name in frame.columns if str(name).startswith("logit_"))
-        if not classes:
+        if not binary and not classes:
             raise ValueError("the scores have neither a column `score` nor any `logit_<class>`")
-        truth = pd.Index(classes).get_indexer(pd.Index(class_names(frame)))
-        known = truth >= 0
-        logits = frame.loc[known, [f"logit_{name}" for name in classes]].to_numpy()
-        return Cell(Answers.from_logits(truth[known], logits, classes), self.places(frame[known]))
+        if numbers is None:
+            own = pd.Index(classes).get_indexer(pd.Index(class_names(frame)))
+            numbers = frame["label"].to_numpy() if binary else own
+        frame, numbers = frame[numbers >= 0], numbers[numbers >= 0]
+        if binary:
+            return Cell(Answers.from_scores(numbers, frame["score"].to_numpy()), self.places(frame))
+        logits = frame[[f"logit_{name}" for name in classes]].to_numpy()
+        return Cell(Answers.from_logits(numbers, logits, classes), self.places(frame))
 
     def distribution(self, cell: Cell, metric: str, threshold: float = 0.0) -> np.ndarray:
         """The metric in each resample: float64 (B,); NaN where a class that it needs was not drawn at all.

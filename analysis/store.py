@@ -333,7 +333,7 @@ class Store:
         called = variant_names(zip(table["method"], wholes, strict=True))
         table["variant"] = [called[pair] for pair in zip(table["method"], wholes, strict=True)]
         text = ["weights", "device", "node", "git_commit", "error", "url"]
-        table[text] = table[text].fillna("")
+        table[text] = table[text].astype("str").fillna("")
         for column in ("start", "end"):
             table[column] = pd.to_datetime(table[column], unit="ms", utc=True)
         return table.astype({"gpu_share": float, "seconds": float, "seed": int})
@@ -445,8 +445,6 @@ def variant_names(configs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], s
 
 def _with_condition(config: str, train_condition: str) -> str:
     """A configuration, as JSON, with the condition that it is trained under."""
-    if train_condition == CLEAN:
-        return config
     return json.dumps(json.loads(config) | {"train_condition": train_condition}, sort_keys=True)
 
 

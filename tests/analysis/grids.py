@@ -1,59 +1,75 @@
-"""Small grids in a real MLflow store, with scores of which every figure can be computed again."""
+"""Small grids in a real MLflow store, with scores of which every value can be computed again."""
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from analysis.store import Store, open_store
+from data.conditions import CLEAN
 from data.manifest import Manifest
 from grid import names, tracking
-from grid.spec import ATTRIBUTION, DETECTION, TrialSpec
+from grid.spec import TrialSpec
+from grid.tasks import ATTRIBUTION, get_task
 from grid.tracking import Tracker
-from grid.trial import TrialResult, class_numbers, detection_cells
-from models.scoring import attribution_metrics
+from grid.train_sets import TrainSet
+from grid.trial import Scored
 from tests.grid.grids import make_spec, paper_manifest
 
 GENERATORS = ("lama", "ldm", "repaint")
+THRESHOLD = 0.25  # of every detection run
 
 
-def made_scores(spec: TrialSpec, manifest: Manifest) -> pd.DataFrame:
-    """Scores that follow from the trial alone; better where it was trained."""
+def made_scores(spec: TrialSpec, manifest: Manifest, condition: str = CLEAN) -> pd.DataFrame:
+    """Scores that follow from the trial and the condition alone; better where it was trained."""
     test = manifest.select("test", manifest.generators)
     scores = test[["path", "digest", "source_id", "generator", "label"]].reset_index(drop=True)
-    rng = np.random.default_rng(zlib.crc32(f"{spec.key}".encode()))
+    scores["condition"] = condition
+    rng = np.random.default_rng(zlib.crc32((spec.key if condition == CLEAN else f"{spec.key} {condition}").encode()))
     logits = rng.normal(size=(len(scores), len(spec.classes))).astype(np.float32)
-    logits[np.arange(len(scores)), class_numbers(test, spec)] += 1
-    if spec.task == DETECTION:
+    logits[np.arange(len(scores)), get_task(spec.task).class_numbers(test, spec.classes)] += 1
+    if get_task(spec.task).is_binary:
         logits[scores["generator"].isin(spec.train_generators), 1] += 1
     for place, name in enumerate(spec.classes):
         scores[f"logit_{name}"] = logits[:, place]
-    if spec.task == DETECTION:
+    if get_task(spec.task).is_binary:
         scores["score"] = logits[:, 1] - logits[:, 0]
     return scores
 
 
-def made_result(spec: TrialSpec, manifest: Manifest) -> TrialResult:
-    """What a trial leaves behind, its figures computed from its scores as `grid.trial` does."""
-    scores = made_scores(spec, manifest)
-    if spec.task == DETECTION:
-        metrics = {names.THRESHOLD: 0.25} | detection_cells(scores, manifest.generators, 0.25)
-    else:
-        logits = scores[[f"logit_{name}" for name in spec.classes]].to_numpy()
-        truth = class_numbers(manifest.select("test", manifest.generators), spec)
-        found = attribution_metrics(truth, logits, spec.classes)
-        metrics = {names.metric_name(names.ALL, metric): value for metric, value in found.items()}
+def made(spec: TrialSpec, manifest: Manifest, condition: str = CLEAN) -> Scored:
+    """What a trial leaves behind, its metrics computed from its scores as `grid.trial` does."""
+    scores = made_scores(spec, manifest, condition)
+    task, logits = get_task(spec.task), scores[[f"logit_{name}" for name in spec.classes]].to_numpy()
+    measured = task.measure(scores, logits, spec.classes, THRESHOLD if task.is_binary else None)
+    metrics = {
+        names.metric_name(tested_on, metric, condition): value
+        for tested_on, values in measured.items()
+        for metric, value in values.items()
+    }
     embeddings = np.arange(len(scores) * 2, dtype=np.float16).reshape(-1, 2)
-    tags = {names.DEVICE: "cpu", names.WEIGHTS: "random weights"}
-    return TrialResult(metrics | {names.SECONDS: 1.5}, scores, embeddings, tags)
+    return Scored(condition, metrics, scores, embeddings)
 
 
 class Grid:
-    """A grid being written: trials are planned, and finished one by one."""
+    """A grid being written: trials are planned, and finished one by one.
+
+    Args:
+        uri: tracking URI.
+        folder: of artifacts, and where the images would be.
+        name: of the MLflow experiment.
+        generators: of the data set.
+        num_each: images per split and generator.
+        trials: planned from the beginning.
+        corpus: the data's source.
+        launched: tags that say what made the grid.
+        conditions: asked for, besides "clean".
+    """
 
     def __init__(
         self,
@@ -64,15 +80,30 @@ class Grid:
         generators: Iterable[str] = GENERATORS,
         num_each: int = 30,
         trials: Iterable[TrialSpec] = (),
+        corpus: str = "dolos",
+        launched: Mapping[str, str] | None = None,
+        conditions: Iterable[str] = (),
     ) -> None:
         self.folder, self.name = folder, name
-        self.manifest = paper_manifest(folder / "images", tuple(generators), num_each)
-        self.tracker: Tracker = tracking.open_grid(uri, name, self.manifest, trials, folder / "artifacts")
+        manifest = paper_manifest(folder / "images", tuple(generators), num_each)
+        self.manifest = dataclasses.replace(manifest, source=corpus)
+        self.tracker: Tracker = tracking.open_grid(
+            uri, name, self.manifest, trials, folder / "artifacts", conditions=conditions, launched=launched
+        )
 
     def spec(
-        self, method: str = "residual_linear", *, train: str = "lama", seed: int = 0, **config: object
+        self,
+        method: str = "residual_linear",
+        *,
+        train: str = "lama",
+        seed: int = 0,
+        train_condition: str = CLEAN,
+        **config: object,
     ) -> TrialSpec:
-        return make_spec(self.manifest.digest, method, train=train.split("+"), seed=seed, **config)
+        """A detection trial; `train` is a training set as text."""
+        generators = TrainSet.parse(train).generators
+        spec = make_spec(self.manifest.digest, method, train=generators, seed=seed, **config)
+        return dataclasses.replace(spec, train_condition=train_condition)
 
     def attribution(self, method: str = "residual_linear", *, seed: int = 0, **config: object) -> TrialSpec:
         everything = self.manifest.generators
@@ -82,8 +113,8 @@ class Grid:
         """Add trials to the plan."""
         tracking.open_grid(self.tracker.uri, self.name, self.manifest, trials, self.folder / "artifacts")
 
-    def finish(self, *trials: TrialSpec) -> list[str]:
-        """Plan, run and finish trials; their runs' ids."""
+    def finish(self, *trials: TrialSpec, conditions: Iterable[str] = ()) -> list[str]:
+        """Plan, run and finish trials, and score them under further conditions; their runs' ids."""
         self.plan(*trials)
         ids = []
         for spec in trials:
@@ -93,9 +124,19 @@ class Grid:
             checkpoint = self.folder / "checkpoint"
             checkpoint.mkdir(parents=True, exist_ok=True)
             (checkpoint / "model.json").write_text("{}")
-            run.finish(made_result(spec, self.manifest), checkpoint)
+            metrics = {names.SECONDS: 1.5}
+            if get_task(spec.task).is_binary:
+                metrics[names.THRESHOLD] = THRESHOLD
+            tags = {names.DEVICE: "cpu", names.WEIGHTS: "random weights"}
+            run.finish(made(spec, self.manifest), metrics, tags, checkpoint)
+            for condition in conditions:
+                run.add_scores(made(spec, self.manifest, condition))
             ids.append(run.run_id)
         return ids
+
+    def artifact(self, run_id: str, name: str) -> Path:
+        """Where a run's artifact lies."""
+        return self.folder / "artifacts" / run_id / "artifacts" / name
 
     def open(self, **named: object) -> Store:
         return open_store(self.name, tracking_uri=self.tracker.uri, **named)  # type: ignore[arg-type]

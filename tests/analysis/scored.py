@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
+from analysis.cells import CELL, cell_table, compare
 from analysis.intervals import Resampler
-from analysis.matrices import AT_VALIDATION, CELL, cell_table, compare
+from data.conditions import CLEAN
+from models.metrics import AT_VALIDATION
 
-COLUMNS = ["run_id", "task", "variant", "trained_on", "tested_on", "seed", "metric", "value"]
+COLUMNS = ["run_id", "task", "variant", "condition", "trained_on", "tested_on", "seed", "metric", "value"]
 
 
 class Scored:
@@ -39,6 +41,7 @@ class Scored:
                         "run_id": run_id,
                         "task": "detection" if detection else "attribution",
                         "variant": variant,
+                        "condition": CLEAN,
                         "trained_on": "lama" if detection else "lama+ldm",
                         "tested_on": "lama" if detection else "all",
                         "seed": seed,
@@ -52,13 +55,16 @@ class Scored:
     def _value(self, run_id: str, metric: str) -> float:
         resampler = Resampler([self._scores[run_id]])
         threshold = self._thresholds[run_id] if metric.endswith(AT_VALIDATION) else 0.0
-        answers = resampler.answers(self._scores[run_id])
-        return resampler.value(answers, metric.removesuffix(AT_VALIDATION), threshold)
+        return resampler.value(resampler.cell(self._scores[run_id]), metric.removesuffix(AT_VALIDATION), threshold)
+
+    def ordered(self, generators: Iterable[str]) -> list[str]:
+        return sorted(generators)
 
     def results(self) -> pd.DataFrame:
         return self._results
 
-    def scores(self, run_id: str, columns: Sequence[str]) -> pd.DataFrame:
+    def scores(self, run_id: str, columns: Sequence[str], *, condition: str = CLEAN) -> pd.DataFrame:
+        assert condition == CLEAN
         return self._scores[run_id][list(columns)]
 
     def threshold(self, run_id: str) -> float:

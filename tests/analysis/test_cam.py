@@ -30,7 +30,8 @@ from analysis.figures.cam import cam_panel, overlay
 from analysis.localisation import localise
 from analysis.store import StoreError
 from data.manifest import Manifest, build_manifest
-from grid.spec import ATTRIBUTION, DETECTION, TrialSpec
+from grid.spec import TrialSpec
+from grid.tasks import ATTRIBUTION, DETECTION
 from models.detector import Detector, Examples, FitSession
 from tests.corpora import write_dolos
 from tests.models.toys import SIDE, examples, make_images, small

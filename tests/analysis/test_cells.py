@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.intervals import Interval, Resampler, cell_scores, difference_of, proportion_interval
-from analysis.matrices import (
+from analysis.cells import (
     CELL,
     CELL_COLUMNS,
-    attribution_table,
     attribution_with_intervals,
     cell_table,
     compare,
-    cross_generator_matrix,
     matrix_with_intervals,
-    trained_on_label,
 )
+from analysis.intervals import Interval, Resampler, difference_of, proportion_interval
+from analysis.matrices import attribution_table, cross_generator_matrix, trained_on_label
 from analysis.store import Store, StoreError
 from grid import names
+from grid.tasks import cell_rows
 from models.scoring import attribution_metrics
 from tests.analysis.grids import GENERATORS, Grid, made_scores
 from tests.grid.grids import fresh_store
 
 METHODS = ("residual_linear", "clip_linear")
 SEEDS = (0, 1, 2)
+NewGrid = Callable[..., Grid]
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,16 @@ def cells(store: Store) -> pd.DataFrame:
     return cell_table(store, metrics=("accuracy", "auroc", "accuracy_valid_threshold"))
 
 
+@pytest.fixture
+def new_grid(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> NewGrid:
+    """Makes a grid of this test alone."""
+
+    def make(**named: Any) -> Grid:
+        return Grid(fresh_store(tmp_path_factory.getbasetemp(), tmp_path / "runs"), tmp_path, **named)
+
+    return make
+
+
 def cell_of(cells: pd.DataFrame, **place: str) -> pd.Series:
     rows = cells
     for column, value in ({"kind": CELL, "metric": "accuracy", "variant": "residual_linear"} | place).items():
@@ -61,11 +73,15 @@ def cell_of(cells: pd.DataFrame, **place: str) -> pd.Series:
     return pd.Series(row)
 
 
+def cell_scores(scores: pd.DataFrame, generator: str) -> pd.DataFrame:
+    return scores[cell_rows(scores, generator)]
+
+
 def mean_over_seeds(
     resampler: Resampler, seeds: list[pd.DataFrame], metric: str, threshold: float = 0.0
 ) -> tuple[float, np.ndarray]:
     """A metric of one cell: its value, and in each resample."""
-    answers = [resampler.answers(frame) for frame in seeds]
+    answers = [resampler.cell(frame) for frame in seeds]
     values = [resampler.value(one, metric, threshold) for one in answers]
     resampled = [resampler.distribution(one, metric, threshold) for one in answers]
     return float(np.mean(values)), np.mean(resampled, axis=0)
@@ -75,7 +91,7 @@ def interval_alone(seeds: list[pd.DataFrame], metric: str, threshold: float = 0.
     """Of one cell whose images are the whole test set."""
     resampler = Resampler(seeds)
     value, resampled = mean_over_seeds(resampler, seeds, metric, threshold)
-    return proportion_interval(resampled, resampler.answers(seeds[0]), metric, value)
+    return proportion_interval(resampled, resampler.cell(seeds[0]), metric, value)
 
 
 def test_every_logged_figure_comes_out_of_the_logged_scores(store: Store) -> None:
@@ -89,7 +105,7 @@ def test_every_logged_figure_comes_out_of_the_logged_scores(store: Store) -> Non
             own = metric.endswith("_valid_threshold")
             threshold = store.threshold(str(run_id)) if own else 0.0
             base = metric.removesuffix("_valid_threshold")
-            found = resampler.value(resampler.answers(cell), base, threshold)
+            found = resampler.value(resampler.cell(cell), base, threshold)
             assert found == value if "accuracy" in metric else found == pytest.approx(value, abs=1e-6)
             checked.add(base)
     assert checked == {"accuracy", "balanced_accuracy", "real_accuracy", "fake_accuracy", "auroc", "ap", "eer"}
@@ -169,15 +185,12 @@ def test_a_planned_column_stands_empty(store: Store, cells: pd.DataFrame) -> Non
     assert matrix.mean["repaint"].isna().all()
 
 
-def test_a_metric_that_images_have_no_part_in_has_no_interval(store: Store, grid: Grid, tmp_path: Path) -> None:
-    results = store.results()
-    run_ids = results.loc[results["variant"] == "residual_linear", "run_id"].unique()
-    other = grid.open()
-    runs = {run.info.run_id: run for run in other._runs}
-    for run_id in run_ids:
-        runs[run_id].data.metrics["test/lama/cam_iou"] = 0.25
-    matrix = matrix_with_intervals(other, "residual_linear", "cam_iou")
-    assert matrix.mean.loc["lama", "lama"] == 0.25
+def test_a_metric_that_images_have_no_part_in_has_no_interval(new_grid: NewGrid) -> None:
+    grid = new_grid(num_each=8)
+    for run_id in grid.finish(grid.spec(train="lama"), grid.spec(train="ldm")):
+        grid.tracker.client.log_metric(run_id, "test/lama/cam_iou", 0.25)
+    matrix = matrix_with_intervals(grid.open(), "residual_linear", "cam_iou")
+    assert matrix.mean.loc["lama"].tolist() == [0.25, 0.25]
     assert matrix.low.isna().all(axis=None)
     assert all(np.isnan(bound) for bounds in matrix.intervals.values() for bound in bounds)
 
@@ -248,10 +261,11 @@ def test_lost_scores_are_named(grid: Grid, store: Store) -> None:
         away.rename(path)
 
 
+@pytest.mark.parametrize("task", ["detection", "attribution"])
 @pytest.mark.parametrize("damage", ["another photograph", "another generator"])
-def test_scores_of_other_images_are_named(grid: Grid, store: Store, damage: str) -> None:
+def test_scores_of_other_images_are_named(grid: Grid, store: Store, damage: str, task: str) -> None:
     runs = store.runs()
-    run_id = runs.loc[runs["task"] == "attribution", "run_id"].iloc[-1]
+    run_id = runs.loc[(runs["task"] == task) & (runs["state"] == "finished"), "run_id"].iloc[-1]
     path = grid.folder / "artifacts" / run_id / "artifacts" / names.SCORES
     content = path.read_bytes()
     scores = pd.read_parquet(path)
@@ -271,7 +285,7 @@ def test_scores_of_other_images_are_named(grid: Grid, store: Store, damage: str)
     ("trained_on", "label"),
     [
         ("lama", "lama"), ("lama+ldm", "lama + ldm"), ("ldm+pluralistic+repaint", "all but lama"),
-        ("lama+ldm+pluralistic+repaint", "all"), ("lama+ldm+pluralistic+other", "lama + ldm + pluralistic + other"),
+        ("lama+ldm+pluralistic+repaint", "all"), ("lama+ldm+other+pluralistic", "lama + ldm + other + pluralistic"),
     ],
 )  # fmt: skip
 def test_headings_of_unions_are_short(trained_on: str, label: str) -> None:
@@ -283,10 +297,8 @@ def test_of_two_generators_neither_is_all_but_the_other() -> None:
     assert trained_on_label("lama+ldm", ["lama", "ldm"]) == "lama + ldm"
 
 
-def test_means_have_a_spread_over_the_seeds_that_all_cells_have(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    grid = Grid(fresh_store(tmp_path_factory.getbasetemp(), tmp_path / "runs"), tmp_path, num_each=8)
+def test_means_have_a_spread_over_the_seeds_that_all_cells_have(new_grid: NewGrid) -> None:
+    grid = new_grid(num_each=8)
     grid.finish(*(grid.spec(train=name, seed=seed) for name in GENERATORS for seed in (0, 1)))
     grid.finish(grid.spec(train="lama", seed=2))  # the others lack it
     opened = grid.open()
@@ -300,8 +312,8 @@ def test_means_have_a_spread_over_the_seeds_that_all_cells_have(
     assert cells.loc["gap", "std"] == pytest.approx((inside - outside).loc[[0, 1]].std(ddof=1))
 
 
-def test_what_was_never_planned_is_no_missing_column(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    grid = Grid(fresh_store(tmp_path_factory.getbasetemp(), tmp_path / "runs"), tmp_path, num_each=8)
+def test_what_was_never_planned_is_no_missing_column(new_grid: NewGrid) -> None:
+    grid = new_grid(num_each=8)
     grid.finish(grid.spec(train="lama"))
     matrix = matrix_with_intervals(grid.open(), "residual_linear", num_resamples=20)
     assert list(matrix.mean.columns) == ["lama"]

@@ -7,19 +7,16 @@ import pandas as pd
 import pytest
 
 from analysis import intervals
-from analysis.intervals import (
-    DETECTION_METRICS,
-    RANK_METRICS,
-    THRESHOLD_METRICS,
-    Resampler,
-    cell_scores,
-    difference_of,
-    interval_of,
-    weighted_metric,
-)
-from analysis.matrices import CELL_COLUMNS, cell_table
+from analysis.cells import CELL_COLUMNS, cell_table
+from analysis.intervals import Resampler, difference_of, interval_of
+from grid.tasks import cell_rows
+from models.detector import DETECTION_CLASSES
+from models.metrics import metrics_for
 from models.scoring import attribution_metrics, detection_metrics
 from tests.analysis.scored import Scored, difference, interval
+
+DETECTION_METRICS = [metric.name for metric in metrics_for(DETECTION_CLASSES)]
+RANK_METRICS = [metric.name for metric in metrics_for(DETECTION_CLASSES) if metric.ranks]
 
 
 def pairs(real: np.ndarray, fake: np.ndarray) -> pd.DataFrame:
@@ -56,7 +53,7 @@ def test_a_weight_is_how_often_an_image_is_there(metric: str) -> None:
     cell = random_cell(40)
     resampler = Resampler([cell])
     weights = np.random.default_rng(1).multinomial(40, np.ones(40) / 40, size=5).T
-    found = weighted_metric(resampler.answers(cell), metric, 0.3)(weights.astype(np.float32))
+    found = resampler.cell(cell).weighted(metric, 0.3)(weights.astype(np.float32))
     for column, counts in enumerate(weights.T):
         drawn = cell.loc[np.repeat(cell.index, counts[resampler.places(cell)])]
         expected = detection_metrics(drawn["label"].to_numpy(), drawn["score"].to_numpy(), threshold=0.3)[metric]
@@ -68,7 +65,7 @@ def test_the_same_for_attribution(metric: str) -> None:
     cell = random_attribution(30)
     resampler = Resampler([cell])
     weights = np.random.default_rng(1).multinomial(30, np.ones(30) / 30, size=5).T
-    found = weighted_metric(resampler.answers(cell), metric)(weights.astype(np.float32))
+    found = resampler.cell(cell).weighted(metric)(weights.astype(np.float32))
     classes = ["real", "lama", "ldm"]
     for column, counts in enumerate(weights.T):
         drawn = cell.loc[np.repeat(cell.index, counts[resampler.places(cell)])]
@@ -77,15 +74,15 @@ def test_the_same_for_attribution(metric: str) -> None:
         assert found[column] == pytest.approx(expected, abs=1e-6)
 
 
-def test_figures_computed_by_hand() -> None:
+def test_values_computed_by_hand() -> None:
     # three photographs drawn 0, 1 and 2 times; the second's fake is missed, the third's real is accused
     cell = pairs(np.array([-1.0, -2.0, 3.0]), np.array([1.0, -1.0, 2.0]))
-    answers, weights = Resampler([cell]).answers(cell), np.array([[0], [1], [2]], dtype=np.float32)
-    assert weighted_metric(answers, "accuracy")(weights)[0] == pytest.approx((1 + 2) / 6)
-    assert weighted_metric(answers, "real_accuracy")(weights)[0] == pytest.approx(1 / 3)
-    assert weighted_metric(answers, "fake_accuracy")(weights)[0] == pytest.approx(2 / 3)
+    answers, weights = Resampler([cell]).cell(cell), np.array([[0], [1], [2]], dtype=np.float32)
+    assert answers.weighted("accuracy")(weights)[0] == pytest.approx((1 + 2) / 6)
+    assert answers.weighted("real_accuracy")(weights)[0] == pytest.approx(1 / 3)
+    assert answers.weighted("fake_accuracy")(weights)[0] == pytest.approx(2 / 3)
     # fakes -1 once, 2 twice; reals -2 once, 3 twice: of nine pairs (-1 > -2) once and (2 > -2) twice
-    assert weighted_metric(answers, "auroc")(weights)[0] == pytest.approx(3 / 9)
+    assert answers.weighted("auroc")(weights)[0] == pytest.approx(3 / 9)
 
 
 @pytest.mark.parametrize("metric", RANK_METRICS)
@@ -95,7 +92,7 @@ def test_a_perfect_ranking_is_perfect_in_every_resample(metric: str) -> None:
 
 
 @pytest.mark.parametrize("metric", DETECTION_METRICS)
-def test_the_figure_lies_in_its_interval(metric: str) -> None:
+def test_the_value_lies_in_its_interval(metric: str) -> None:
     for seed in range(5):
         cell = random_cell(25, seed)
         value = detection_metrics(cell["label"].to_numpy(), cell["score"].to_numpy())[metric]
@@ -131,13 +128,13 @@ def test_real_and_fake_of_one_photograph_stay_together() -> None:
     # what calls everything real is right in exactly one half of every resample
     cell = pairs(np.full(30, -1.0), np.full(30, -1.0))
     resampler = Resampler([cell])
-    assert set(resampler.distribution(resampler.answers(cell), "accuracy")) == {0.5}
+    assert set(resampler.distribution(resampler.cell(cell), "accuracy")) == {0.5}
 
 
 def test_where_they_share_no_photograph_their_numbers_are_kept() -> None:
     cell = pairs(np.full(30, -1.0), np.full(30, -1.0)).assign(source_id=[f"photo{number}" for number in range(60)])
     resampler = Resampler([cell])
-    assert set(resampler.distribution(resampler.answers(cell), "accuracy")) == {0.5}
+    assert set(resampler.distribution(resampler.cell(cell), "accuracy")) == {0.5}
 
 
 def test_rare_kinds_of_photographs_are_drawn_together() -> None:
@@ -158,7 +155,7 @@ def test_seeds_are_averaged_within_each_resample() -> None:
     both = interval(one, other, metric="accuracy")
     assert interval(one, one, metric="accuracy") == interval(one, metric="accuracy")
     resampler = Resampler([one])
-    mean = np.mean([resampler.distribution(resampler.answers(cell), "accuracy") for cell in (one, other)], axis=0)
+    mean = np.mean([resampler.distribution(resampler.cell(cell), "accuracy") for cell in (one, other)], axis=0)
     assert both == (interval_of(mean).low, interval_of(mean).high)
 
 
@@ -214,17 +211,17 @@ def test_resamples_in_blocks_are_resamples(monkeypatch: pytest.MonkeyPatch) -> N
     for kept in (0, 10**9):
         monkeypatch.setattr(intervals, "_KEPT", kept)
         resampler = Resampler([cell])
-        found = resampler.distribution(resampler.answers(cell), "auroc")
+        found = resampler.distribution(resampler.cell(cell), "auroc")
         assert len(found) == 2000
         assert len(np.unique(found)) > 500
-        assert np.array_equal(found, resampler.distribution(resampler.answers(cell), "auroc"))
+        assert np.array_equal(found, resampler.distribution(resampler.cell(cell), "auroc"))
         assert interval_of(found).low == pytest.approx(low, abs=0.02)
 
 
 def test_a_cell_holds_the_generators_fakes_and_the_real_images_that_belong_to_them() -> None:
     rows = [("real", 0), ("lama", 0), ("lama", 1), ("ldm", 0), ("ldm", 1)]
     scores = pd.DataFrame(rows, columns=["generator", "label"])
-    assert cell_scores(scores, "lama").index.tolist() == [0, 1, 2]
+    assert scores[cell_rows(scores, "lama")].index.tolist() == [0, 1, 2]
 
 
 def test_without_results_there_is_no_cell() -> None:
@@ -237,16 +234,16 @@ def test_what_cannot_be_asked_is_refused() -> None:
     cell = random_cell(20)
     resampler = Resampler([cell])
     with pytest.raises(ValueError, match="no interval for 'loss'; there are: accuracy, "):
-        resampler.distribution(resampler.answers(cell), "loss")
-    with pytest.raises(ValueError, match="there are: accuracy, balanced_accuracy, macro_f1, accuracy/<class>"):
-        resampler.distribution(resampler.answers(random_attribution(5)), "accuracy/nobody")
+        resampler.distribution(resampler.cell(cell), "loss")
+    with pytest.raises(ValueError, match="there are: accuracy, balanced_accuracy, macro_f1, accuracy/lama, "):
+        resampler.distribution(resampler.cell(random_attribution(5)), "accuracy/nobody")
     with pytest.raises(ValueError, match="not in the test set, such as 'photo20'"):
         resampler.places(random_cell(21))
     with pytest.raises(ValueError, match="neither a column `score` nor any"):
-        resampler.answers(cell.drop(columns="score"))
+        resampler.cell(cell.drop(columns="score"))
     with pytest.raises(ValueError, match="no images to resample"):
         Resampler([cell.iloc[:0]])
-    assert set(THRESHOLD_METRICS) | set(RANK_METRICS) == set(detection_metrics(np.array([0, 1]), np.array([0.0, 1.0])))
+    assert set(DETECTION_METRICS) == set(detection_metrics(np.array([0, 1]), np.array([0.0, 1.0])))
 
 
 def test_a_perfect_score_is_not_certain() -> None:
@@ -262,7 +259,7 @@ def test_a_share_far_from_the_ends_keeps_its_resampled_interval() -> None:
     right = np.arange(100) < 70
     cell = one_image_a_source(right)
     resampler = Resampler([cell], num_resamples=400)
-    expected = interval_of(resampler.distribution(resampler.answers(cell), "accuracy"))
+    expected = interval_of(resampler.distribution(resampler.cell(cell), "accuracy"))
     assert interval(cell, metric="accuracy", num_resamples=400) == (expected.low, expected.high)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.limits import limits
 from analysis.page import sentence_list
+from analysis.parts.limitations import limits
 from analysis.store import Store
 from grid import tracking
 from tests.analysis.grids import GENERATORS, Grid

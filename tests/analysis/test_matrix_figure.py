@@ -13,8 +13,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from analysis.cells import IntervalMatrix
 from analysis.figures.matrices import matrix_figure
-from analysis.matrices import IntervalMatrix, cross_generator_matrix, matrix_means
+from analysis.matrices import cross_generator_matrix, matrix_means
 from tests.analysis.tables import detection, results
 
 CELLS = {("lama", "lama"): 0.9, ("lama", "ldm"): 0.6, ("ldm", "ldm"): 0.8, ("lama+ldm", "lama"): 0.05}

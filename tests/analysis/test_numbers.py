@@ -8,6 +8,7 @@ import pytest
 from scipy.special import logit
 
 from analysis.attribution import confusion_table
+from analysis.cells import attribution_with_intervals
 from analysis.curves import (
     calibration_table,
     expected_calibration_error,
@@ -18,7 +19,6 @@ from analysis.curves import (
 from analysis.embeddings import EmbeddingError, project, separation
 from analysis.figures.attribution import confusion_figure
 from analysis.figures.curves import precision_recall_figure, reliability_figure, roc_figure, score_figure
-from analysis.matrices import attribution_with_intervals
 from tests.analysis.scored import Scored
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shlex
 import socket
 import sqlite3
 import time
@@ -15,10 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
 
-import launch
-from analysis import store as store_module
-from analysis.store import HISTORY_COLUMNS, RUN_COLUMNS, StoreError, open_store, variant_names
+from analysis.store import HISTORY_COLUMNS, RUN_COLUMNS, SCORE_COLUMNS, Store, StoreError, open_store, variant_names
 from grid import names, tracking
 from grid.spec import TrialSpec
 from tests.analysis.grids import Grid, made_scores
@@ -69,12 +67,16 @@ def test_the_store_says_whose_it_is(grid: Grid) -> None:
     assert store.parent_tags[names.ROLE] == names.GRID_ROLE
 
 
-def test_a_server_is_linked_to(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
+def moved(store: Store, uri: str, **changes: bool) -> Store:
+    """The same grid, as if it had been read from another address."""
+    return dataclasses.replace(store, records=dataclasses.replace(store.records, uri=uri, **changes))
+
+
+def test_a_server_is_linked_to(grid: Grid) -> None:
     (run_id,) = grid.finish(grid.spec())
-    store = grid.open()
-    object.__setattr__(store, "tracking_uri", "http://somewhere:5000/")
-    link = store._make_table()["url"].iloc[0]
-    assert link == f"http://somewhere:5000/#/experiments/{store.experiment_id}/runs/{run_id}"
+    store = moved(grid.open(), "http://somewhere:5000/")
+    link = store.runs()["url"].iloc[0]
+    assert link == f"http://somewhere:5000/#/experiments/{store.records.experiment_id}/runs/{run_id}"
 
 
 def test_configurations_that_differ_are_never_one_variant(grid: Grid) -> None:
@@ -94,7 +96,7 @@ def test_names_of_variants() -> None:
     assert called["n", "{}"] == "n"
 
 
-def test_results_are_the_logged_figures_of_finished_trials(grid: Grid) -> None:
+def test_results_are_the_logged_values_of_finished_trials(grid: Grid) -> None:
     spec = grid.spec()
     (run_id,) = grid.finish(spec)
     unfinished = grid.tracker.open_trial(grid.spec(seed=1), {})
@@ -148,7 +150,7 @@ def test_artifacts_come_back_as_they_were_written(grid: Grid) -> None:
 @pytest.mark.parametrize("name", [names.SCORES, names.EMBEDDINGS, names.SPEC])
 def test_a_broken_artifact_is_named_with_the_remedy(grid: Grid, name: str, damage: str) -> None:
     (run_id,) = grid.finish(grid.spec(seed=3))
-    path = grid.folder / "artifacts" / run_id / "artifacts" / name
+    path = grid.artifact(run_id, name)
     content = path.read_bytes()
     path.write_bytes({"gone": b"", "cut short": content[: len(content) // 2], "another format": b"<html>"}[damage])
     if damage == "gone":
@@ -166,7 +168,7 @@ def test_a_broken_artifact_is_named_with_the_remedy(grid: Grid, name: str, damag
 
 def test_scores_without_their_columns_are_broken(grid: Grid) -> None:
     (run_id,) = grid.finish(grid.spec())
-    path = grid.folder / "artifacts" / run_id / "artifacts" / names.SCORES
+    path = grid.artifact(run_id, names.SCORES)
     pd.DataFrame({"path": ["a"]}).to_parquet(path)
     with pytest.raises(StoreError, match="no column digest, source_id"):
         grid.open().scores(run_id)
@@ -174,7 +176,7 @@ def test_scores_without_their_columns_are_broken(grid: Grid) -> None:
 
 def test_an_empty_checkpoint_is_broken(grid: Grid) -> None:
     (run_id,) = grid.finish(grid.spec())
-    (grid.folder / "artifacts" / run_id / "artifacts" / "checkpoint" / "model.json").unlink()
+    (grid.artifact(run_id, "checkpoint") / "model.json").unlink()
     with pytest.raises(StoreError, match="the folder is empty"):
         grid.open().checkpoint(run_id)
 
@@ -183,11 +185,11 @@ def test_what_lies_elsewhere_is_fetched_once(grid: Grid, tmp_path: Path, monkeyp
     (run_id,) = grid.finish(grid.spec())
     store = grid.open()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(store_module, "_local_path", lambda uri: None)
+    monkeypatch.setattr("grid.records.local_path", lambda uri: None)
     folder, scores = store.checkpoint(run_id), store.scores(run_id)
     assert folder.is_relative_to(tmp_path / "cache")
     assert sorted(path.name for path in folder.parent.iterdir()) == [names.CHECKPOINT, names.SCORES]
-    monkeypatch.setattr(store_module.MlflowClient, "download_artifacts", None)
+    monkeypatch.setattr(MlflowClient, "download_artifacts", None)
     assert store.checkpoint(run_id) == folder
     pd.testing.assert_frame_equal(store.scores(run_id), scores)
 
@@ -195,9 +197,9 @@ def test_what_lies_elsewhere_is_fetched_once(grid: Grid, tmp_path: Path, monkeyp
 def test_what_cannot_be_fetched_is_named(grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (run_id,) = grid.finish(grid.spec())
     store = grid.open()
-    (grid.folder / "artifacts" / run_id / "artifacts" / names.SCORES).unlink()
+    grid.artifact(run_id, names.SCORES).unlink()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(store_module, "_local_path", lambda uri: None)
+    monkeypatch.setattr("grid.records.local_path", lambda uri: None)
     with pytest.raises(StoreError, match=f"scores.parquet of run {run_id}"):
         store.scores(run_id)
 
@@ -206,86 +208,24 @@ def test_a_server_that_went_away_is_no_reason_to_delete_a_run(
     grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (run_id,) = grid.finish(grid.spec())
-    store = grid.open()
+    store = moved(grid.open(), "http://somewhere", patient=True)  # or it is asked first whether it is there
 
     def gone(*arguments: object) -> None:
         raise MlflowException("API request to http://somewhere failed with exception ...")
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(store_module, "_local_path", lambda uri: None)
-    monkeypatch.setattr(store_module.MlflowClient, "download_artifacts", gone)
+    monkeypatch.setattr("grid.records.local_path", lambda uri: None)
+    monkeypatch.setattr(MlflowClient, "download_artifacts", gone)
     with pytest.raises(StoreError, match="Is the server running") as caught:
         store.scores(run_id)
     assert "delete" not in str(caught.value)
-
-
-def commanded(command: str, grid: Grid) -> set[str]:
-    """Keys of the trials that a command would run or skip."""
-    keys = set()
-    for line in command.splitlines():
-        words = shlex.split(line)
-        assert words[:2] == ["python", "launch.py"]
-        options = launch.parse_arguments(words[2:])
-        settings, configs = launch.resolve(options)
-        assert options.data == str(grid.manifest.root)
-        assert f"sqlite:///{settings.runs / 'mlflow.db'}" == grid.tracker.uri
-        assert (options.experiment_name or options.experiment) == grid.name
-        keys |= {trial.key for trial in launch.wanted_trials(options, grid.manifest, configs)}
-    return keys
-
-
-def test_the_command_runs_exactly_what_is_missing(store: str, tmp_path: Path) -> None:
-    grid = Grid(store, tmp_path, name="my grid")
-    everything = ["lama", "ldm", "repaint"]
-    missing = [
-        *(grid.spec("clip_linear", train=name, seed=seed) for name in everything for seed in (1, 2)),
-        grid.spec(train="ldm", l2=0.5),
-        grid.attribution("sam_linear", seed=4),
-    ]
-    grid.plan(*missing)
-    grid.finish(*(grid.spec(train=name) for name in everything))
-    command = grid.open().missing_command()
-    assert commanded(command, grid) == {spec.key for spec in missing}
-    assert commanded(grid.open().missing_command(task="attribution"), grid) == {missing[-1].key}
-    assert commanded(grid.open().missing_command(variant="clip_linear"), grid) == {spec.key for spec in missing[:6]}
-    assert grid.open().missing_command(variant="clip_linear", task="attribution") == ""
-
-
-def test_two_missing_configurations_of_a_method_are_two_commands(grid: Grid) -> None:
-    missing = [grid.spec(train=name, l2=l2) for l2 in (0.1, 0.5) for name in ("lama", "ldm", "repaint")]
-    grid.plan(*missing)
-    grid.finish(grid.spec("clip_linear"))
-    command = grid.open().missing_command()
-    assert len(command.splitlines()) == 2
-    assert commanded(command, grid) == {spec.key for spec in missing}
-
-
-def test_nothing_missing_needs_no_command(grid: Grid) -> None:
-    grid.finish(grid.spec())
-    assert grid.open().missing_command() == ""
-
-
-def test_weights_from_a_file_have_to_be_named_again(grid: Grid) -> None:
-    grid.plan(grid.spec("clip_linear", weights="file:0123"))
-    grid.finish(grid.spec())
-    assert "--weights clip_linear=FILE" in grid.open().missing_command()
-
-
-def test_the_options_that_made_the_data_set_are_in_the_command(store: str, tmp_path: Path) -> None:
-    grid = Grid(store, tmp_path)
-    grid.finish(grid.spec())
-    missing = [grid.spec("clip_linear")]
-    tracking.open_grid(
-        grid.tracker.uri, "dolos", grid.manifest, missing, tmp_path / "artifacts", data_options="--limit 16 --skip-bad"
-    )
-    assert " --limit 16 --skip-bad --runs " in grid.open().missing_command()
 
 
 def test_a_lost_plan_leaves_what_has_run(grid: Grid, caplog: pytest.LogCaptureFixture) -> None:
     grid.plan(grid.spec(seed=1))
     grid.finish(grid.spec(l2=0.5))
     planned = grid.open().runs()
-    (grid.folder / "artifacts" / grid.tracker.parent_id / "artifacts" / names.PLAN).write_text("{")
+    (grid.artifact(grid.tracker.parent_id, names.PLAN)).write_text("{")
     runs = grid.open().runs()
     assert runs["state"].tolist() == ["finished"]
     assert runs["config"].tolist() == planned.loc[planned["state"] == "finished", "config"].tolist()
@@ -306,6 +246,86 @@ def test_what_is_handed_out_may_be_changed(grid: Grid) -> None:
     runs = store.runs()
     runs["state"] = "changed"
     assert store.runs()["state"].tolist() == ["finished"]
+
+
+# ---- conditions
+
+
+def test_scores_under_a_condition_come_back_as_they_were_written(grid: Grid) -> None:
+    spec = grid.spec()
+    (run_id,) = grid.finish(spec, conditions=["jpeg-75"])
+    store = grid.open()
+    found = store.scores(run_id, condition="jpeg-75")
+    pd.testing.assert_frame_equal(found, made_scores(spec, grid.manifest, "jpeg-75"))
+    assert (found["score"] != store.scores(run_id)["score"]).all()
+    grid.artifact(run_id, "conditions/jpeg-75/scores.parquet").unlink()
+    with pytest.raises(StoreError, match=f"conditions/jpeg-75/scores.parquet of run {run_id}"):
+        store.scores(run_id, condition="jpeg-75")
+    assert len(store.scores(run_id)) == len(found)
+
+
+def test_runs_from_before_there_were_conditions_are_clean(grid: Grid) -> None:
+    spec = grid.spec()
+    (run_id,) = grid.finish(spec)
+    scores = made_scores(spec, grid.manifest)
+    scores.drop(columns="condition").to_parquet(grid.artifact(run_id, names.SCORES), index=False)
+    client = grid.tracker.client
+    for of_run in (run_id, grid.tracker.parent_id):
+        for tag in (names.CONDITIONS, names.TRAIN_CONDITION):
+            if tag in client.get_run(of_run).data.tags:
+                client.delete_tag(of_run, tag)
+    store = grid.open()
+    assert store.conditions == ["clean"]
+    assert set(store.results()["condition"]) == {"clean"}
+    assert store.runs()["train_condition"].tolist() == ["clean"]
+    pd.testing.assert_frame_equal(store.scores(run_id), scores)
+    assert list(store.scores(run_id))[: len(SCORE_COLUMNS) + 1] == [*SCORE_COLUMNS, "condition"]
+    assert store.missing_command() == ""
+
+
+def test_what_was_trained_under_another_condition_is_another_variant(grid: Grid) -> None:
+    trials = [grid.spec(), grid.spec(train_condition="jpeg-95"), grid.spec("clip_linear", train_condition="jpeg-95")]
+    ids = grid.finish(*trials)
+    grid.plan(grid.spec(seed=1, train_condition="jpeg-95"))
+    runs = grid.open().runs()
+    assert runs["variant"].tolist() == [
+        "residual_linear (train_condition=clean)", "residual_linear (train_condition=jpeg-95)", "clip_linear",
+        "residual_linear (train_condition=jpeg-95)",
+    ]  # fmt: skip
+    assert runs["train_condition"].tolist() == ["clean", "jpeg-95", "jpeg-95", "jpeg-95"]
+    assert runs["run_id"].tolist() == [*ids, ""]
+    assert set(grid.open().results().groupby("variant")["run_id"].nunique()) == {1}
+
+
+# ---- what is known of the corpus
+
+
+def test_generators_come_in_the_order_of_the_corpus(store: str, tmp_path: Path) -> None:
+    grid = Grid(store, tmp_path, generators=("repaint", "zeta", "lama", "alpha", "ldm"), num_each=3)
+    grid.finish(grid.spec(train="zeta"))
+    opened = grid.open()
+    assert opened.generators == ["lama", "ldm", "repaint", "alpha", "zeta"]
+    assert opened.ordered(["zeta", "ldm", "alpha", "lama"]) == ["lama", "ldm", "alpha", "zeta"]
+    assert opened.source.published is not None
+
+
+@pytest.mark.parametrize("corpus", ["folders", "of another checkout"])
+def test_without_facts_of_the_corpus_generators_come_in_alphabetical_order(
+    store: str, tmp_path: Path, corpus: str
+) -> None:
+    grid = Grid(store, tmp_path, generators=("repaint", "pluralistic", "ldm", "lama"), num_each=3, corpus=corpus)
+    grid.finish(grid.spec())
+    opened = grid.open()
+    assert opened.corpus == corpus
+    assert opened.generators == ["lama", "ldm", "pluralistic", "repaint"]
+    assert opened.source.published is None
+
+
+def test_a_trial_without_generators_adds_none(grid: Grid) -> None:
+    grid.finish(grid.spec(train="none"))
+    opened = grid.open()
+    assert opened.generators == ["lama", "ldm", "repaint"]
+    assert opened.runs()["trained_on"].tolist() == ["none"]
 
 
 # ---- what is refused
@@ -364,7 +384,7 @@ def test_a_server_that_went_away_since_is_given_up_within_seconds_too(
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        store = dataclasses.replace(grid.open(), tracking_uri=uri)
+        store = moved(grid.open(), uri)
         start = time.monotonic()
         with pytest.raises(StoreError, match=f"cannot read MLflow at {uri}.*refused\\W+Is the server running"):
             store.history()
@@ -439,6 +459,13 @@ def test_a_grid_without_a_finished_trial_is_not_ready(grid: Grid) -> None:
     grid.tracker.open_trial(grid.spec(), {})
     with pytest.raises(StoreError, match=f"{grid.tracker.parent_id}.* 1 running.*--status"):
         grid.open()
+
+
+def test_such_a_grid_can_be_read_where_that_is_asked_for(grid: Grid) -> None:
+    grid.plan(grid.spec())
+    opened = grid.open(unfinished=True)
+    assert opened.runs()["state"].tolist() == ["pending"]
+    assert opened.results().empty
 
 
 def test_a_lost_parent_can_be_restored(grid: Grid) -> None:

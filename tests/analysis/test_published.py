@@ -1,35 +1,34 @@
-"""The published figures as they were printed, and ours beside them."""
+"""The published values as they were printed, and ours beside them."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from analysis.matrices import PUBLISHED_ORDER, cross_generator_matrix, matrix_means
-from analysis.published import (
-    COLUMNS,
-    beside_published,
-    published_attribution,
-    published_detection,
-    published_localisation,
-    setup_differences,
-)
-from analysis.store import open_store
+from analysis.matrices import cross_generator_matrix, matrix_means
+from analysis.published import COLUMNS, beside_published, published_localisation, setup_differences
+from analysis.store import Store, open_store
+from data.sources import get_source
 from grid.experiments import load_experiment
 from models.registry import resolve_config
 from tests.analysis import published
 from tests.analysis.grids import Grid
 
 
+PUBLISHED = get_source("dolos").published
+assert PUBLISHED is not None
+
+
 def test_the_files_hold_what_was_printed() -> None:
-    detection = published_detection().set_index(["method", "tested_on", "trained_on"])["accuracy"]
+    detection = pd.read_csv(PUBLISHED.detection).set_index(["method", "tested_on", "trained_on"])["accuracy"]
     assert len(detection) == 64
     for method, table in published.DETECTION.items():
         for tested_on, row in table.items():
             assert tuple(detection[method, tested_on, name] for name in published.GENERATORS) == row
-    attribution = published_attribution().set_index(["method", "class"])["accuracy"]
+    attribution = pd.read_csv(PUBLISHED.attribution).set_index(["method", "class"])["accuracy"]
     assert len(attribution) == 24
     for method, classes in published.ATTRIBUTION.items():
         assert {name: attribution[method, name] for name in classes} == classes
@@ -37,28 +36,28 @@ def test_the_files_hold_what_was_printed() -> None:
 
 
 def test_localisation_is_a_share_and_best_in_domain() -> None:
-    table = published_localisation()
+    table = published_localisation(PUBLISHED)
     assert list(table.columns) == ["tested_on", "trained_on", "iou"]
     assert table.set_index(["tested_on", "trained_on"])["iou"]["lama", "pluralistic"] == pytest.approx(0.519)
     matrix = table.pivot_table(index="tested_on", columns="trained_on", values="iou")
-    assert set(matrix.index) == set(PUBLISHED_ORDER)
+    assert set(matrix.index) == set(published.GENERATORS)
     assert matrix.to_numpy().max() == pytest.approx(0.865)
 
 
 @pytest.mark.parametrize("method", published.DETECTION)
 def test_the_experiment_as_it_is_shipped_is_the_published_one(method: str) -> None:
-    config = resolve_config(method, load_experiment("dolos").METHODS[method])
-    assert setup_differences(method, config) == []
-    assert setup_differences(method, config | {"weights": "file:0123"}) == []
-    other = setup_differences(method, config | {"backbone": "small", "weights": "package:x"})
+    config = resolve_config(method, load_experiment("dolos").methods[method])
+    assert setup_differences(PUBLISHED, method, config) == []
+    assert setup_differences(PUBLISHED, method, config | {"weights": "file:0123"}) == []
+    other = setup_differences(PUBLISHED, method, config | {"backbone": "small", "weights": "package:x"})
     assert len(other) == 2
     assert other[0].startswith("backbone small instead of ")
 
 
 @pytest.fixture
 def grid(store: str, tmp_path: Path) -> Grid:
-    grid = Grid(store, tmp_path, generators=(*PUBLISHED_ORDER, "another"), num_each=20)
-    grid.finish(*(grid.spec("xception_scratch", train=name) for name in PUBLISHED_ORDER))
+    grid = Grid(store, tmp_path, generators=(*published.GENERATORS, "another"), num_each=20)
+    grid.finish(*(grid.spec("xception_scratch", train=name) for name in published.GENERATORS))
     grid.finish(grid.attribution("xception_scratch"), grid.spec(train="lama"))
     return grid
 
@@ -70,7 +69,7 @@ def test_only_what_was_published_is_laid_beside(grid: Grid) -> None:
     assert set(table["task"]) == {"detection"}  # five classes were published, not six
     inside = table[table["kind"] == "cell"]
     assert set(zip(inside["tested_on"], inside["trained_on"], strict=True)) == {
-        (one, other) for one in PUBLISHED_ORDER for other in PUBLISHED_ORDER
+        (one, other) for one in published.GENERATORS for other in published.GENERATORS
     }
     row = inside.set_index(["tested_on", "trained_on"]).loc[("lama", "ldm")]
     ours = cross_generator_matrix(grid.open().results(), "xception_scratch").loc["lama", "ldm"]
@@ -87,7 +86,7 @@ def test_another_backbone_is_not_the_published_set_up(grid: Grid) -> None:
 
 
 def test_a_narrowed_data_set_is_not_the_published_one(store: str, tmp_path: Path) -> None:
-    grid = Grid(store, tmp_path, generators=PUBLISHED_ORDER, num_each=20)
+    grid = Grid(store, tmp_path, generators=published.GENERATORS, num_each=20)
     grid.finish(grid.spec("xception_scratch", train="lama", **resolve_config("xception_scratch")))
     table = beside_published(grid.open())
     assert not table["comparable"].any()
@@ -99,17 +98,18 @@ def test_a_narrowed_data_set_is_not_the_published_one(store: str, tmp_path: Path
 @pytest.mark.parametrize("setting", [{"size": 128}, {"flip": True}, {"epochs": 2}])
 def test_other_settings_of_the_training_are_named(setting: dict[str, object]) -> None:
     ((name, value),) = setting.items()
-    (said,) = setup_differences("xception_pretrained", resolve_config("xception_pretrained", setting))
+    (said,) = setup_differences(PUBLISHED, "xception_pretrained", resolve_config("xception_pretrained", setting))
     assert said.startswith(f"{name} {value} instead of ")
 
 
 def test_with_it_the_published_value_is_inside_or_not(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("analysis.published.NUM_IMAGES", 20)
-    grid = Grid(store, tmp_path, generators=PUBLISHED_ORDER, num_each=20)
+    small = dataclasses.replace(get_source("dolos"), published=dataclasses.replace(PUBLISHED, num_images=20))
+    monkeypatch.setattr(Store, "source", small)
+    grid = Grid(store, tmp_path, generators=published.GENERATORS, num_each=20)
     default = resolve_config("xception_scratch")
-    grid.finish(*(grid.spec("xception_scratch", train=name, **default) for name in PUBLISHED_ORDER))
+    grid.finish(*(grid.spec("xception_scratch", train=name, **default) for name in published.GENERATORS))
     grid.finish(grid.attribution("xception_scratch", **default))
     table = beside_published(grid.open())
     detection = table[table["task"] == "detection"]
@@ -126,6 +126,5 @@ def test_with_it_the_published_value_is_inside_or_not(
 
 
 def test_another_corpus_has_nothing_beside_it(grid: Grid) -> None:
-    store = open_store(tracking_uri=grid.tracker.uri)
-    object.__setattr__(store, "corpus", "demo")
+    store = dataclasses.replace(open_store(tracking_uri=grid.tracker.uri), corpus="demo")
     pd.testing.assert_frame_equal(beside_published(store), pd.DataFrame(columns=COLUMNS))

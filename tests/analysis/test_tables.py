@@ -8,7 +8,8 @@ import re
 import pandas as pd
 import pytest
 
-from analysis.matrices import IntervalMatrix, cross_generator_matrix, matrix_means
+from analysis.cells import IntervalMatrix
+from analysis.matrices import cross_generator_matrix, matrix_means
 from analysis.tables import attribution_text, cell_text, to_csv, to_latex, to_markdown
 from tests.analysis.tables import detection, results
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -8,13 +9,19 @@ from rich.console import Console
 from analysis.matrices import ORIENTATION
 from analysis.text import print_results
 from tests.analysis import published
-from tests.analysis.tables import detection, published_results, results, row
+from tests.analysis.tables import Planned, detection, published_results, results, row
 
 
-def printed(table: pd.DataFrame) -> str:
+def printed(
+    table: pd.DataFrame,
+    generators: Iterable[str] = published.GENERATORS,
+    trained_on: Iterable[str] | None = None,
+) -> str:
+    """What a terminal shows of results; `trained_on` are the planned training sets of detection."""
     console = Console(width=140, record=True, force_terminal=False, quiet=False)
+    store: Any = Planned(table, generators, trained_on)
     with console.capture() as capture:
-        print_results(table, console)
+        print_results(table, console, store)
     return capture.get()
 
 
@@ -36,7 +43,7 @@ def test_rows_are_tested_on_and_columns_trained_on() -> None:
     assert pluralistic.split()[1:] == ["0.765", "(0.755)", "0.951", "(0.941)", "0.880", "(0.870)", "0.992", "(0.982)"]
 
 
-def test_beside_each_accuracy_stands_a_figure_that_knows_no_threshold() -> None:
+def test_beside_each_accuracy_stands_a_value_that_knows_no_threshold() -> None:
     text = section(printed(published_results()), "sam_linear")
     assert "accuracy (AUROC)" in text
     assert "0.870 (0.860)" in text
@@ -78,7 +85,7 @@ def test_weights_that_are_not_known_leave_the_bare_name() -> None:
 
 
 def test_a_cell_that_is_not_there_is_called_missing() -> None:
-    text = printed(results(some()))
+    text = printed(results(some()), ["lama", "ldm"], ["lama", "ldm"])
     (line,) = (line for line in text.splitlines() if line.split()[:1] == ["ldm"])
     assert line.split() == ["ldm", "0.600", "(0.600)", "missing", "(missing)"]
 

@@ -15,14 +15,11 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 
 from data.manifest import Manifest, build_manifest
-from grid import names
 from grid.settings import RunSettings
-from grid.spec import DETECTION, TrialSpec
-from grid.trial import TrialResult
-from models.registry import resolve_config
-from models.scoring import attribution_metrics, cell_metrics
+from grid.spec import TrialSpec
+from grid.tasks import DETECTION
+from models.registry import detector_info, resolve_config
 from tests.corpora import write_dolos
-from tests.models.toys import SMALL
 
 SIDE = 64
 COUNTS = {"train": 8, "valid": 6, "test": 6}
@@ -77,7 +74,7 @@ def make_spec(
     **overrides: Any,
 ) -> TrialSpec:
     """A trial with the small version of a method."""
-    config = resolve_config(method, SMALL[method] | overrides)
+    config = resolve_config(method, {**detector_info(method).small, **overrides})
     return TrialSpec(task, method, tuple(config.items()), tuple(train), seed, data)
 
 
@@ -97,36 +94,3 @@ def table_of(generators: Iterable[str] = ("lama", "ldm"), num_each: int = 10) ->
 def paper_manifest(root: Path, generators: Iterable[str] = ("lama", "ldm"), num_each: int = 10) -> Manifest:
     """A manifest of images that are nowhere, for tests in which nobody looks at them."""
     return Manifest(root, "dolos", table_of(generators, num_each))
-
-
-def planted_result(spec: TrialSpec, accuracies: Mapping[str, float], num_each: int = 1000) -> TrialResult:
-    """A result with chosen accuracies, made of scores that have them: multiples of 1 / (2 * num_each) come out exactly.
-
-    Args:
-        spec: whose result.
-        accuracies: detection: tested on -> accuracy; attribution: class -> accuracy.
-        num_each: real images, and fake ones of each generator. All reals are called real as far as that can be.
-    """
-    metrics: dict[str, float] = {}
-    logits = np.zeros((num_each, len(spec.classes)), dtype=np.float32)
-    if spec.task == DETECTION:
-        labels = np.repeat([0, 1], num_each)
-        for generator, accuracy in accuracies.items():
-            hits = round(accuracy * 2 * num_each)
-            real, fake = min(hits, num_each), max(0, hits - num_each)
-            scores = np.where(np.arange(num_each) < real, -1.0, 1.0), np.where(np.arange(num_each) < fake, 2.0, -2.0)
-            cell = cell_metrics(labels, np.concatenate(scores), 0.5)
-            metrics |= {names.metric_name(generator, metric): value for metric, value in cell.items()}
-        metrics[names.THRESHOLD] = 0.5
-    else:
-        labels = np.repeat(np.arange(len(spec.classes)), num_each)
-        logits = np.zeros((len(labels), len(spec.classes)), dtype=np.float32)
-        for place, name in enumerate(spec.classes):
-            right = np.arange(num_each) < round(accuracies[name] * num_each)
-            answer = np.where(right, place, (place + 1) % len(spec.classes))
-            logits[place * num_each + np.arange(num_each), answer] = 1
-        found = attribution_metrics(labels, logits, spec.classes)
-        metrics |= {names.metric_name(names.ALL, metric): value for metric, value in found.items()}
-    scores_table = pd.DataFrame({"path": [f"{row}.png" for row in range(4)], "score": np.arange(4.0)})
-    tags = {names.DEVICE: "cpu", names.WEIGHTS: "random weights"}
-    return TrialResult(metrics | {names.SECONDS: 1.0}, scores_table, np.eye(4, dtype=np.float16), tags)
