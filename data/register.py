@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -31,7 +32,8 @@ class Register(Generic[T]):
     def add(self, name: str, entry: T) -> None:
         """Register an entry. Raises `ValueError` where the name is taken."""
         if name in self._entries:
-            raise ValueError(f"a {self._kind} named {name!r} is registered already")
+            article = "an" if self._kind[0] in "aeiou" else "a"
+            raise ValueError(f"{article} {self._kind} named {name!r} is registered already")
         self._entries[name] = entry
 
     def names(self) -> list[str]:
@@ -48,7 +50,12 @@ class Register(Generic[T]):
         """Look an entry up. Raises `KeyError` that lists what exists, and what is near."""
         known = self.names()
         if name not in self._entries:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise KeyError(f"no {self._kind} named {name!r}{hint}; there are: {', '.join(known)}")
+            raise no_entry(self._kind, name, known)
         return self._entries[name]
+
+
+def no_entry(kind: str, name: str, known: Sequence[str]) -> KeyError:
+    """The error of a look-up that failed: it lists what exists, and what is near."""
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return KeyError(f"no {kind} named {name!r}{hint}; there are: {', '.join(known)}")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 
 from data.conditions import CLEAN
-from data.register import Register
+from data.register import Register, no_entry
 from data.sources import list_sources
 from grid.spec import Scalar, TrialSpec
 from grid.tasks import get_task
@@ -100,6 +100,8 @@ def load_experiment(name: str) -> Experiment:
     Raises:
         KeyError: no such experiment or corpus; lists what exists.
     """
-    if name not in _experiments.names() and name in list_sources():
+    if name in _experiments.names():
+        return _experiments.get(name)
+    if name in list_sources():
         return Experiment(name, source=name)
-    return _experiments.get(name)
+    raise no_entry("experiment", name, list_experiments())
