@@ -26,7 +26,7 @@ from grid import names
 from grid.plan import Inputs
 from grid.settings import InfeasibleError, RunSettings
 from grid.spec import TrialSpec
-from grid.tasks import ATTRIBUTION, DETECTION, WHOLE, get_task
+from grid.tasks import ATTRIBUTION, WHOLE, get_task
 from grid.trial import (
     Copied,
     Fitted,
@@ -242,7 +242,7 @@ def test_they_follow_from_the_scores_that_were_written_to_disk(
 
 
 def test_the_threshold_is_what_the_validation_split_says(bench: Bench, detection: tuple[TrialSpec, Result]) -> None:
-    spec, result = detection
+    result = detection[1]
     valid = bench.manifest.select("valid", ["lama"])
     detector = result.fitted.detector
     inputs = detector.inputs([decode(path) for path in bench.manifest.paths(valid)])
@@ -334,9 +334,7 @@ def test_another_seed_trains_another_network(bench: Bench) -> None:
     assert (one.scores["score"] != two.scores["score"]).any()
 
 
-def test_what_is_saved_is_the_detector_that_was_tested(
-    bench: Bench, detection: tuple[TrialSpec, Result]
-) -> None:
+def test_what_is_saved_is_the_detector_that_was_tested(bench: Bench, detection: tuple[TrialSpec, Result]) -> None:
     spec, result = detection
     detector = build(spec, bench.settings, "cpu")
     detector.load(result.checkpoint)
