@@ -127,6 +127,19 @@ def class_table(results: pd.DataFrame, task: str, generators: Sequence[str] | No
     return table.reindex(columns=[OVERALL, REAL, *order]).rename_axis(index="method", columns="accuracy on")
 
 
+def value_table(results: pd.DataFrame, task: str) -> pd.DataFrame:
+    """Every value of a task: one row per method, training set and what is tested on, one column per metric.
+
+    Args:
+        results: from `Store.results`; values are means over seeds.
+        task: name in `grid.tasks`.
+    """
+    rows = results[results["task"] == task]
+    keys = [_grouping(results), "trained_on", "tested_on"]
+    values = rows.groupby([*keys, "metric"], sort=False)["value"].mean().unstack("metric", sort=False).reset_index()
+    return values.rename(columns={keys[0]: "method", "trained_on": "trained on", "tested_on": "tested on"})
+
+
 def class_of(metric: str) -> str:
     """The class that an accuracy is of: "lama" of "accuracy/lama", "overall" of "accuracy"."""
     return metric.partition("/")[2] or OVERALL

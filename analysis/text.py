@@ -18,10 +18,11 @@ from analysis.matrices import (
     matrix_means,
     of_condition,
     trained_on_label,
+    value_table,
 )
 from analysis.store import Store
 from data.conditions import CLEAN
-from grid.tasks import get_task, list_tasks
+from grid.tasks import WHOLE, get_task, list_tasks
 from grid.train_sets import TrainSet
 
 
@@ -40,7 +41,8 @@ def print_results(results: pd.DataFrame, console: Console, store: Store) -> None
             continue
         if not get_task(task).is_binary:
             console.print(f"[bold]{task}[/]: {get_task(task).heading}")
-            console.print(_classes(of_task, task, store))
+            whole = set(of_task["tested_on"]) == {WHOLE}
+            console.print(_classes(of_task, task, store) if whole else _values(of_condition(of_task, CLEAN), task))
             continue
         for variant in dict.fromkeys(of_task["variant"]):
             for condition in sorted(conditions, key=lambda name: (name != CLEAN, name)):
@@ -89,6 +91,16 @@ def _classes(results: pd.DataFrame, task: str, store: Store) -> Table:
         table.add_column(str(column), justify="right")
     for variant, row in values.iterrows():
         table.add_row(_labelled(str(variant), results[results["variant"] == variant]), *map(_text, row))
+    return table
+
+
+def _values(results: pd.DataFrame, task: str) -> Table:
+    values = value_table(results, task)
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in values.columns:
+        table.add_column(str(column), overflow="fold", justify="right" if values[column].dtype == float else "left")
+    for row in values.itertuples(index=False):
+        table.add_row(*(_text(value) if isinstance(value, float) else str(value) for value in row))
     return table
 
 

@@ -32,7 +32,8 @@ class Register(Generic[T]):
     def add(self, name: str, entry: T) -> None:
         """Register an entry. Raises `ValueError` where the name is taken."""
         if name in self._entries:
-            raise ValueError(f"a {self._kind} named {name!r} is registered already")
+            article = "an" if self._kind[0] in "aeiou" else "a"
+            raise ValueError(f"{article} {self._kind} named {name!r} is registered already")
         self._entries[name] = entry
 
     def names(self) -> list[str]:
@@ -47,14 +48,14 @@ class Register(Generic[T]):
 
     def get(self, name: str) -> T:
         """Look an entry up. Raises `KeyError` that lists what exists, and what is near."""
-        names = self.names()
+        known = self.names()
         if name not in self._entries:
-            raise missing(self._kind, name, names)
+            raise no_entry(self._kind, name, known)
         return self._entries[name]
 
 
-def missing(kind: str, name: str, names: Sequence[str]) -> KeyError:
-    """The error of a look-up that fails: lists the names that exist, and the nearest."""
-    near = difflib.get_close_matches(name, names, n=1)
+def no_entry(kind: str, name: str, known: Sequence[str]) -> KeyError:
+    """The error of a look-up that failed: it lists what exists, and what is near."""
+    near = difflib.get_close_matches(name, known, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return KeyError(f"no {kind} named {name!r}{hint}; there are: {', '.join(names)}")
+    return KeyError(f"no {kind} named {name!r}{hint}; there are: {', '.join(known)}")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
-from data.register import Register, missing
+from data.register import Register, no_entry
 
 if TYPE_CHECKING:
     import numpy as np
@@ -153,7 +153,7 @@ def get_condition(name: str) -> Condition:
         entry = _conditions.get(numbered["family"])
         if isinstance(entry, _Family) and int(numbered["level"]) in entry.levels:
             return entry.at(int(numbered["level"]))
-    raise missing("condition", name, list_conditions())
+    raise no_entry("condition", name, list_conditions())
 
 
 def _at_level(function: Callable[[Picture, int], np.ndarray], level: int, picture: Picture) -> np.ndarray:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 
 from data.conditions import CLEAN
-from data.register import Register, missing
+from data.register import Register, no_entry
 from data.sources import list_sources
 from grid.spec import Scalar, TrialSpec
 from grid.tasks import get_task
@@ -104,4 +104,4 @@ def load_experiment(name: str) -> Experiment:
         return _experiments.get(name)
     if name in list_sources():
         return Experiment(name, source=name)
-    raise missing("experiment", name, list_experiments())
+    raise no_entry("experiment", name, list_experiments())

@@ -46,7 +46,7 @@ class Task(abc.ABC):
         Raises:
             ValueError: as `parse_train_sets`.
         """
-        return parse_train_sets(train_on or self.train_on, generators)
+        return parse_train_sets(self.train_on if train_on is None else train_on, generators)
 
     @abc.abstractmethod
     def classes(self, train: TrainSet) -> tuple[str, ...]:

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.grid.grids import fresh_store
+from grid import tracking
+from tests.grid.grids import fresh_store, make_manifest, make_settings, write_obvious
+from tests.grid.running import Calls, Grid, MakeGrid
 
 
 @pytest.fixture
@@ -19,3 +23,30 @@ def new_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], str]
     """Folder -> tracking URI of a new SQLite store in it."""
     base = tmp_path_factory.getbasetemp()
     return lambda runs: fresh_store(base, runs)
+
+
+@pytest.fixture(scope="session")
+def obvious(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Dolos tree whose fakes no detector can miss; read it only."""
+    return write_obvious(tmp_path_factory.mktemp("obvious") / "dolos")
+
+
+@pytest.fixture
+def make_grid(tmp_path: Path, obvious: Path, new_store: Callable[[Path], str]) -> MakeGrid:
+    """Name, changes of the settings -> a grid with a store of its own; all of a test share a cache."""
+
+    def make(name: str = "grid", **changes: Any) -> Grid:
+        uri = new_store(tmp_path / name / "runs")
+        settings = make_settings(tmp_path / name, uri, **changes)
+        settings = dataclasses.replace(settings, cache=tmp_path / "cache")
+        manifest = make_manifest(obvious, settings)
+        tracker = tracking.open_grid(uri, "dolos", manifest, [], settings.runs / "artifacts")
+        return Grid(settings, manifest, tracker)
+
+    return make
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """Counts what detectors are asked to do in this test."""
+    return Calls(monkeypatch)

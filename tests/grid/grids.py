@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,17 @@ import pandas as pd
 from mlflow.tracking import MlflowClient
 from PIL import Image
 
+from data.conditions import CLEAN
 from data.manifest import Manifest, build_manifest
+from grid import names
+from grid.plan import Work
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
-from grid.tasks import DETECTION
+from grid.tasks import DETECTION, WHOLE
+from grid.tracking import TrialRun
+from grid.trial import Scored
 from models.registry import detector_info, resolve_config
+from models.scoring import attribution_metrics, cell_metrics
 from tests.corpora import write_dolos
 
 SIDE = 64
@@ -71,11 +77,20 @@ def make_spec(
     task: str = DETECTION,
     train: Iterable[str] = ("lama",),
     seed: int = 0,
+    train_condition: str = CLEAN,
     **overrides: Any,
 ) -> TrialSpec:
-    """A trial with the small version of a method."""
-    config = resolve_config(method, {**detector_info(method).small, **overrides})
-    return TrialSpec(task, method, tuple(config.items()), tuple(train), seed, data)
+    """A trial with the small configuration of a method; of a network, two epochs."""
+    small = dict(detector_info(method).small)
+    if "epochs" in small:
+        small["epochs"] = 2
+    config = resolve_config(method, small | overrides)
+    return TrialSpec(task, method, tuple(config.items()), tuple(train), seed, data, train_condition=train_condition)
+
+
+def work_of(specs: Iterable[TrialSpec], conditions: Sequence[str] = (CLEAN,)) -> list[Work]:
+    """Fit and score each of these trials."""
+    return [Work(spec, tuple(conditions)) for spec in specs]
 
 
 def table_of(generators: Iterable[str] = ("lama", "ldm"), num_each: int = 10) -> pd.DataFrame:
@@ -88,9 +103,82 @@ def table_of(generators: Iterable[str] = ("lama", "ldm"), num_each: int = 10) ->
     ]
     table = pd.DataFrame(rows, columns=["path", "label", "generator", "source_id", "split", "digest"])
     missing = {column: pd.Series([pd.NA] * len(rows), dtype="string") for column in ("mask", "mask_digest")}
-    return table.assign(**missing, width=SIDE, height=SIDE, format="PNG")
+    return table.assign(**missing, width=SIDE, height=SIDE, format="PNG", mode="RGB", quantisation="")
 
 
 def paper_manifest(root: Path, generators: Iterable[str] = ("lama", "ldm"), num_each: int = 10) -> Manifest:
     """A manifest of images that are nowhere, for tests in which nobody looks at them."""
     return Manifest(root, "dolos", table_of(generators, num_each))
+
+
+@dataclasses.dataclass(frozen=True)
+class Planted:
+    """What a trial leaves behind, as `TrialRun.finish` takes it.
+
+    Attributes:
+        scored: of the clean test images.
+        others: metrics besides those of `scored`.
+        tags: facts about how it was computed.
+    """
+
+    scored: Scored
+    others: dict[str, float]
+    tags: dict[str, str]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Everything that is logged at the end of the trial."""
+        return self.others | self.scored.metrics
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """One row per test image."""
+        return self.scored.scores
+
+    @property
+    def embeddings(self) -> np.ndarray:
+        """Rows as in `scores`."""
+        return self.scored.embeddings
+
+    def finish(self, run: TrialRun, checkpoint: Path) -> None:
+        """Log all of it and end the run."""
+        run.finish(self.scored, self.others, self.tags, checkpoint)
+
+
+def planted_result(
+    spec: TrialSpec, accuracies: Mapping[str, float], num_each: int = 1000, *, condition: str = CLEAN
+) -> Planted:
+    """A result with chosen accuracies, made of scores that have them: multiples of 1 / (2 * num_each) come out exactly.
+
+    Args:
+        spec: whose result.
+        accuracies: detection: tested on -> accuracy; attribution: class -> accuracy.
+        num_each: real images, and fake ones of each generator. All reals are called real as far as that can be.
+        condition: of the test images.
+    """
+    others = {names.SECONDS: 1.0}
+    measured: dict[str, dict[str, float]] = {}
+    if spec.task == DETECTION:
+        labels = np.repeat([0, 1], num_each)
+        for generator, accuracy in accuracies.items():
+            hits = round(accuracy * 2 * num_each)
+            real, fake = min(hits, num_each), max(0, hits - num_each)
+            scores = np.where(np.arange(num_each) < real, -1.0, 1.0), np.where(np.arange(num_each) < fake, 2.0, -2.0)
+            measured[generator] = cell_metrics(labels, np.concatenate(scores), 0.5)
+        others[names.THRESHOLD] = 0.5
+    else:
+        labels = np.repeat(np.arange(len(spec.classes)), num_each)
+        logits = np.zeros((len(labels), len(spec.classes)), dtype=np.float32)
+        for place, name in enumerate(spec.classes):
+            right = np.arange(num_each) < round(accuracies[name] * num_each)
+            answer = np.where(right, place, (place + 1) % len(spec.classes))
+            logits[place * num_each + np.arange(num_each), answer] = 1
+        measured[WHOLE] = attribution_metrics(labels, logits, spec.classes)
+    metrics = {
+        names.metric_name(tested_on, metric, condition): value
+        for tested_on, values in measured.items()
+        for metric, value in values.items()
+    }
+    table = pd.DataFrame({"path": [f"{row}.png" for row in range(4)], "score": np.arange(4.0), "condition": condition})
+    tags = {names.DEVICE: "cpu", names.WEIGHTS: "random weights"}
+    return Planted(Scored(condition, metrics, table, np.eye(4, dtype=np.float16)), others, tags)

@@ -12,112 +12,28 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from mlflow.entities import Run
 
-from data.manifest import Manifest
 from grid import names, runner, tracking
 from grid.checkpoints import latest_state
 from grid.plan import FAILED as FAILED_STATE
-from grid.plan import FINISHED, INTERRUPTED, make_plan
+from grid.plan import FINISHED, INTERRUPTED, TrialState, Work, make_plan
 from grid.runner import (
     DONE,
     FAILED,
     REPORTED,
     STARTED,
-    LocalExecutor,
     PermanentFailureError,
-    TrialEvent,
     check_detectors,
-    distinct_inputs,
-    execute_trial,
+    execute,
 )
-from grid.settings import RunSettings
-from grid.spec import ATTRIBUTION, TrialSpec
-from grid.tracking import Tracker
+from grid.spec import TrialSpec
+from grid.tasks import ATTRIBUTION
 from models.detector import WeightsError
-from tests.grid.grids import make_manifest, make_settings, make_spec, write_obvious
-from tests.models.toys import ADAM
+from tests.grid.grids import make_settings, make_spec, work_of
+from tests.grid.running import Grid, MakeGrid, Watcher
 
-NETWORK: dict[str, Any] = {"epochs": 4, "batch_size": 4}
-
-
-@dataclasses.dataclass(frozen=True)
-class Grid:
-    """Trials on one data set, with a store of their own."""
-
-    settings: RunSettings
-    manifest: Manifest
-    tracker: Tracker
-
-    @property
-    def executor(self) -> LocalExecutor:
-        return LocalExecutor(self.settings, self.tracker)
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.settings.checkpoints(self.tracker.parent_id)
-
-    def spec(self, *arguments: Any, **overrides: Any) -> TrialSpec:
-        return make_spec(self.manifest.digest, *arguments, **overrides)
-
-    def state(self, spec: TrialSpec) -> tracking.TrialState | None:
-        return tracking.trial_states(self.tracker.uri, self.tracker.experiment_id, [spec.key]).get(spec.key)
-
-    def run_of(self, spec: TrialSpec) -> Run:
-        state = self.state(spec)
-        assert state is not None
-        return self.tracker.client.get_run(state.run_id)
-
-    def artifact(self, spec: TrialSpec, path: str, folder: Path) -> Path:
-        folder.mkdir()
-        return Path(self.tracker.client.download_artifacts(self.run_of(spec).info.run_id, path, str(folder)))
-
-    def steps(self, spec: TrialSpec, metric: str) -> list[int]:
-        run_id = self.run_of(spec).info.run_id
-        return [point.step for point in self.tracker.client.get_metric_history(run_id, metric)]
-
-
-MakeGrid = Callable[..., Grid]
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_obvious(tmp_path_factory.mktemp("runner") / "dolos")
-
-
-@pytest.fixture
-def make_grid(tmp_path: Path, images: Path, new_store: Callable[[Path], str]) -> MakeGrid:
-    def make(name: str = "grid", **changes: Any) -> Grid:
-        uri = new_store(tmp_path / name / "runs")
-        settings = make_settings(tmp_path / name, uri, **changes)
-        settings = dataclasses.replace(settings, cache=tmp_path / "cache")
-        manifest = make_manifest(images, settings)
-        tracker = tracking.open_grid(uri, "dolos", manifest, [], settings.runs / "artifacts")
-        return Grid(settings, manifest, tracker)
-
-    return make
-
-
-class Watcher(list[TrialEvent]):
-    """Keeps the events; presses Ctrl-C where it is told to."""
-
-    def __init__(self, interrupt_at: Callable[[TrialEvent], bool] = lambda event: False) -> None:
-        super().__init__()
-        self.interrupt_at = interrupt_at
-        self.moments: list[float] = []  # time.monotonic() of each event
-
-    def __call__(self, event: TrialEvent) -> None:
-        self.append(event)
-        self.moments.append(time.monotonic())
-        if self.interrupt_at(event):
-            raise KeyboardInterrupt
-
-    def kinds(self, spec: TrialSpec) -> list[str]:
-        return [event.kind for event in self if event.key == spec.key]
-
-    @property
-    def epochs(self) -> list[int]:
-        return [int(event.metrics["epoch"]) for event in self if event.kind == REPORTED]
+NETWORK: dict[str, Any] = {"epochs": 4, "batch_size": 4, "learning_rate": 3e-3, "flip": False}
+ADAM: dict[str, Any] = {"solver": "adam", "learning_rate": 0.02, "epochs": 4, "batch_size": 16}
 
 
 # From pending to finished --------------------------------------------------------------------------------------------
@@ -131,11 +47,11 @@ def test_a_grid_of_several_methods_and_tasks_runs_to_its_end(make_grid: MakeGrid
         grid.spec("xception_scratch", **NETWORK),
     ]
     watcher, progress = Watcher(), []
-    grid.executor.prepare(specs, lambda *what: progress.append(what))
-    grid.executor.run(specs, watcher)
+    grid.executor.prepare(work_of(specs), lambda *what: progress.append(what))
+    grid.executor.run(work_of(specs), watcher)
     assert watcher.kinds(specs[0]) == [STARTED, REPORTED, DONE]
     assert watcher.kinds(specs[2]) == [STARTED, *[REPORTED] * 4, DONE]
-    states = tracking.trial_states(grid.tracker.uri, grid.tracker.experiment_id, [spec.key for spec in specs])
+    states = grid.tracker.records.states([spec.key for spec in specs])
     assert {state.state for state in states.values()} == {FINISHED}
     assert make_plan(specs, states).pending == ()
     for spec in specs:
@@ -156,18 +72,20 @@ def test_what_is_prepared_once_is_not_prepared_again(make_grid: MakeGrid) -> Non
     grid = make_grid()
     progress: list[Any] = []
     for _ in range(2):
-        grid.executor.prepare([grid.spec("residual_linear")], lambda *what: progress.append(what))
+        grid.executor.prepare(work_of([grid.spec("residual_linear")]), lambda *what: progress.append(what))
     assert sum(done == total for _, done, total in progress) == 1
 
 
 def test_trials_that_share_method_and_configuration_share_their_inputs(make_grid: MakeGrid) -> None:
     grid = make_grid()
     same = [grid.spec("residual_linear", train=(name,), seed=seed) for name in ("lama", "ldm") for seed in (0, 1)]
-    other = [grid.spec("residual_linear", l2=0.1), grid.spec("xception_scratch")]
-    kept = distinct_inputs([*same, *other])
-    assert sorted((spec.method, spec.config) for spec in kept) == sorted(
-        (spec.method, spec.config) for spec in [same[0], *other]
-    )
+    progress: list[Any] = []
+    grid.executor.prepare(work_of([*same, grid.spec("xception_scratch")]), lambda *what: progress.append(what))
+    num_images = len(grid.manifest.table)
+    assert [what for what, done, total in progress if done == total == num_images] == [
+        "residual_linear",
+        "xception_scratch",
+    ]
 
 
 # Failures ------------------------------------------------------------------------------------------------------------
@@ -177,8 +95,7 @@ def test_a_trial_that_diverges_does_not_stop_the_others(make_grid: MakeGrid, tmp
     grid = make_grid()
     bad = grid.spec("xception_scratch", learning_rate=1e30, epochs=2, batch_size=4)
     good = grid.spec("residual_linear")
-    watcher = Watcher()
-    grid.executor.run([bad, good], watcher)
+    watcher = grid.run(bad, good)
     assert watcher.kinds(bad)[-1] == FAILED
     assert watcher.kinds(good)[-1] == DONE
     (failed,) = (event for event in watcher if event.kind == FAILED)
@@ -192,20 +109,16 @@ def test_a_trial_that_diverges_does_not_stop_the_others(make_grid: MakeGrid, tmp
     assert grid.state(good).state == FINISHED  # type: ignore[union-attr]
 
 
-def execute(grid: Grid, spec: TrialSpec) -> None:
-    execute_trial(spec, grid.settings, grid.tracker, share=0.0, report=lambda metrics, checkpoint: None)
-
-
 def test_divergence_is_a_failure_that_a_retry_would_repeat(make_grid: MakeGrid) -> None:
     grid = make_grid()
     with pytest.raises(PermanentFailureError, match="TrainingDiverged: the"):
-        execute(grid, grid.spec("xception_scratch", learning_rate=1e30, epochs=2, batch_size=4))
+        grid.execute(Work(grid.spec("xception_scratch", learning_rate=1e30, epochs=2, batch_size=4)))
 
 
 def test_weights_that_are_gone_are_a_failure_that_a_retry_would_repeat(make_grid: MakeGrid) -> None:
     grid = make_grid()
     with pytest.raises(PermanentFailureError, match="WeightsError: no local file is known"):
-        execute(grid, grid.spec("xception_scratch", weights="file:0123456789abcdef"))
+        grid.execute(Work(grid.spec("xception_scratch", weights="file:0123456789abcdef")))
 
 
 def test_anything_else_may_be_retried_and_goes_on_in_the_same_run(make_grid: MakeGrid) -> None:
@@ -214,11 +127,11 @@ def test_anything_else_may_be_retried_and_goes_on_in_the_same_run(make_grid: Mak
     hidden = grid.settings.manifests.with_name("elsewhere")
     grid.settings.manifests.rename(hidden)  # as where a disk is not mounted yet
     with pytest.raises(FileNotFoundError):
-        execute(grid, spec)
+        grid.execute(Work(spec))
     failed = grid.run_of(spec)
     assert failed.info.status == "FAILED"
     hidden.rename(grid.settings.manifests)
-    execute(grid, spec)
+    grid.execute(Work(spec))
     finished = grid.run_of(spec)
     assert finished.info.run_id == failed.info.run_id
     assert finished.info.status == "FINISHED"
@@ -227,7 +140,7 @@ def test_anything_else_may_be_retried_and_goes_on_in_the_same_run(make_grid: Mak
 def test_what_a_trial_is_warned_of_is_kept_with_its_run(make_grid: MakeGrid, tmp_path: Path) -> None:
     grid = make_grid()
     warned, quiet = grid.spec("residual_linear", max_iterations=1), grid.spec("residual_linear")
-    grid.executor.run([warned, quiet], Watcher())
+    grid.run(warned, quiet)
     assert "had not converged" in grid.artifact(warned, names.WARNINGS, tmp_path / "back").read_text()
     kept = grid.tracker.client.list_artifacts(grid.run_of(quiet).info.run_id)
     assert names.WARNINGS not in {item.path for item in kept}
@@ -243,8 +156,8 @@ def test_a_trial_that_runs_out_of_memory_ends_in_halves_and_its_run_says_so(
     grid = make_grid()
     short, plain = (grid.spec("xception_scratch", **NETWORK, seed=seed) for seed in (0, 1))
     with torch.nn.modules.module.register_module_forward_pre_hook(refuse):
-        grid.executor.run([short], Watcher())
-    grid.executor.run([plain], Watcher())
+        grid.run(short)
+    grid.run(plain)
     assert [grid.run_of(spec).data.tags[names.BATCH_HALVED] for spec in (short, plain)] == ["true", "false"]
     assert "two halves a batch" in grid.artifact(short, names.WARNINGS, tmp_path / "back").read_text()
 
@@ -257,7 +170,7 @@ def test_a_library_that_logs_badly_does_not_end_the_trial(make_grid: MakeGrid, m
     def report(metrics: dict[str, float], checkpoint: Path | None) -> None:
         logging.getLogger("some.library").warning("%d images", "seven")
 
-    execute_trial(spec, grid.settings, grid.tracker, share=0.0, report=report)
+    execute(Work(spec), grid.settings, grid.tracker, share=0.0, report=report)
     assert grid.run_of(spec).info.status == "FINISHED"
 
 
@@ -267,22 +180,22 @@ def test_a_library_that_logs_badly_does_not_end_the_trial(make_grid: MakeGrid, m
 def interrupted_after_an_epoch(grid: Grid, spec: TrialSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     watcher = Watcher(lambda event: event.kind == REPORTED and event.metrics["epoch"] == 2)
     with pytest.raises(KeyboardInterrupt):
-        grid.executor.run([spec], watcher)
+        grid.run(spec, watch=watcher)
 
 
 def interrupted_within_an_epoch(grid: Grid, spec: TrialSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    keep, kept = runner._keep, []
+    write, written = runner.write_state, []
 
-    def keep_some(checkpoint: Path, folder: Path) -> None:
-        keep(checkpoint, folder)
-        kept.append(checkpoint)
-        if len(kept) == 7:  # 4 steps an epoch and one more checkpoint at its end: in the middle of the second
+    def write_some(folder: Path, state: dict[str, Any], *, order: int) -> None:
+        if len(written) == 7:  # 4 steps an epoch and one more checkpoint at its end: in the middle of the second
             raise KeyboardInterrupt
+        write(folder, state, order=order)
+        written.append(order)
 
     with monkeypatch.context() as patched:
-        patched.setattr(runner, "_keep", keep_some)
+        patched.setattr(runner, "write_state", write_some)
         with pytest.raises(KeyboardInterrupt):
-            grid.executor.run([spec], Watcher())
+            grid.run(spec)
 
 
 @pytest.mark.parametrize("interrupt", [interrupted_after_an_epoch, interrupted_within_an_epoch])
@@ -301,16 +214,15 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint_and_ends_as_if_nothing
     assert before.state == INTERRUPTED
     assert latest_state(grid.checkpoints, spec.key)[1] > 0
 
-    watcher = Watcher()
-    grid.executor.run([spec], watcher)
+    watcher = grid.run(spec)
     assert watcher.epochs == [2, 3, 4]  # the first is not computed again
-    assert grid.state(spec) == tracking.TrialState(before.run_id, FINISHED)
+    assert grid.state(spec) == TrialState(before.run_id, FINISHED, frozenset({"clean"}))
     for metric in ("train/loss", "valid/loss", "valid/accuracy", "learning_rate"):
         assert grid.steps(spec, metric) == [1, 2, 3, 4]
     assert latest_state(grid.checkpoints, spec.key) == (None, 0)
 
     straight = make_grid("straight")
-    straight.executor.run([spec], Watcher())
+    straight.run(spec)
     pd.testing.assert_frame_equal(
         pd.read_parquet(grid.artifact(spec, names.SCORES, tmp_path / "one")),
         pd.read_parquet(straight.artifact(spec, names.SCORES, tmp_path / "two")),
@@ -331,23 +243,21 @@ def test_the_same_trial_of_another_grid_neither_goes_on_from_those_checkpoints_n
         grid,
         tracker=tracking.open_grid(grid.tracker.uri, "namesake", grid.manifest, [spec], grid.settings.runs / "other"),
     )
-    watcher = Watcher()
-    namesake.executor.run([spec], watcher)
+    watcher = namesake.run(spec)
     assert watcher.epochs == [1, 2, 3, 4]
     assert latest_state(grid.checkpoints, spec.key)[1] == before > 0
 
 
 def test_an_interrupted_fit_of_a_linear_classifier_starts_anew_in_the_same_run(make_grid: MakeGrid) -> None:
     grid = make_grid(checkpoint_seconds=0)
-    spec = grid.spec("residual_linear", **ADAM | {"epochs": 4})
+    spec = grid.spec("residual_linear", **ADAM)
     with pytest.raises(KeyboardInterrupt):
-        grid.executor.run([spec], Watcher(lambda event: event.kind == REPORTED and event.metrics["epoch"] == 2))
-    watcher = Watcher()
-    grid.executor.run([spec], watcher)
+        grid.run(spec, watch=Watcher(lambda event: event.kind == REPORTED and event.metrics["epoch"] == 2))
+    watcher = grid.run(spec)
     assert watcher.epochs == [1, 2, 3, 4]
     assert grid.steps(spec, "valid/loss") == [1, 2, 3, 4]
     straight = make_grid("straight")
-    straight.executor.run([spec], Watcher())
+    straight.run(spec)
     one, two = (dict(each.run_of(spec).data.metrics, **{names.SECONDS: 0}) for each in (grid, straight))
     assert one == two
 
@@ -360,8 +270,8 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(
     interrupted_after_an_epoch(grid, spec, monkeypatch)
     for state in grid.checkpoints.rglob("state.pt"):
         state.write_bytes(state.read_bytes()[:100])
-    watcher, started = Watcher(), time.monotonic()
-    grid.executor.run([spec], watcher)
+    started = time.monotonic()
+    watcher = grid.run(spec)
     first = watcher.moments[watcher.kinds(spec).index(REPORTED)] - started
     print(f"all checkpoints truncated: the first epoch, from the beginning, after {first:.2f} s")  # for docs/faults.md
     assert watcher.epochs == [1, 2, 3, 4]
@@ -381,7 +291,7 @@ def test_ctrl_c_stops_the_grid_and_not_only_the_trial(make_grid: MakeGrid) -> No
     grid = make_grid()
     first, second = grid.spec("residual_linear"), grid.spec("residual_linear", train=("ldm",))
     with pytest.raises(KeyboardInterrupt):
-        grid.executor.run([first, second], Watcher(lambda event: event.kind == REPORTED))
+        grid.run(first, second, watch=Watcher(lambda event: event.kind == REPORTED))
     assert grid.state(second) is None
     assert grid.state(first).state != FAILED_STATE  # type: ignore[union-attr]
 
@@ -417,7 +327,10 @@ def test_all_methods_whose_weights_cannot_be_had_are_named_at_once(tmp_path: Pat
     assert "changed.pt has changed" in message
 
 
-def test_sound_methods_pass(tmp_path: Path) -> None:
-    check_detectors(
-        [make_spec("0" * 16, "residual_linear"), make_spec("0" * 16, "clip_linear")], make_settings(tmp_path)
-    )
+def test_sound_methods_pass_with_how_each_sees_a_picture(tmp_path: Path) -> None:
+    specs = [make_spec("0" * 16, method) for method in ("residual_linear", "clip_linear", "xception_scratch")]
+    geometries = check_detectors([*specs, dataclasses.replace(specs[2], seed=1)], make_settings(tmp_path))
+    assert list(geometries) == ["residual_linear", "clip_linear", "xception_scratch"]
+    assert geometries["residual_linear"] is None  # it sees pictures as they are
+    sizes = {method: geometry.size for method, geometry in geometries.items() if geometry}
+    assert sizes == {"clip_linear": 64, "xception_scratch": 64}

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
+from models.validation import in_words
 
 
 @pytest.fixture
@@ -64,27 +66,56 @@ def test_making_settings_makes_no_folder(plain: RunSettings) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"cache": Path("cache")}, "cache must be an absolute path, got cache"),
-        ({"runs": Path("runs")}, "runs must be an absolute path"),
-        ({"local_copies": Path("local")}, "local_copies must be an absolute path"),
-        ({"tracking_uri": "sqlite:///mlflow.db"}, "path in tracking_uri must be absolute, got sqlite:///mlflow.db"),
-        ({"device": "gpu"}, "device is one of auto, cpu, cuda; got 'gpu'"),
-        ({"cpus_per_trial": 0}, "cpus_per_trial must be above 0"),
-        ({"cpus_per_trial": -1}, "cpus_per_trial must be above 0, got -1"),
-        ({"gpus_per_trial": -0.5}, "gpus_per_trial"),
-        ({"memory_per_trial": float("inf")}, "memory_per_trial must be a number of GB"),
-        ({"gpu_memory": -1}, "gpu_memory must not be negative, got -1"),
-        ({"gpu_memory": float("nan")}, "gpu_memory"),
-        ({"accelerator": "A100 or H100"}, "one of Ray's names, as T4, A10G or A100; got 'A100 or H100'"),
-        ({"by_method": {"sam_linear": {"gpus_per_trial": 1.5}}}, "sam_linear: gpus_per_trial is a share of one GPU"),
+        ({"cache": Path("cache")}, "cache must be an absolute path; got cache"),
+        ({"runs": Path("runs")}, "runs must be an absolute path; got runs"),
+        ({"local_copies": Path("local")}, "local_copies must be an absolute path; got local"),
+        ({"tracking_uri": "sqlite:///mlflow.db"}, "tracking_uri must be an absolute path; got mlflow.db"),
+        ({"tracking_uri": "sqlite:///mlflow.db?timeout=60"}, "tracking_uri must be an absolute path; got mlflow.db"),
+        ({"device": "gpu"}, "device must be one of 'auto', 'cpu', 'cuda'; got 'gpu'"),
+        ({"cpus_per_trial": 0}, "cpus_per_trial must be above 0; got 0"),
+        ({"cpus_per_trial": -1}, "cpus_per_trial must be above 0; got -1"),
+        ({"cpus_per_trial": float("inf")}, "cpus_per_trial must be a finite number; got inf"),
+        ({"gpus_per_trial": -0.5}, "gpus_per_trial is a share of one GPU, 0 to 1, because"),
+        ({"memory_per_trial": float("inf")}, "memory_per_trial must be a finite number; got inf"),
+        ({"gpu_memory": -1}, "gpu_memory must be at least 0; got -1"),
+        ({"gpu_memory": float("nan")}, "gpu_memory must be"),
+        ({"accelerator": "A100 or H100"}, "one of Ray's names, such as T4, A10G or A100; got 'A100 or H100'"),
+        (
+            {"by_method": {"sam_linear": {"gpus_per_trial": 1.5}}},
+            "sam_linear.gpus_per_trial is a share of one GPU, 0 to 1, because a trial computes on one GPU; got 1.5",
+        ),
+        ({"by_method": {"sam_linear": {"memory_per_trial": "much"}}}, "sam_linear.memory_per_trial must be a number"),
         ({"by_method": {"sam_linear": {"device": "cpu"}}}, "sam_linear: not a setting of a method: device"),
-        ({"gpus_per_trial": 2}, "as a trial computes on one; got 2"),
-        ({"gpus_per_trial": 1.5}, r"share of one GPU, 0 to 1, as a trial computes on one; got 1.5"),
+        ({"gpus_per_trial": 2}, "because a trial computes on one GPU; got 2"),
+        ({"gpus_per_trial": 1.5}, "a share of one GPU, 0 to 1, because a trial computes on one GPU; got 1.5"),
+        ({"max_concurrent": 1.5}, "max_concurrent must be a whole number; got 1.5"),
+        ({"max_failures": -1}, "max_failures must be at least 0; got -1"),
+        ({"checkpoint_seconds": float("nan")}, "checkpoint_seconds must be"),
     ],
 )
-def test_what_cannot_work_is_refused(plain: RunSettings, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_what_cannot_work_is_refused_in_one_plain_line(
+    plain: RunSettings, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
         dataclasses.replace(plain, **changes)
+    (line,) = in_words(caught.value)
+    assert message in line
+
+
+def test_every_wrong_setting_has_a_line_of_its_own(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError) as caught:
+        RunSettings(cache=tmp_path, runs=Path("runs"), tracking_uri="", cpus_per_trial=0, max_failures=-2)
+    assert in_words(caught.value) == [
+        "runs must be an absolute path; got runs",
+        "cpus_per_trial must be above 0; got 0",
+        "max_failures must be at least 0; got -2",
+    ]
+
+
+def test_a_number_as_text_is_taken_for_the_number(plain: RunSettings) -> None:
+    settings = dataclasses.replace(plain, by_method={"sam_linear": {"gpus_per_trial": "0.5", "memory_per_trial": "4"}})
+    own = settings.for_method("sam_linear")
+    assert (own.gpus_per_trial, own.memory_per_trial) == (0.5, 4.0)
 
 
 @pytest.mark.parametrize("share", [0, 0.1, 0.25, 1, 1.0])

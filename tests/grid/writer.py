@@ -13,13 +13,13 @@ from grid.tracking import Tracker
 
 
 @dataclass(frozen=True)
-class Result:
-    """Like `grid.trial.TrialResult`, whose module would bring torch and scikit-learn along."""
+class Scored:
+    """Like `grid.trial.Scored`, whose module would bring torch and scikit-learn along."""
 
     metrics: dict[str, float]
+    condition: str = "clean"
     scores: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"score": [0.5]}))
     embeddings: np.ndarray = field(default_factory=lambda: np.zeros((1, 2), dtype=np.float16))
-    tags: dict[str, str] = field(default_factory=dict)
 
 
 def write_trial(start: Any, tracker: Tracker, spec: dict[str, Any], num_epochs: int, checkpoint: str) -> None:
@@ -31,4 +31,5 @@ def write_trial(start: Any, tracker: Tracker, spec: dict[str, Any], num_epochs: 
     run = tracker.open_trial(trial, {})
     for epoch in range(1, num_epochs + 1):
         run.log_epoch(epoch, {"train/loss": trial.seed + 1 / epoch, "valid/loss": trial.seed - 1 / epoch})
-    run.finish(Result({"test/lama/accuracy": trial.seed / 10}), Path(checkpoint))
+    scored: Any = Scored({"test/lama/accuracy": trial.seed / 10})
+    run.finish(scored, {}, {}, Path(checkpoint))
