@@ -73,7 +73,7 @@ def test_learns_to_attribute(name: str) -> None:
 
 @pytest.mark.parametrize("classes", [DETECTION, ATTRIBUTION], ids=["detection", "attribution"])
 def test_prediction(name: str, classes: tuple[str, ...]) -> None:
-    detector, _ = fitted(name, classes)
+    detector, _ = fitted(name if classes == DETECTION else needing_fakes(name), classes)
     inputs = examples(detector, 7, seed=4).inputs
     first, second = detector.predict(inputs), detector.predict(inputs)
     assert first.logits.shape == (len(inputs), len(classes))
@@ -100,7 +100,7 @@ def test_nothing_to_predict(name: str) -> None:
 
 @pytest.mark.parametrize("classes", [DETECTION, ATTRIBUTION], ids=["detection", "attribution"])
 def test_save_and_load(name: str, classes: tuple[str, ...], tmp_path: Path) -> None:
-    detector, _ = fitted(name, classes)
+    detector, _ = fitted(name if classes == DETECTION else needing_fakes(name), classes)
     detector.save(tmp_path)
     for file in tmp_path.glob("*.pt"):
         torch.load(file, weights_only=True)

@@ -16,6 +16,7 @@ def scan(root: Path, *, seed: int = 0) -> Scan:
 
     <number>-real.png       a photograph
     <number>-<generator>.png    a fake that was made of it
+    <number>-mask.png       where the fakes are fake: black; the rest is white
     """
     result = Scan(problems=root_problems(root))
     if result.problems:
@@ -25,6 +26,10 @@ def scan(root: Path, *, seed: int = 0) -> Scan:
     result.notes += listing.notes
     for path in listing.images:
         number, _, maker = path.stem.partition("-")
+        if maker == "mask":
+            continue
         label, generator = (REAL, SHARED_REAL) if maker == "real" else (FAKE, maker)
-        result.entries.append(Entry(path, label, generator, number, SPLIT_OF[int(number) % len(SPLIT_OF)]))
+        mask = path.with_stem(f"{number}-mask") if label == FAKE else None
+        split = SPLIT_OF[int(number) % len(SPLIT_OF)]
+        result.entries.append(Entry(path, label, generator, number, split, mask))
     return result
