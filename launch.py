@@ -40,7 +40,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     name = words.pop(0) if words and words[0] in commands else RUN
     command = get_command(name)
     if name == RUN:
-        listed = "".join(f"  {one:<12} {get_command(one).summary}\n" for one in commands)
+        listed = "".join(f"  {title:<12} {get_command(title).summary}\n" for title in commands)
         text, epilog = __doc__, f"commands (python launch.py COMMAND --help):\n{listed}"
     else:
         text, epilog = command.summary, ""

@@ -110,14 +110,14 @@ def _listing(url: str) -> tuple[Any, dict[str, Any]]:
 
     try:
         filesystem, base = FileSystem.from_uri(url)
-        found = filesystem.get_file_info(FileSelector(base, recursive=True))
+        infos = filesystem.get_file_info(FileSelector(base, recursive=True))
     except (OSError, ValueError) as error:  # pyarrow's errors are among these
         if _public(url) == url:
             raise FetchError(f"cannot read {url}: {_first_line(error)}\n{_remedy(url)}") from error
         # What pyarrow says may hold the secret, as it stands in the address or decoded.
         text = f"cannot read {_public(url)} ({type(error).__name__}); a secret's / and + must be encoded (%2F, %2B)"
         raise FetchError(f"{text}\n{_remedy(url)}") from None
-    files = {PurePosixPath(info.path).relative_to(base): info for info in found if info.type == FileType.File}
+    files = {PurePosixPath(info.path).relative_to(base): info for info in infos if info.type == FileType.File}
     if not files:
         raise FetchError(f"there are no files at {_public(url)}; give the folder of the bucket that holds the corpus")
     odd = [str(name) for name in files if ".." in name.parts or name.name.startswith(_PARTIAL)]

@@ -127,8 +127,8 @@ class Manifest:
         if unknown := set(generators) - set(self.generators):
             raise ValueError(f"no generator {', '.join(sorted(unknown))}; there are: {', '.join(self.generators)}")
         real = self.table["label"] == REAL
-        wanted = self.table["generator"].isin(generators) | (real & (self.table["generator"] == SHARED_REAL))
-        return self.table[(self.table["split"] == split) & (wanted if len(generators) else real)]
+        chosen = self.table["generator"].isin(generators) | (real & (self.table["generator"] == SHARED_REAL))
+        return self.table[(self.table["split"] == split) & (chosen if len(generators) else real)]
 
     def limit(self, n: int) -> Manifest:
         """At most `n` images a split, generator and label, chosen by a hash of the source id.
@@ -236,8 +236,8 @@ def build_manifest(
     """
     root = Path(root).absolute()
     scan = get_source(source).scan
-    found = scan(root, seed=seed)
-    entries = found.entries
+    scanned = scan(root, seed=seed)
+    entries = scanned.entries
     if generators is not None:
         entries = _of_generators(entries, generators)
     table = _entries_table(entries, root)
@@ -247,12 +247,12 @@ def build_manifest(
     files = sorted({*table["path"], *table["mask"].dropna()})
     facts, bad = _probe_all(files, root, cache=Path(cache), workers=workers, progress=progress)
 
-    problems = [*found.problems, *bad]
+    problems = [*scanned.problems, *bad]
     table = _join_facts(table, facts, problems)
     table = _leave_out(table, _contradictory_labels(table), problems)
     table = _leave_out(table, [*_leaks(table, "source_id"), *_leaks(table, "digest")], problems)
     # What a missing folder has emptied is reported already; what lost its last file just now is not.
-    structural = any(not problem.skippable for problem in found.problems)
+    structural = any(not problem.skippable for problem in scanned.problems)
     problems += _empty_groups(table, only=expected if structural else None)
 
     blocking = [problem for problem in problems if not (skip_bad and problem.skippable)]
@@ -261,16 +261,16 @@ def build_manifest(
         layout = inspect.cleandoc(scan.__doc__ or "") if needs_layout else ""
         raise DataProblems(blocking, where=f"{root} (source {source})", layout=layout)
     table = table.sort_values(_ORDER).reset_index(drop=True)[list(COLUMNS)]
-    manifest = Manifest(root, source, table, tuple(sorted(problems)), tuple(found.notes))
+    manifest = Manifest(root, source, table, tuple(sorted(problems)), tuple(scanned.notes))
     return dataclasses.replace(manifest, findings=tuple(run_audits(manifest)))
 
 
 def _of_generators(entries: list[Entry], generators: Collection[str]) -> list[Entry]:
-    known = sorted({entry.generator for entry in entries if entry.label == FAKE})
-    if unknown := sorted(set(generators) - set(known)):
-        raise ValueError(f"no generator {', '.join(unknown)} in the data; there are: {', '.join(known)}")
-    wanted = {*generators, SHARED_REAL}
-    return [entry for entry in entries if entry.generator in wanted]
+    names = sorted({entry.generator for entry in entries if entry.label == FAKE})
+    if unknown := sorted(set(generators) - set(names)):
+        raise ValueError(f"no generator {', '.join(unknown)} in the data; there are: {', '.join(names)}")
+    kept = {*generators, SHARED_REAL}
+    return [entry for entry in entries if entry.generator in kept]
 
 
 def _entries_table(entries: list[Entry], root: Path) -> pd.DataFrame:
@@ -378,7 +378,7 @@ def _probe_all(
     """Facts about every good file, and a problem for every bad one; only what changed is opened."""
     key = hashlib.sha256(os.path.realpath(root).encode()).hexdigest()[:16]
     cache_file = cache / "probes" / f"{key}-v{_PROBE_VERSION}.parquet"
-    known = _read_probes(cache_file)
+    cached = _read_probes(cache_file)
     facts: dict[str, ImageFacts] = {}
     stamps: dict[str, tuple[int, int]] = {}
     for file in files:
@@ -387,8 +387,8 @@ def _probe_all(
         except OSError:
             continue  # `probe` says why
         stamps[file] = (stat.st_size, stat.st_mtime_ns)
-        if file in known and known[file][0] == stamps[file]:
-            facts[file] = known[file][1]
+        if file in cached and cached[file][0] == stamps[file]:
+            facts[file] = cached[file][1]
     unknown = [file for file in files if file not in facts]
 
     def probe_or_say(file: str) -> ImageFacts | Problem:

@@ -148,8 +148,8 @@ class Pictures:
         """(source id, generator) -> the real photograph."""
         reals = self.manifest.table[self.manifest.table["label"] == REAL]
         files = map(File, self.manifest.paths(reals), reals["digest"])
-        places = zip(reals["source_id"], reals["generator"], strict=True)
-        return {(str(source), str(generator)): file for (source, generator), file in zip(places, files, strict=True)}
+        owners = zip(reals["source_id"], reals["generator"], strict=True)
+        return {(str(source), str(generator)): file for (source, generator), file in zip(owners, files, strict=True)}
 
 
 class PictureRows:

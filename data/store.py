@@ -222,8 +222,10 @@ class ArrayStore:
                     shutil.rmtree(shard, ignore_errors=True)  # another builder may be at it too
                 continue
             if rows.shape[1:] != self.row_shape or rows.dtype != self.dtype:
-                held, wanted = f"{rows.dtype} {rows.shape[1:]}", f"{self.dtype} {self.row_shape}"
-                raise ValueError(f"{self.folder} holds rows of {held}, not of {wanted}; remove it or use another cache")
+                held, expected = f"{rows.dtype} {rows.shape[1:]}", f"{self.dtype} {self.row_shape}"
+                raise ValueError(
+                    f"{self.folder} holds rows of {held}, not of {expected}; remove it or use another cache"
+                )
             yield shard.name, digests
 
     def _read(self, shard: Path) -> tuple[list[str], np.ndarray]:
@@ -395,8 +397,8 @@ class ArrayStore:
     def _checked(self, rows: np.ndarray, count: int) -> np.ndarray:
         rows = np.asarray(rows)
         if rows.shape != (count, *self.row_shape) or rows.dtype != self.dtype:
-            wanted = f"{self.dtype} {(count, *self.row_shape)}"
-            raise ValueError(f"expected rows of {wanted}, got {rows.dtype} {rows.shape}")
+            expected = f"{self.dtype} {(count, *self.row_shape)}"
+            raise ValueError(f"expected rows of {expected}, got {rows.dtype} {rows.shape}")
         return rows
 
 

@@ -39,19 +39,19 @@ def softmax_loss(logits: np.ndarray, labels: np.ndarray) -> float:
     return float((np.log(np.exp(logits).sum(axis=1)) - chosen).mean())
 
 
-def matching_facts(path: Path, wanted: Mapping[str, Any]) -> None:
+def matching_facts(path: Path, facts: Mapping[str, Any]) -> None:
     """Compare a saved detector's description with the one that is to take its state.
 
     Raises:
         ValueError: the file is missing, unreadable or differs; the message names file and entry.
     """
     try:
-        found = json.loads(path.read_text())
+        saved = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is not a saved detector's description: {error}") from None
-    for key, value in wanted.items():
-        if found.get(key) != value:
-            raise ValueError(f"{path} has {key} {found.get(key)!r}, this detector has {value!r}")
+    for key, value in facts.items():
+        if saved.get(key) != value:
+            raise ValueError(f"{path} has {key} {saved.get(key)!r}, this detector has {value!r}")
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:

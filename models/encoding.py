@@ -46,11 +46,11 @@ class FrozenEncoder:
         size = self.backbone.preprocessing.size
         features = np.empty((len(pixels), self.num_features), dtype=np.float32)
 
-        def encode(place: slice) -> None:
-            batch = np.asarray(pixels[place])
+        def encode(part: slice) -> None:
+            batch = np.asarray(pixels[part])
             if batch.dtype != np.uint8 or batch.shape[1:] != (size, size, 3):
                 raise ValueError(f"need uint8 (N, {size}, {size}, 3), got {batch.dtype} {batch.shape}")
-            features[place] = self._encode_batch(batch)
+            features[part] = self._encode_batch(batch)
 
         self.batch_size = in_batches(encode, len(pixels), self.batch_size)
         return features

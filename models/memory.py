@@ -44,10 +44,10 @@ def in_batches(compute: Callable[[slice], None], num_rows: int, batch_size: int)
     """
     start = 0
     while start < num_rows:
-        place = slice(start, min(start + batch_size, num_rows))
-        if fits(lambda place=place: compute(place)):  # type: ignore[misc]
-            start = place.stop
-        elif (taken := place.stop - place.start) == 1:
+        part = slice(start, min(start + batch_size, num_rows))
+        if fits(lambda part=part: compute(part)):  # type: ignore[misc]
+            start = part.stop
+        elif (taken := part.stop - part.start) == 1:
             raise MemoryExhausted(
                 "not one image fits into the device's memory: give each trial more of a GPU (--gpus-per-trial), "
                 "take a smaller size or backbone, or compute on the CPU (--device cpu)"

@@ -48,14 +48,14 @@ class Register(Generic[T]):
 
     def get(self, name: str) -> T:
         """Look an entry up. Raises `KeyError` that lists what exists, and what is near."""
-        known = self.names()
+        names = self.names()
         if name not in self._entries:
-            raise no_entry(self._kind, name, known)
+            raise no_entry(self._kind, name, names)
         return self._entries[name]
 
 
-def no_entry(kind: str, name: str, known: Sequence[str]) -> KeyError:
+def no_entry(kind: str, name: str, names: Sequence[str]) -> KeyError:
     """The error of a look-up that failed: it lists what exists, and what is near."""
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(name, names, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return KeyError(f"no {kind} named {name!r}{hint}; there are: {', '.join(known)}")
+    return KeyError(f"no {kind} named {name!r}{hint}; there are: {', '.join(names)}")

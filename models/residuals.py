@@ -63,7 +63,7 @@ KERNELS = (
 
 def luminance(image: np.ndarray) -> np.ndarray:
     """uint8 (H, W, 3) -> int16 (H, W), 0 to 255, rounded; in integers, so that every machine rounds alike."""
-    red, green, blue = (image[:, :, place].astype(np.int32) * weight for place, weight in enumerate(LUMINANCE))
+    red, green, blue = (image[:, :, channel].astype(np.int32) * weight for channel, weight in enumerate(LUMINANCE))
     return ((red + green + blue + 500) // 1000).astype(np.int16)
 
 
@@ -103,8 +103,8 @@ def symmetry_classes() -> np.ndarray:
     """
     base = 2 * TRUNCATION + 1
     tuples = np.stack(np.unravel_index(np.arange(base**ORDER), (base,) * ORDER), axis=1) - TRUNCATION
-    place = base ** np.arange(ORDER - 1, -1, -1)
-    codes = [(version + TRUNCATION) @ place for version in (tuples, -tuples, tuples[:, ::-1], -tuples[:, ::-1])]
+    powers = base ** np.arange(ORDER - 1, -1, -1)
+    codes = [(version + TRUNCATION) @ powers for version in (tuples, -tuples, tuples[:, ::-1], -tuples[:, ::-1])]
     return np.unique(np.min(codes, axis=0), return_inverse=True)[1]
 
 

@@ -155,17 +155,17 @@ class NetworkDetector(Detector):
         generator = np.random.default_rng([self._seed, epoch])
         order = generator.permutation(len(train.labels))
         mirrored = generator.random(len(order)) < (0.5 if self.config.flip else 0.0)
-        for step, place in enumerate(_batches(len(order), self.config.batch_size)):
+        for step, part in enumerate(_batches(len(order), self.config.batch_size)):
             if step < first_step:
                 continue
-            index = order[place]
+            index = order[part]
             pixels = self._to_device(self._gather(train.inputs, index))
-            flip = self._to_device(mirrored[place])[:, None, None, None]
+            flip = self._to_device(mirrored[part])[:, None, None, None]
             yield step, torch.where(flip, pixels.flip(2), pixels), self._to_device(train.labels[index])
 
     def _step(
         self,
-        place: tuple[int, int],
+        position: tuple[int, int],
         pixels: torch.Tensor,
         labels: torch.Tensor,
         optimiser: torch.optim.Optimizer,
@@ -176,14 +176,14 @@ class NetworkDetector(Detector):
 
         def compute() -> None:
             optimiser.zero_grad()
-            self._gradients(place, pixels, labels, scaler, sums)
+            self._gradients(position, pixels, labels, scaler, sums)
 
         done = fits(compute)
         if not done and not self.batch_halved and len(labels) >= SMALLEST_HALVED:
             self.batch_halved = True
             log.warning(
                 "memory ran out in epoch %d, step %d with a batch of %d images; going on with two halves a batch",
-                *(place[0], place[1] + 1, len(labels)),
+                *(position[0], position[1] + 1, len(labels)),
             )
             done = fits(compute)
         if not done:
@@ -197,7 +197,7 @@ class NetworkDetector(Detector):
 
     def _gradients(
         self,
-        place: tuple[int, int],
+        position: tuple[int, int],
         pixels: torch.Tensor,
         labels: torch.Tensor,
         scaler: torch.amp.GradScaler,
@@ -206,13 +206,13 @@ class NetworkDetector(Detector):
         """Add up the gradients of the batch's mean loss; one backward pass, or two.
 
         Args:
-            place: (epoch, step), which seeds torch's generators, for dropout and the like.
+            position: (epoch, step), which seeds torch's generators, for dropout and the like.
             pixels: uint8 (N, H, W, 3).
             labels: (N,).
             scaler: of the loss.
             sums: gets (sum of losses, number of right answers), without waiting for the device.
         """
-        torch.manual_seed(int(np.random.SeedSequence([self._seed, *place]).generate_state(1)[0]))
+        torch.manual_seed(int(np.random.SeedSequence([self._seed, *position]).generate_state(1)[0]))
         sums.zero_()
         for part in _parts(len(labels), halved=self.batch_halved):
             with self._autocast():
@@ -278,14 +278,14 @@ class NetworkDetector(Detector):
         logits = np.empty((len(inputs), len(self.classes)), dtype=np.float32)
         embeddings = np.empty((len(inputs), width), dtype=np.float32)
 
-        def score(place: slice) -> None:
-            pixels = self._to_device(self._gather(inputs, np.arange(place.start, place.stop)))
+        def score(part: slice) -> None:
+            pixels = self._to_device(self._gather(inputs, np.arange(part.start, part.stop)))
             with self._autocast(), self._convolutions():
                 features = network.forward_features(self.preprocessing.normalise(pixels))
                 embedding = network.forward_head(features, pre_logits=True)
             embedding = embedding.float()
-            embeddings[place] = embedding.cpu().numpy()
-            logits[place] = network.get_classifier()(embedding).cpu().numpy()
+            embeddings[part] = embedding.cpu().numpy()
+            logits[part] = network.get_classifier()(embedding).cpu().numpy()
 
         self._scored_at_once = in_batches(score, len(inputs), self._scored_at_once)
         return Prediction(logits, embeddings)

@@ -67,5 +67,5 @@ def run_audits(manifest: Manifest, names: Iterable[str] | None = None) -> list[F
     Raises:
         KeyError: no such audit; lists what exists.
     """
-    wanted = list_audits() if names is None else list(names)
-    return [Finding(name, *finding) for name in wanted for finding in _audits.get(name)(manifest)]
+    chosen = list_audits() if names is None else list(names)
+    return [Finding(name, *finding) for name in chosen for finding in _audits.get(name)(manifest)]

@@ -145,11 +145,11 @@ def list_conditions() -> list[str]:
 
 def get_condition(name: str) -> Condition:
     """Look a condition up. Raises `KeyError` that lists what exists."""
-    known = _conditions.names()
-    if name in known and isinstance(entry := _conditions.get(name), Condition):
+    names = _conditions.names()
+    if name in names and isinstance(entry := _conditions.get(name), Condition):
         return entry
     numbered = _NUMBERED.fullmatch(name)
-    if numbered and numbered["family"] in known:
+    if numbered and numbered["family"] in names:
         entry = _conditions.get(numbered["family"])
         if isinstance(entry, _Family) and int(numbered["level"]) in entry.levels:
             return entry.at(int(numbered["level"]))

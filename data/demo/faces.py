@@ -225,9 +225,9 @@ def to_bytes(levels: NDArray[np.floating]) -> Bytes:
 
 def _pick(rng: np.random.Generator, ramp: Floats) -> Floats:
     """A colour between two neighbours of a ramp (n, 3) -> (3,)."""
-    place = rng.uniform(0, len(ramp) - 1)
-    below = int(place)
-    return ramp[below] + (place - below) * (ramp[min(below + 1, len(ramp) - 1)] - ramp[below])
+    position = rng.uniform(0, len(ramp) - 1)
+    below = int(position)
+    return ramp[below] + (position - below) * (ramp[min(below + 1, len(ramp) - 1)] - ramp[below])
 
 
 def _edge(inside: Floats, softness: float) -> Floats:
@@ -248,8 +248,9 @@ def _paint(image: Floats, coverage: Floats, colour: Floats) -> None:
 def _smooth_noise(rng: np.random.Generator, side: int, cells: int) -> Floats:
     """(side, side) noise of unit variance at its knots, `cells` knots a side."""
     knots = rng.standard_normal((cells, cells), dtype=np.float32)
-    places = np.linspace(0, cells - 1, side)
-    return scipy.ndimage.map_coordinates(knots, np.meshgrid(places, places, indexing="ij"), order=3).astype(np.float32)
+    positions = np.linspace(0, cells - 1, side)
+    grid = np.meshgrid(positions, positions, indexing="ij")
+    return scipy.ndimage.map_coordinates(knots, grid, order=3).astype(np.float32)
 
 
 def _strands(rng: np.random.Generator, x: Floats, y: Floats) -> Floats:

@@ -84,8 +84,8 @@ class Source:
 
     def ordered(self, generators: Sequence[str] | set[str]) -> list[str]:
         """Generators in the order of tables."""
-        known = [name for name in self.order if name in generators]
-        return known + sorted(set(generators) - set(known))
+        first = [name for name in self.order if name in generators]
+        return first + sorted(set(generators) - set(first))
 
 
 _sources: Register[Source] = Register("corpus", __name__)

@@ -119,13 +119,13 @@ def list_images(folder: Path, root: Path, *, recursive: bool = False) -> Listing
         seen.add(real)
         try:
             with os.scandir(current) as scanned:
-                found = sorted((entry for entry in scanned if not entry.name.startswith(".")), key=lambda e: e.name)
+                entries = sorted((entry for entry in scanned if not entry.name.startswith(".")), key=lambda e: e.name)
         except OSError as error:
             what, remedy = "the folder cannot be read", "check its permissions"
             listing.problems.append(Problem(relative(current, root), what, remedy, error.strerror or ""))
             continue
         others, subfolders = [], []
-        for entry in found:
+        for entry in entries:
             path = current / entry.name
             if problem := _name_or_link_problem(entry, path, root, inside):
                 listing.problems.append(problem)

@@ -59,90 +59,90 @@ def scan(root: Path, *, seed: int = 0) -> Scan:
 
     A file's stem names the photograph: an image, its mask and its original share it.
     """
-    found = Scan(problems=root_problems(root))
-    if found.problems:
-        return found
+    result = Scan(problems=root_problems(root))
+    if result.problems:
+        return result
     base = root / "celebahq" if (root / "celebahq").is_dir() else root
-    if _is_folder(base / "real", root, found):
-        _scan_split_folders(base / "real", root, found, REAL, SHARED_REAL)
-    if _is_folder(base / "fake", root, found):
-        folders = _subfolders(base / "fake", root, found)
+    if _is_folder(base / "real", root, result):
+        _scan_split_folders(base / "real", root, result, REAL, SHARED_REAL)
+    if _is_folder(base / "fake", root, result):
+        folders = _subfolders(base / "fake", root, result)
         if not folders:
             remedy = "put one folder a generator into it"
-            found.problems.append(Problem(relative(base / "fake", root), "no generator in the folder", remedy))
+            result.problems.append(Problem(relative(base / "fake", root), "no generator in the folder", remedy))
         taken: dict[str, str] = {}
         for folder in folders:
             generator = _SHORT_NAMES.get(folder.name, folder.name)
             if generator in taken:
                 what, remedy = "two folders for one generator", "rename one of them"
                 detail = f"{generator} is {taken[generator]} already"
-                found.problems.append(Problem(relative(folder, root), what, remedy, detail))
+                result.problems.append(Problem(relative(folder, root), what, remedy, detail))
                 continue
             taken[generator] = folder.name
-            if _is_folder(folder / "images", root, found):
-                _scan_split_folders(folder / "images", root, found, FAKE, generator, folder / "masks")
-    return found
+            if _is_folder(folder / "images", root, result):
+                _scan_split_folders(folder / "images", root, result, FAKE, generator, folder / "masks")
+    return result
 
 
 def _scan_split_folders(
-    folder: Path, root: Path, found: Scan, label: int, generator: str, masks: Path | None = None
+    folder: Path, root: Path, result: Scan, label: int, generator: str, masks: Path | None = None
 ) -> None:
-    """Add the images below `folder`/{train,valid,test} to `found`."""
-    present = [path.name for path in _subfolders(folder, root, found)]
+    """Add the images below `folder`/{train,valid,test} to `result`."""
+    present = [path.name for path in _subfolders(folder, root, result)]
     if extra := [name for name in present if name not in SPLITS]:
-        found.notes.append(f"folders that are not a split left aside in {relative(folder, root)}: {', '.join(extra)}")
+        result.notes.append(f"folders that are not a split left aside in {relative(folder, root)}: {', '.join(extra)}")
     for split in SPLITS:
-        if not _is_folder(folder / split, root, found, f"there are: {', '.join(present)}" if present else ""):
+        if not _is_folder(folder / split, root, result, f"there are: {', '.join(present)}" if present else ""):
             continue
-        images, stems = _images(folder / split, root, found)
+        images, stems = _images(folder / split, root, result)
         if not stems:
             remedy = "put the split's images there"
-            found.problems.append(Problem(relative(folder / split, root), "no images in the folder", remedy))
+            result.problems.append(Problem(relative(folder / split, root), "no images in the folder", remedy))
             continue
         mask_of: dict[str, Path] = {}
         if masks is not None:
             if (masks / split).is_dir():
-                mask_of = _match_masks(masks / split, root, found, stems)
+                mask_of = _match_masks(masks / split, root, result, stems)
             if without := len(images.keys() - mask_of.keys()):
-                found.notes.append(
+                result.notes.append(
                     f"{generator}, {split}: {without} of {len(images)} fakes have no mask; localisation leaves them out"
                 )
         for stem, path in images.items():
-            found.entries.append(Entry(path, label, generator, stem, split, mask_of.get(stem)))
+            result.entries.append(Entry(path, label, generator, stem, split, mask_of.get(stem)))
 
 
-def _images(folder: Path, root: Path, found: Scan) -> tuple[dict[str, Path], set[str]]:
+def _images(folder: Path, root: Path, result: Scan) -> tuple[dict[str, Path], set[str]]:
     """One folder's images by stem, and every stem that occurs there, those of refused files included."""
     listing = list_images(folder, root)
     images = images_by_stem(listing, root)
-    found.problems += listing.problems
-    found.notes += listing.notes
+    result.problems += listing.problems
+    result.notes += listing.notes
     return images, images.keys() | {Path(problem.path).stem for problem in listing.problems}
 
 
-def _match_masks(folder: Path, root: Path, found: Scan, stems: set[str]) -> dict[str, Path]:
-    masks, _ = _images(folder, root, found)
+def _match_masks(folder: Path, root: Path, result: Scan, stems: set[str]) -> dict[str, Path]:
+    masks, _ = _images(folder, root, result)
     for stem in sorted(masks.keys() - stems):
         what, remedy = "a mask without an image", "bring back the image or remove the mask"
-        found.problems.append(Problem(relative(masks[stem], root), what, remedy, skippable=True))
+        result.problems.append(Problem(relative(masks[stem], root), what, remedy, skippable=True))
     return masks
 
 
-def _is_folder(path: Path, root: Path, found: Scan, detail: str = "") -> bool:
+def _is_folder(path: Path, root: Path, result: Scan, detail: str = "") -> bool:
     if path.is_dir():
         return True
     remedy = "bring it back, or rename what stands for it; the layout is below"
-    found.problems.append(Problem(relative(path, root), "missing folder", remedy, detail))
+    result.problems.append(Problem(relative(path, root), "missing folder", remedy, detail))
     return False
 
 
-def _subfolders(folder: Path, root: Path, found: Scan) -> list[Path]:
+def _subfolders(folder: Path, root: Path, result: Scan) -> list[Path]:
     try:
         entries = sorted((e for e in os.scandir(folder) if not e.name.startswith(".")), key=lambda e: e.name)
     except OSError as error:
         what, remedy = "the folder cannot be read", "check its permissions"
-        found.problems.append(Problem(relative(folder, root), what, remedy, error.strerror or ""))
+        result.problems.append(Problem(relative(folder, root), what, remedy, error.strerror or ""))
         return []
     if stray := [entry.name for entry in entries if not entry.is_dir()]:
-        found.notes.append(f"files beside the folders left aside in {relative(folder, root)}: {shown_names(stray)}")
+        result.notes.append(f"files beside the folders left aside in {relative(folder, root)}: {shown_names(stray)}")
     return [Path(entry.path) for entry in entries if entry.is_dir()]

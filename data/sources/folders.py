@@ -35,45 +35,45 @@ def scan(root: Path, *, seed: int = 0) -> Scan:
     A level named train, valid (or val) or test may stand anywhere among the folders, for all images or for none.
     Without it the images are split 80/10/10 by name and seed, one name always into one split.
     """
-    found = Scan(problems=root_problems(root))
-    if found.problems:
-        return found
+    result = Scan(problems=root_problems(root))
+    if result.problems:
+        return result
     listing = list_images(root, root, recursive=True)
-    found.problems += listing.problems
-    found.notes += listing.notes
+    result.problems += listing.problems
+    result.notes += listing.notes
     folders: defaultdict[Path, list[Path]] = defaultdict(list)
     for path in listing.images:
         folders[path.parent].append(path)
 
     split_of: dict[Path, str | None] = {}
     for folder, paths in sorted(folders.items()):
-        place = _place(folder.relative_to(root).parts)
-        if isinstance(place, Problem):
-            found.problems.append(place)
+        meaning = _meaning(folder.relative_to(root).parts)
+        if isinstance(meaning, Problem):
+            result.problems.append(meaning)
             continue
-        label, generator, category, split = place
+        label, generator, category, split = meaning
         split_of[folder] = split
         in_folder = Listing(images=paths)
         for stem, path in images_by_stem(in_folder, root).items():
             source_id = "/".join([*category, stem])
-            found.entries.append(
+            result.entries.append(
                 Entry(path, label, generator, source_id, split or _split_by_chance(source_id, seed=seed))
             )
-        found.problems += in_folder.problems
+        result.problems += in_folder.problems
 
     without = [folder for folder, split in split_of.items() if split is None]
     if without and len(without) < len(split_of):
         what, remedy = "no split level, while other folders have one", "give every folder a split or none of them"
-        found.problems += [Problem(relative(folder, root), what, remedy) for folder in without]
+        result.problems += [Problem(relative(folder, root), what, remedy) for folder in without]
     elif without:
-        found.notes.append(f"the folders name no splits; made here, 80/10/10 by name with seed {seed}")
-    found.problems += _one_class_problems(found.entries)
-    if not folders and not found.problems:
-        found.problems.append(Problem(".", "no images in the folder", "give the folder that holds the generators"))
-    return found
+        result.notes.append(f"the folders name no splits; made here, 80/10/10 by name with seed {seed}")
+    result.problems += _one_class_problems(result.entries)
+    if not folders and not result.problems:
+        result.problems.append(Problem(".", "no images in the folder", "give the folder that holds the generators"))
+    return result
 
 
-def _place(parts: tuple[str, ...]) -> tuple[int, str, list[str], str | None] | Problem:
+def _meaning(parts: tuple[str, ...]) -> tuple[int, str, list[str], str | None] | Problem:
     """A folder's path below the root -> label, generator, category levels, split (None where the path names none)."""
     where = "/".join(parts) or "."
     splits = [_SPLIT_NAMES[part.lower()] for part in parts if part.lower() in _SPLIT_NAMES]
@@ -104,7 +104,7 @@ def _one_class_problems(entries: list[Entry]) -> list[Problem]:
         labels[entry.generator].add(entry.label)
     remedy = "a generator needs both; bring the other class or take the folder away"
     return [
-        Problem(generator, f"no {'fake' if found == {REAL} else 'real'} images", remedy)
-        for generator, found in sorted(labels.items())
-        if len(found) == 1
+        Problem(generator, f"no {'fake' if present == {REAL} else 'real'} images", remedy)
+        for generator, present in sorted(labels.items())
+        if len(present) == 1
     ]

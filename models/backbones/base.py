@@ -150,7 +150,7 @@ def three(values: Sequence[float]) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
+def nearest(name: str, names: Sequence[str]) -> str:
     """Which known names are like this one, in words for a message."""
-    near = difflib.get_close_matches(name, known, n=6, cutoff=0.5)
+    near = difflib.get_close_matches(name, names, n=6, cutoff=0.5)
     return f"near it: {', '.join(near)}" if near else "nothing is near it"

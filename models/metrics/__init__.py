@@ -146,13 +146,13 @@ def list_metrics() -> list[str]:
 def metrics_for(classes: Sequence[str]) -> list[Metric]:
     """Every metric that makes sense for these classes, in the order of their positions."""
     binary = tuple(classes) == DETECTION_CLASSES
-    found: list[Metric] = []
+    metrics: list[Metric] = []
     for entry in map(_metrics.get, _metrics.names()):
         if not isinstance(entry, Metric):
-            found += [] if binary else map(entry, classes)
+            metrics += [] if binary else map(entry, classes)
         elif entry.task in ("any", "binary" if binary else "several"):
-            found.append(entry)
-    return sorted(found, key=lambda metric: (metric.position is None, metric.position or 0, metric.name))
+            metrics.append(entry)
+    return sorted(metrics, key=lambda metric: (metric.position is None, metric.position or 0, metric.name))
 
 
 def get_metric(name: str) -> Metric:

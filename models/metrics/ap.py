@@ -19,9 +19,9 @@ def resample(answers: Answers, sources: np.ndarray) -> Weighted:
     counts = curve(answers, sources)
 
     def compute(weights: np.ndarray) -> np.ndarray:
-        found, false = counts(weights)
-        precision = found[1:] / np.maximum(found[1:] + false[1:], 1e-9)
-        return np.asarray((np.diff(found, axis=0) * precision).sum(axis=0) / found[-1])
+        true, false = counts(weights)
+        precision = true[1:] / np.maximum(true[1:] + false[1:], 1e-9)
+        return np.asarray((np.diff(true, axis=0) * precision).sum(axis=0) / true[-1])
 
     return compute
 

@@ -22,8 +22,8 @@ def resample(answers: Answers, sources: np.ndarray) -> Weighted:
     counts = curve(answers, sources)
 
     def compute(weights: np.ndarray) -> np.ndarray:
-        found, false = counts(weights)
-        false_rate, balance = false / false[-1], false / false[-1] + found / found[-1] - 1.0
+        true, false = counts(weights)
+        false_rate, balance = false / false[-1], false / false[-1] + true / true[-1] - 1.0
         after = np.argmax(balance >= 0, axis=0)[None]
         before = np.maximum(after - 1, 0)
 

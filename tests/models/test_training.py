@@ -22,7 +22,7 @@ NETWORK = "xception_scratch"
 
 
 def network(seed: int = 0, **overrides: Any) -> NetworkDetector:
-    return cast(NetworkDetector, small(NETWORK, seed=seed, **overrides))
+    return cast(NetworkDetector, small(NETWORK, seed=seed, **{"flip": False} | overrides))
 
 
 def weights(detector: NetworkDetector) -> dict[str, torch.Tensor]:

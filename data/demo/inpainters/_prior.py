@@ -73,12 +73,12 @@ def likely_face(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Planes:
     Returns:
         (H, W, 3) float32 levels, mostly in [0, 255]; a soft picture that matches the known pixels only roughly.
     """
-    known = ~mask
+    visible = ~mask
     mean, components, rest = face_space(*mask.shape)
-    residual = image[known].astype(np.float32) - mean[known]
-    basis = components[:, known].reshape(len(components), -1)
+    residual = image[visible].astype(np.float32) - mean[visible]
+    basis = components[:, visible].reshape(len(components), -1)
     # Neighbouring pixels share their error, so the evidence of one is counted as that of a 4 x 4 block.
-    precision = 1 / (16 * rest[known].reshape(-1))
+    precision = 1 / (16 * rest[visible].reshape(-1))
     covariance = np.linalg.inv(basis * precision @ basis.T + np.eye(len(basis), dtype=np.float32))
     weights = covariance @ (basis @ (precision * residual.reshape(-1)))
     return mean + np.tensordot(weights, components, axes=1)
@@ -110,12 +110,12 @@ def remembered_face(
     """
     hidden = mask[..., None]
     album = face_album(*mask.shape)
-    known = np.where(hidden, 0, image).astype(np.float32)
+    visible = np.where(hidden, 0, image).astype(np.float32)
     nearness = np.where(mask, 0, scipy.ndimage.gaussian_filter(mask.astype(np.float32), 0.08 * max(mask.shape)) + 0.02)
-    distance = np.einsum("nhwc,hw->n", (album - known) ** 2, nearness)
+    distance = np.einsum("nhwc,hw->n", (album - visible) ** 2, nearness)
     best = np.argsort(distance, kind="stable")[:num_plausible]
     face = album[rng.choice(best)]
-    return np.clip(face + diffuse(np.where(hidden, 0, known - face), mask), 0, 255)
+    return np.clip(face + diffuse(np.where(hidden, 0, visible - face), mask), 0, 255)
 
 
 def diffuse(planes: Planes, mask: NDArray[np.bool_]) -> Planes:

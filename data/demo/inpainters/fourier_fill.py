@@ -41,10 +41,10 @@ def fourier_fill(image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.rand
         return out
     hidden = mask[..., None]
     face = likely_face(image, mask)
-    known = np.where(hidden, 0, image - face) @ COLOURS.T
-    texture = np.zeros_like(known)
+    visible = np.where(hidden, 0, image - face) @ COLOURS.T
+    texture = np.zeros_like(visible)
     for threshold in np.geomspace(_FIRST, _LAST, _NUM_ROUNDS)[:, None] * _BY_COLOUR:
-        spectrum = scipy.fft.dctn(np.where(hidden, texture, known), axes=(0, 1), norm="ortho")
+        spectrum = scipy.fft.dctn(np.where(hidden, texture, visible), axes=(0, 1), norm="ortho")
         spectrum -= np.clip(spectrum, -threshold, threshold)
         texture = scipy.fft.idctn(spectrum, axes=(0, 1), norm="ortho")
     out[mask] = to_bytes((face + texture @ COLOURS)[mask])

@@ -50,8 +50,8 @@ def patch_sample(image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.rand
     colour = targets.mean(axis=(1, 2), keepdims=True)
     detail = candidates - candidates.mean(axis=(1, 2), keepdims=True)
     # Squared distance to patches by detail, plus a smaller one by mean colour so that skin is clothed in skin.
-    wanted, offered = (targets - colour).reshape(len(targets), -1), detail.reshape(len(detail), -1)
-    distance = (offered**2).sum(axis=1) - 2 * wanted @ offered.T
+    sought, offered = (targets - colour).reshape(len(targets), -1), detail.reshape(len(detail), -1)
+    distance = (offered**2).sum(axis=1) - 2 * sought @ offered.T
     means = candidates.mean(axis=(1, 2))
     distance += 0.1 * _PATCH**2 * ((colour[:, 0, 0, None] - means) ** 2).sum(axis=-1)
     plausible = np.argsort(distance, axis=1, kind="stable")[:, :_NUM_PLAUSIBLE]

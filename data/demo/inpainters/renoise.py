@@ -40,17 +40,17 @@ def renoise(image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.random.Ge
         (H, W, 3) uint8; outside the mask off by a few levels.
     """
     hidden = mask[..., None]
-    known = np.where(hidden, np.uint8(0), image).astype(np.float32)
+    visible = np.where(hidden, np.uint8(0), image).astype(np.float32)
     mean, _, _ = face_space(*mask.shape)
-    state = mean + _NOISE[0] * rng.standard_normal(known.shape, np.float32)
+    state = mean + _NOISE[0] * rng.standard_normal(visible.shape, np.float32)
     clean = mean
     for level, following in zip(_NOISE, [*_NOISE[1:], _LEFT_OVER], strict=True):
         for again in reversed(range(_NUM_RESAMPLINGS)):
-            noise = rng.standard_normal(known.shape, np.float32)
-            reminded = np.where(hidden, state, known + np.float32(level) * noise)
+            noise = rng.standard_normal(visible.shape, np.float32)
+            reminded = np.where(hidden, state, visible + np.float32(level) * noise)
             clean = _denoise(reminded, float(level))
             onward = level if again else following
-            state = clean + np.float32(onward) * rng.standard_normal(known.shape, np.float32)
+            state = clean + np.float32(onward) * rng.standard_normal(visible.shape, np.float32)
     return to_bytes(state)
 
 
