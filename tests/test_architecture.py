@@ -19,6 +19,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("analysis", "data", "grid", "models")
 MODULES = [*sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")), ROOT / "launch.py"]
+REGISTERS = [path.parent for path in MODULES if path.name == "__init__.py" and "Register(" in path.read_text()]
+REGISTERS.append(ROOT / "models" / "detectors")
 
 
 def place(path: Path) -> str:
@@ -116,6 +118,16 @@ def test_an_experiment_knows_specs_only(path: Path) -> None:
     assert [name for name in imported(path) if not name.startswith(allowed)] == []
 
 
+def test_the_page_on_architecture_names_every_file() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    modules = {path.name for path in MODULES if path.name != "__init__.py"}
+    # the entries of a register may be more than the page has: a new one is a new file and nothing else
+    entries = {path.name for path in MODULES if path.parent in REGISTERS}
+    assert {name for name in modules - entries if f"{name}`" not in page} == set()
+    assert {path.parent.name for path in MODULES[:-1] if f"{path.parent.name}/" not in page} == set()
+    assert set(re.findall(r"`([a-z_]+\.py)`", page)) <= modules  # and none that is not there
+
+
 # What importing does -------------------------------------------------------------------------------------------------
 
 IMPORT_ALL = """
@@ -204,7 +216,7 @@ def test_no_function_outside_the_tests_has_the_name_of_a_test(path: Path) -> Non
 
 def test_a_packages_init_does_nothing() -> None:
     # but for those that hold a register, or what all of their modules use
-    own = {"analysis/figures/__init__.py", *(place(path) for path in MODULES if "Register(" in path.read_text())}
+    own = {"analysis/figures/__init__.py", *(f"{place(folder)}/__init__.py" for folder in REGISTERS)}
     inits = [path for path in MODULES if path.name == "__init__.py" and place(path) not in own]
     assert [place(path) for path in inits if len(tree(path).body) > 1] == []
 
