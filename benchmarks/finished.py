@@ -1,4 +1,4 @@
-"""Trials that are finished on paper: their records in MLflow are those of trials that ran, and their scores random."""
+"""Records of finished trials that never ran: written by the grid's own tracker, with random scores."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ THRESHOLD = 0.1
 
 
 def finish(trials: Sequence[TrialSpec], manifest: Manifest, settings: RunSettings, experiment: str) -> None:
-    """Records of a whole grid as if it had run."""
+    """Write a whole grid as if it had run."""
     tracker = tracking.open_grid(settings.tracking_uri, experiment, manifest, trials, settings.runs / "artifacts")
     for number, trial in enumerate(trials, start=1):
         record(tracker, trial, manifest, number)
@@ -32,7 +32,7 @@ def finish(trials: Sequence[TrialSpec], manifest: Manifest, settings: RunSetting
 
 
 def record(tracker: tracking.Tracker, trial: TrialSpec, manifest: Manifest, seed: int) -> None:
-    """One trial's whole record, as `grid.runner` writes it."""
+    """Write one finished trial, as `grid.runner` does; its checkpoint is empty."""
     run = tracker.open_trial(trial, {names.NODE: "here", names.GPU_SHARE: "0"})
     run.log_epoch(1, {"train/loss": 0.5, "valid/loss": 0.5, "train/accuracy": 0.8, "valid/accuracy": 0.8})
     threshold = {names.THRESHOLD: THRESHOLD} if get_task(trial.task).is_binary else {}

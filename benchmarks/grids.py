@@ -1,4 +1,4 @@
-"""Small grids for the benchmarks: images, the trials on them, and the plain compute of those."""
+"""Small grids for the benchmarks: images, trials, and what a trial computes."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def noise_manifest(folder: Path, counts: Mapping[str, int], side: int) -> Manife
 
 
 def paper_manifest(root: Path, num_images: int) -> Manifest:
-    """A data set of so many images in equal parts real and of each generator, of which there are no files."""
+    """A data set without files: so many images, in equal parts real and of each generator."""
     classes = ("real", *GENERATORS)
     rows = []
     for split, share in SHARES.items():
@@ -89,7 +89,7 @@ def fresh_settings(folder: Path, manifest: Manifest) -> RunSettings:
 
 
 def fill_with_noise(store: ArrayStore, keys: Iterable[str], *, batch: int) -> None:
-    """Random rows for these pictures, pixels or features, so many at a time."""
+    """Fill a store with random rows, pixels or features: one per key, `batch` of them at a time."""
     random = np.random.default_rng(0)
 
     def rows(items: list[None]) -> np.ndarray:

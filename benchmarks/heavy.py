@@ -36,7 +36,7 @@ def settings(method: str, overrides: Mapping[str, Scalar] | None = None) -> Conf
 
 
 def small(method: str) -> Config:
-    """What makes the method's work end at once, to see that the code runs: its small form, one pass, four at once."""
+    """Settings with which the work takes seconds: the small ones and, for a training, one epoch in batches of four."""
     return {**detector_info(method).small, **({"epochs": 1, "batch_size": 4} if trains(method) else {})}
 
 

@@ -148,7 +148,7 @@ def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
 
 
 def column(found: Sequence[Mapping[str, float]], what: str) -> list[float]:
-    """One value of each repeat, where a side returns several by name."""
+    """The value of this name of each repeat, for a side that returns several."""
     return [one[what] for one in found]
 
 
