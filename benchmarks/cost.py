@@ -45,9 +45,9 @@ FULL = {
     "residual_linear": Case(32, {}),
 }
 TOY = {
-    "xception_scratch": Case(4, {"backbone": "test_resnet", "size": 32, "batch_size": 4}),
-    "sam_linear": Case(1, {"backbone": "demo"}),
-    "residual_linear": Case(1, {}),
+    "xception_scratch": Case(4, heavy.small("xception_scratch")),
+    "sam_linear": Case(1, heavy.small("sam_linear")),
+    "residual_linear": Case(1, heavy.small("residual_linear")),
 }
 
 

@@ -23,7 +23,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -31,15 +30,16 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from benchmarks.grids import compute, fresh_settings, frozen_trials, noise_manifest, prepare
+from benchmarks.grids import TASKS, compute, fresh_settings, noise_manifest, prepare
 from benchmarks.measure import Figure, Outcome, Target, interleave, ratios, say, timed
 from data.images import decode
-from grid.spec import ATTRIBUTION, TrialSpec
-from models.detector import BuildContext
+from grid.experiments import cross_generator_trials
+from grid.plan import Work, distinct_inputs
+from grid.spec import TrialSpec
+from models.detector import DETECTION_CLASSES, BuildContext
 from models.registry import create_detector, resolve_config
 
 METHOD = "clip_linear"
-GENERATORS = ("lama", "ldm", "pluralistic", "repaint")
 SEEDS = (0, 1, 2)
 BATCH = 32
 
@@ -63,19 +63,26 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
     config = resolve_config(METHOD, {"backbone": size.backbone, "weights": "random"})
     with one_core(), threadpool_limits(1), tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        manifest = noise_manifest(folder, GENERATORS, size.counts, size.side)
-        specs = frozen_trials(METHOD, config, manifest.generators, SEEDS, manifest.digest)
+        manifest = noise_manifest(folder, size.counts, size.side)
+        specs = list(
+            cross_generator_trials(
+                generators=manifest.generators,
+                configs={METHOD: config},
+                tasks=TASKS,
+                seeds=SEEDS,
+                data=manifest.digest,
+                train_on="each,all-but-one",
+            )
+        )
         setup = (
             f"{METHOD} on {size.backbone}, random weights; {len(manifest.table)} images of {size.side} px; "
             f"{len(specs)} trials; one core"
         )
         say(setup)
-        context = BuildContext(("real", "fake"))
-        encoder = create_detector(METHOD, config, context).encoder
+        detector = create_detector(METHOD, config, BuildContext(DETECTION_CLASSES))
+        encoder = detector.encoder
         assert encoder is not None
-        assert encoder.geometry is not None
-        geometry = encoder.geometry
-        pixels = np.stack([geometry.apply(decode(path)) for path in manifest.paths(manifest.table)])
+        pixels = detector.squares([decode(path) for path in manifest.paths(manifest.table)])
         encoder.encode(pixels[:BATCH])  # warms up
         numbers = count()
 
@@ -87,9 +94,10 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
         def from_empty(some: list[TrialSpec]) -> list[float]:
             """Seconds of encoding what these trials share, then of each trial."""
             place = folder / f"grid{next(numbers)}"
-            settings = fresh_settings(place, manifest, cpus_per_trial=1)
-            seconds = [prepare(some, settings)]
-            seconds += [timed(partial(compute, spec, settings, manifest)) for spec in some]
+            settings = fresh_settings(place, manifest)
+            (inputs,) = distinct_inputs([Work(spec) for spec in some])
+            seconds = [timed(lambda: prepare(inputs, settings))]
+            seconds += [compute(spec, settings, manifest) for spec in some]
             shutil.rmtree(place)
             return seconds
 
@@ -98,8 +106,7 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
             place = folder / f"loop{next(numbers)}"
             seconds = []
             for spec in one_of_each_kind(specs):
-                settings = fresh_settings(place, manifest, cpus_per_trial=1)
-                seconds.append(timed(partial(compute, spec, settings, manifest)))
+                seconds.append(compute(spec, fresh_settings(place, manifest), manifest))
                 shutil.rmtree(place)
             return seconds
 
@@ -139,7 +146,7 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
 
 def kind_of(spec: TrialSpec) -> tuple[str, int]:
     """Trials of a kind train and test on the same number of images."""
-    return (ATTRIBUTION, 0) if spec.task == ATTRIBUTION else (spec.task, len(spec.train_generators))
+    return spec.task, len(spec.train_generators)
 
 
 def one_of_each_kind(specs: list[TrialSpec]) -> list[TrialSpec]:

@@ -1,23 +1,36 @@
-"""Small grids for the benchmarks: images, the trials of a method, and their plain compute."""
+"""Small grids for the benchmarks: images, trials, and what a trial computes."""
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from benchmarks.measure import ROOT
 from data.demo.recipe import DemoRecipe, make_demo
-from data.manifest import Manifest, build_manifest
-from grid.runner import distinct_inputs, prepare_shared
+from data.manifest import COLUMNS, Manifest, build_manifest
+from data.sources import get_source
+from data.store import ArrayStore
+from grid.experiments.demo import demo
+from grid.plan import Inputs
+from grid.runner import prepare_shared
 from grid.settings import RunSettings
-from grid.spec import ATTRIBUTION, DETECTION, Scalar, TrialSpec
-from grid.trial import TrialResult, run_trial
+from grid.spec import TrialSpec
+from grid.tasks import ATTRIBUTION, DETECTION
+from grid.trial import fit, score
+from grid.uris import STORE, sqlite_uri
 from models.detector import FitSession
+from models.registry import detector_info, resolve_config
+
+GENERATORS = tuple(get_source("dolos").order)
+TASKS = (DETECTION, ATTRIBUTION)
+SHARES = {"train": 0.6, "valid": 0.1, "test": 0.3}  # of the images of a data set without files
 
 
 def drawn_manifest(folder: Path, *, toy: bool) -> Manifest:
@@ -26,20 +39,19 @@ def drawn_manifest(folder: Path, *, toy: bool) -> Manifest:
     return build_manifest("demo", make_demo(place / "demo", recipe), cache=folder / "facts")
 
 
-def noise_manifest(folder: Path, generators: Sequence[str], counts: Mapping[str, int], side: int) -> Manifest:
+def noise_manifest(folder: Path, counts: Mapping[str, int], side: int) -> Manifest:
     """Coloured clouds with noise on them, in the layout of Dolos: they decode as photographs do, and look like nothing.
 
     Args:
         folder: written to.
-        generators: whose fakes are made, one of each real image.
-        counts: split -> real images.
+        counts: split -> real images; each generator has one fake of each.
         side: pixels.
     """
     root = folder / "images" / "celebahq"
     random = np.random.default_rng(0)
     first = 0
     for split, number in counts.items():
-        for name in ("real", *generators):
+        for name in ("real", *GENERATORS):
             place = root / "real" / split if name == "real" else root / "fake" / name / "images" / split
             place.mkdir(parents=True)
             for image in range(first, first + number):
@@ -51,35 +63,62 @@ def noise_manifest(folder: Path, generators: Sequence[str], counts: Mapping[str,
     return build_manifest("dolos", folder / "images", cache=folder / "facts")
 
 
-def fresh_settings(folder: Path, manifest: Manifest, *, cpus_per_trial: float) -> RunSettings:
+def paper_manifest(root: Path, num_images: int) -> Manifest:
+    """A data set without files: so many images, in equal parts real and of each generator."""
+    classes = ("real", *GENERATORS)
+    rows = []
+    for split, share in SHARES.items():
+        for number in range(round(num_images * share / len(classes))):
+            for name in classes:
+                path = f"{name}/{split}/{number:06d}.png"
+                digest = hashlib.sha256(path.encode()).hexdigest()
+                rows.append((path, int(name != "real"), name, f"{split}{number:06d}", split, digest))
+    table = pd.DataFrame(rows, columns=["path", "label", "generator", "source_id", "split", "digest"])
+    nothing = {name: pd.Series([pd.NA] * len(table), dtype="string") for name in ("mask", "mask_digest")}
+    table = table.assign(**nothing, width=16, height=16, format="PNG", mode="RGB", quantisation="")
+    return Manifest(root, "dolos", table[list(COLUMNS)])
+
+
+def fresh_settings(folder: Path, manifest: Manifest) -> RunSettings:
     """Settings with an empty cache and an empty store below `folder`, and the manifest where trials find it."""
     runs = folder / "runs"
-    uri = f"sqlite:///{runs / 'mlflow.db'}"
-    settings = RunSettings(folder / "cache", runs, uri, device="cpu", cpus_per_trial=cpus_per_trial)
+    runs.mkdir(parents=True)
+    settings = RunSettings(folder / "cache", runs, sqlite_uri(runs / STORE), device="cpu", cpus_per_trial=1)
     manifest.save(settings.manifests / manifest.digest)
     return settings
 
 
-def frozen_trials(
-    method: str, config: dict[str, Scalar], generators: Sequence[str], seeds: Sequence[int], data: str
-) -> list[TrialSpec]:
-    """What is asked of a frozen method: each generator, all but each generator, and which generator it was."""
-    alone = [(DETECTION, (one,)) for one in generators]
-    without = [(DETECTION, tuple(other for other in generators if other != one)) for one in generators]
-    kinds = [*alone, *without, (ATTRIBUTION, tuple(generators))]
-    pairs = tuple(config.items())
-    return [TrialSpec(task, method, pairs, train, seed, data) for seed in seeds for task, train in kinds]
+def fill_with_noise(store: ArrayStore, keys: Iterable[str], *, batch: int) -> None:
+    """Fill a store with random rows, pixels or features: one per key, `batch` of them at a time."""
+    random = np.random.default_rng(0)
+
+    def rows(items: list[None]) -> np.ndarray:
+        shape = (len(items), *store.row_shape)
+        if store.dtype == np.uint8:
+            return random.integers(0, 256, shape, dtype=np.uint8)
+        return random.standard_normal(shape).astype(store.dtype)
+
+    store.fill(dict.fromkeys(keys), rows, batch=batch)
 
 
-def prepare(specs: Sequence[TrialSpec], settings: RunSettings) -> float:
-    """Decode or encode what the trials share; seconds."""
+def demo_trials(manifest: Manifest, methods: Sequence[str]) -> list[TrialSpec]:
+    """The demo's trials of these methods in the launcher's order, the longest first."""
+    configs = {method: resolve_config(method, detector_info(method).small) for method in methods}
+    trials = demo.trials(
+        generators=manifest.generators, configs=configs, tasks=TASKS, seeds=demo.seeds, data=manifest.digest
+    )
+    return sorted(trials, key=lambda trial: -len(trial.train_generators))
+
+
+def prepare(inputs: Inputs, settings: RunSettings) -> None:
+    """Decode or encode what trials share, on the CPU."""
+    prepare_shared(inputs, settings, 0.0, lambda done, total: None)
+
+
+def compute(spec: TrialSpec, settings: RunSettings, manifest: Manifest) -> float:
+    """One trial's compute on the CPU, recorded nowhere: its seconds."""
     started = time.perf_counter()
-    for spec in distinct_inputs(specs):
-        prepare_shared(spec, settings, 0.0, lambda done, total: None)
-    return time.perf_counter() - started
-
-
-def compute(spec: TrialSpec, settings: RunSettings, manifest: Manifest) -> TrialResult:
-    """One trial's compute on the CPU, recorded nowhere."""
     with tempfile.TemporaryDirectory() as folder:
-        return run_trial(spec, settings, manifest, FitSession(), device="cpu", checkpoint_to=Path(folder))
+        fitted = fit(spec, settings, manifest, FitSession(), device="cpu", checkpoint_to=Path(folder))
+        score(spec, fitted.detector, settings, manifest, threshold=fitted.threshold)
+    return time.perf_counter() - started

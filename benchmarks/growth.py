@@ -14,20 +14,35 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 
-from mlflow.entities import Metric, Param, RunTag
-from mlflow.tracking import MlflowClient
-
-from benchmarks.measure import Figure, Outcome, Target, in_new_process, interleave, peak_resident, ratios, say
-from benchmarks.memory import GENERATORS, stored
+from benchmarks.finished import record
+from benchmarks.grids import GENERATORS, TASKS
+from benchmarks.measure import (
+    Figure,
+    Outcome,
+    Target,
+    column,
+    in_new_process,
+    interleave,
+    peak_resident,
+    ratios,
+    say,
+    timed,
+)
+from benchmarks.memory import stored
+from data.conditions import CLEAN
 from data.manifest import Manifest
-from grid import names, tracking
-from grid.plan import FINISHED, TrialState, make_plan
-from grid.runner import execute_trial
+from grid.experiments import PUBLISHED, cross_generator_trials
+from grid.plan import FINISHED, TrialState, Work, make_plan
+from grid.records import open_records, spec_of
+from grid.runner import execute
 from grid.settings import RunSettings
-from grid.spec import TASKS, TrialSpec, cross_generator_trials
-from models.registry import list_detectors, resolve_config
+from grid.spec import TrialSpec
+from grid.tracking import Tracker, open_grid
+from grid.uris import STORE, sqlite_uri
+from models.registry import resolve_config
 
 EXPERIMENT = "growth"
 NUM_IMAGES = 1_000
@@ -43,10 +58,12 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
         settings = RunSettings.from_json(told["settings"])
         spec = TrialSpec.from_dict(json.loads(told["spec"]))
         databases = fill(folder / "finished", settings, spec, sizes)
+        numbers = count()
 
         def one_more(size: int) -> dict[str, float]:
-            shutil.copy(databases[size], settings.runs / "mlflow.db")
-            found: dict[str, float] = in_new_process("benchmarks.growth", "one_more_trial", told, threads=1)
+            copy = Path(shutil.copy(databases[size], folder / f"{next(numbers)}.db"))
+            own = told | {"settings": replace(settings, tracking_uri=sqlite_uri(copy)).to_json()}
+            found: dict[str, float] = in_new_process("benchmarks.growth", "one_more_trial", own, threads=1)
             return found
 
         sides: dict[str, Callable[[], dict[str, float]]] = {
@@ -55,14 +72,14 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
         sides["planning"] = lambda: in_new_process("benchmarks.growth", "planning", {"num_trials": num_planned})
         found = interleave(repeats, sides)
 
-    def column(size: int, what: str) -> list[float]:
-        return [one[what] for one in found[f"{size:,} finished"]]
+    def each(size: int, what: str) -> list[float]:
+        return column(found[f"{size:,} finished"], what)
 
     def over(what: str) -> list[float]:
-        return ratios(column(sizes[-1], what), column(sizes[0], what))
+        return ratios(each(sizes[-1], what), each(sizes[0], what))
 
     def parts(what: str, unit: str) -> dict[str, list[float]]:
-        return {f"{size:,} finished, {unit}": column(size, what) for size in sizes}
+        return {f"{size:,} finished, {unit}": each(size, what) for size in sizes}
 
     many = f"with {sizes[-1]:,} finished over with {sizes[0]:,}"
     return Outcome(
@@ -77,7 +94,7 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
             "look-up": Figure(
                 f"seconds to look up {sizes[-1]:,} finished trials",
                 "s",
-                column(sizes[-1], "look-up"),
+                each(sizes[-1], "look-up"),
                 parts=parts("look-up", "s"),
             ),
             "memory": Figure(
@@ -86,7 +103,7 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
             "planning": Figure(
                 f"seconds to plan {num_planned:,} trials",
                 "s",
-                [one["seconds"] for one in found["planning"]],
+                column(found["planning"], "seconds"),
                 Target(5.0),
             ),
         },
@@ -94,40 +111,17 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
 
 
 def fill(folder: Path, settings: RunSettings, like: TrialSpec, sizes: Sequence[int]) -> dict[int, Path]:
-    """Number of finished runs -> a database that holds them. The runs have everything but artifacts."""
-    settings.runs.mkdir(parents=True)
+    """Number of finished runs -> a database that holds them."""
     folder.mkdir()
-    database = settings.runs / "mlflow.db"
     manifest = Manifest.load(settings.manifests / like.data)
     specs = [replace(like, seed=seed + 10) for seed in range(sizes[-1])]
-    tracker = tracking.open_grid(settings.tracking_uri, EXPERIMENT, manifest, specs, settings.runs / "artifacts")
-    client = MlflowClient(tracking_uri=settings.tracking_uri)
-    figures = [
-        names.metric_name(generator, metric) for generator in GENERATORS for metric in ("accuracy", "auroc", "ap")
-    ]
+    tracker = open_grid(settings.tracking_uri, EXPERIMENT, manifest, specs, settings.runs / "artifacts")
     databases = {}
     for number, spec in enumerate(specs, start=1):
-        tags = {
-            names.ROLE: names.TRIAL_ROLE,
-            names.PARENT_RUN: tracker.parent_id,
-            names.KEY: spec.key,
-            names.TASK: spec.task,
-            names.METHOD: spec.method,
-            names.TRAIN_GENERATORS: names.LIST_SEPARATOR.join(spec.train_generators),
-            names.SEED: str(spec.seed),
-            names.DATA: spec.data,
-        }
-        run_id = client.create_run(tracker.experiment_id, tags=tags, run_name=spec.name).info.run_id
-        client.log_batch(
-            run_id,
-            metrics=[Metric(name, 0.5, 0, 0) for name in [*figures, names.SECONDS, names.THRESHOLD]],
-            params=[Param(name, str(value)) for name, value in spec.params().items()],
-            tags=[RunTag(names.WEIGHTS, "made up"), RunTag(names.DEVICE, "cpu")],
-        )
-        client.set_terminated(run_id, "FINISHED")
+        record(tracker, spec, manifest, number)
         if number in sizes:
             say(f"{number} finished runs written")
-            databases[number] = Path(shutil.copy(database, folder / f"{number}.db"))
+            databases[number] = Path(shutil.copy(settings.runs / STORE, folder / f"{number}.db"))
     return databases
 
 
@@ -135,24 +129,24 @@ def one_more_trial(spec: str, settings: str) -> dict[str, float]:
     """Seconds of the look-up and of a trial, and peak memory in GB."""
     told = RunSettings.from_json(settings)
     like = TrialSpec.from_dict(json.loads(spec))
-    experiment_id = tracking.find_experiment(told.tracking_uri, EXPERIMENT)
-    assert experiment_id is not None
-    (parent, planned), *_ = tracking.planned_grids(told.tracking_uri, experiment_id)
+    records = open_records(told.tracking_uri, EXPERIMENT)
+    assert records is not None
+    (grid,) = records.grids()
+    planned = [spec_of(fields) for fields in records.plan(grid).values()]
     started = time.perf_counter()
-    states = tracking.trial_states(told.tracking_uri, experiment_id, [trial.key for trial in planned])
+    states = records.states(trial.key for trial in planned)
     seconds = {"look-up": time.perf_counter() - started}
     assert make_plan(planned, states).finished
-    tracker = tracking.Tracker(told.tracking_uri, experiment_id, parent.info.run_id, {})
+    tracker = Tracker(told.tracking_uri, records.experiment_id, grid.info.run_id, {})
     for trial in (like, replace(like, seed=1)):  # the first is not counted
-        started = time.perf_counter()
-        execute_trial(trial, told, tracker, share=0.0, report=lambda metrics, checkpoint: None)
-        seconds["trial"] = time.perf_counter() - started
+        once = partial(execute, Work(trial), told, tracker, share=0.0, report=lambda metrics, checkpoint: None)
+        seconds["trial"] = timed(once)
     return seconds | {"peak_gb": peak_resident() / 1e9}
 
 
 def planning(num_trials: int) -> dict[str, float]:
     """Seconds to lay out a grid and tell what is pending, given what is finished."""
-    configs = {method: resolve_config(method) for method in list_detectors()}
+    configs = {method: resolve_config(method) for method in PUBLISHED}
     a_seed = len(configs) * (len(GENERATORS) + 1)
 
     def laid_out() -> list[TrialSpec]:
@@ -160,7 +154,7 @@ def planning(num_trials: int) -> dict[str, float]:
         trials = cross_generator_trials(generators=GENERATORS, configs=configs, tasks=TASKS, seeds=seeds, data="0" * 16)
         return list(trials)[:num_trials]
 
-    states = {trial.key: TrialState("0" * 32, FINISHED) for trial in laid_out()[::2]}
+    states = {trial.key: TrialState("0" * 32, FINISHED, frozenset({CLEAN})) for trial in laid_out()[::2]}
     started = time.perf_counter()
     plan = make_plan(laid_out(), states)
     counted = len(plan.pending), len(plan.finished)

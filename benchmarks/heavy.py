@@ -12,15 +12,14 @@ from contextlib import suppress
 
 import numpy as np
 
-from grid.experiments import dolos
+from grid.experiments.dolos import dolos
 from grid.spec import Scalar
 from models.configs import NetworkConfig
-from models.detector import BuildContext, Detector, Examples, FitSession
+from models.detector import DETECTION_CLASSES, BuildContext, Detector, Examples, FitSession
 from models.registry import create_detector, detector_info, resolve_config
 
 Config = dict[str, Scalar]
 
-CLASSES = ("real", "fake")
 NUM_VALID = 2
 SIDE = 256  # of an image of the published data set, pixels: what an encoder that takes images as they are is given
 _ENDLESS = 10**9  # epochs
@@ -32,8 +31,13 @@ class _EnoughError(Exception):
 
 def settings(method: str, overrides: Mapping[str, Scalar] | None = None) -> Config:
     """The method's configuration as published, with these changes, and random weights where it has any."""
-    config = resolve_config(method, dolos.METHODS[method] | dict(overrides or {}))
+    config = resolve_config(method, {**dolos.methods[method], **(overrides or {})})
     return config | ({"weights": "random"} if "weights" in config else {})
+
+
+def small(method: str) -> Config:
+    """Settings with which the work takes seconds: the small ones and, for a training, one epoch in batches of four."""
+    return {**detector_info(method).small, **({"epochs": 1, "batch_size": 4} if trains(method) else {})}
 
 
 def alike() -> dict[str, list[str]]:
@@ -42,7 +46,7 @@ def alike() -> dict[str, list[str]]:
     Work is the same where only weights and learning rate differ.
     """
     groups: dict[tuple[object, ...], list[str]] = {}
-    for method in dolos.METHODS:
+    for method in dolos.methods:
         config = {name: value for name, value in settings(method).items() if name not in ("weights", "learning_rate")}
         config["backbone"] = str(config.get("backbone", "")).partition(".")[0]  # without timm's tag of weights
         kind = type(detector_info(method).config)
@@ -62,7 +66,7 @@ def uses_gpu(method: str) -> bool:
 
 def build(method: str, config: Config, device: str) -> Detector:
     """The detector, which computes on `device`."""
-    return create_detector(method, config, BuildContext(CLASSES, device=device))
+    return create_detector(method, config, BuildContext(DETECTION_CLASSES, device=device))
 
 
 def noise(detector: Detector, num_images: int) -> np.ndarray:
@@ -73,7 +77,7 @@ def noise(detector: Detector, num_images: int) -> np.ndarray:
 
 def examples(images: np.ndarray) -> Examples:
     """The images with both classes by turns."""
-    return Examples(images, np.arange(len(images)) % len(CLASSES))
+    return Examples(images, np.arange(len(images)) % len(DETECTION_CLASSES))
 
 
 def work(method: str, config: Config, device: str, num_images: int, go_on: Callable[[], bool]) -> bool:

@@ -147,6 +147,11 @@ def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
     return [a / b for a, b in zip(above, below, strict=True)]
 
 
+def column(found: Sequence[Mapping[str, float]], what: str) -> list[float]:
+    """The value of this name of each repeat, for a side that returns several."""
+    return [one[what] for one in found]
+
+
 def in_new_process(module: str, function: str, arguments: Mapping[str, Any], *, threads: int = 0) -> Any:
     """`module.function(**arguments)` in a Python of its own; arguments and result travel as JSON.
 

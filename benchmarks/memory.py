@@ -10,43 +10,42 @@ once (the kernel's "proportional set size"), looked at every few milliseconds.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import psutil
 
-from benchmarks.grids import compute, fresh_settings
+from benchmarks.grids import GENERATORS, compute, fill_with_noise, fresh_settings, paper_manifest
 from benchmarks.measure import (
     AnonymousPeak,
     Figure,
     Outcome,
     Target,
+    column,
     in_new_process,
     interleave,
     peak_resident,
     ratios,
+    timed,
 )
-from data.manifest import COLUMNS, Manifest
-from data.store import ArrayStore, feature_store, pixel_store
+from data.conditions import CLEAN
+from data.manifest import Manifest
+from data.pictures import Pictures
 from grid.settings import RunSettings
-from grid.spec import DETECTION, Scalar, TrialSpec
-from grid.trial import build
-from models.detector import BuildContext
-from models.registry import create_detector, resolve_config
+from grid.spec import Scalar, TrialSpec
+from grid.tasks import DETECTION
+from grid.trial import build, shared_store
+from models.registry import detector_info, resolve_config
 
-GENERATORS = ("lama", "ldm", "pluralistic", "repaint")
-SHARES = {"train": 0.6, "valid": 0.1, "test": 0.3}
-METHODS: dict[str, tuple[str, dict[str, Scalar]]] = {
+METHODS: dict[str, tuple[str, Mapping[str, Scalar]]] = {
     "trained": ("xception_scratch", {"backbone": "test_resnet", "size": 16, "batch_size": 128}),
-    "probe": ("clip_linear", {"backbone": "demo-vit-64", "weights": "random"}),
+    "probe": ("clip_linear", detector_info("clip_linear").small),
 }
 FLAT = 1.10
 
@@ -80,14 +79,14 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
             sides[f"node {num:,}"] = partial(two_at_once, prepared["trained", num])
         found = interleave(repeats, sides)
 
-    def column(kind: str, num: int, what: str) -> list[float]:
-        return [one[what] for one in found[f"{kind} {num:,}"]]
+    def each(kind: str, num: int, what: str) -> list[float]:
+        return column(found[f"{kind} {num:,}"], what)
 
     figures = {}
     for kind, (method, config) in METHODS.items():
         *_, small, large = getattr(size, kind)
-        peaks = {num: column(kind, num, "peak_gb") for num in getattr(size, kind)}
-        own = {num: column(kind, num, "own_gb") for num in getattr(size, kind)}
+        peaks = {num: each(kind, num, "peak_gb") for num in getattr(size, kind)}
+        own = {num: each(kind, num, "own_gb") for num in getattr(size, kind)}
         parts = {f"peak at {num:,} images, GB": values for num, values in peaks.items()}
         parts |= {f"of that its own at {num:,} images, GB": values for num, values in own.items()}
         figures[kind] = Figure(
@@ -97,7 +96,7 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
             Target(FLAT),
             parts,
         )
-        seconds = {num: column(kind, num, "seconds") for num in getattr(size, kind)}
+        seconds = {num: each(kind, num, "seconds") for num in getattr(size, kind)}
         figures[f"{kind} time"] = Figure(
             f"seconds of that trial for each image, {large:,} images over {small:,}",
             "ratio",
@@ -105,7 +104,7 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
             parts={f"trial with {num:,} images, s": values for num, values in seconds.items()},
         )
     small, large = compared
-    on_node = {num: column("node", num, "peak_gb") for num in compared}
+    on_node = {num: each("node", num, "peak_gb") for num in compared}
     figures["node"] = Figure(
         f"peak memory of a node with two trained trials at once, with {large:,} images over {small:,}",
         "ratio",
@@ -119,42 +118,13 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
 def stored(folder: Path, kind: str, num_images: int) -> dict[str, str]:
     """A data set with its store filled: the arguments of `measured_trial`."""
     method, overrides = METHODS[kind]
-    config = resolve_config(method, overrides)
     manifest = paper_manifest(folder, num_images)
-    settings = fresh_settings(folder, manifest, cpus_per_trial=1)
-    detector = create_detector(method, config, BuildContext(("real", "fake")))
-    random = np.random.default_rng(0)
-    store: ArrayStore
-    if detector.encoder is not None:
-        store = feature_store(settings.cache, detector.encoder.key, detector.encoder.num_features)
-    else:
-        assert detector.geometry is not None
-        store = pixel_store(settings.cache, detector.geometry)
-
-    def rows(batch: list[None]) -> np.ndarray:
-        shape = (len(batch), *store.row_shape)
-        if store.dtype == np.uint8:
-            return random.integers(0, 256, shape, dtype=np.uint8)
-        return random.standard_normal(shape).astype(store.dtype)
-
-    store.fill(dict.fromkeys(manifest.table["digest"]), rows, batch=1024)
-    spec = TrialSpec(DETECTION, method, tuple(config.items()), GENERATORS[:1], 0, manifest.digest)
+    settings = fresh_settings(folder, manifest)
+    config = tuple(resolve_config(method, overrides).items())
+    spec = TrialSpec(DETECTION, method, config, GENERATORS[:1], 0, manifest.digest)
+    store = shared_store(build(spec, settings, "cpu"), settings.cache, CLEAN)
+    fill_with_noise(store, Pictures(manifest).keys(manifest.table), batch=1024)
     return {"spec": json.dumps(spec.to_dict()), "settings": settings.to_json()}
-
-
-def paper_manifest(root: Path, num_images: int) -> Manifest:
-    """A data set of so many images in equal parts real and of each generator, of which there are no files."""
-    classes = ("real", *GENERATORS)
-    rows = []
-    for split, share in SHARES.items():
-        for number in range(round(num_images * share / len(classes))):
-            for name in classes:
-                path = f"{name}/{split}/{number:06d}.png"
-                digest = hashlib.sha256(path.encode()).hexdigest()
-                rows.append((path, int(name != "real"), name, f"{split}{number:06d}", split, digest))
-    table = pd.DataFrame(rows, columns=["path", "label", "generator", "source_id", "split", "digest"])
-    nothing = {name: pd.Series([pd.NA] * len(table), dtype="string") for name in ("mask", "mask_digest")}
-    return Manifest(root, "dolos", table.assign(**nothing, width=16, height=16, format="PNG")[list(COLUMNS)])
 
 
 def two_at_once(arguments: dict[str, str]) -> dict[str, float]:
@@ -185,7 +155,5 @@ def measured_trial(spec: str, settings: str) -> dict[str, float]:
     wanted = TrialSpec.from_dict(json.loads(spec))
     build(wanted, told, "cpu")  # imports what it needs; a worker does that once
     with AnonymousPeak() as own:
-        started = time.perf_counter()
-        compute(wanted, told, Manifest.load(told.manifests / wanted.data))
-        seconds = time.perf_counter() - started
+        seconds = timed(lambda: compute(wanted, told, Manifest.load(told.manifests / wanted.data)))
     return {"peak_gb": peak_resident() / 1e9, "own_gb": own.bytes / 1e9, "seconds": seconds}

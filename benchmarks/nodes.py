@@ -16,18 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
-from benchmarks.grids import drawn_manifest, fresh_settings
-from benchmarks.measure import Figure, Outcome, Target, interleave, ratios, say, timed
+from benchmarks.grids import demo_trials, drawn_manifest, fresh_settings
+from benchmarks.measure import Figure, Outcome, Target, column, interleave, ratios, say, timed
 from benchmarks.ray_grid import TOY as TOY_SIZE
-from benchmarks.ray_grid import Size, demo_trials, recorded, run_all, warm_workers
+from benchmarks.ray_grid import Size, recorded, run_all, warm_workers
 from data.manifest import Manifest
-from grid.experiments import demo
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
 from grid.tracking import Tracker
 
 # The part of the demo, the number of trials that sleep, and how long each of them does, in seconds.
-FULL = (Size(100, {name: demo.METHODS[name] for name in ("xception_scratch", "clip_linear")}), 8, 2.0)
+FULL = (Size(100, ("xception_scratch", "clip_linear")), 8, 2.0)
 TOY = (TOY_SIZE, 2, 0.1)
 
 
@@ -39,22 +38,22 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         manifest = drawn_manifest(folder, toy=toy).limit(size.limit)
-        specs = demo_trials(manifest, size)
+        specs = demo_trials(manifest, size.methods)
         resting = specs[:num_resting]
         setup = f"{len(specs)} demo trials ({', '.join(size.methods)}) on {len(manifest.table)} of its images"
         say(f"{setup}; {cores} cores")
 
         def on(nodes: int) -> dict[str, float]:
-            settings = fresh_settings(folder / f"{next(numbers)}", manifest, cpus_per_trial=1)
+            settings = fresh_settings(folder / f"{next(numbers)}", manifest)
             return on_nodes(nodes, specs, resting, seconds, settings, manifest)
 
         found = interleave(repeats, {"one node": lambda: on(1), "two nodes": lambda: on(2)})
 
     def over(what: str) -> list[float]:
-        return ratios(*([one[what] for one in found[side]] for side in ("two nodes", "one node")))
+        return ratios(column(found["two nodes"], what), column(found["one node"], what))
 
     def parts(*names: str) -> dict[str, list[float]]:
-        return {f"{side}: {part}, s": [one[part] for one in found[side]] for side in found for part in names}
+        return {f"{side}: {part}, s": column(found[side], part) for side in found for part in names}
 
     return Outcome(
         f"{setup}; {cores} cores",

@@ -55,7 +55,7 @@ class Size:
 
 FULL = Size({method: {} for method in heavy.alike() if heavy.uses_gpu(method)})
 TOY = Size(
-    {"xception_scratch": {"backbone": "test_resnet", "size": 32, "batch_size": 4}, "sam_linear": {"backbone": "demo"}},
+    {method: heavy.small(method) for method in ("xception_scratch", "sam_linear")},
     trained=8,
     encoded=4,
     neighbours=(1, 2),
@@ -148,22 +148,22 @@ def together(method: str, number: int, size: Size, device: str) -> list[Found]:
 
 
 @dataclass
-class _Meeting:
+class Meeting:
     """Where the processes of one measurement wait for each other; set in each of them when it begins."""
 
     barrier: _Barrier | None = None
 
 
-_meeting = _Meeting()
+meeting = Meeting()
 
 
 def _meet_at(barrier: _Barrier) -> None:
-    _meeting.barrier = barrier
+    meeting.barrier = barrier
 
 
 def neighbour(method: str, size: Size, device: str, free_before: float) -> Found:
     """Compute once, wait for the others, then compute until the time is up; with one thread on a CPU."""
-    barrier = _meeting.barrier
+    barrier = meeting.barrier
     assert barrier is not None
     if device == "cpu":
         torch.set_num_threads(1)

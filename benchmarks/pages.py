@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from benchmarks import heavy, published
 from benchmarks.packing import FULL, name_of
 from benchmarks.report import Results, markdown, where
-from grid.experiments import dolos
+from grid.experiments.dolos import dolos
 from models.registry import detector_info
 
 CARDS_GB = (24, 40, 80)
@@ -171,7 +171,7 @@ def _rates(results: Results, method: str) -> tuple[list[float | None], float | N
 def _methods() -> list[tuple[str, str]]:
     """(the method whose figures hold, the method) for each of the experiment."""
     same = {one: method for method, methods in heavy.alike().items() for one in methods}
-    return [(same[method], method) for method in dolos.METHODS]
+    return [(same[method], method) for method in dolos.methods]
 
 
 def _scored(results: Results, method: str) -> float:

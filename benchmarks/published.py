@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from benchmarks import heavy
-from grid.experiments import dolos
-from grid.spec import DETECTION, TASKS
+from benchmarks.grids import GENERATORS, TASKS
+from grid.experiments.dolos import dolos
+from grid.tasks import get_task
 
-GENERATORS = ("lama", "ldm", "pluralistic", "repaint")
 TRAIN, TEST = 9_000, 900  # images a class of the Dolos data set (arXiv 2311.04584), about
 VALID = 900  # images a class: an assumption, as many as in the test split
 
@@ -35,9 +35,9 @@ def images(method: str) -> Images:
     config = heavy.settings(method)
     epochs = int(config["epochs"])
     trained = scored = 0
-    trials = dolos.trials(generators=GENERATORS, configs={method: config}, tasks=TASKS, seeds=dolos.SEEDS, data="")
+    trials = dolos.trials(generators=GENERATORS, configs={method: config}, tasks=TASKS, seeds=dolos.seeds, data="")
     for trial in trials:
         classes = 1 + len(trial.train_generators)
         trained += epochs * classes * TRAIN
-        scored += (epochs + (trial.task == DETECTION)) * classes * VALID + num_classes * TEST
+        scored += (epochs + get_task(trial.task).is_binary) * classes * VALID + num_classes * TEST
     return Images(trained, scored)

@@ -19,35 +19,33 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import count
+from dataclasses import dataclass
+from itertools import count, repeat
 from pathlib import Path
 from typing import Any
 
-from threadpoolctl import threadpool_limits
-
 from benchmarks import machine
-from benchmarks.grids import compute, drawn_manifest, fresh_settings, prepare
-from benchmarks.measure import Figure, Outcome, Target, interleave, ratios, say
+from benchmarks.grids import compute, demo_trials, drawn_manifest, fresh_settings, prepare
+from benchmarks.measure import Figure, Outcome, Target, column, interleave, ratios, say
 from data.manifest import Manifest
-from grid.experiments import demo
+from grid.experiments import PUBLISHED
 from grid.names import SECONDS
-from grid.runner import DONE, FAILED, Executor, TrialEvent, distinct_inputs
+from grid.plan import Work, distinct_inputs
+from grid.runner import DONE, FAILED, Executor, TrialEvent
 from grid.settings import RunSettings
-from grid.spec import TASKS, Scalar, TrialSpec
-from models.registry import resolve_config
+from grid.spec import TrialSpec
 
 
 @dataclass(frozen=True)
 class Size:
-    """The demo's methods that take part, overrides of them, and images a class and split."""
+    """Images per class and split, and the demo's methods that take part."""
 
     limit: int
-    methods: Mapping[str, Mapping[str, Scalar]] = field(default_factory=lambda: demo.METHODS)
+    methods: tuple[str, ...] = PUBLISHED
 
 
 FULL = Size(1000)  # all of them
-TOY = Size(2, {"clip_linear": demo.METHODS["clip_linear"]})
+TOY = Size(2, ("clip_linear",))
 
 
 def run(repeats: int, *, toy: bool = False) -> Outcome:
@@ -57,7 +55,7 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         manifest = drawn_manifest(folder, toy=toy).limit(size.limit)
-        specs = demo_trials(manifest, size)
+        specs = demo_trials(manifest, size.methods)
         which = ", ".join(size.methods)
         setup = f"{len(specs)} demo trials ({which}) on {len(manifest.table)} of its images; {cores} cores"
         say(setup)
@@ -65,23 +63,22 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
         with processes(cores) as pool:
 
             def plain() -> dict[str, float]:
-                settings = fresh_settings(folder / f"plain{next(numbers)}", manifest, cpus_per_trial=1)
+                settings = fresh_settings(folder / f"plain{next(numbers)}", manifest)
                 return in_processes(pool, specs, settings, manifest)
 
             def under_ray() -> dict[str, float]:
-                settings = fresh_settings(folder / f"ray{next(numbers)}", manifest, cpus_per_trial=1)
+                settings = fresh_settings(folder / f"ray{next(numbers)}", manifest)
                 return with_ray(specs, settings, manifest, cores)
 
             found = interleave(repeats, {"plain": plain, "ray": under_ray})
-    sides = {name: [one["wall"] for one in found[name]] for name in found}
-    parts = {f"{name}: {part}, s": [one[part] for one in found[name]] for name in found for part in found[name][0]}
+    parts = {f"{name}: {part}, s": column(found[name], part) for name in found for part in found[name][0]}
     return Outcome(
         setup,
         {
             "over plain processes": Figure(
                 f"wall clock under Ray and MLflow, start-up apart, over plain processes on the same cores ({setup})",
                 "ratio",
-                ratios(sides["ray"], sides["plain"]),
+                ratios(column(found["ray"], "wall"), column(found["plain"], "wall")),
                 Target(1.15),
                 parts,
             ),
@@ -92,13 +89,6 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
             ),
         },
     )
-
-
-def demo_trials(manifest: Manifest, size: Size) -> list[TrialSpec]:
-    """The demo's trials of these methods in the launcher's order, the longest first."""
-    configs = {method: resolve_config(method, overrides) for method, overrides in size.methods.items()}
-    trials = demo.trials(generators=manifest.generators, configs=configs, tasks=TASKS, seeds=(0,), data=manifest.digest)
-    return sorted(trials, key=lambda trial: -len(trial.train_generators))
 
 
 @contextmanager
@@ -127,22 +117,10 @@ def in_processes(
 ) -> dict[str, float]:
     """Seconds: on the wall; of it, until everything was prepared; the trials' own, added up."""
     started = time.perf_counter()
-    list(pool.map(_prepare, [(spec.to_dict(), settings.to_json()) for spec in distinct_inputs(specs)]))
+    list(pool.map(prepare, distinct_inputs([Work(spec) for spec in specs]), repeat(settings)))
     prepared = time.perf_counter() - started
-    jobs = [(spec.to_dict(), settings.to_json(), manifest) for spec in specs]
-    trials = sum(pool.map(_compute, jobs))
+    trials = sum(pool.map(compute, specs, repeat(settings), repeat(manifest)))
     return {"wall": time.perf_counter() - started, "preparing": prepared, "all trials": trials}
-
-
-def _prepare(job: tuple[dict[str, Any], str]) -> None:
-    with threadpool_limits(1):
-        prepare([TrialSpec.from_dict(job[0])], RunSettings.from_json(job[1]))
-
-
-def _compute(job: tuple[dict[str, Any], str, Manifest]) -> float:
-    spec, settings, manifest = job
-    with threadpool_limits(1):  # of BLAS too, as Ray has it: two make a small fit 10 × slower
-        return compute(TrialSpec.from_dict(spec), RunSettings.from_json(settings), manifest).metrics[SECONDS]
 
 
 def with_ray(specs: list[TrialSpec], settings: RunSettings, manifest: Manifest, cores: int) -> dict[str, float]:
@@ -189,27 +167,23 @@ def recorded(
     Raises:
         RuntimeError: a trial failed.
     """
-    from mlflow.tracking import MlflowClient
-
     from grid import ray_executor, tracking
 
-    settings.runs.mkdir(parents=True)
     tracker = tracking.open_grid(settings.tracking_uri, "benchmark", manifest, specs, settings.runs / "artifacts")
     first = settings.runs / "first"
     executor = ray_executor.RayExecutor(settings, tracker, connection)
     executor.compute = noting_the_first(executor.compute, first)
     started = time.time()
-    executor.prepare(specs, lambda method, done, total: None)
+    executor.prepare([Work(spec) for spec in specs], lambda method, done, total: None)
     prepared = time.time()
     run_all(executor, specs)
     ended = time.time()
     waited = first.stat().st_mtime - prepared
-    runs = MlflowClient(tracking_uri=settings.tracking_uri).search_runs([tracker.experiment_id], max_results=1000)
     return {
         "wall": ended - started - waited,
         "preparing": prepared - started,
         "Tune's start-up": waited,
-        "all trials": sum(run.data.metrics.get(SECONDS, 0.0) for run in runs),
+        "all trials": sum(run.data.metrics[SECONDS] for run in tracker.records.trials()),
     }
 
 
@@ -233,7 +207,7 @@ def run_all(executor: Executor, specs: list[TrialSpec]) -> None:
         if event.kind in (DONE, FAILED):
             outcomes[event.key] = event.error
 
-    executor.run(specs, watch)
+    executor.run([Work(spec) for spec in specs], watch)
     errors = [outcomes.get(spec.key, "no outcome") for spec in specs]
     if any(errors):
         raise RuntimeError("; ".join(filter(None, errors)))

@@ -20,17 +20,16 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.grids import fill_with_noise
+from benchmarks.heavy import NUM_VALID
 from benchmarks.measure import Figure, NotHereError, Outcome, Target, ratios, say
-from data.store import StoredRows, pixel_store
+from data.store import pixel_store
 from models.backbones.base import BackboneRequest
 from models.backbones.timm import timm_classifier
-from models.detector import BuildContext, Examples, FitSession
-from models.geometry import Geometry
+from models.detector import DETECTION_CLASSES, BuildContext, Examples, FitSession
 from models.registry import create_detector, resolve_config
 
 METHOD = "xception_scratch"
-CLASSES = ("real", "fake")
-NUM_VALID = 2
 
 
 @dataclass(frozen=True)
@@ -90,13 +89,15 @@ def epochs(size: Size, repeats: int, device: str) -> tuple[list[float], list[flo
     """Seconds of an epoch from the store and of one in memory, by turns, after one of each that is not counted."""
     settings = {"backbone": size.backbone, "size": size.pixels, "batch_size": size.batch_size, "epochs": repeats + 1}
     config = resolve_config(METHOD, settings | {"flip": True})
-    detector = create_detector(METHOD, config, BuildContext(CLASSES, device=device))
+    detector = create_detector(METHOD, config, BuildContext(DETECTION_CLASSES, device=device))
     assert detector.geometry is not None
     with tempfile.TemporaryDirectory() as folder:
-        rows = fill_with_noise(Path(folder), detector.geometry, size.num_images + NUM_VALID)
+        store = pixel_store(Path(folder), detector.geometry)
+        keys = [f"{number:064x}" for number in range(size.num_images + NUM_VALID)]
+        fill_with_noise(store, keys, batch=32)
         train, valid = (
-            Examples(inputs, np.arange(len(inputs)) % 2)
-            for inputs in (rows(range(size.num_images)), rows(range(size.num_images, size.num_images + NUM_VALID)))
+            Examples(store.open(part), np.arange(len(part)) % 2)
+            for part in (keys[: size.num_images], keys[size.num_images :])
         )
         from_store: list[float] = []
         from_memory: list[float] = []
@@ -114,25 +115,11 @@ def epochs(size: Size, repeats: int, device: str) -> tuple[list[float], list[flo
     return from_store[1:], from_memory[1:]
 
 
-def fill_with_noise(cache: Path, geometry: Geometry, num_images: int) -> Callable[[range], StoredRows]:
-    """A pixel store of random images; gives a function from their numbers to their rows."""
-    store = pixel_store(cache, geometry)
-    generator = np.random.default_rng(0)
-    items = {f"{number:064x}": None for number in range(num_images)}
-
-    def noise(batch: list[None]) -> np.ndarray:
-        return generator.integers(0, 256, (len(batch), *store.row_shape), dtype=np.uint8)
-
-    store.fill(items, noise, batch=32)
-    digests = list(items)
-    return lambda numbers: store.open([digests[number] for number in numbers])
-
-
 def limit(size: Size, device: str, *, learning_rate: float) -> Callable[[], float]:
     """A function that trains one epoch on tensors in memory and returns its seconds."""
     on_gpu = device == "cuda"
     request = BackboneRequest(size.backbone, "random", policy="squash", size=size.pixels)
-    built, preprocessing = timm_classifier(request, len(CLASSES))
+    built, preprocessing = timm_classifier(request, len(DETECTION_CLASSES))
     network: nn.Module = built.to(device).to(memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
     side = preprocessing.size

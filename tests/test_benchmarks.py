@@ -18,6 +18,7 @@ from benchmarks import cost, heavy, packing, pages, published, report
 from benchmarks.machine import load_average
 from benchmarks.measure import Figure, Outcome, Target, in_new_process, interleave
 from benchmarks.registry import BENCHMARKS
+from models.encoding import FrozenEncoder
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = report.read(report.RESULTS)
@@ -292,7 +293,7 @@ def test_a_neighbour_without_memory_does_not_fit(when: str, monkeypatch: pytest.
         raise torch.OutOfMemoryError("out of memory")
 
     barrier = Alone()
-    monkeypatch.setattr(packing._meeting, "barrier", barrier)
+    monkeypatch.setattr(packing.meeting, "barrier", barrier)
     monkeypatch.setattr(heavy, "work", work)
     assert not packing.neighbour("sam_linear", packing.TOY, "cpu", 0.0).fits
     assert (barrier.waited, barrier.aborted) == (1, False)
@@ -300,7 +301,7 @@ def test_a_neighbour_without_memory_does_not_fit(when: str, monkeypatch: pytest.
 
 def test_a_neighbour_that_fails_lets_the_others_go(monkeypatch: pytest.MonkeyPatch) -> None:
     barrier = Alone()
-    monkeypatch.setattr(packing._meeting, "barrier", barrier)
+    monkeypatch.setattr(packing.meeting, "barrier", barrier)
     monkeypatch.setattr(heavy, "work", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         packing.neighbour("sam_linear", packing.TOY, "cpu", 0.0)
@@ -321,18 +322,19 @@ def test_too_many_neighbours_have_no_figure(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_halved_batches_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    from models import encoding
+    on_device = FrozenEncoder.on_device
 
-    whole = encoding.FrozenEncoder._encode_batch
+    def two_at_most(self: FrozenEncoder) -> Any:
+        def forward(batch: torch.Tensor) -> torch.Tensor:
+            if len(batch) > 2:
+                raise torch.OutOfMemoryError("out of memory")
+            return on_device(self)(batch)
 
-    def two_at_most(self: Any, batch: Any) -> Any:
-        if len(batch) > 2:
-            raise torch.OutOfMemoryError("out of memory")
-        return whole(self, batch)
+        return forward
 
     config = heavy.settings("sam_linear", packing.TOY.changes["sam_linear"])
     assert heavy.work("sam_linear", config, "cpu", 4, lambda: False)
-    monkeypatch.setattr(encoding.FrozenEncoder, "_encode_batch", two_at_most)
+    monkeypatch.setattr(FrozenEncoder, "on_device", two_at_most)
     assert not heavy.work("sam_linear", config, "cpu", 4, lambda: False)
 
 
