@@ -17,6 +17,7 @@ import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
+from data.audits import Finding
 from data.manifest import Manifest
 from data.sources.base import Problem
 from grid import names, tracking
@@ -386,6 +387,130 @@ def test_a_trial_that_succeeds_in_the_end_has_no_error_left(tracker: Tracker, sp
     planted_result(spec, {"lama": 0.9, "ldm": 0.6}).finish(trial, fitted(tmp_path))
     assert run_of(trial).data.tags[names.ERROR] == ""
     assert len(runs_of(tracker)) == 1
+
+
+# Conditions ----------------------------------------------------------------------------------------------------------
+
+CELLS = {"lama": 0.9, "ldm": 0.6}
+
+
+@pytest.fixture
+def finished(tracker: Tracker, spec: TrialSpec, tmp_path: Path) -> TrialRun:
+    """A trial that was scored on clean pictures."""
+    trial = tracker.open_trial(spec, {})
+    planted_result(spec, CELLS).finish(trial, fitted(tmp_path))
+    return trial
+
+
+def test_scores_under_a_condition_are_added_to_a_finished_run(
+    tracker: Tracker, spec: TrialSpec, finished: TrialRun, tmp_path: Path
+) -> None:
+    clean = run_of(finished)
+    jpeg = planted_result(spec, {"lama": 0.8, "ldm": 0.5}, condition="jpeg-75").scored
+    tracker.finished_trial(finished.run_id).add_scores(jpeg)
+    run = run_of(finished)
+    assert (run.info.status, run.info.end_time) == ("FINISHED", clean.info.end_time)
+    assert run.data.metrics == clean.data.metrics | jpeg.metrics
+    assert run.data.metrics["test.jpeg-75/lama/accuracy"] == 0.8
+    assert run.data.metrics["test/lama/accuracy"] == 0.9
+    assert run.data.tags[names.CONDITIONS] == "jpeg-75"
+    kept = artifact(finished, "conditions/jpeg-75/scores.parquet", tmp_path / "back")
+    pd.testing.assert_frame_equal(pd.read_parquet(kept), jpeg.scores)
+    assert [path.name for path in kept.parent.iterdir()] == [names.SCORES]  # embeddings of clean pictures alone
+    assert tracker.records.states([spec.key]) == {
+        spec.key: TrialState(finished.run_id, FINISHED, frozenset({"clean", "jpeg-75"}))
+    }
+
+
+@pytest.mark.parametrize("lost_at", ["log_artifacts", "log_batch"])
+def test_a_condition_is_not_there_before_its_scores_are(
+    tracker: Tracker, spec: TrialSpec, finished: TrialRun, monkeypatch: pytest.MonkeyPatch, lost_at: str
+) -> None:
+    jpeg = planted_result(spec, CELLS, condition="jpeg-75").scored
+    with monkeypatch.context() as patched:
+        patched.setattr(tracking, "MlflowClient", Stops)
+        patched.setattr(Stops, "at", lost_at)
+        with pytest.raises(ConnectionError):
+            finished.add_scores(jpeg)
+    assert names.CONDITIONS not in run_of(finished).data.tags
+    assert tracker.records.states([spec.key])[spec.key].conditions == {"clean"}
+    finished.add_scores(jpeg)
+    assert tracker.records.states([spec.key])[spec.key].conditions == {"clean", "jpeg-75"}
+    assert all(len(steps(finished, metric)) == 1 for metric in jpeg.metrics)
+
+
+def test_conditions_add_up(tracker: Tracker, spec: TrialSpec, finished: TrialRun) -> None:
+    for condition in ("jpeg-75", "jpeg-50", "jpeg-75"):
+        finished.add_scores(planted_result(spec, CELLS, condition=condition).scored)
+    assert run_of(finished).data.tags[names.CONDITIONS] == "jpeg-50,jpeg-75"
+    assert len(steps(finished, "test.jpeg-75/lama/accuracy")) == 1
+
+
+def test_a_condition_that_failed_is_told_until_one_succeeds(
+    spec: TrialSpec, finished: TrialRun, tmp_path: Path
+) -> None:
+    finished.fail_condition("jpeg-75", ValueError("no such thing"), "Traceback (most recent call last):\n  …")
+    run = run_of(finished)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags[names.CONDITION_ERROR] == "jpeg-75: ValueError: no such thing"
+    assert run.data.tags[names.ERROR] == ""
+    kept = artifact(finished, "conditions/jpeg-75/traceback.txt", tmp_path / "back")
+    assert kept.read_text().startswith("Traceback")
+    finished.add_scores(planted_result(spec, CELLS, condition="jpeg-75").scored)
+    assert run_of(finished).data.tags[names.CONDITION_ERROR] == ""
+
+
+def test_what_a_finished_trial_is_scored_with_comes_from_its_run(
+    spec: TrialSpec, finished: TrialRun, tracker: Tracker, tmp_path: Path
+) -> None:
+    folder, threshold = finished.fitted()
+    assert [path.name for path in folder.iterdir()] == ["head.json"]
+    assert threshold == 0.5
+    other = dataclasses.replace(spec, task=ATTRIBUTION, train_generators=("lama", "ldm"))
+    trial = tracker.open_trial(other, {})
+    planted_result(other, {"real": 1.0, "lama": 0.5, "ldm": 0.5}).finish(trial, fitted(tmp_path))
+    assert trial.fitted()[1] is None
+
+
+def test_a_checkpoint_that_is_gone_is_told_with_the_remedy(finished: TrialRun, tmp_path: Path) -> None:
+    (tmp_path / "runs" / "artifacts" / finished.run_id / "artifacts" / "checkpoint").rename(tmp_path / "away")
+    with pytest.raises(StoreError, match=rf"mlflow runs delete --run-id {finished.run_id}\) and launch again"):
+        finished.fitted()
+
+
+def test_the_grids_run_holds_every_condition_that_was_ever_asked_for(
+    tracker: Tracker, manifest: Manifest, spec: TrialSpec, tmp_path: Path
+) -> None:
+    def tag(*conditions: str) -> str:
+        again = tracking.open_grid(
+            tracker.uri, EXPERIMENT, manifest, [spec], tmp_path / "runs" / "artifacts", conditions=conditions
+        )
+        return again.client.get_run(again.parent_id).data.tags[names.CONDITIONS]
+
+    assert tracker.client.get_run(tracker.parent_id).data.tags[names.CONDITIONS] == ""
+    assert tag("clean", "jpeg-75") == "jpeg-75"
+    assert tag("clean", "jpeg-50") == "jpeg-50,jpeg-75"
+    assert tag() == "jpeg-50,jpeg-75"
+
+
+def test_the_grids_run_says_what_made_it_and_what_the_data_are_like(
+    tracker: Tracker, manifest: Manifest, spec: TrialSpec, tmp_path: Path
+) -> None:
+    finding = Finding("shortcuts", "warn", "fakes alone are PNG", "save all of them as PNG")
+    noted = dataclasses.replace(manifest, notes=("a folder was left aside",), findings=(finding,))
+    launched = {names.EXPERIMENT: "dolos", names.OPTIONS: "--local"}
+    for options in ("--local", "--device cpu"):
+        again = tracking.open_grid(
+            tracker.uri, EXPERIMENT, noted, [spec], tmp_path / "runs" / "artifacts",
+            launched=launched | {names.OPTIONS: options},
+        )  # fmt: skip
+    run = again.client.get_run(again.parent_id)
+    assert again.parent_id == tracker.parent_id
+    assert (run.data.tags[names.EXPERIMENT], run.data.tags[names.OPTIONS]) == ("dolos", "--device cpu")
+    assert (again.records.text(run, names.NOTES) or "").splitlines() == [
+        "a folder was left aside",
+        "fakes alone are PNG; save all of them as PNG",
+    ]
 
 
 # Stores that are not as they should be -------------------------------------------------------------------------------
