@@ -242,6 +242,32 @@ def test_one_trials_condition_that_fails_does_not_stop_the_others(make_grid: Mak
     assert grid.run_of(specs[0]).data.tags[names.CONDITION_ERROR] == ""  # the newest attempt went well
 
 
+@pytest.mark.usefixtures("bad_weather")
+@pytest.mark.parametrize("fitted_before", [False, True])
+def test_a_retry_of_the_same_work_neither_trains_nor_scores_again_what_is_there(
+    make_grid: MakeGrid, calls: Calls, fitted_before: bool
+) -> None:
+    grid = make_grid()
+    spec = grid.spec()
+    if fitted_before:
+        grid.launch(spec)
+    (work,) = grid.plan(spec, conditions=[HOLDS, BREAKS]).pending
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="the weather is bad"):
+            grid.execute(work)
+    Weather.bad = False
+    calls.predicted.clear()
+    grid.execute(work)  # as Ray Tune does with a trial that failed
+    assert calls.predicted == [NUM_TEST]
+    grid.execute(work)
+    assert calls.predicted == [NUM_TEST]
+    assert len(calls.fits) == 1
+    assert len(grid.tracker.records.runs_of(spec.key)) == 1
+    assert grid.state(spec) == TrialState(
+        grid.run_of(spec).info.run_id, FINISHED, frozenset({"clean", HOLDS, BREAKS})
+    )
+
+
 def test_a_trial_whose_checkpoint_is_gone_says_how_to_get_it_again(make_grid: MakeGrid) -> None:
     grid = make_grid()
     spec = grid.spec()
