@@ -363,7 +363,8 @@ def _about_gpus(options: argparse.Namespace, settings: RunSettings, methods: Seq
 
     problems = []
     for short in ("accelerator", "gpu_memory"):
-        asking = [method for method in methods if settings.by_method.get(method, {}).get(short)]
+        named = [method for method in methods if short in settings.by_method.get(method, {})]
+        asking = [method for method in named if getattr(settings.for_method(method), short)]
         if (getattr(options, short) or asking) and (options.local or options.device == "cpu"):
             without = "--local" if options.local else "--device cpu"
             problems.append(f"{option_of(short)} chooses among the GPUs of a cluster; leave it out with {without}")
@@ -375,12 +376,6 @@ def _about_gpus(options: argparse.Namespace, settings: RunSettings, methods: Seq
                     f"--set {method}.gpus=X, or leave it out"
                 )
     return problems
-
-
-def _typed(name: str, value: Any, default: Any) -> list[str]:
-    if value is None or value == default:
-        return []
-    return [option_of(name), ",".join(value) if isinstance(value, list) else str(value)]
 
 
 def _names(text: str) -> list[str]:
