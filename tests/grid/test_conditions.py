@@ -263,9 +263,7 @@ def test_a_retry_of_the_same_work_neither_trains_nor_scores_again_what_is_there(
     assert calls.predicted == [NUM_TEST]
     assert len(calls.fits) == 1
     assert len(grid.tracker.records.runs_of(spec.key)) == 1
-    assert grid.state(spec) == TrialState(
-        grid.run_of(spec).info.run_id, FINISHED, frozenset({"clean", HOLDS, BREAKS})
-    )
+    assert grid.state(spec) == TrialState(grid.run_of(spec).info.run_id, FINISHED, frozenset({"clean", HOLDS, BREAKS}))
 
 
 def test_a_trial_whose_checkpoint_is_gone_says_how_to_get_it_again(make_grid: MakeGrid) -> None:
