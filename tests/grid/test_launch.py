@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
@@ -23,6 +24,7 @@ from rich.console import Console
 import launch
 from analysis.matrices import attribution_table, cross_generator_matrix
 from analysis.store import open_store
+from data.conditions import Picture, register_condition
 from grid import names, runner, tracking
 from grid.commands import run as run_command
 from grid.options import resolve
@@ -34,10 +36,13 @@ from grid.settings import RunSettings
 from grid.spec import TrialSpec
 from grid.tasks import DETECTION
 from grid.tracking import Tracker
-from models.registry import list_detectors
+from models.detector import BuildContext, Detector, Examples, FitSession, Prediction, Rows
+from models.registry import list_detectors, register_detector
+from models.residuals import ResidualEncoder
 from tests.analysis import published
 from tests.corpora import write_dolos, write_folders
 from tests.grid.grids import SIDE, make_spec, planted_result, work_of
+from tests.grid.running import Calls
 
 ROOT = Path(launch.__file__).parent
 TINY = ("--set", "xception_scratch.backbone=test_resnet", "--set", f"xception_scratch.size={SIDE}")
@@ -53,6 +58,18 @@ class Outcome:
     @property
     def text(self) -> str:
         return " ".join(self.printed.split())
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """The cells of every table with borders, headings first; the lines of one cell are joined by a space."""
+        rows: list[list[str]] = []
+        for line in self.printed.splitlines():
+            cells = [cell.strip() for cell in re.split("[│┃]", line)[1:-1]]
+            if cells and not cells[0]:
+                rows[-1] = [f"{above} {below}".strip() for above, below in zip(rows[-1], cells, strict=True)]
+            elif cells:
+                rows.append(cells)
+        return rows
 
 
 Command = Callable[..., Outcome]
@@ -186,8 +203,9 @@ def test_training_sets_are_of_detection_and_each_is_run_once(dolos: Command, run
         ("detection", "lama+ldm"),
         ("detection", "ldm"),
     ]
-    assert "lama + ldm" in outcome.text  # a column of the table
-    # on all of them is in-domain everywhere, so what leaves a generator out alone is new
+    heading = outcome.printed[outcome.printed.index("residual_linear [") :].splitlines()[1:6]
+    assert ["lama", "ldm", "lama+ldm"] in [line.split() for line in heading]
+    # of two generators, all but one are the other, which is there already
     again = dolos("--methods", "residual_linear", "--train-on", "all-but-one", "--plan")
     assert "3 trials, 0 to run" in again.text
 
@@ -312,6 +330,289 @@ def test_bad_files_are_refused_or_left_out_and_counted(
     assert grid.data.tags[names.EXPERIMENT] == "dolos"
 
 
+# Conditions ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_grid_is_scored_under_one_more_condition_without_training(
+    dolos: Command, runs: Path, calls: Calls
+) -> None:
+    arguments = ("--methods", "residual_linear,xception_scratch", *TINY)
+    first = dolos(*arguments)
+    assert len(calls.fits) == 6
+    clean = {run.info.run_id: run.data.metrics for run in mlflow_runs(runs, "trial")}
+    calls.predicted.clear()
+
+    outcome = dolos(*arguments, "--conditions", "jpeg-75")
+    assert outcome.status == 0
+    assert len(calls.fits) == 6
+    assert calls.predicted == [18] * 6
+    assert "6 trials, 6 finished before, 0 to run, 6 to score under further conditions" in outcome.text
+    assert "6/6 done detection xception_scratch/ldm/seed0 under jpeg-75" in outcome.text
+    for run in mlflow_runs(runs, "trial"):
+        assert run.data.tags[names.CONDITIONS] == "jpeg-75"
+        assert run.data.metrics.items() >= clean[run.info.run_id].items()
+        new = run.data.metrics.keys() - clean[run.info.run_id].keys()
+        assert {name.split("/")[0] for name in new} == {"test.jpeg-75"}
+        assert {name.replace("test.jpeg-75/", "test/") for name in new} == {
+            name for name in clean[run.info.run_id] if name.startswith("test/")
+        }
+    (grid,) = mlflow_runs(runs, "grid")
+    assert (grid.data.tags[names.CONDITIONS], grid.info.status) == ("jpeg-75", "FINISHED")
+    # the tables of clean pictures are the same, and those under the condition are beside them
+    tables = [line for line in first.printed[first.printed.index("residual_linear [") :].splitlines() if "0." in line]
+    assert [line for line in tables if line not in outcome.printed] == []
+    assert "residual_linear [weight-free] under jpeg-75: accuracy (AUROC)" in outcome.text
+
+    again = dolos(*arguments, "--conditions", "jpeg-75")
+    assert "all 6 trials are finished; nothing to run" in again.text
+    assert (len(calls.fits), len(calls.predicted)) == (6, 6)
+
+
+def test_a_plan_and_the_status_say_what_is_still_to_be_scored(dolos: Command, command: Command, runs: Path) -> None:
+    arguments = ("--methods", "residual_linear", "--tasks", "detection")
+    dolos(*arguments)
+    plan = dolos(*arguments, "--conditions", "jpeg-75,jpeg-50", "--plan")
+    assert "2 trials, 2 to run" in plan.text
+    assert [row[3] for row in plan.rows[1:]] == ["finished; to score: jpeg-75, jpeg-50"] * 2
+    dolos(*arguments, "--conditions", "jpeg-75", "--train-on", "lama")
+    plan = dolos(*arguments, "--conditions", "jpeg-75", "--plan")
+    assert "2 trials, 1 to run" in plan.text
+    assert [row[3] for row in plan.rows[1:]] == ["finished", "finished; to score: jpeg-75"]
+    # the grid was asked for jpeg-75, and one of its trials lacks it
+    status = command("status", "dolos")
+    assert [row[2:] for row in status.rows[1:]] == [["finished", ""], ["finished; to score: jpeg-75", ""]]
+    assert "1 finished, 1 finished; to score: jpeg-75 of 2" in status.text
+
+
+def test_a_condition_that_fails_is_told_kept_out_of_the_tables_and_tried_again(
+    dolos: Command, command: Command, runs: Path, calls: Calls
+) -> None:
+    arguments = ("--methods", "xception_scratch", "--tasks", "attribution", *TINY, "--conditions", TOY)
+    Toy.broken = True
+    try:
+        outcome = dolos(*arguments)
+    finally:
+        Toy.broken = False
+    assert outcome.status == 1
+    assert "RuntimeError: the toy is broken" in outcome.text
+    assert "1 of 1 trials failed" in outcome.text
+    assert "attribution: accuracy over all classes" in outcome.text  # of clean pictures
+    (run,) = mlflow_runs(runs, "trial")
+    assert run.info.status == "FINISHED"
+    assert run.data.tags[names.CONDITION_ERROR] == f"{TOY}: RuntimeError: the toy is broken"
+    (row,) = command("status", "dolos").rows[1:]
+    assert row[2:] == [f"finished; to score: {TOY}", f"{TOY}: RuntimeError: the toy is broken"]
+    outcome = dolos(*arguments)
+    assert outcome.status == 0
+    assert "1 trials, 1 finished before, 0 to run, 1 to score under further conditions" in outcome.text
+    assert len(calls.fits) == 1
+    assert "1 finished of 1" in command("status", "dolos").text
+
+
+def test_training_under_a_condition_is_another_grid_of_trials_beside_the_clean_one(
+    dolos: Command, runs: Path, calls: Calls
+) -> None:
+    arguments = ("--methods", "residual_linear", "--tasks", "detection")
+    dolos(*arguments)
+    outcome = dolos(*arguments, "--train-condition", "jpeg-95")
+    assert "2 trials, 0 finished before, 2 to run" in outcome.text
+    assert len(calls.fits) == 4
+    found = mlflow_runs(runs, "trial")
+    assert sorted(run.data.tags.get(names.TRAIN_CONDITION, "") for run in found) == ["", "", "jpeg-95", "jpeg-95"]
+    assert len(mlflow_runs(runs, "grid")) == 1
+    again = dolos(*arguments, "--train-condition", "jpeg-95")
+    assert "all 2 trials are finished" in again.text
+    assert dolos(*arguments).text.count("all 2 trials are finished") == 1
+
+
+# A method that is trained without fakes ------------------------------------------------------------------------------
+
+TOY = "toy-flip"  # a condition of these tests
+
+
+class Toy:
+    """Whether the condition `toy-flip` raises."""
+
+    broken = False
+
+
+@register_condition(TOY)
+def _toy_flip(picture: Picture) -> np.ndarray:
+    """Upside down."""
+    if Toy.broken:
+        raise RuntimeError("the toy is broken")
+    return picture.pixels[::-1]
+
+
+class OneClass(Detector):
+    """Calls fake what is further from the mean of the real training images than any of the real validation images."""
+
+    weights_note = "weight-free"
+
+    def __init__(self, context: BuildContext) -> None:
+        self.classes = context.classes
+        self.encoder = ResidualEncoder()
+        self.geometry = self.encoder.geometry
+
+    def fit(self, train: Examples, valid: Examples, session: FitSession) -> None:
+        """Raises where it is handed a fake."""
+        if train.labels.any() or valid.labels.any():
+            raise AssertionError("it was handed a fake")
+        rows = train.inputs[np.arange(len(train.inputs))]
+        self._set(rows.mean(axis=0), 1 / (rows.std(axis=0) + 1e-3))
+        session.on_epoch(1, {"train/images": float(len(train.labels)), "valid/images": float(len(valid.labels))})
+        self.threshold = float(self._distance(valid.inputs).max())
+
+    def predict(self, inputs: Rows) -> Prediction:
+        """The distance is the log-odds."""
+        distance = self._distance(inputs)
+        logits = np.stack([np.zeros_like(distance), distance], axis=1)
+        return Prediction(logits.astype(np.float32), inputs[np.arange(len(inputs))])
+
+    def save(self, folder: Path) -> None:
+        """As tensors."""
+        torch.save({"mean": torch.from_numpy(self._mean), "scale": torch.from_numpy(self._scale)}, folder / "one.pt")
+
+    def load(self, folder: Path) -> None:
+        """The same."""
+        state = torch.load(folder / "one.pt", weights_only=True)
+        self._set(state["mean"].numpy(), state["scale"].numpy())
+
+    def _set(self, mean: np.ndarray, scale: np.ndarray) -> None:
+        self._mean, self._scale = mean, scale
+
+    def _distance(self, inputs: Rows) -> np.ndarray:
+        rows = inputs[np.arange(len(inputs))]
+        return np.linalg.norm((rows - self._mean) * self._scale, axis=1)
+
+
+@dataclass(frozen=True)
+class OneClassConfig:
+    scale: float = 1.0
+
+
+@register_detector("toy_one_class", config=OneClassConfig(), gpu_share=0.0, needs_fakes=False)
+def _build_one_class(config: OneClassConfig, context: BuildContext) -> Detector:
+    """Distance from the real training images; a toy of the tests."""
+    return OneClass(context)
+
+
+def test_a_method_that_needs_no_fakes_is_trained_once_and_has_its_own_threshold(
+    dolos: Command, runs: Path, images: Path
+) -> None:
+    outcome = dolos("--methods", "toy_one_class,residual_linear", "--seeds", "0", "1")
+    assert outcome.status == 0
+    assert "8 trials, 0 finished before, 8 to run" in outcome.text  # two of the toy, three twice of the other
+    own = [run for run in mlflow_runs(runs, "trial") if run.data.tags[names.METHOD] == "toy_one_class"]
+    assert sorted((run.data.tags[names.SEED], run.data.tags[names.TRAIN_GENERATORS]) for run in own) == [
+        ("0", "none"),
+        ("1", "none"),
+    ]
+    assert {run.data.tags[names.TASK] for run in own} == {DETECTION}
+    opened = open_store("dolos", tracking_uri=f"sqlite:///{runs / 'mlflow.db'}")
+    for run in own:
+        assert run.info.run_name == f"toy_one_class/none/seed{run.data.tags[names.SEED]}"
+        assert (run.data.metrics["train/images"], run.data.metrics["valid/images"]) == (8, 6)  # every real image
+        threshold = run.data.metrics[names.THRESHOLD]
+        scores = opened.scores(run.info.run_id)
+        assert len(scores) == 18
+        assert (
+            run.data.metrics["test/lama/fake_accuracy_valid_threshold"]
+            == (scores.query("label == 1 and generator == 'lama'")["score"] > threshold).mean()
+        )
+        assert (
+            run.data.metrics["test/ldm/real_accuracy_valid_threshold"]
+            == (scores.query("label == 0")["score"] <= threshold).mean()
+        )
+        assert run.data.metrics["test/ldm/auroc"] == 1.0
+    table = outcome.printed[outcome.printed.index("toy_one_class [weight-free]") :]
+    assert "no generator" in table.splitlines()[2]
+    assert "in-domain" not in table.partition("AUROC:")[0]
+    assert "toy_one_class" not in outcome.printed[outcome.printed.index("attribution: accuracy") :]
+
+
+def test_its_threshold_holds_under_conditions_too(dolos: Command, runs: Path) -> None:
+    arguments = ("--methods", "toy_one_class", "--tasks", "detection")
+    dolos(*arguments)
+    outcome = dolos(*arguments, "--conditions", "jpeg-50")
+    assert "1 trials, 1 finished before, 0 to run, 1 to score under further conditions" in outcome.text
+    (run,) = mlflow_runs(runs, "trial")
+    opened = open_store("dolos", tracking_uri=f"sqlite:///{runs / 'mlflow.db'}")
+    scores = opened.scores(run.info.run_id, condition="jpeg-50").query("label == 1 and generator == 'lama'")["score"]
+    assert (
+        run.data.metrics["test.jpeg-50/lama/fake_accuracy_valid_threshold"]
+        == (scores > run.data.metrics[names.THRESHOLD]).mean()
+    )
+
+
+def test_it_is_trained_without_fakes_whatever_training_sets_are_asked_for(dolos: Command, runs: Path) -> None:
+    outcome = dolos("--methods", "toy_one_class", "--train-on", "all,lama")
+    assert "1 trials, 0 finished before, 1 to run" in outcome.text
+    (run,) = mlflow_runs(runs, "trial")
+    assert run.data.tags[names.TRAIN_GENERATORS] == "none"
+    assert "all 1 trials are finished" in dolos("--methods", "toy_one_class", "--train-on", "none").text
+
+
+def test_a_method_that_needs_fakes_is_not_trained_on_none(dolos: Command) -> None:
+    outcome = dolos("--methods", "residual_linear", "--tasks", "detection", "--train-on", "none")
+    assert outcome.status == 2
+    assert "these options leave no trial to run" in outcome.text
+    assert dolos("--methods", "toy_one_class", "--tasks", "attribution").status == 2
+
+
+# Stores --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_store_with_options_in_its_address_is_found_again(
+    command: Command, images: Path, runs: Path, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{store}?timeout=60")
+    arguments = ("dolos", "--data", images, "--methods", "residual_linear", "--tasks", "detection", "--local")
+    first = command(*arguments)
+    assert first.status == 0
+    assert "2 trials, 0 finished before, 2 to run" in first.text
+    plan = command(*arguments, "--plan")
+    assert "2 trials, 0 to run" in plan.text
+    second = command(*arguments)
+    assert second.status == 0
+    assert "all 2 trials are finished; nothing to run" in second.text
+    for status in (command("dolos", "--status"), command("status", "dolos")):
+        assert status.status == 0
+        assert "2 finished of 2" in status.text
+    assert sorted(path.name for path in runs.iterdir()) == ["artifacts", "cache", "mlflow.db"]
+    # without the options it is the same store
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert "all 2 trials are finished" in command(*arguments).text
+
+
+def test_a_new_store_with_options_in_its_address_is_made_where_it_says(
+    command: Command, images: Path, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'new.db'}?timeout=60")
+    arguments = ("dolos", "--data", images, "--methods", "residual_linear", "--tasks", "attribution", "--local")
+    assert command("status", "dolos").status == 2  # nothing there yet, and looking makes nothing
+    assert not (tmp_path / "new.db").exists()
+    assert command(*arguments).status == 0
+    assert (tmp_path / "new.db").is_file()
+    assert not (runs / "mlflow.db").exists()
+    assert len(list((runs / "artifacts").glob(f"*/artifacts/{names.SCORES}"))) == 1
+
+
+def test_a_folder_with_a_question_mark_is_refused_with_what_to_do_before_anything_is_made(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = tmp_path / "q?x" / "runs"
+    arguments = ["dolos", "--data", str(images), "--runs", str(runs), "--methods", "residual_linear", "--local"]
+    assert launch.main(arguments) == 2
+    said = " ".join(capsys.readouterr().out.split())
+    assert "must not contain a question mark" in said
+    assert "Choose another folder with --runs, or name another store with MLFLOW_TRACKING_URI" in said
+    assert list(tmp_path.iterdir()) == []
+    assert launch.main(["status", "dolos", "--runs", str(runs)]) == 2
+    assert "must not contain a question mark" in " ".join(capsys.readouterr().out.split())
+    assert list(tmp_path.iterdir()) == []
+
+
 # A whole grid, with planted results ----------------------------------------------------------------------------------
 
 
@@ -416,9 +717,7 @@ def test_a_plan_shows_what_each_trial_would_ask_for(command: Command, images: Pa
 
     def rows(*more: str) -> dict[str, list[str]]:
         """First cell of a row that is not the same in all -> those that say what is asked for."""
-        lines = [re.split("[│┃]", line)[1:-1] for line in command(*arguments, *more).printed.splitlines()]
-        cells = [[cell.strip() for cell in line] for line in lines if line]
-        return {row[1].partition("/")[0]: row[4:] for row in cells}
+        return {row[1].partition("/")[0]: row[4:] for row in command(*arguments, *more).rows}
 
     plain = rows("--methods", "residual_linear,clip_linear")
     assert plain == {"trial": ["GPU share", "CPU cores"], "residual_linear": ["0", "1"], "clip_linear": ["0.25", "1"]}
@@ -482,11 +781,31 @@ def test_the_status_shows_the_latest_figures_of_what_is_running(
     assert "train/loss 0.250" in outcome.text
 
 
-def test_the_status_of_what_was_never_launched_is_bad_input(command: Command, store: str) -> None:
-    outcome = command("folders", "--status")
+@pytest.mark.parametrize("arguments", [("folders", "--status"), ("status", "folders")])
+def test_the_status_of_what_was_never_launched_is_bad_input(
+    command: Command, store: str, arguments: tuple[str, ...]
+) -> None:
+    outcome = command(*arguments)
     assert outcome.status == 2
     assert "no MLflow experiment named 'folders'" in outcome.text
     assert "nothing was launched there yet" in outcome.text
+
+
+def test_the_status_is_a_command_of_its_own_with_the_name_of_the_mlflow_experiment(
+    dolos: Command, command: Command, runs: Path
+) -> None:
+    dolos("--methods", "residual_linear", "--tasks", "attribution", "--experiment-name", "tuesday")
+    said = command("status", "dolos", "--experiment-name", "tuesday")
+    assert said.status == 0
+    assert "1 finished of 1" in said.text
+    assert said.text == command("dolos", "--status", "--experiment-name", "tuesday").text
+    assert command("status", "dolos").status == 2
+
+
+def test_run_is_the_command_that_a_bare_experiment_is_short_for(command: Command, images: Path, store: str) -> None:
+    arguments = ("--data", images, "--methods", "residual_linear", "--plan")
+    command("dolos", *arguments)  # reads the images, and says so
+    assert command("run", "dolos", *arguments).text == command("dolos", *arguments).text
 
 
 # Bad input -----------------------------------------------------------------------------------------------------------

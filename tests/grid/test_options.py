@@ -236,8 +236,8 @@ def test_a_plain_launch_needs_nothing_again() -> None:
 def test_what_chooses_trials_and_where_the_store_is_are_not_repeated() -> None:
     resolved = launch(
         "dolos", "--data", "/corpus", "--methods", "clip_linear", "--tasks", "detection", "--train-on", "all",
-        "--seeds", "1", "--conditions", "jpeg-75", "--train-condition", "jpeg-95", "--weights", "clip_linear=random", "--set",
-        "clip_linear.l2=0.1", "--experiment-name", "x", "--runs", "/runs", "--max-failures", "0", "--plan", "--verbose",
+        "--seeds", "1", "--conditions", "jpeg-75", "--train-condition", "jpeg-95", "--weights", "clip_linear=random",
+        "--set", "clip_linear.l2=0.1", "--experiment-name", "x", "--runs", "/runs", "--max-failures", "0", "--plan",
     )  # fmt: skip
     assert resolved.repeated() == ""
 
