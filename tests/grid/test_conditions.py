@@ -26,18 +26,21 @@ class Weather:
     bad = False
 
 
-@register_condition(BREAKS)
-def _breaks(picture: Picture) -> np.ndarray:
-    """Upside down, unless the weather is bad."""
-    if Weather.bad:
-        raise RuntimeError("the weather is bad")
-    return picture.pixels[::-1]
+@pytest.fixture(scope="module", autouse=True)
+def registered() -> None:
+    """Both conditions, which stay registered."""
 
+    @register_condition(BREAKS)
+    def upside_down(picture: Picture) -> np.ndarray:
+        """Upside down, unless the weather is bad."""
+        if Weather.bad:
+            raise RuntimeError("the weather is bad")
+        return picture.pixels[::-1]
 
-@register_condition(HOLDS)
-def _holds(picture: Picture) -> np.ndarray:
-    """From right to left."""
-    return picture.pixels[:, ::-1]
+    @register_condition(HOLDS)
+    def mirrored(picture: Picture) -> np.ndarray:
+        """From right to left."""
+        return picture.pixels[:, ::-1]
 
 
 @pytest.fixture
@@ -131,11 +134,11 @@ def test_scores_are_the_same_whether_a_condition_is_asked_for_at_once_or_later(
         one, two = (grid.scores(spec, condition) for grid in (at_once, later))
         pd.testing.assert_frame_equal(one, two, check_exact=True)
         assert set(one["condition"]) == {condition}
-    one, two = (
+    logged, logged_later = (
         {name: value for name, value in grid.run_of(spec).data.metrics.items() if name != names.SECONDS}
         for grid in (at_once, later)
     )
-    assert one == two
+    assert logged == logged_later
 
 
 def test_figures_under_a_condition_are_at_the_trials_own_threshold(make_grid: MakeGrid) -> None:

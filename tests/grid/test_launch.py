@@ -9,7 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -36,87 +36,22 @@ from grid.settings import RunSettings
 from grid.spec import TrialSpec
 from grid.tasks import DETECTION
 from grid.tracking import Tracker
-from models.detector import BuildContext, Detector, Examples, FitSession, Prediction, Rows
-from models.registry import list_detectors, register_detector
-from models.residuals import ResidualEncoder
+from models.registry import list_detectors
 from tests.analysis import published
 from tests.corpora import write_dolos, write_folders
+from tests.grid.command import Command, mlflow_runs
 from tests.grid.grids import SIDE, make_spec, planted_result, work_of
 from tests.grid.running import Calls
+
+pytestmark = pytest.mark.usefixtures("nothing_from_outside")
 
 ROOT = Path(launch.__file__).parent
 TINY = ("--set", "xception_scratch.backbone=test_resnet", "--set", f"xception_scratch.size={SIDE}")
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a command came to; `text` has single spaces instead of the terminal's line breaks."""
-
-    status: int
-    printed: str
-
-    @property
-    def text(self) -> str:
-        return " ".join(self.printed.split())
-
-    @property
-    def rows(self) -> list[list[str]]:
-        """The cells of every table with borders, headings first; the lines of one cell are joined by a space."""
-        rows: list[list[str]] = []
-        for line in self.printed.splitlines():
-            cells = [cell.strip() for cell in re.split("[│┃]", line)[1:-1]]
-            if cells and not cells[0]:
-                rows[-1] = [f"{above} {below}".strip() for above, below in zip(rows[-1], cells, strict=True)]
-            elif cells:
-                rows.append(cells)
-        return rows
-
-
-Command = Callable[..., Outcome]
-
-
-@pytest.fixture(autouse=True)
-def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No tracking server or cluster from outside; SIGTERM as it was."""
-    for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
-        monkeypatch.delenv(name, raising=False)
-    handler = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, handler)
-
-
 @pytest.fixture
 def images(obvious: Path) -> Path:
     return obvious
-
-
-@pytest.fixture
-def runs(tmp_path: Path) -> Path:
-    return tmp_path / "runs"
-
-
-@pytest.fixture
-def command(runs: Path, capsys: pytest.CaptureFixture[str]) -> Command:
-    """`launch.py` with these arguments on this test's own folder of runs."""
-
-    def run(*arguments: str | Path) -> Outcome:
-        capsys.readouterr()
-        status = launch.main([*map(str, arguments), "--runs", str(runs)])
-        return Outcome(status, capsys.readouterr().out)
-
-    return run
-
-
-@pytest.fixture
-def dolos(command: Command, images: Path, store: str) -> Command:
-    """The same for the experiment `dolos` on the tiny data set, in this process, with a store that is there already."""
-    return lambda *arguments: command("dolos", "--data", images, "--local", *arguments)
-
-
-def mlflow_runs(runs: Path, role: str, experiment: str = "dolos") -> list[Any]:
-    client = MlflowClient(tracking_uri=f"sqlite:///{runs / 'mlflow.db'}")
-    found = client.get_experiment_by_name(experiment)
-    return list(client.search_runs([found.experiment_id], f"tags.`{names.ROLE}` = '{role}'")) if found else []
 
 
 # Running -------------------------------------------------------------------------------------------------------------
@@ -332,6 +267,28 @@ def test_bad_files_are_refused_or_left_out_and_counted(
 
 # Conditions ----------------------------------------------------------------------------------------------------------
 
+TOY = "toy-flip"  # a condition of these tests
+
+
+class Toy:
+    """Whether the condition `toy-flip` raises."""
+
+    broken = False
+
+
+@pytest.fixture(scope="module")
+def toy() -> type[Toy]:
+    """The condition `toy-flip`, which stays registered."""
+
+    @register_condition(TOY)
+    def flip(picture: Picture) -> np.ndarray:
+        """Upside down."""
+        if Toy.broken:
+            raise RuntimeError("the toy is broken")
+        return picture.pixels[::-1]
+
+    return Toy
+
 
 def test_a_finished_grid_is_scored_under_one_more_condition_without_training(
     dolos: Command, runs: Path, calls: Calls
@@ -385,14 +342,12 @@ def test_a_plan_and_the_status_say_what_is_still_to_be_scored(dolos: Command, co
 
 
 def test_a_condition_that_fails_is_told_kept_out_of_the_tables_and_tried_again(
-    dolos: Command, command: Command, runs: Path, calls: Calls
+    dolos: Command, command: Command, runs: Path, calls: Calls, toy: type[Toy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = ("--methods", "xception_scratch", "--tasks", "attribution", *TINY, "--conditions", TOY)
-    Toy.broken = True
-    try:
+    with monkeypatch.context() as patched:
+        patched.setattr(toy, "broken", True)
         outcome = dolos(*arguments)
-    finally:
-        Toy.broken = False
     assert outcome.status == 1
     assert "RuntimeError: the toy is broken" in outcome.text
     assert "1 of 1 trials failed" in outcome.text
@@ -423,141 +378,6 @@ def test_training_under_a_condition_is_another_grid_of_trials_beside_the_clean_o
     again = dolos(*arguments, "--train-condition", "jpeg-95")
     assert "all 2 trials are finished" in again.text
     assert dolos(*arguments).text.count("all 2 trials are finished") == 1
-
-
-# A method that is trained without fakes ------------------------------------------------------------------------------
-
-TOY = "toy-flip"  # a condition of these tests
-
-
-class Toy:
-    """Whether the condition `toy-flip` raises."""
-
-    broken = False
-
-
-@register_condition(TOY)
-def _toy_flip(picture: Picture) -> np.ndarray:
-    """Upside down."""
-    if Toy.broken:
-        raise RuntimeError("the toy is broken")
-    return picture.pixels[::-1]
-
-
-class OneClass(Detector):
-    """Calls fake what is further from the mean of the real training images than any of the real validation images."""
-
-    weights_note = "weight-free"
-
-    def __init__(self, context: BuildContext) -> None:
-        self.classes = context.classes
-        self.encoder = ResidualEncoder()
-        self.geometry = self.encoder.geometry
-
-    def fit(self, train: Examples, valid: Examples, session: FitSession) -> None:
-        """Raises where it is handed a fake."""
-        if train.labels.any() or valid.labels.any():
-            raise AssertionError("it was handed a fake")
-        rows = train.inputs[np.arange(len(train.inputs))]
-        self._set(rows.mean(axis=0), 1 / (rows.std(axis=0) + 1e-3))
-        session.on_epoch(1, {"train/images": float(len(train.labels)), "valid/images": float(len(valid.labels))})
-        self.threshold = float(self._distance(valid.inputs).max())
-
-    def predict(self, inputs: Rows) -> Prediction:
-        """The distance is the log-odds."""
-        distance = self._distance(inputs)
-        logits = np.stack([np.zeros_like(distance), distance], axis=1)
-        return Prediction(logits.astype(np.float32), inputs[np.arange(len(inputs))])
-
-    def save(self, folder: Path) -> None:
-        """As tensors."""
-        torch.save({"mean": torch.from_numpy(self._mean), "scale": torch.from_numpy(self._scale)}, folder / "one.pt")
-
-    def load(self, folder: Path) -> None:
-        """The same."""
-        state = torch.load(folder / "one.pt", weights_only=True)
-        self._set(state["mean"].numpy(), state["scale"].numpy())
-
-    def _set(self, mean: np.ndarray, scale: np.ndarray) -> None:
-        self._mean, self._scale = mean, scale
-
-    def _distance(self, inputs: Rows) -> np.ndarray:
-        rows = inputs[np.arange(len(inputs))]
-        return np.linalg.norm((rows - self._mean) * self._scale, axis=1)
-
-
-@dataclass(frozen=True)
-class OneClassConfig:
-    scale: float = 1.0
-
-
-@register_detector("toy_one_class", config=OneClassConfig(), gpu_share=0.0, needs_fakes=False)
-def _build_one_class(config: OneClassConfig, context: BuildContext) -> Detector:
-    """Distance from the real training images; a toy of the tests."""
-    return OneClass(context)
-
-
-def test_a_method_that_needs_no_fakes_is_trained_once_and_has_its_own_threshold(
-    dolos: Command, runs: Path, images: Path
-) -> None:
-    outcome = dolos("--methods", "toy_one_class,residual_linear", "--seeds", "0", "1")
-    assert outcome.status == 0
-    assert "8 trials, 0 finished before, 8 to run" in outcome.text  # two of the toy, three twice of the other
-    own = [run for run in mlflow_runs(runs, "trial") if run.data.tags[names.METHOD] == "toy_one_class"]
-    assert sorted((run.data.tags[names.SEED], run.data.tags[names.TRAIN_GENERATORS]) for run in own) == [
-        ("0", "none"),
-        ("1", "none"),
-    ]
-    assert {run.data.tags[names.TASK] for run in own} == {DETECTION}
-    opened = open_store("dolos", tracking_uri=f"sqlite:///{runs / 'mlflow.db'}")
-    for run in own:
-        assert run.info.run_name == f"toy_one_class/none/seed{run.data.tags[names.SEED]}"
-        assert (run.data.metrics["train/images"], run.data.metrics["valid/images"]) == (8, 6)  # every real image
-        threshold = run.data.metrics[names.THRESHOLD]
-        scores = opened.scores(run.info.run_id)
-        assert len(scores) == 18
-        assert (
-            run.data.metrics["test/lama/fake_accuracy_valid_threshold"]
-            == (scores.query("label == 1 and generator == 'lama'")["score"] > threshold).mean()
-        )
-        assert (
-            run.data.metrics["test/ldm/real_accuracy_valid_threshold"]
-            == (scores.query("label == 0")["score"] <= threshold).mean()
-        )
-        assert run.data.metrics["test/ldm/auroc"] == 1.0
-    table = outcome.printed[outcome.printed.index("toy_one_class [weight-free]") :]
-    assert "no generator" in table.splitlines()[2]
-    assert "in-domain" not in table.partition("AUROC:")[0]
-    assert "toy_one_class" not in outcome.printed[outcome.printed.index("attribution: accuracy") :]
-
-
-def test_its_threshold_holds_under_conditions_too(dolos: Command, runs: Path) -> None:
-    arguments = ("--methods", "toy_one_class", "--tasks", "detection")
-    dolos(*arguments)
-    outcome = dolos(*arguments, "--conditions", "jpeg-50")
-    assert "1 trials, 1 finished before, 0 to run, 1 to score under further conditions" in outcome.text
-    (run,) = mlflow_runs(runs, "trial")
-    opened = open_store("dolos", tracking_uri=f"sqlite:///{runs / 'mlflow.db'}")
-    scores = opened.scores(run.info.run_id, condition="jpeg-50").query("label == 1 and generator == 'lama'")["score"]
-    assert (
-        run.data.metrics["test.jpeg-50/lama/fake_accuracy_valid_threshold"]
-        == (scores > run.data.metrics[names.THRESHOLD]).mean()
-    )
-
-
-def test_it_is_trained_without_fakes_whatever_training_sets_are_asked_for(dolos: Command, runs: Path) -> None:
-    outcome = dolos("--methods", "toy_one_class", "--train-on", "all,lama")
-    assert "1 trials, 0 finished before, 1 to run" in outcome.text
-    (run,) = mlflow_runs(runs, "trial")
-    assert run.data.tags[names.TRAIN_GENERATORS] == "none"
-    assert "all 1 trials are finished" in dolos("--methods", "toy_one_class", "--train-on", "none").text
-
-
-def test_a_method_that_needs_fakes_is_not_trained_on_none(dolos: Command) -> None:
-    outcome = dolos("--methods", "residual_linear", "--tasks", "detection", "--train-on", "none")
-    assert outcome.status == 2
-    assert "these options leave no trial to run" in outcome.text
-    assert dolos("--methods", "toy_one_class", "--tasks", "attribution").status == 2
 
 
 # Stores --------------------------------------------------------------------------------------------------------------
@@ -912,9 +732,9 @@ def test_several_mistakes_are_told_at_once(command: Command) -> None:
         "--train-condition", "noise", "--limit", "0", "--num-gpus", "-1",
     )  # fmt: skip
     assert outcome.status == 2
-    parts = ("'detect'", "'epochs=2'", "no setting 'flip'", "clip_linear.l2 must be a number", "'ranodm'", "got 1.5")
-    parts += ("no method 'clip'", "sam_linear.gpu_memory must be a number", "'blur'", "'noise'", "at least 1, got 0")
-    parts += ("--num-gpus must not be negative",)
+    parts = ["'detect'", "'epochs=2'", "no setting 'flip'", "clip_linear.l2 must be a number", "'ranodm'", "got 1.5"]
+    parts += ["no method 'clip'", "sam_linear.gpu_memory must be a number", "'blur'", "'noise'", "at least 1, got 0"]
+    parts += ["--num-gpus must not be negative"]
     assert [part for part in parts if part not in outcome.text] == []
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from data.conditions import list_conditions
 from grid.commands import (
     BadInputError,
     Context,
@@ -155,7 +156,7 @@ def test_clean_is_always_scored_and_comes_first() -> None:
 @pytest.mark.parametrize("name", ["blur", "jpeg", "jpeg-0", "jpeg-101", "jpeg-x", "clean-1"])
 def test_an_unknown_condition_is_answered_with_those_that_exist(option: str, name: str) -> None:
     assert problems("dolos", option, name) == [
-        f"{option}: no condition named {name!r}; there are: clean, jpeg-1…100",
+        f"{option}: no condition named {name!r}; there are: {', '.join(list_conditions())}",
     ]
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow.entities import Run
@@ -240,8 +241,8 @@ def test_a_file_that_is_no_store_is_told(tmp_path: Path) -> None:
 def test_more_runs_than_one_page_are_all_found(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
     search = MlflowClient.search_runs
 
-    def small_pages(self: MlflowClient, *arguments: object, **named: object) -> object:
-        return search(self, *arguments, **{**named, "max_results": 2})
+    def small_pages(self: MlflowClient, *arguments: Any, **named: Any) -> Any:
+        return search(self, *arguments, **named | {"max_results": 2})
 
     monkeypatch.setattr(MlflowClient, "search_runs", small_pages)
     ids = [tracker.open_trial(make_spec("0" * 16, seed=seed), {}).run_id for seed in range(5)]
