@@ -77,9 +77,7 @@ def registered() -> None:
         return OneClass(context)
 
 
-def test_a_method_that_needs_no_fakes_is_trained_once_and_has_its_own_threshold(
-    dolos: Command, runs: Path, images: Path
-) -> None:
+def test_a_method_that_needs_no_fakes_is_trained_once_and_has_its_own_threshold(dolos: Command, runs: Path) -> None:
     outcome = dolos("--methods", "toy_one_class,residual_linear", "--seeds", "0", "1")
     assert outcome.status == 0
     assert "8 trials, 0 finished before, 8 to run" in outcome.text  # two of the toy, three twice of the other
