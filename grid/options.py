@@ -237,11 +237,11 @@ def _methods(
     chosen: dict[str, dict[str, Any]] = {}
     for method in options.methods or experiment.methods:
         try:
-            small = detector_info(method).small if experiment.small else {}
+            info = detector_info(method)
         except KeyError as error:
             problems.append(str(error.args[0]))
             continue
-        chosen[method] = {**small, **experiment.methods.get(method, {})}
+        chosen[method] = {**(info.small if experiment.small else {}), **experiment.methods.get(method, {})}
     by_method: dict[str, dict[str, Any]] = {}
     for text in options.set:
         _set(text, chosen, by_method, problems)
@@ -312,6 +312,13 @@ def _settings(
 
     runs = options.runs.resolve()
     given = ("memory_per_trial", "accelerator", "gpu_memory")
+    sound = {}
+    for method, changes in by_method.items():
+        try:
+            RunSettings(cache=runs, runs=runs, tracking_uri="", **changes)
+            sound[method] = changes
+        except ValidationError as error:
+            problems += in_words(error, method)
     try:
         return RunSettings(
             cache=(options.cache or runs / "cache").resolve(),
@@ -325,7 +332,7 @@ def _settings(
             max_failures=options.max_failures,
             checkpoint_seconds=options.checkpoint_seconds,
             weight_files=weight_files,
-            by_method=by_method,
+            by_method=sound,
             **{name: getattr(options, name) for name in given if getattr(options, name) is not None},
         )
     except ValidationError as error:
@@ -356,7 +363,8 @@ def _about_gpus(options: argparse.Namespace, settings: RunSettings, methods: Seq
 
     problems = []
     for short in ("accelerator", "gpu_memory"):
-        asking = [method for method in methods if settings.by_method.get(method, {}).get(short)]
+        named = [method for method in methods if short in settings.by_method.get(method, {})]
+        asking = [method for method in named if getattr(settings.for_method(method), short)]
         if (getattr(options, short) or asking) and (options.local or options.device == "cpu"):
             without = "--local" if options.local else "--device cpu"
             problems.append(f"{option_of(short)} chooses among the GPUs of a cluster; leave it out with {without}")
@@ -368,12 +376,6 @@ def _about_gpus(options: argparse.Namespace, settings: RunSettings, methods: Seq
                     f"--set {method}.gpus=X, or leave it out"
                 )
     return problems
-
-
-def _typed(name: str, value: Any, default: Any) -> list[str]:
-    if value is None or value == default:
-        return []
-    return [option_of(name), ",".join(value) if isinstance(value, list) else str(value)]
 
 
 def _names(text: str) -> list[str]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from data.conditions import CLEAN
 from grid import names
 from grid.checkpoints import latest_state, remove_states, write_state
-from grid.plan import Inputs, Work, distinct_inputs
+from grid.plan import FINISHED, Inputs, Work, distinct_inputs
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
 from models.geometry import Geometry
@@ -91,9 +91,10 @@ def execute(
         Exception: anything else. A retry goes on in the same run.
     """
     try:
+        work = _left(work, tracker)
         if work.fits:
             _fit_and_score(work, settings, tracker, share=share, report=report, resume_from=resume_from)
-        else:
+        elif work.conditions:
             _score(work, settings, tracker, share=share)
     except Exception as error:
         from data.manifest import DataProblems
@@ -102,6 +103,18 @@ def execute(
         if isinstance(error, DataProblems | TrainingDiverged | WeightsError):
             raise PermanentFailureError(f"{type(error).__name__}: {error}") from error
         raise
+
+
+def _left(work: Work, tracker: Tracker) -> Work:
+    """The work without what an earlier attempt has finished, so that a retry trains and scores nothing again."""
+    from grid.records import speaking_runs, trial_state
+
+    run = speaking_runs(tracker.records.runs_of(work.key)).get(work.key)
+    known = None if run is None else trial_state(run)
+    if known is None or known.state != FINISHED:
+        return work
+    missing = tuple(condition for condition in work.conditions if condition not in known.conditions)
+    return Work(work.spec, missing, known.run_id)
 
 
 def _fit_and_score(

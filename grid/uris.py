@@ -18,7 +18,10 @@ def sqlite_uri(file: Path) -> str:
         ValueError: a "?" in the path: what follows it would be taken for options of SQLite.
     """
     if "?" in str(file):
-        raise ValueError(f"the path of a local MLflow store must not contain a question mark; got {file}")
+        raise ValueError(
+            f"the path of a local MLflow store must not contain a question mark; got {file}. Choose another folder "
+            "with --runs, or name another store with MLFLOW_TRACKING_URI"
+        )
     return f"{SQLITE}{file}"
 
 

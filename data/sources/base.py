@@ -7,8 +7,6 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data.images import IMAGE_SUFFIXES, OVERLAY
-
 SPLITS = ("train", "valid", "test")
 REAL, FAKE = 0, 1
 SHARED_REAL = "real"  # the generator of real images that all generators share
@@ -101,6 +99,8 @@ def list_images(folder: Path, root: Path, *, recursive: bool = False) -> Listing
     Hidden names are ignored. Links are followed where they stay inside `root` (itself allowed to be a link), a folder
     once however many links lead to it. Links that leave `root` or lead nowhere are problems.
     """
+    from data.images import IMAGE_SUFFIXES, OVERLAY  # here, because it imports NumPy, and a list of corpora needs none
+
     listing = Listing()
     inside = os.path.realpath(root)
     seen: set[str] = set()

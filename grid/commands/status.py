@@ -29,7 +29,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def status(options: argparse.Namespace, context: Context) -> int:
     """Print a grid's progress; starts nothing."""
     runs: Path = options.runs.resolve()
-    return print_status(options.experiment_name or options.experiment, tracking_uri(runs), context.console)
+    try:
+        uri = tracking_uri(runs)
+    except ValueError as error:  # a path that no store can have
+        raise BadInputError(str(error)) from error
+    return print_status(options.experiment_name or options.experiment, uri, context.console)
 
 
 def print_status(name: str, uri: str, console: Console) -> int:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from grid.tasks import ATTRIBUTION, REAL, WHOLE, Task, class_names, register_task
 from grid.train_sets import ALL, TrainSet, parse_train_sets
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 
@@ -33,6 +32,8 @@ class Attribution(Task):
 
     def class_numbers(self, rows: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
         """See `Task`: -1 for the fakes of a generator that is no class."""
+        import numpy as np
+
         number = {name: position for position, name in enumerate(classes)}
         return np.array([number.get(name, -1) for name in class_names(rows)], dtype=np.int64)
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from grid.tasks import DETECTION, Task, cell_rows, generators_of, register_task
 from grid.train_sets import EACH, TrainSet
-from models.detector import DETECTION_CLASSES
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 
@@ -27,11 +25,14 @@ class Detection(Task):
 
     def classes(self, train: TrainSet) -> tuple[str, ...]:
         """See `Task`."""
+        from models.detector import DETECTION_CLASSES
+
         return DETECTION_CLASSES
 
     def class_numbers(self, rows: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
         """See `Task`: 0 real, 1 fake."""
-        return rows["label"].to_numpy(np.int64)
+        numbers: np.ndarray = rows["label"].to_numpy("int64")
+        return numbers
 
     def cells(self, rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, np.ndarray]:
         """See `Task`: a generator's fakes, with the real images that are shared or came with it."""

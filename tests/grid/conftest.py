@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import launch
 from grid import tracking
+from tests.grid.command import Command, Outcome
 from tests.grid.grids import fresh_store, make_manifest, make_settings, write_obvious
 from tests.grid.running import Calls, Grid, MakeGrid
 
@@ -50,3 +53,36 @@ def make_grid(tmp_path: Path, obvious: Path, new_store: Callable[[Path], str]) -
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     """Counts what detectors are asked to do in this test."""
     return Calls(monkeypatch)
+
+
+@pytest.fixture
+def nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No tracking server or cluster from outside; SIGTERM as it was."""
+    for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def command(runs: Path, capsys: pytest.CaptureFixture[str]) -> Command:
+    """`launch.py` with these arguments on this test's own folder of runs."""
+
+    def run(*arguments: str | Path) -> Outcome:
+        capsys.readouterr()
+        status = launch.main([*map(str, arguments), "--runs", str(runs)])
+        return Outcome(status, capsys.readouterr().out)
+
+    return run
+
+
+@pytest.fixture
+def dolos(command: Command, obvious: Path, store: str) -> Command:
+    """The same for the experiment `dolos` on the tiny data set, in this process, with a store that is there already."""
+    return lambda *arguments: command("dolos", "--data", obvious, "--local", *arguments)

@@ -71,7 +71,7 @@ class Grid:
     def state(self, spec: TrialSpec) -> TrialState | None:
         return self.tracker.records.states([spec.key]).get(spec.key)
 
-    def run(self, *specs: TrialSpec, watch: Callable[[TrialEvent], None] | None = None) -> Watcher:
+    def run(self, *specs: TrialSpec, watch: Watcher | None = None) -> Watcher:
         """Fit and score these trials on clean pictures."""
         watcher = Watcher() if watch is None else watch
         self.executor.run(work_of(specs), watcher)

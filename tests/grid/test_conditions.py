@@ -26,18 +26,21 @@ class Weather:
     bad = False
 
 
-@register_condition(BREAKS)
-def _breaks(picture: Picture) -> np.ndarray:
-    """Upside down, unless the weather is bad."""
-    if Weather.bad:
-        raise RuntimeError("the weather is bad")
-    return picture.pixels[::-1]
+@pytest.fixture(scope="module", autouse=True)
+def registered() -> None:
+    """Both conditions, which stay registered."""
 
+    @register_condition(BREAKS)
+    def upside_down(picture: Picture) -> np.ndarray:
+        """Upside down, unless the weather is bad."""
+        if Weather.bad:
+            raise RuntimeError("the weather is bad")
+        return picture.pixels[::-1]
 
-@register_condition(HOLDS)
-def _holds(picture: Picture) -> np.ndarray:
-    """From right to left."""
-    return picture.pixels[:, ::-1]
+    @register_condition(HOLDS)
+    def mirrored(picture: Picture) -> np.ndarray:
+        """From right to left."""
+        return picture.pixels[:, ::-1]
 
 
 @pytest.fixture
@@ -131,11 +134,11 @@ def test_scores_are_the_same_whether_a_condition_is_asked_for_at_once_or_later(
         one, two = (grid.scores(spec, condition) for grid in (at_once, later))
         pd.testing.assert_frame_equal(one, two, check_exact=True)
         assert set(one["condition"]) == {condition}
-    one, two = (
+    logged, logged_later = (
         {name: value for name, value in grid.run_of(spec).data.metrics.items() if name != names.SECONDS}
         for grid in (at_once, later)
     )
-    assert one == two
+    assert logged == logged_later
 
 
 def test_figures_under_a_condition_are_at_the_trials_own_threshold(make_grid: MakeGrid) -> None:
@@ -240,6 +243,30 @@ def test_one_trials_condition_that_fails_does_not_stop_the_others(make_grid: Mak
     watcher = grid.launch(*specs, conditions=[HOLDS])
     assert [watcher.kinds(spec)[-1] for spec in specs] == [DONE] * 3
     assert grid.run_of(specs[0]).data.tags[names.CONDITION_ERROR] == ""  # the newest attempt went well
+
+
+@pytest.mark.usefixtures("bad_weather")
+@pytest.mark.parametrize("fitted_before", [False, True])
+def test_a_retry_of_the_same_work_neither_trains_nor_scores_again_what_is_there(
+    make_grid: MakeGrid, calls: Calls, fitted_before: bool
+) -> None:
+    grid = make_grid()
+    spec = grid.spec()
+    if fitted_before:
+        grid.launch(spec)
+    (work,) = grid.plan(spec, conditions=[HOLDS, BREAKS]).pending
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="the weather is bad"):
+            grid.execute(work)
+    Weather.bad = False
+    calls.predicted.clear()
+    grid.execute(work)  # as Ray Tune does with a trial that failed
+    assert calls.predicted == [NUM_TEST]
+    grid.execute(work)
+    assert calls.predicted == [NUM_TEST]
+    assert len(calls.fits) == 1
+    assert len(grid.tracker.records.runs_of(spec.key)) == 1
+    assert grid.state(spec) == TrialState(grid.run_of(spec).info.run_id, FINISHED, frozenset({"clean", HOLDS, BREAKS}))
 
 
 def test_a_trial_whose_checkpoint_is_gone_says_how_to_get_it_again(make_grid: MakeGrid) -> None:

@@ -218,10 +218,8 @@ def test_a_method_that_needs_fakes_is_never_trained_on_none() -> None:
 
 
 def test_the_training_condition_is_that_of_every_trial_and_clean_changes_no_key() -> None:
-    plain, clean, jpeg = (
-        list(cross_generator_trials(**GRID, **more))
-        for more in ({}, {"train_condition": "clean"}, {"train_condition": "jpeg-95"})
-    )
+    plain = list(cross_generator_trials(**GRID))
+    clean, jpeg = (list(cross_generator_trials(**GRID, train_condition=name)) for name in ("clean", "jpeg-95"))
     assert [trial.key for trial in clean] == [trial.key for trial in plain]
     assert {trial.train_condition for trial in jpeg} == {"jpeg-95"}
     assert not {trial.key for trial in jpeg} & {trial.key for trial in plain}

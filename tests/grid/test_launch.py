@@ -9,11 +9,12 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
@@ -22,79 +23,35 @@ from rich.console import Console
 
 import launch
 from analysis.matrices import attribution_table, cross_generator_matrix
-from analysis.store import load_results
+from analysis.store import open_store
+from data.conditions import Picture, register_condition
 from grid import names, runner, tracking
+from grid.commands import run as run_command
+from grid.options import resolve
+from grid.plan import Work
 from grid.progress import GridProgress
+from grid.records import spec_of
 from grid.runner import DONE, FAILED, STARTED, TrialEvent
 from grid.settings import RunSettings
-from grid.spec import DETECTION, TrialSpec
+from grid.spec import TrialSpec
+from grid.tasks import DETECTION
 from grid.tracking import Tracker
 from models.registry import list_detectors
 from tests.analysis import published
 from tests.corpora import write_dolos, write_folders
-from tests.grid.grids import SIDE, make_spec, planted_result, write_obvious
+from tests.grid.command import Command, mlflow_runs
+from tests.grid.grids import SIDE, make_spec, planted_result, work_of
+from tests.grid.running import Calls
+
+pytestmark = pytest.mark.usefixtures("nothing_from_outside")
 
 ROOT = Path(launch.__file__).parent
 TINY = ("--set", "xception_scratch.backbone=test_resnet", "--set", f"xception_scratch.size={SIDE}")
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a command came to; `text` has single spaces instead of the terminal's line breaks."""
-
-    status: int
-    printed: str
-
-    @property
-    def text(self) -> str:
-        return " ".join(self.printed.split())
-
-
-Command = Callable[..., Outcome]
-
-
-@pytest.fixture(autouse=True)
-def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No tracking server or cluster from outside; SIGTERM as it was."""
-    for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
-        monkeypatch.delenv(name, raising=False)
-    handler = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, handler)
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_obvious(tmp_path_factory.mktemp("launch") / "dolos")
-
-
 @pytest.fixture
-def runs(tmp_path: Path) -> Path:
-    return tmp_path / "runs"
-
-
-@pytest.fixture
-def command(runs: Path, capsys: pytest.CaptureFixture[str]) -> Command:
-    """`launch.py` with these arguments on this test's own folder of runs."""
-
-    def run(*arguments: str | Path) -> Outcome:
-        capsys.readouterr()
-        status = launch.main([*map(str, arguments), "--runs", str(runs)])
-        return Outcome(status, capsys.readouterr().out)
-
-    return run
-
-
-@pytest.fixture
-def dolos(command: Command, images: Path, store: str) -> Command:
-    """The same for the experiment `dolos` on the tiny data set, in this process, with a store that is there already."""
-    return lambda *arguments: command("dolos", "--data", images, "--local", *arguments)
-
-
-def mlflow_runs(runs: Path, role: str, experiment: str = "dolos") -> list[Any]:
-    client = MlflowClient(tracking_uri=f"sqlite:///{runs / 'mlflow.db'}")
-    found = client.get_experiment_by_name(experiment)
-    return list(client.search_runs([found.experiment_id], f"tags.`{names.ROLE}` = '{role}'")) if found else []
+def images(obvious: Path) -> Path:
+    return obvious
 
 
 # Running -------------------------------------------------------------------------------------------------------------
@@ -114,7 +71,7 @@ def test_a_grid_of_two_methods_runs_and_a_second_launch_only_prints_it_again(
     def nothing(*arguments: Any, **named: Any) -> None:
         raise AssertionError("a trial was computed again")
 
-    monkeypatch.setattr(runner, "execute_trial", nothing)
+    monkeypatch.setattr(runner, "execute", nothing)
     monkeypatch.setattr(runner, "prepare_shared", nothing)
     second = dolos(*arguments)
     assert second.status == 0
@@ -163,10 +120,53 @@ def test_another_configuration_is_another_trial(dolos: Command, runs: Path) -> N
 
 
 def test_training_on_some_generators_tests_on_all(dolos: Command, runs: Path) -> None:
-    dolos("--methods", "residual_linear", "--tasks", "detection", "--generators", "ldm")
+    dolos("--methods", "residual_linear", "--tasks", "detection", "--train-on", "ldm")
     (run,) = mlflow_runs(runs, "trial")
     assert run.data.tags[names.TRAIN_GENERATORS] == "ldm"
     assert {"test/lama/accuracy", "test/ldm/accuracy"} <= run.data.metrics.keys()
+
+
+def test_training_sets_are_of_detection_and_each_is_run_once(dolos: Command, runs: Path) -> None:
+    outcome = dolos("--methods", "residual_linear", "--train-on", "each,all,lama")
+    assert "4 trials, 0 finished before, 4 to run" in outcome.text
+    found = sorted(
+        (run.data.tags[names.TASK], run.data.tags[names.TRAIN_GENERATORS]) for run in mlflow_runs(runs, "trial")
+    )
+    assert found == [
+        ("attribution", "lama+ldm"),
+        ("detection", "lama"),
+        ("detection", "lama+ldm"),
+        ("detection", "ldm"),
+    ]
+    heading = outcome.printed[outcome.printed.index("residual_linear [") :].splitlines()[1:6]
+    assert ["lama", "ldm", "lama+ldm"] in [line.split() for line in heading]
+    # of two generators, all but one are the other, which is there already
+    again = dolos("--methods", "residual_linear", "--train-on", "all-but-one", "--plan")
+    assert "3 trials, 0 to run" in again.text
+
+
+def test_a_choice_of_generators_takes_part_in_training_and_tests_and_this_is_said(
+    dolos: Command, runs: Path, images: Path
+) -> None:
+    arguments = ("--methods", "residual_linear", "--generators", "ldm")
+    outcome = dolos(*arguments, "--tasks", "detection")
+    assert outcome.status == 0
+    assert "note: only ldm take part, in training and in tests; to train on these and test on every generator" in (
+        outcome.text
+    )
+    assert "give --train-on ldm in place of --generators" in outcome.text
+    (run,) = mlflow_runs(runs, "trial")
+    assert {name.split("/")[1] for name in run.data.metrics if name.startswith("test/")} == {"ldm"}
+    (grid,) = mlflow_runs(runs, "grid")
+    assert grid.data.tags[names.OPTIONS] == "--generators ldm --local"
+    # other images are another data set, and so another grid with keys of its own
+    assert "2 trials, 2 to run" in dolos("--methods", "residual_linear", "--tasks", "detection", "--plan").text
+
+
+def test_a_choice_of_generators_with_training_sets_is_what_was_asked_for(dolos: Command) -> None:
+    outcome = dolos("--methods", "residual_linear", "--generators", "ldm,lama", "--train-on", "all", "--plan")
+    assert "2 trials, 2 to run" in outcome.text
+    assert "take part" not in outcome.text
 
 
 def test_a_failed_trial_gives_status_1_and_is_told_with_its_reason(dolos: Command, runs: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_full_disk_is_an_error_with_a_remedy(
     def full(*arguments: Any) -> None:
         raise ValueError("something else") from error
 
-    monkeypatch.setattr(launch, "run_pending", full)
+    monkeypatch.setattr(run_command, "run_pending", full)
     outcome = dolos("--methods", "residual_linear")
     assert outcome.status == 2
     assert "a disk is full" in outcome.text
@@ -201,7 +201,7 @@ def test_another_error_is_not_taken_for_a_full_disk(dolos: Command, monkeypatch:
     def broken(*arguments: Any) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(launch, "run_pending", broken)
+    monkeypatch.setattr(run_command, "run_pending", broken)
     with pytest.raises(OSError, match="Input/output error"):
         dolos("--methods", "residual_linear")
 
@@ -209,10 +209,10 @@ def test_another_error_is_not_taken_for_a_full_disk(dolos: Command, monkeypatch:
 def test_a_grid_that_somebody_else_runs_is_refused_and_left_alone(
     dolos: Command, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def busy(tracker: Tracker) -> int:
+    def busy(tracker: Tracker) -> None:
         raise tracking.GridBusyError("this grid is being run by ada on node7")
 
-    monkeypatch.setattr(tracking, "_claim_launch", busy)
+    monkeypatch.setattr(Tracker, "claim", busy)
     outcome = dolos("--methods", "residual_linear")
     assert outcome.status == 2
     assert "run by ada on node7" in outcome.text
@@ -223,18 +223,18 @@ def test_a_grid_that_somebody_else_runs_is_refused_and_left_alone(
 def test_an_interrupted_grid_says_so_and_the_same_command_ends_it(
     dolos: Command, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    execute, count = runner.execute_trial, []
+    execute, count = runner.execute, []
 
-    def interrupted(spec: TrialSpec, settings: RunSettings, tracker: Tracker, **more: Any) -> None:
-        count.append(spec)
+    def interrupted(work: Work, settings: RunSettings, tracker: Tracker, **more: Any) -> None:
+        count.append(work)
         if len(count) == 2:
-            tracker.open_trial(spec, {})
+            tracker.open_trial(work.spec, {})
             signal.raise_signal(signal.SIGTERM)
-        execute(spec, settings, tracker, **more)
+        execute(work, settings, tracker, **more)
 
     arguments = ("--methods", "residual_linear")
     with monkeypatch.context() as patched:
-        patched.setattr(runner, "execute_trial", interrupted)
+        patched.setattr(runner, "execute", interrupted)
         outcome = dolos(*arguments)
     assert outcome.status == 130
     assert "the same command goes on from here" in outcome.text
@@ -261,7 +261,176 @@ def test_bad_files_are_refused_or_left_out_and_counted(
     assert "left out: 1 bad files; recorded in MLflow" in taken.text
     (grid,) = mlflow_runs(runs, "grid")
     assert grid.data.tags[names.SKIPPED] == "1"
-    assert grid.data.tags[names.DATA_OPTIONS] == "--limit 500 --skip-bad"
+    assert grid.data.tags[names.OPTIONS] == "--limit 500 --skip-bad --local"
+    assert grid.data.tags[names.EXPERIMENT] == "dolos"
+
+
+# Conditions ----------------------------------------------------------------------------------------------------------
+
+TOY = "toy-flip"  # a condition of these tests
+
+
+class Toy:
+    """Whether the condition `toy-flip` raises."""
+
+    broken = False
+
+
+@pytest.fixture(scope="module")
+def toy() -> type[Toy]:
+    """The condition `toy-flip`, which stays registered."""
+
+    @register_condition(TOY)
+    def flip(picture: Picture) -> np.ndarray:
+        """Upside down."""
+        if Toy.broken:
+            raise RuntimeError("the toy is broken")
+        return picture.pixels[::-1]
+
+    return Toy
+
+
+def test_a_finished_grid_is_scored_under_one_more_condition_without_training(
+    dolos: Command, runs: Path, calls: Calls
+) -> None:
+    arguments = ("--methods", "residual_linear,xception_scratch", *TINY)
+    first = dolos(*arguments)
+    assert len(calls.fits) == 6
+    clean = {run.info.run_id: run.data.metrics for run in mlflow_runs(runs, "trial")}
+    calls.predicted.clear()
+
+    outcome = dolos(*arguments, "--conditions", "jpeg-75")
+    assert outcome.status == 0
+    assert len(calls.fits) == 6
+    assert calls.predicted == [18] * 6
+    assert "6 trials, 6 finished before, 0 to run, 6 to score under further conditions" in outcome.text
+    assert "6/6 done detection xception_scratch/ldm/seed0 under jpeg-75" in outcome.text
+    for run in mlflow_runs(runs, "trial"):
+        assert run.data.tags[names.CONDITIONS] == "jpeg-75"
+        assert run.data.metrics.items() >= clean[run.info.run_id].items()
+        new = run.data.metrics.keys() - clean[run.info.run_id].keys()
+        assert {name.split("/")[0] for name in new} == {"test.jpeg-75"}
+        assert {name.replace("test.jpeg-75/", "test/") for name in new} == {
+            name for name in clean[run.info.run_id] if name.startswith("test/")
+        }
+    (grid,) = mlflow_runs(runs, "grid")
+    assert (grid.data.tags[names.CONDITIONS], grid.info.status) == ("jpeg-75", "FINISHED")
+    # the tables of clean pictures are the same, and those under the condition are beside them
+    tables = [line for line in first.printed[first.printed.index("residual_linear [") :].splitlines() if "0." in line]
+    assert [line for line in tables if line not in outcome.printed] == []
+    assert "residual_linear [weight-free] under jpeg-75: accuracy (AUROC)" in outcome.text
+
+    again = dolos(*arguments, "--conditions", "jpeg-75")
+    assert "all 6 trials are finished; nothing to run" in again.text
+    assert (len(calls.fits), len(calls.predicted)) == (6, 6)
+
+
+def test_a_plan_and_the_status_say_what_is_still_to_be_scored(dolos: Command, command: Command, runs: Path) -> None:
+    arguments = ("--methods", "residual_linear", "--tasks", "detection")
+    dolos(*arguments)
+    plan = dolos(*arguments, "--conditions", "jpeg-75,jpeg-50", "--plan")
+    assert "2 trials, 2 to run" in plan.text
+    assert [row[3] for row in plan.rows[1:]] == ["finished; to score: jpeg-75, jpeg-50"] * 2
+    dolos(*arguments, "--conditions", "jpeg-75", "--train-on", "lama")
+    plan = dolos(*arguments, "--conditions", "jpeg-75", "--plan")
+    assert "2 trials, 1 to run" in plan.text
+    assert [row[3] for row in plan.rows[1:]] == ["finished", "finished; to score: jpeg-75"]
+    # the grid was asked for jpeg-75, and one of its trials lacks it
+    status = command("status", "dolos")
+    assert [row[2:] for row in status.rows[1:]] == [["finished", ""], ["finished; to score: jpeg-75", ""]]
+    assert "1 finished, 1 finished; to score: jpeg-75 of 2" in status.text
+
+
+def test_a_condition_that_fails_is_told_kept_out_of_the_tables_and_tried_again(
+    dolos: Command, command: Command, runs: Path, calls: Calls, toy: type[Toy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("--methods", "xception_scratch", "--tasks", "attribution", *TINY, "--conditions", TOY)
+    with monkeypatch.context() as patched:
+        patched.setattr(toy, "broken", True)
+        outcome = dolos(*arguments)
+    assert outcome.status == 1
+    assert "RuntimeError: the toy is broken" in outcome.text
+    assert "1 of 1 trials failed" in outcome.text
+    assert "attribution: accuracy over all classes" in outcome.text  # of clean pictures
+    (run,) = mlflow_runs(runs, "trial")
+    assert run.info.status == "FINISHED"
+    assert run.data.tags[names.CONDITION_ERROR] == f"{TOY}: RuntimeError: the toy is broken"
+    (row,) = command("status", "dolos").rows[1:]
+    assert row[2:] == [f"finished; to score: {TOY}", f"{TOY}: RuntimeError: the toy is broken"]
+    outcome = dolos(*arguments)
+    assert outcome.status == 0
+    assert "1 trials, 1 finished before, 0 to run, 1 to score under further conditions" in outcome.text
+    assert len(calls.fits) == 1
+    assert "1 finished of 1" in command("status", "dolos").text
+
+
+def test_training_under_a_condition_is_another_grid_of_trials_beside_the_clean_one(
+    dolos: Command, runs: Path, calls: Calls
+) -> None:
+    arguments = ("--methods", "residual_linear", "--tasks", "detection")
+    dolos(*arguments)
+    outcome = dolos(*arguments, "--train-condition", "jpeg-95")
+    assert "2 trials, 0 finished before, 2 to run" in outcome.text
+    assert len(calls.fits) == 4
+    found = mlflow_runs(runs, "trial")
+    assert sorted(run.data.tags.get(names.TRAIN_CONDITION, "") for run in found) == ["", "", "jpeg-95", "jpeg-95"]
+    assert len(mlflow_runs(runs, "grid")) == 1
+    again = dolos(*arguments, "--train-condition", "jpeg-95")
+    assert "all 2 trials are finished" in again.text
+    assert dolos(*arguments).text.count("all 2 trials are finished") == 1
+
+
+# Stores --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_store_with_options_in_its_address_is_found_again(
+    command: Command, images: Path, runs: Path, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{store}?timeout=60")
+    arguments = ("dolos", "--data", images, "--methods", "residual_linear", "--tasks", "detection", "--local")
+    first = command(*arguments)
+    assert first.status == 0
+    assert "2 trials, 0 finished before, 2 to run" in first.text
+    plan = command(*arguments, "--plan")
+    assert "2 trials, 0 to run" in plan.text
+    second = command(*arguments)
+    assert second.status == 0
+    assert "all 2 trials are finished; nothing to run" in second.text
+    for status in (command("dolos", "--status"), command("status", "dolos")):
+        assert status.status == 0
+        assert "2 finished of 2" in status.text
+    assert sorted(path.name for path in runs.iterdir()) == ["artifacts", "cache", "mlflow.db"]
+    # without the options it is the same store
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert "all 2 trials are finished" in command(*arguments).text
+
+
+def test_a_new_store_with_options_in_its_address_is_made_where_it_says(
+    command: Command, images: Path, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'new.db'}?timeout=60")
+    arguments = ("dolos", "--data", images, "--methods", "residual_linear", "--tasks", "attribution", "--local")
+    assert command("status", "dolos").status == 2  # nothing there yet, and looking makes nothing
+    assert not (tmp_path / "new.db").exists()
+    assert command(*arguments).status == 0
+    assert (tmp_path / "new.db").is_file()
+    assert not (runs / "mlflow.db").exists()
+    assert len(list((runs / "artifacts").glob(f"*/artifacts/{names.SCORES}"))) == 1
+
+
+def test_a_folder_with_a_question_mark_is_refused_with_what_to_do_before_anything_is_made(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = tmp_path / "q?x" / "runs"
+    arguments = ["dolos", "--data", str(images), "--runs", str(runs), "--methods", "residual_linear", "--local"]
+    assert launch.main(arguments) == 2
+    said = " ".join(capsys.readouterr().out.split())
+    assert "must not contain a question mark" in said
+    assert "Choose another folder with --runs, or name another store with MLFLOW_TRACKING_URI" in said
+    assert list(tmp_path.iterdir()) == []
+    assert launch.main(["status", "dolos", "--runs", str(runs)]) == 2
+    assert "must not contain a question mark" in " ".join(capsys.readouterr().out.split())
+    assert list(tmp_path.iterdir()) == []
 
 
 # A whole grid, with planted results ----------------------------------------------------------------------------------
@@ -275,11 +444,11 @@ class PlantingExecutor:
     tracker: Tracker
     ran: ClassVar[list[TrialSpec]] = []
 
-    def prepare(self, specs: Sequence[TrialSpec], progress: Callable[[str, int, int], None]) -> None:
+    def prepare(self, work: Sequence[Work], progress: Callable[[str, int, int], None]) -> None:
         progress("nothing", 1, 1)
 
-    def run(self, specs: Sequence[TrialSpec], watch: Callable[[TrialEvent], None]) -> None:
-        for spec in specs:
+    def run(self, work: Sequence[Work], watch: Callable[[TrialEvent], None]) -> None:
+        for spec in (one.spec for one in work):
             self.ran.append(spec)
             watch(TrialEvent(spec.key, STARTED))
             if spec.task == DETECTION:
@@ -291,7 +460,7 @@ class PlantingExecutor:
                 result = planted_result(spec, cells, 1000)
             else:
                 result = planted_result(spec, published.ATTRIBUTION[spec.method], 10_000)
-            self.tracker.open_trial(spec, {}).finish(result, ROOT / "docs" / "no checkpoint")
+            result.finish(self.tracker.open_trial(spec, {}), ROOT / "docs" / "no checkpoint")
             watch(TrialEvent(spec.key, DONE))
 
 
@@ -317,9 +486,10 @@ def test_the_published_grid_comes_out_of_mlflow_as_it_went_in(
     assert "20 trials, 0 finished before, 20 to run" in first.text
     assert len({spec.key for spec in PlantingExecutor.ran}) == len(PlantingExecutor.ran) == 20
 
-    results = load_results(f"sqlite:///{runs / 'mlflow.db'}", "dolos")
+    opened = open_store("dolos", tracking_uri=f"sqlite:///{runs / 'mlflow.db'}")
+    results = opened.results()
     for method, table in published.DETECTION.items():
-        matrix = cross_generator_matrix(results, method)
+        matrix = cross_generator_matrix(results, method, generators=opened.generators)
         assert tuple(matrix.index) == tuple(matrix.columns) == published.GENERATORS
         for tested_on, accuracies in table.items():
             assert matrix.loc[tested_on].tolist() == pytest.approx(accuracies, abs=1e-12)
@@ -367,16 +537,14 @@ def test_a_plan_shows_what_each_trial_would_ask_for(command: Command, images: Pa
 
     def rows(*more: str) -> dict[str, list[str]]:
         """First cell of a row that is not the same in all -> those that say what is asked for."""
-        lines = [re.split("[│┃]", line)[1:-1] for line in command(*arguments, *more).printed.splitlines()]
-        cells = [[cell.strip() for cell in line] for line in lines if line]
-        return {row[1].partition("/")[0]: row[4:] for row in cells}
+        return {row[1].partition("/")[0]: row[4:] for row in command(*arguments, *more).rows}
 
     plain = rows("--methods", "residual_linear,clip_linear")
     assert plain == {"trial": ["GPU share", "CPU cores"], "residual_linear": ["0", "1"], "clip_linear": ["0.25", "1"]}
     asked = rows(
-        "--methods", "residual_linear,clip_linear,sam_linear", "--memory-per-trial", "6", "--memory-per-trial",
-        "sam_linear=40", "--accelerator", "T4", "--accelerator", "sam_linear=A100", "--gpu-memory", "clip_linear=4",
-        "--gpus-per-trial", "sam_linear=1",
+        "--methods", "residual_linear,clip_linear,sam_linear", "--memory-per-trial", "6", "--set",
+        "sam_linear.memory=40", "--accelerator", "T4", "--set", "sam_linear.accelerator=A100", "--set",
+        "clip_linear.gpu_memory=4", "--set", "sam_linear.gpus=1",
     )  # fmt: skip
     assert asked == {
         "trial": ["GPU share", "GPU type", "GPU GB", "CPU cores", "memory GB"],
@@ -420,7 +588,7 @@ def test_the_status_shows_the_latest_figures_of_what_is_running(
     dolos("--methods", "residual_linear", "--tasks", "attribution")
     (grid,) = mlflow_runs(runs, "grid")
     tracker = Tracker(store, grid.info.experiment_id, grid.info.run_id, {})
-    ((_, planned),) = tracking.planned_grids(store, grid.info.experiment_id)
+    planned = [spec_of(fields) for fields in tracker.records.plan(grid).values()]
     other = make_spec(planned[0].data, seed=7)
     tracker.client.log_dict(
         grid.info.run_id,
@@ -433,19 +601,49 @@ def test_the_status_shows_the_latest_figures_of_what_is_running(
     assert "train/loss 0.250" in outcome.text
 
 
-def test_the_status_of_what_was_never_launched_is_bad_input(command: Command, store: str) -> None:
-    outcome = command("folders", "--status")
+@pytest.mark.parametrize("arguments", [("folders", "--status"), ("status", "folders")])
+def test_the_status_of_what_was_never_launched_is_bad_input(
+    command: Command, store: str, arguments: tuple[str, ...]
+) -> None:
+    outcome = command(*arguments)
     assert outcome.status == 2
     assert "no MLflow experiment named 'folders'" in outcome.text
     assert "nothing was launched there yet" in outcome.text
 
 
+def test_the_status_is_a_command_of_its_own_with_the_name_of_the_mlflow_experiment(
+    dolos: Command, command: Command, runs: Path
+) -> None:
+    dolos("--methods", "residual_linear", "--tasks", "attribution", "--experiment-name", "tuesday")
+    said = command("status", "dolos", "--experiment-name", "tuesday")
+    assert said.status == 0
+    assert "1 finished of 1" in said.text
+    assert said.text == command("dolos", "--status", "--experiment-name", "tuesday").text
+    assert command("status", "dolos").status == 2
+
+
+def test_run_is_the_command_that_a_bare_experiment_is_short_for(command: Command, images: Path, store: str) -> None:
+    arguments = ("--data", images, "--methods", "residual_linear", "--plan")
+    command("dolos", *arguments)  # reads the images, and says so
+    assert command("run", "dolos", *arguments).text == command("dolos", *arguments).text
+
+
 # Bad input -----------------------------------------------------------------------------------------------------------
 
 BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "experiment": (("doloss",), ("no experiment named 'doloss'", "there are: demo, dolos, folders")),
+    "experiment": (("doloss",), ("no experiment named 'doloss' (did you mean 'dolos'?)", "demo, dolos, folders")),
+    "experiment that is a corpus": (("foldrs",), ("(did you mean 'folders'?); there are: demo, dolos, folders",)),
     "method": (("dolos", "--methods", "clip"), ("no method named 'clip'", "there are:", "clip_linear")),
-    "task": (("dolos", "--tasks", "detect"), ("--tasks has no 'detect'; there are: detection, attribution",)),
+    "task": (("dolos", "--tasks", "detect"), ("--tasks: no task named 'detect'", "there are: attribution, detection")),
+    "condition": (
+        ("dolos", "--conditions", "jpeg-75,blur"),
+        ("--conditions: no condition named 'blur'; there are: clean, jpeg-1…100",),
+    ),
+    "level of a condition": (("dolos", "--conditions", "jpeg-101"), ("--conditions: no condition named 'jpeg-101'",)),
+    "training condition": (
+        ("dolos", "--train-condition", "jpeg"),
+        ("--train-condition: no condition named 'jpeg'; there are: clean, jpeg-1…100",),
+    ),
     "set without method": (("dolos", "--set", "epochs=2"), ("--set wants METHOD.NAME=VALUE, got 'epochs=2'",)),
     "set without value": (("dolos", "--set", "sam_linear.l2"), ("--set wants METHOD.NAME=VALUE",)),
     "set of another method": (
@@ -454,8 +652,15 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "setting of no method": (("dolos", "--set", "*.nonsense=1"), ("no method of this grid has a setting 'nonsense'",)),
     "setting": (("dolos", "--set", "sam_linear.flip=true"), ("sam_linear has no setting 'flip'; it has:", "l2")),
-    "type of a setting": (("dolos", "--set", "sam_linear.l2=low"), ("sam_linear.l2 wants float, got 'low'",)),
-    "value of a setting": (("dolos", "--set", "xception_scratch.epochs=0"), ("epochs must be at least 1",)),
+    "type of a setting": (("dolos", "--set", "sam_linear.l2=low"), ("sam_linear.l2 must be a number; got 'low'",)),
+    "value of a setting": (
+        ("dolos", "--set", "xception_scratch.epochs=0"),
+        ("xception_scratch.epochs must be at least 1; got '0'",),
+    ),
+    "choice of a setting": (
+        ("dolos", "--set", "clip_linear.solver=sgd"),
+        ("clip_linear.solver must be one of 'lbfgs', 'adam'; got 'sgd'",),
+    ),
     "no data": (("dolos",), ("dolos needs --data DIR, the corpus' folder",)),
     "no such folder": (("dolos", "--data", "/nowhere/at/all"), ("does not exist", "remedy: check the path")),
     "weights of another method": (("dolos", "--weights", "clip=random"), ("METHOD of xception_scratch",)),
@@ -463,25 +668,29 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "weights file": (("dolos", "--weights", "clip_linear=/no/x.pt"), ("this file does not exist", "'hub:TAG'")),
     "weights misspelt": (("dolos", "--weights", "clip_linear=ranodm"), ("'ranodm'", "Give a file, 'random', 'hub'")),
     "weights of a method without": (("dolos", "--weights", "residual_linear=random"), ("no setting 'weights'",)),
-    "cores": (("dolos", "--cpus-per-trial", "-1"), ("cpus_per_trial must be above 0, got -1",)),
+    "cores": (("dolos", "--cpus-per-trial", "-1"), ("cpus_per_trial must be above 0; got -1",)),
     "gpus": (
         ("dolos", "--gpus-per-trial", "1.5"),
-        ("a share of one GPU, 0 to 1, as a trial computes on one; got 1.5",),
+        ("gpus_per_trial is a share of one GPU, 0 to 1, because a trial computes on one GPU; got 1.5",),
     ),
-    "gpus of a method": (("dolos", "--gpus-per-trial", "sam_linear=1.5"), ("sam_linear: gpus_per_trial is a share",)),
+    "gpus of a method": (
+        ("dolos", "--set", "sam_linear.gpus=1.5"),
+        ("sam_linear.gpus_per_trial is a share of one GPU, 0 to 1,",),
+    ),
     "memory of another method": (
-        ("dolos", "--methods", "sam_linear", "--memory-per-trial", "clip_linear=8"),
-        ("--memory-per-trial clip_linear=8: no method 'clip_linear' in this grid; there are: sam_linear",),
+        ("dolos", "--methods", "sam_linear", "--set", "clip_linear.memory=8"),
+        ("--set clip_linear.memory=8: no method 'clip_linear' in this grid; there are: sam_linear",),
     ),
     "memory of no number": (
-        ("dolos", "--gpu-memory", "sam_linear=much"),
-        ("--gpu-memory wants GB or METHOD=GB, got 'sam_linear=much'",),
+        ("dolos", "--set", "sam_linear.gpu_memory=much"),
+        ("sam_linear.gpu_memory must be a number; got 'much'",),
     ),
-    "no accelerator": (("dolos", "--accelerator", "sam_linear="), ("--accelerator wants TYPE or METHOD=TYPE",)),
+    "memory of all": (("dolos", "--set", "*.memory=-4"), ("memory_per_trial must be at least 0; got '-4'",)),
     "accelerators": (("dolos", "--accelerator", "A100,H100"), ("one of Ray's names", "got 'A100,H100'")),
+    "accelerators of a method": (("dolos", "--set", "sam_linear.accelerator=A100,H100"), ("one of Ray's names",)),
     "GPU of a method without": (
-        ("dolos", "--accelerator", "residual_linear=T4"),
-        ("the method uses no GPU", "--gpus-per-trial residual_linear=X"),
+        ("dolos", "--set", "residual_linear.accelerator=T4"),
+        ("the method uses no GPU", "--set residual_linear.gpus=X"),
     ),
     "GPU on the CPU": (("dolos", "--gpu-memory", "8", "--device", "cpu"), ("leave it out with --device cpu",)),
     "cores of no number": (("dolos", "--num-cpus", "-3"), ("--num-cpus must not be negative",)),
@@ -495,6 +704,10 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "Ray Client": (("dolos", "--address", "ray://10.0.0.1:10001"), ("launch on a node of the cluster",)),
     "GPU in this process": (("dolos", "--accelerator", "T4", "--local"), ("leave it out with --local",)),
+    "GPU of a method in this process": (
+        ("dolos", "--set", "sam_linear.accelerator=T4", "--local"),
+        ("--accelerator chooses among the GPUs of a cluster; leave it out with --local",),
+    ),
 }
 
 
@@ -515,11 +728,13 @@ def test_several_mistakes_are_told_at_once(command: Command) -> None:
     outcome = command(
         "dolos", "--tasks", "detect", "--set", "epochs=2", "--set", "sam_linear.flip=true",
         "--set", "clip_linear.l2=low", "--weights", "clip_linear=ranodm", "--gpus-per-trial", "1.5",
-        "--memory-per-trial", "clip=4", "--gpu-memory", "sam_linear=much",
+        "--set", "clip.memory=4", "--set", "sam_linear.gpu_memory=much", "--conditions", "blur",
+        "--train-condition", "noise", "--limit", "0", "--num-gpus", "-1",
     )  # fmt: skip
     assert outcome.status == 2
-    parts = ("'detect'", "'epochs=2'", "no setting 'flip'", "clip_linear.l2 wants", "'ranodm'", "got 1.5")
-    parts += ("no method 'clip'", "'sam_linear=much'")
+    parts = ["'detect'", "'epochs=2'", "no setting 'flip'", "clip_linear.l2 must be a number", "'ranodm'", "got 1.5"]
+    parts += ["no method 'clip'", "sam_linear.gpu_memory must be a number", "'blur'", "'noise'", "at least 1, got 0"]
+    parts += ["--num-gpus must not be negative"]
     assert [part for part in parts if part not in outcome.text] == []
 
 
@@ -531,10 +746,10 @@ def test_an_unknown_method_is_answered_with_every_method(command: Command) -> No
 def test_an_unknown_generator_is_answered_with_those_in_the_data(command: Command, images: Path) -> None:
     outcome = command("dolos", "--data", images, "--generators", "lama,glide", "--plan")
     assert outcome.status == 2
-    assert "--generators: no glide in the data; there are: lama, ldm" in outcome.text
+    assert "--generators: no generator glide in the data; there are: lama, ldm" in outcome.text
 
 
-@pytest.mark.parametrize("option", ["--tasks", "--methods", "--generators"])
+@pytest.mark.parametrize("option", ["--tasks", "--methods", "--generators", "--conditions"])
 def test_an_empty_list_of_names_is_not_taken_for_all_of_them(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         launch.main(["dolos", option, "", "--plan"])
@@ -553,7 +768,7 @@ def test_a_server_that_does_not_answer_is_bad_input(
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed.getsockname()[1]}")
         outcome = command("dolos", "--data", images, "--plan")
     assert outcome.status == 2
-    assert "cannot reach MLflow at http://127.0.0.1" in outcome.text
+    assert "cannot read MLflow at http://127.0.0.1" in outcome.text
 
 
 @pytest.mark.parametrize("options", [(), ("--plan",), ("--cache", "CACHE")])
@@ -577,7 +792,7 @@ def test_a_relative_store_is_the_one_in_this_folder_for_trials_too(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
-    settings, _ = launch.resolve(launch.parse_arguments(["demo"]))
+    settings = resolve(launch.parse_arguments(["demo"])).settings
     assert settings.tracking_uri == f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 
@@ -603,7 +818,7 @@ def test_checkpoints_of_trials_that_finished_in_a_launch_that_was_killed_are_rem
 
 
 def test_a_setting_of_all_methods_is_of_those_that_have_it() -> None:
-    _, configs = launch.resolve(launch.parse_arguments(["dolos", "--set", "*.resize=crop"]))
+    configs = resolve(launch.parse_arguments(["dolos", "--set", "*.resize=crop"])).configs
     assert {method: config.get("resize") for method, config in configs.items()} == {
         "xception_scratch": "crop",
         "xception_pretrained": "crop",
@@ -674,7 +889,7 @@ UNCAUGHT: dict[str, tuple[tuple[str, ...], str]] = {
 def test_numbers_and_names_that_cannot_work_are_bad_input_too(
     dolos: Command, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], said: str
 ) -> None:
-    monkeypatch.setattr(runner, "execute_trial", lambda *arguments, **named: None)
+    monkeypatch.setattr(runner, "execute", lambda *arguments, **named: None)
     outcome = dolos("--tasks", "attribution", *arguments)
     assert outcome.status == 2
     assert said in outcome.text
@@ -722,7 +937,7 @@ def test_a_plan_without_a_store_does_without_mlflow(images: Path, runs: Path) ->
 def watched() -> tuple[GridProgress, Console, list[TrialSpec]]:
     console = Console(width=200, record=True, force_terminal=False)
     trials = [make_spec("0" * 16, seed=seed) for seed in (0, 1)]
-    return GridProgress(console, trials, finished=3), console, trials
+    return GridProgress(console, work_of(trials), finished=3), console, trials
 
 
 def test_each_trial_that_ends_is_one_line_that_counts_those_before_it(

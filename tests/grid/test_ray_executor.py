@@ -16,12 +16,14 @@ from ray.remote_function import RemoteFunction
 
 from grid import cluster, ray_executor
 from grid.nodes import Demand, Node, check_feasible, num_gpus, slots, trial_demand
+from grid.plan import Inputs, Work
 from grid.preparing import prepare_input, survey_input
 from grid.runner import DONE, FAILED, STARTED, TrialEvent
 from grid.settings import ClusterError, InfeasibleError, RunSettings
 from grid.spec import TrialSpec
 from grid.tracking import Tracker
 from models.detector import MemoryExhausted
+from tests.grid.grids import work_of
 
 Watch = Callable[[TrialEvent], None]
 
@@ -52,19 +54,19 @@ def test_when_memory_runs_out_the_rest_goes_on_with_half_as_many_at_once(
 ) -> None:
     calls: list[tuple[list[str], int]] = []
 
-    def tune(self: Any, specs: Sequence[TrialSpec], folder: Path, at_once: int, watch: Watch) -> None:
-        calls.append(([spec.key for spec in specs], at_once))
-        for spec in specs[: 5 if len(calls) == 1 else None]:
-            watch(TrialEvent(spec.key, STARTED))
-        watch(TrialEvent(specs[0].key, DONE))
+    def tune(self: Any, work: Sequence[Work], folder: Path, at_once: int, watch: Watch) -> None:
+        calls.append(([one.key for one in work], at_once))
+        for one in work[: 5 if len(calls) == 1 else None]:
+            watch(TrialEvent(one.key, STARTED))
+        watch(TrialEvent(work[0].key, DONE))
         if len(calls) == 1:
             raise out_of_memory()
-        for spec in specs[1:]:
-            watch(TrialEvent(spec.key, DONE))
+        for one in work[1:]:
+            watch(TrialEvent(one.key, DONE))
 
     monkeypatch.setattr(ray_executor.RayExecutor, "_tune", tune)
     events: list[TrialEvent] = []
-    executor.run(trials, events.append)
+    executor.run(work_of(trials), events.append)
     keys = [trial.key for trial in trials]
     assert calls == [(keys, 0), (keys[1:], 2)]
     assert {event.key for event in events if event.kind == DONE} == set(keys)
@@ -73,16 +75,16 @@ def test_when_memory_runs_out_the_rest_goes_on_with_half_as_many_at_once(
 def test_a_trial_that_is_too_large_alone_fails_and_the_others_go_on(
     executor: ray_executor.RayExecutor, trials: list[TrialSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def tune(self: Any, specs: Sequence[TrialSpec], folder: Path, at_once: int, watch: Watch) -> None:
-        for spec in specs:
-            watch(TrialEvent(spec.key, STARTED))
-            if spec == trials[1]:
+    def tune(self: Any, work: Sequence[Work], folder: Path, at_once: int, watch: Watch) -> None:
+        for one in work:
+            watch(TrialEvent(one.key, STARTED))
+            if one.spec == trials[1]:
                 raise out_of_memory()
-            watch(TrialEvent(spec.key, DONE))
+            watch(TrialEvent(one.key, DONE))
 
     monkeypatch.setattr(ray_executor.RayExecutor, "_tune", tune)
     events: list[TrialEvent] = []
-    executor.run(trials, events.append)
+    executor.run(work_of(trials), events.append)
     failed = [event for event in events if event.kind == FAILED]
     assert [event.key for event in failed] == [trials[1].key]
     assert "more memory than there is" in failed[0].error
@@ -92,13 +94,13 @@ def test_a_trial_that_is_too_large_alone_fails_and_the_others_go_on(
 def test_another_error_of_ray_is_not_taken_for_memory(
     executor: ray_executor.RayExecutor, trials: list[TrialSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def tune(self: Any, specs: Sequence[TrialSpec], folder: Path, at_once: int, watch: Watch) -> None:
-        watch(TrialEvent(specs[0].key, STARTED))
+    def tune(self: Any, work: Sequence[Work], folder: Path, at_once: int, watch: Watch) -> None:
+        watch(TrialEvent(work[0].key, STARTED))
         raise RuntimeError("something else")
 
     monkeypatch.setattr(ray_executor.RayExecutor, "_tune", tune)
     with pytest.raises(RuntimeError, match="something else"):
-        executor.run(trials, lambda event: None)
+        executor.run(work_of(trials), lambda event: None)
 
 
 # The cluster ---------------------------------------------------------------------------------------------------------
@@ -198,15 +200,15 @@ def test_another_cluster_than_this_heads_can_start_nothing_for_us(head: Path, mo
 def test_only_what_is_done_loses_its_checkpoints(
     executor: ray_executor.RayExecutor, trials: list[TrialSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def tune(self: Any, specs: Sequence[TrialSpec], folder: Path, at_once: int, watch: Watch) -> None:
-        for spec in specs:
-            (folder / spec.key / "checkpoint_000000").mkdir(parents=True)
-            watch(TrialEvent(spec.key, STARTED))
-        watch(TrialEvent(specs[0].key, DONE))
-        watch(TrialEvent(specs[1].key, FAILED, error="no"))  # the others are interrupted
+    def tune(self: Any, work: Sequence[Work], folder: Path, at_once: int, watch: Watch) -> None:
+        for one in work:
+            (folder / one.key / "checkpoint_000000").mkdir(parents=True)
+            watch(TrialEvent(one.key, STARTED))
+        watch(TrialEvent(work[0].key, DONE))
+        watch(TrialEvent(work[1].key, FAILED, error="no"))  # the others are interrupted
 
     monkeypatch.setattr(ray_executor.RayExecutor, "_tune", tune)
-    executor.run(trials, lambda event: None)
+    executor.run(work_of(trials), lambda event: None)
     left = {path.parent.name for path in executor.settings.checkpoints("0").glob("*/*/checkpoint_*")}
     assert left == {trial.key for trial in trials[1:]}
 
@@ -282,19 +284,19 @@ def test_the_worker_of_a_task_that_had_a_gpu_ends_with_it(
 ) -> None:
     started: list[RemoteFunction] = []
     monkeypatch.setattr(RemoteFunction, "_remote", lambda self, *arguments, **options: started.append(self))
-    executor._task(survey_input, trials[0], executor.settings, Demand({"CPU": 1, "GPU": share}))
+    executor._task(survey_input, Inputs(trials[0]), executor.settings, Demand({"CPU": 1, "GPU": share}))
     assert [task._max_calls for task in started] == [tasks]  # 0: as many as there are
 
 
 def test_a_node_that_does_not_see_the_cache_is_named(
     executor: ray_executor.RayExecutor, trials: list[TrialSpec]
 ) -> None:
-    spec, settings = trials[0].to_dict(), executor.settings
+    inputs, settings = Inputs(trials[0]).to_dict(), executor.settings
     message = rf"{os.uname().nodename} does not see {settings.cache}: give --runs"
     with pytest.raises(ValueError, match=message):
-        survey_input(spec, settings.to_json(), 0.0)
+        survey_input(inputs, settings.to_json(), 0.0)
     with pytest.raises(ValueError, match=message):
-        prepare_input(spec, settings.to_json(), 0.0, None, 0)
+        prepare_input(inputs, settings.to_json(), 0.0, None, "key", 0)
 
 
 @pytest.mark.parametrize(

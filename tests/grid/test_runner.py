@@ -184,7 +184,8 @@ def interrupted_after_an_epoch(grid: Grid, spec: TrialSpec, monkeypatch: pytest.
 
 
 def interrupted_within_an_epoch(grid: Grid, spec: TrialSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, written = runner.write_state, []
+    write = runner.write_state
+    written: list[int] = []
 
     def write_some(folder: Path, state: dict[str, Any], *, order: int) -> None:
         if len(written) == 7:  # 4 steps an epoch and one more checkpoint at its end: in the middle of the second

@@ -17,12 +17,15 @@ import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
+from data.audits import Finding
 from data.manifest import Manifest
 from data.sources.base import Problem
 from grid import names, tracking
-from grid.plan import FAILED, FINISHED, INTERRUPTED, RUNNING
-from grid.spec import ATTRIBUTION, TrialSpec
-from grid.tracking import Tracker, TrackingError, TrialRun
+from grid.plan import FAILED, FINISHED, INTERRUPTED, RUNNING, TrialState
+from grid.records import StoreError, knock, open_records, spec_of
+from grid.spec import TrialSpec
+from grid.tasks import ATTRIBUTION
+from grid.tracking import Tracker, TrialRun
 from tests.grid import writer
 from tests.grid.grids import make_spec, paper_manifest, planted_result
 
@@ -50,6 +53,12 @@ def run_of(trial: TrialRun) -> Run:
 
 def runs_of(tracker: Tracker, role: str = names.TRIAL_ROLE) -> list[Run]:
     return list(tracker.client.search_runs([tracker.experiment_id], f"tags.`{names.ROLE}` = '{role}'"))
+
+
+def planned_in(tracker: Tracker) -> list[TrialSpec]:
+    """The trials of the grid's plan."""
+    records = tracker.records
+    return [spec_of(fields) for fields in records.plan(records.run(tracker.parent_id)).values()]
 
 
 def steps(trial: TrialRun, metric: str) -> list[tuple[int, float]]:
@@ -87,9 +96,10 @@ def test_another_data_set_has_a_parent_run_of_its_own(tracker: Tracker, tmp_path
     second = tracking.open_grid(tracker.uri, EXPERIMENT, other, [trial], tmp_path / "runs" / "artifacts")
     assert second.experiment_id == tracker.experiment_id
     assert second.parent_id != tracker.parent_id
-    planned = {run.info.run_id: trials for run, trials in tracking.planned_grids(tracker.uri, tracker.experiment_id)}
-    assert planned[second.parent_id] == [trial]
-    assert trial not in planned[tracker.parent_id]
+    assert [run.info.run_id for run in tracker.records.grids()] == [tracker.parent_id, second.parent_id]
+    assert [run.info.run_id for run in tracker.records.grids(other.digest)] == [second.parent_id]
+    assert planned_in(second) == [trial]
+    assert trial not in planned_in(tracker)
 
 
 @pytest.mark.parametrize(("complete", "status"), [(True, "FINISHED"), (False, "FAILED")])
@@ -129,9 +139,9 @@ def test_the_plan_grows_over_launches_and_forgets_nothing(tracker: Tracker, mani
     second = [make_spec(manifest.digest, seed=seed) for seed in (1, 2)]
     for trials in (first, second):
         tracking.open_grid(tracker.uri, EXPERIMENT, manifest, trials, tmp_path / "runs" / "artifacts")
-    ((run, planned),) = tracking.planned_grids(tracker.uri, tracker.experiment_id)
+    (run,) = tracker.records.grids()
     assert run.info.run_id == tracker.parent_id
-    assert planned == [make_spec(manifest.digest, seed=seed) for seed in (0, 1, 2)]
+    assert planned_in(tracker) == [make_spec(manifest.digest, seed=seed) for seed in (0, 1, 2)]
 
 
 def test_artifacts_of_a_local_store_lie_where_they_were_asked_for(
@@ -148,7 +158,7 @@ def test_a_folder_with_a_space_in_its_name_holds_a_store_like_any_other(
     runs = tmp_path / "my runs"
     tracker = tracking.open_grid(new_store(runs), EXPERIMENT, manifest, [spec], runs / "artifacts")
     trial = tracker.open_trial(spec, {})
-    trial.finish(planted_result(spec, {"lama": 0.9, "ldm": 0.6}), fitted(tmp_path))
+    planted_result(spec, {"lama": 0.9, "ldm": 0.6}).finish(trial, fitted(tmp_path))
     assert (runs / "artifacts" / trial.run_id / "artifacts" / names.SCORES).is_file()
     assert artifact(trial, names.SCORES, tmp_path / "back").is_file()
 
@@ -203,7 +213,7 @@ def test_another_trial_has_another_run(tracker: Tracker, spec: TrialSpec) -> Non
 def test_a_run_that_was_deleted_by_hand_is_not_gone_on_with(tracker: Tracker, spec: TrialSpec) -> None:
     first = tracker.open_trial(spec, {})
     tracker.client.delete_run(first.run_id)
-    assert tracking.trial_states(tracker.uri, tracker.experiment_id, [spec.key]) == {}
+    assert tracker.records.states([spec.key]) == {}
     assert tracker.open_trial(spec, {}).run_id != first.run_id
 
 
@@ -223,8 +233,9 @@ def test_a_run_whose_creator_died_before_it_was_described_is_completed(tracker: 
 def test_the_state_of_a_trial_is_that_of_its_run(tracker: Tracker, spec: TrialSpec, status: str, state: str) -> None:
     trial = tracker.open_trial(spec, {})
     tracker.client.update_run(trial.run_id, status=status)
-    found = tracking.trial_states(tracker.uri, tracker.experiment_id, [spec.key, "0" * 16])
-    assert found == {spec.key: tracking.TrialState(trial.run_id, state)}
+    found = tracker.records.states([spec.key, "0" * 16])
+    scored = frozenset({"clean"}) if state == FINISHED else frozenset[str]()
+    assert found == {spec.key: TrialState(trial.run_id, state, scored)}
 
 
 @pytest.mark.parametrize("finished_first", [True, False])
@@ -236,14 +247,14 @@ def test_a_finished_run_speaks_for_a_trial_that_has_a_failed_one_too(
     finished, failed = made if finished_first else reversed(made)
     tracker.client.set_terminated(finished.info.run_id, "FINISHED")
     tracker.client.set_terminated(failed.info.run_id, "FAILED")
-    states = tracking.trial_states(tracker.uri, tracker.experiment_id, [spec.key])
-    assert states[spec.key] == tracking.TrialState(finished.info.run_id, FINISHED)
+    states = tracker.records.states([spec.key])
+    assert states[spec.key] == TrialState(finished.info.run_id, FINISHED, frozenset({"clean"}))
 
 
 def test_runs_that_nobody_computes_any_more_are_marked_as_interrupted(tracker: Tracker, spec: TrialSpec) -> None:
     other, third = (dataclasses.replace(spec, seed=seed) for seed in (1, 2))
     open_run, foreign, done = (tracker.open_trial(one, {}) for one in (spec, other, third))
-    done.finish(planted_result(third, {"lama": 1.0, "ldm": 0.5}), Path(__file__).parent / "nothing")
+    planted_result(third, {"lama": 1.0, "ldm": 0.5}).finish(done, Path(__file__).parent / "nothing")
     tracker.close_interrupted([spec.key, third.key])
     assert [run_of(one).info.status for one in (open_run, foreign, done)] == ["KILLED", "RUNNING", "FINISHED"]
 
@@ -253,12 +264,12 @@ def test_trials_whose_workers_died_are_failed_with_what_is_known(tracker: Tracke
     lost, told = tracker.open_trial(spec, {}), tracker.open_trial(other, {})
     told.fail(ValueError("its own words"), "a traceback")
     tracker.close_interrupted([spec.key, other.key], {spec.key: "the worker died", other.key: "the worker died"})
-    states = tracking.trial_states(tracker.uri, tracker.experiment_id, [spec.key, other.key])
+    states = tracker.records.states([spec.key, other.key])
     assert {state.state for state in states.values()} == {FAILED}
-    assert tracking.errors(tracker.uri, states) == {
-        spec.key: "the worker died",
-        other.key: "ValueError: its own words",
-    }
+    assert [run_of(one).data.tags[names.ERROR] for one in (lost, told)] == [
+        "the worker died",
+        "ValueError: its own words",
+    ]
     assert run_of(lost).info.status == "FAILED"
 
 
@@ -271,7 +282,7 @@ def test_epochs_are_logged_in_order(tracker: Tracker, spec: TrialSpec) -> None:
         trial.log_epoch(epoch, {"train/loss": 1 / epoch, "valid/loss": 2 / epoch})
     assert steps(trial, "train/loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
     assert steps(trial, "valid/loss") == [(1, 2.0), (2, 1.0), (3, 2 / 3)]
-    assert tracking.latest_metrics(tracker.uri, trial.run_id) == {"train/loss": 1 / 3, "valid/loss": 2 / 3}
+    assert run_of(trial).data.metrics == {"train/loss": 1 / 3, "valid/loss": 2 / 3}
 
 
 def test_a_retry_that_repeats_epochs_adds_no_second_points(tracker: Tracker, spec: TrialSpec) -> None:
@@ -297,7 +308,7 @@ def test_a_finished_trial_leaves_scores_embeddings_checkpoint_and_figures(
 ) -> None:
     trial = tracker.open_trial(spec, {})
     result = planted_result(spec, {"lama": 0.9, "ldm": 0.6})
-    trial.finish(result, fitted(tmp_path))
+    result.finish(trial, fitted(tmp_path))
     run = run_of(trial)
     assert run.info.status == "FINISHED"
     assert run.data.metrics == result.metrics
@@ -331,10 +342,10 @@ def test_a_run_is_never_finished_before_it_is_whole(
         patched.setattr(tracking, "MlflowClient", Stops)
         patched.setattr(Stops, "at", lost_at)
         with pytest.raises(ConnectionError):
-            trial.finish(result, fitted(tmp_path))
+            result.finish(trial, fitted(tmp_path))
     assert run_of(trial).info.status == "RUNNING"
     again = tracker.open_trial(spec, {})
-    again.finish(result, fitted(tmp_path))
+    result.finish(again, fitted(tmp_path))
     assert again.run_id == trial.run_id
     assert run_of(again).info.status == "FINISHED"
     assert run_of(again).data.metrics == result.metrics
@@ -350,8 +361,8 @@ def test_figures_are_those_of_the_scores_beside_them_though_a_retry_computed_oth
         patched.setattr(tracking, "MlflowClient", Stops)
         patched.setattr(Stops, "at", "set_terminated")
         with pytest.raises(ConnectionError):
-            trial.finish(first, fitted(tmp_path))
-    tracker.open_trial(spec, {}).finish(second, fitted(tmp_path))  # as on a GPU that does not repeat itself
+            first.finish(trial, fitted(tmp_path))
+    second.finish(tracker.open_trial(spec, {}), fitted(tmp_path))  # as on a GPU that does not repeat itself
     assert run_of(trial).data.metrics == second.metrics
 
 
@@ -361,8 +372,7 @@ def test_a_failed_trial_keeps_its_traceback_and_its_message(tracker: Tracker, sp
     assert run_of(trial).info.status == "FAILED"
     assert run_of(trial).data.tags[names.ERROR] == "ValueError: no such thing"
     assert artifact(trial, names.TRACEBACK, tmp_path / "back").read_text().startswith("Traceback")
-    states = tracking.trial_states(tracker.uri, tracker.experiment_id, [spec.key])
-    assert tracking.errors(tracker.uri, states) == {spec.key: "ValueError: no such thing"}
+    assert tracker.records.states([spec.key]) == {spec.key: TrialState(trial.run_id, FAILED)}
 
 
 def test_a_message_of_any_length_is_kept_as_far_as_a_tag_holds(tracker: Tracker, spec: TrialSpec) -> None:
@@ -374,21 +384,145 @@ def test_a_message_of_any_length_is_kept_as_far_as_a_tag_holds(tracker: Tracker,
 def test_a_trial_that_succeeds_in_the_end_has_no_error_left(tracker: Tracker, spec: TrialSpec, tmp_path: Path) -> None:
     tracker.open_trial(spec, {}).fail(ValueError("at first"), "Traceback")
     trial = tracker.open_trial(spec, {})
-    trial.finish(planted_result(spec, {"lama": 0.9, "ldm": 0.6}), fitted(tmp_path))
+    planted_result(spec, {"lama": 0.9, "ldm": 0.6}).finish(trial, fitted(tmp_path))
     assert run_of(trial).data.tags[names.ERROR] == ""
     assert len(runs_of(tracker)) == 1
+
+
+# Conditions ----------------------------------------------------------------------------------------------------------
+
+CELLS = {"lama": 0.9, "ldm": 0.6}
+
+
+@pytest.fixture
+def finished(tracker: Tracker, spec: TrialSpec, tmp_path: Path) -> TrialRun:
+    """A trial that was scored on clean pictures."""
+    trial = tracker.open_trial(spec, {})
+    planted_result(spec, CELLS).finish(trial, fitted(tmp_path))
+    return trial
+
+
+def test_scores_under_a_condition_are_added_to_a_finished_run(
+    tracker: Tracker, spec: TrialSpec, finished: TrialRun, tmp_path: Path
+) -> None:
+    clean = run_of(finished)
+    jpeg = planted_result(spec, {"lama": 0.8, "ldm": 0.5}, condition="jpeg-75").scored
+    tracker.finished_trial(finished.run_id).add_scores(jpeg)
+    run = run_of(finished)
+    assert (run.info.status, run.info.end_time) == ("FINISHED", clean.info.end_time)
+    assert run.data.metrics == clean.data.metrics | jpeg.metrics
+    assert run.data.metrics["test.jpeg-75/lama/accuracy"] == 0.8
+    assert run.data.metrics["test/lama/accuracy"] == 0.9
+    assert run.data.tags[names.CONDITIONS] == "jpeg-75"
+    kept = artifact(finished, "conditions/jpeg-75/scores.parquet", tmp_path / "back")
+    pd.testing.assert_frame_equal(pd.read_parquet(kept), jpeg.scores)
+    assert [path.name for path in kept.parent.iterdir()] == [names.SCORES]  # embeddings of clean pictures alone
+    assert tracker.records.states([spec.key]) == {
+        spec.key: TrialState(finished.run_id, FINISHED, frozenset({"clean", "jpeg-75"}))
+    }
+
+
+@pytest.mark.parametrize("lost_at", ["log_artifacts", "log_batch"])
+def test_a_condition_is_not_there_before_its_scores_are(
+    tracker: Tracker, spec: TrialSpec, finished: TrialRun, monkeypatch: pytest.MonkeyPatch, lost_at: str
+) -> None:
+    jpeg = planted_result(spec, CELLS, condition="jpeg-75").scored
+    with monkeypatch.context() as patched:
+        patched.setattr(tracking, "MlflowClient", Stops)
+        patched.setattr(Stops, "at", lost_at)
+        with pytest.raises(ConnectionError):
+            finished.add_scores(jpeg)
+    assert names.CONDITIONS not in run_of(finished).data.tags
+    assert tracker.records.states([spec.key])[spec.key].conditions == {"clean"}
+    finished.add_scores(jpeg)
+    assert tracker.records.states([spec.key])[spec.key].conditions == {"clean", "jpeg-75"}
+    assert all(len(steps(finished, metric)) == 1 for metric in jpeg.metrics)
+
+
+def test_conditions_add_up(tracker: Tracker, spec: TrialSpec, finished: TrialRun) -> None:
+    for condition in ("jpeg-75", "jpeg-50", "jpeg-75"):
+        finished.add_scores(planted_result(spec, CELLS, condition=condition).scored)
+    assert run_of(finished).data.tags[names.CONDITIONS] == "jpeg-50,jpeg-75"
+    assert len(steps(finished, "test.jpeg-75/lama/accuracy")) == 1
+
+
+def test_a_condition_that_failed_is_told_until_one_succeeds(
+    spec: TrialSpec, finished: TrialRun, tmp_path: Path
+) -> None:
+    finished.fail_condition("jpeg-75", ValueError("no such thing"), "Traceback (most recent call last):\n  …")
+    run = run_of(finished)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags[names.CONDITION_ERROR] == "jpeg-75: ValueError: no such thing"
+    assert run.data.tags[names.ERROR] == ""
+    kept = artifact(finished, "conditions/jpeg-75/traceback.txt", tmp_path / "back")
+    assert kept.read_text().startswith("Traceback")
+    finished.add_scores(planted_result(spec, CELLS, condition="jpeg-75").scored)
+    assert run_of(finished).data.tags[names.CONDITION_ERROR] == ""
+
+
+def test_what_a_finished_trial_is_scored_with_comes_from_its_run(
+    spec: TrialSpec, finished: TrialRun, tracker: Tracker, tmp_path: Path
+) -> None:
+    folder, threshold = finished.fitted()
+    assert [path.name for path in folder.iterdir()] == ["head.json"]
+    assert threshold == 0.5
+    other = dataclasses.replace(spec, task=ATTRIBUTION, train_generators=("lama", "ldm"))
+    trial = tracker.open_trial(other, {})
+    planted_result(other, {"real": 1.0, "lama": 0.5, "ldm": 0.5}).finish(trial, fitted(tmp_path))
+    assert trial.fitted()[1] is None
+
+
+def test_a_checkpoint_that_is_gone_is_told_with_the_remedy(finished: TrialRun, tmp_path: Path) -> None:
+    (tmp_path / "runs" / "artifacts" / finished.run_id / "artifacts" / "checkpoint").rename(tmp_path / "away")
+    with pytest.raises(StoreError, match=rf"mlflow runs delete --run-id {finished.run_id}\) and launch again"):
+        finished.fitted()
+
+
+def test_the_grids_run_holds_every_condition_that_was_ever_asked_for(
+    tracker: Tracker, manifest: Manifest, spec: TrialSpec, tmp_path: Path
+) -> None:
+    def tag(*conditions: str) -> str:
+        again = tracking.open_grid(
+            tracker.uri, EXPERIMENT, manifest, [spec], tmp_path / "runs" / "artifacts", conditions=conditions
+        )
+        return again.client.get_run(again.parent_id).data.tags[names.CONDITIONS]
+
+    assert tracker.client.get_run(tracker.parent_id).data.tags[names.CONDITIONS] == ""
+    assert tag("clean", "jpeg-75") == "jpeg-75"
+    assert tag("clean", "jpeg-50") == "jpeg-50,jpeg-75"
+    assert tag() == "jpeg-50,jpeg-75"
+
+
+def test_the_grids_run_says_what_made_it_and_what_the_data_are_like(
+    tracker: Tracker, manifest: Manifest, spec: TrialSpec, tmp_path: Path
+) -> None:
+    finding = Finding("shortcuts", "warn", "fakes alone are PNG", "save all of them as PNG")
+    noted = dataclasses.replace(manifest, notes=("a folder was left aside",), findings=(finding,))
+    launched = {names.EXPERIMENT: "dolos", names.OPTIONS: "--local"}
+    for options in ("--local", "--device cpu"):
+        again = tracking.open_grid(
+            tracker.uri, EXPERIMENT, noted, [spec], tmp_path / "runs" / "artifacts",
+            launched=launched | {names.OPTIONS: options},
+        )  # fmt: skip
+    run = again.client.get_run(again.parent_id)
+    assert again.parent_id == tracker.parent_id
+    assert (run.data.tags[names.EXPERIMENT], run.data.tags[names.OPTIONS]) == ("dolos", "--device cpu")
+    assert (again.records.text(run, names.NOTES) or "").splitlines() == [
+        "a folder was left aside",
+        "fakes alone are PNG; save all of them as PNG",
+    ]
 
 
 # Stores that are not as they should be -------------------------------------------------------------------------------
 
 
 def test_an_experiment_that_is_not_there_is_not_made_by_looking(store: str) -> None:
-    assert tracking.find_experiment(store, EXPERIMENT) is None
-    assert tracking.find_experiment(store, EXPERIMENT) is None
+    assert open_records(store, EXPERIMENT) is None
+    assert open_records(store, EXPERIMENT) is None
 
 
 def test_looking_for_an_experiment_makes_no_store(tmp_path: Path) -> None:
-    assert tracking.find_experiment(f"sqlite:///{tmp_path / 'none' / 'mlflow.db'}", EXPERIMENT) is None
+    assert open_records(f"sqlite:///{tmp_path / 'none' / 'mlflow.db'}", EXPERIMENT) is None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -397,9 +531,9 @@ def test_a_deleted_experiment_is_answered_with_the_command_that_restores_it(
 ) -> None:
     tracker.client.delete_experiment(tracker.experiment_id)
     remedy = f"mlflow experiments restore -x {tracker.experiment_id}"
-    with pytest.raises(TrackingError, match=remedy):
-        tracking.find_experiment(tracker.uri, EXPERIMENT)
-    with pytest.raises(TrackingError, match=remedy):
+    with pytest.raises(StoreError, match=remedy):
+        open_records(tracker.uri, EXPERIMENT)
+    with pytest.raises(StoreError, match=remedy):
         tracking.open_grid(tracker.uri, EXPERIMENT, manifest, [], tmp_path / "artifacts")
 
 
@@ -409,8 +543,8 @@ def test_a_server_that_does_not_answer_is_named_with_what_to_look_at(monkeypatch
     with socket.socket() as closed:  # bound, never listening: nobody else gets the port meanwhile
         closed.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        with pytest.raises(TrackingError, match="cannot reach MLflow at http") as caught:
-            tracking.find_experiment(uri, EXPERIMENT)
+        with pytest.raises(StoreError, match="cannot read MLflow at http") as caught:
+            open_records(uri, EXPERIMENT)
     assert uri in str(caught.value)
     assert "MLFLOW_TRACKING_URI" in str(caught.value)
 
@@ -419,8 +553,8 @@ def test_a_password_in_the_address_is_for_mlflow_and_not_for_the_screen() -> Non
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{closed.getsockname()[1]}"
-        with pytest.raises(TrackingError, match=f"cannot reach MLflow at http://{host}:") as caught:
-            tracking.find_experiment(f"http://me:secret@{host}", EXPERIMENT)
+        with pytest.raises(StoreError, match=f"cannot read MLflow at http://{host}:") as caught:
+            open_records(f"http://me:secret@{host}", EXPERIMENT)
     assert "secret" not in str(caught.value)
 
 
@@ -435,14 +569,14 @@ def test_a_server_is_found_behind_a_user_and_a_password() -> None:
 
         with ThreadPoolExecutor(1) as pool:
             served = pool.submit(serve)
-            tracking.knock(f"http://me:secret@127.0.0.1:{server.getsockname()[1]}")  # or it would raise
+            knock(f"http://me:secret@127.0.0.1:{server.getsockname()[1]}")  # or it would raise
             served.result(timeout=10)
 
 
 def test_a_store_that_is_no_store_is_named_with_what_to_look_at(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("not a database" * 100)
-    with pytest.raises(TrackingError, match="cannot reach MLflow at sqlite"):
-        tracking.find_experiment(f"sqlite:///{tmp_path / 'mlflow.db'}", EXPERIMENT)
+    with pytest.raises(StoreError, match="cannot read MLflow at sqlite"):
+        open_records(f"sqlite:///{tmp_path / 'mlflow.db'}", EXPERIMENT)
 
 
 # Many at once --------------------------------------------------------------------------------------------------------
@@ -465,7 +599,7 @@ def test_eight_processes_that_log_at_once_lose_nothing(tracker: Tracker, manifes
         process.join(timeout=200)
     assert [process.exitcode for process in processes] == [0] * NUM_PROCESSES
 
-    states = tracking.trial_states(tracker.uri, tracker.experiment_id, [spec.key for spec in specs])
+    states = tracker.records.states([spec.key for spec in specs])
     assert len(runs_of(tracker)) == NUM_PROCESSES
     for spec in specs:
         trial = TrialRun(tracker.uri, states[spec.key].run_id)

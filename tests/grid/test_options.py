@@ -1,0 +1,328 @@
+"""What the command line means, before any data are read; what it refuses is in test_launch.py."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from data.conditions import list_conditions
+from grid.commands import (
+    BadInputError,
+    Context,
+    get_command,
+    list_commands,
+    register_command,
+)
+from grid.experiments import PUBLISHED, list_experiments
+from grid.options import Launch, resolve
+from grid.tasks import ATTRIBUTION, DETECTION
+from launch import parse_arguments
+from models.registry import detector_info, resolve_config
+from tests.grid.grids import paper_manifest
+
+
+@pytest.fixture(autouse=True)
+def no_tracking_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def launch(*arguments: str) -> Launch:
+    return resolve(parse_arguments(list(arguments)))
+
+
+def problems(*arguments: str) -> list[str]:
+    with pytest.raises(BadInputError) as caught:
+        launch(*arguments)
+    return str(caught.value).splitlines()
+
+
+# Methods and their settings ------------------------------------------------------------------------------------------
+
+
+def test_the_published_experiment_is_every_method_as_it_is() -> None:
+    resolved = launch("dolos")
+    assert resolved.configs == {method: resolve_config(method) for method in PUBLISHED}
+    assert resolved.tasks == [DETECTION, ATTRIBUTION]
+    assert resolved.conditions == ["clean"]
+    assert resolved.name == resolved.experiment.name == "dolos"
+    assert resolved.settings.by_method == {}
+
+
+def test_the_demo_has_the_small_configuration_of_every_method() -> None:
+    assert launch().configs == {method: resolve_config(method, detector_info(method).small) for method in PUBLISHED}
+
+
+def test_a_method_that_the_experiment_does_not_name_can_be_asked_for() -> None:
+    assert list(launch("dolos", "--methods", "sam_linear,clip_linear").configs) == ["sam_linear", "clip_linear"]
+
+
+def test_a_setting_goes_before_the_small_configuration() -> None:
+    config = launch("demo", "--set", "xception_scratch.epochs=3").configs["xception_scratch"]
+    assert (config["epochs"], config["backbone"]) == (3, "test_resnet")
+
+
+def test_of_two_settings_of_one_name_the_later_counts() -> None:
+    config = launch("dolos", "--set", "*.resize=crop", "--set", "clip_linear.resize=pad").configs
+    assert config["clip_linear"]["resize"] == "pad"
+    assert config["xception_scratch"]["resize"] == "crop"
+
+
+# What holds for the trials of one method -----------------------------------------------------------------------------
+
+
+def test_what_a_method_needs_of_a_machine_is_no_part_of_its_configuration() -> None:
+    plain = launch("dolos")
+    asked = launch(
+        "dolos", "--set", "clip_linear.gpus=0.5", "--set", "sam_linear.gpu_memory=12", "--set",
+        "sam_linear.accelerator=A100", "--set", "xception_scratch.memory=40",
+    )  # fmt: skip
+    assert asked.configs == plain.configs
+    clip, sam, scratch, other = (
+        asked.settings.for_method(method)
+        for method in ("clip_linear", "sam_linear", "xception_scratch", "residual_linear")
+    )
+    assert clip.gpus_per_trial == 0.5
+    assert (sam.gpu_memory, sam.accelerator) == (12.0, "A100")
+    assert scratch.memory_per_trial == 40.0
+    for settings in (clip, sam, scratch, other):
+        assert settings == dataclasses.replace(
+            plain.settings,
+            gpus_per_trial=0.5 if settings is clip else None,
+            gpu_memory=12.0 if settings is sam else 0.0,
+            accelerator="A100" if settings is sam else "",
+            memory_per_trial=40.0 if settings is scratch else 0.0,
+        )
+
+
+def test_a_star_is_every_method_of_the_grid() -> None:
+    settings = launch("dolos", "--methods", "sam_linear,clip_linear", "--set", "*.memory=4").settings
+    assert settings.by_method.keys() == {"sam_linear", "clip_linear"}
+    assert settings.memory_per_trial == 0  # what holds for all has an option of its own
+    assert {settings.for_method(method).memory_per_trial for method in settings.by_method} == {4.0}
+
+
+def test_what_is_said_for_a_method_goes_before_what_is_said_for_all() -> None:
+    arguments = ("dolos", "--memory-per-trial", "6", "--gpus-per-trial", "0.25")
+    settings = launch(*arguments, "--set", "*.memory=4", "--set", "sam_linear.memory=40").settings
+    assert settings.for_method("sam_linear").memory_per_trial == 40.0
+    assert settings.for_method("clip_linear").memory_per_trial == 4.0
+    assert settings.for_method("clip_linear").gpus_per_trial == 0.25
+
+
+@pytest.mark.parametrize("where", [("--local",), ("--device", "cpu"), ()])
+def test_asking_for_no_gpu_memory_is_asking_for_no_certain_gpu(where: Sequence[str]) -> None:
+    settings = launch("dolos", *where, "--set", "*.gpu_memory=0", "--set", "*.accelerator=").settings
+    assert settings.for_method("residual_linear").gpu_memory == 0
+    assert not settings.for_method("residual_linear").asks_for_gpu
+
+
+def test_a_share_of_no_gpu_is_told_whose_it_is() -> None:
+    assert problems("dolos", "--set", "residual_linear.gpu_memory=8") == [
+        "--set residual_linear.gpu_memory=…: the method uses no GPU; give its trials a share with "
+        "--set residual_linear.gpus=X, or leave it out"
+    ]
+    given = launch("dolos", "--set", "residual_linear.gpu_memory=8", "--set", "residual_linear.gpus=0.5").settings
+    assert given.for_method("residual_linear").gpu_memory == 8
+
+
+def test_every_mistake_about_machines_is_told_at_once() -> None:
+    found = problems(
+        "dolos", "--cpus-per-trial", "0", "--set", "sam_linear.gpus=2", "--set", "clip_linear.memory=much", "--set",
+        "sam_linear.accelerator=A100 or H100",
+    )  # fmt: skip
+    assert sorted(line.partition(" ")[0] for line in found) == [
+        "clip_linear.memory_per_trial",
+        "cpus_per_trial",
+        "sam_linear.accelerator",
+        "sam_linear.gpus_per_trial",
+    ]
+
+
+# Conditions, seeds, names --------------------------------------------------------------------------------------------
+
+
+def test_clean_is_always_scored_and_comes_first() -> None:
+    assert launch("dolos", "--conditions", "jpeg-75,jpeg-50,jpeg-75").conditions == ["clean", "jpeg-75", "jpeg-50"]
+    assert launch("dolos", "--conditions", "jpeg-75,clean").conditions == ["clean", "jpeg-75"]
+
+
+@pytest.mark.parametrize("option", ["--conditions", "--train-condition"])
+@pytest.mark.parametrize("name", ["blur", "jpeg", "jpeg-0", "jpeg-101", "jpeg-x", "clean-1"])
+def test_an_unknown_condition_is_answered_with_those_that_exist(option: str, name: str) -> None:
+    assert problems("dolos", option, name) == [
+        f"{option}: no condition named {name!r}; there are: {', '.join(list_conditions())}",
+    ]
+
+
+def test_every_unknown_name_of_a_list_is_told() -> None:
+    found = problems("dolos", "--methods", "clip,residual_linear,sam", "--tasks", "detect", "--conditions", "a,b")
+    assert [line.partition(";")[0] for line in found] == [
+        "--tasks: no task named 'detect' (did you mean 'detection'?)",
+        "--conditions: no condition named 'a'",
+        "--conditions: no condition named 'b'",
+        "no method named 'clip'",
+        "no method named 'sam'",
+    ]
+
+
+def test_the_mlflow_experiment_may_have_another_name() -> None:
+    resolved = launch("dolos", "--experiment-name", "tuesday")
+    assert (resolved.name, resolved.experiment.name) == ("tuesday", "dolos")
+
+
+# The trials ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_trials_are_of_the_data_that_take_part(tmp_path: Path) -> None:
+    manifest = paper_manifest(tmp_path, ("lama", "ldm", "repaint"))
+    resolved = launch("dolos", "--methods", "clip_linear", "--seeds", "3", "4", "--train-on", "all-but-one,lama")
+    trials = resolved.trials(manifest)
+    assert {trial.data for trial in trials} == {manifest.digest}
+    assert [(trial.task, str(trial.train_set), trial.seed) for trial in trials] == [
+        (task, train, seed)
+        for seed in (3, 4)
+        for task, train in (
+            ("detection", "ldm+repaint"),
+            ("detection", "lama+repaint"),
+            ("detection", "lama+ldm"),
+            ("detection", "lama"),
+            ("attribution", "lama+ldm+repaint"),
+        )
+    ]
+
+
+def test_the_training_condition_is_that_of_every_trial(tmp_path: Path) -> None:
+    manifest = paper_manifest(tmp_path)
+    arguments = ("dolos", "--methods", "clip_linear")
+    plain, jpeg = (launch(*arguments, *more).trials(manifest) for more in ((), ("--train-condition", "jpeg-95")))
+    assert {trial.train_condition for trial in jpeg} == {"jpeg-95"}
+    assert [dataclasses.replace(trial, train_condition="clean").key for trial in jpeg] == [one.key for one in plain]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "generators", "message"),
+    [
+        (("--train-on", "lamma"), ("lama", "ldm"), "no generator 'lamma' in the data (did you mean 'lama'?)"),
+        (("--train-on", ""), ("lama", "ldm"), "no generator '' in the data"),
+        (("--train-on", "all-but-one"), ("lama",), "nothing is left to train on"),
+        (("--train-on", "none"), ("lama", "ldm"), "these options leave no trial to run"),
+        ((), ("all", "ldm"), "rename these generators' folders: 'all'"),
+        ((), ("sd (v1.5)",), "rename these generators' folders: 'sd (v1.5)'"),
+        (("--seeds", "-1"), ("lama",), "a seed must not be negative, got -1"),
+    ],
+)
+def test_what_the_data_do_not_allow_is_refused(
+    tmp_path: Path, arguments: tuple[str, ...], generators: tuple[str, ...], message: str
+) -> None:
+    resolved = launch("dolos", "--methods", "clip_linear", "--tasks", "detection", *arguments)
+    with pytest.raises(BadInputError) as caught:
+        resolved.trials(paper_manifest(tmp_path, generators))
+    assert message in str(caught.value)
+
+
+# What another launch of the same grid needs again --------------------------------------------------------------------
+
+
+def test_a_plain_launch_needs_nothing_again() -> None:
+    assert launch("dolos").repeated() == ""
+    assert launch("demo").repeated() == ""
+
+
+def test_what_chooses_trials_and_where_the_store_is_are_not_repeated() -> None:
+    resolved = launch(
+        "dolos", "--data", "/corpus", "--methods", "clip_linear", "--tasks", "detection", "--train-on", "all",
+        "--seeds", "1", "--conditions", "jpeg-75", "--train-condition", "jpeg-95", "--weights", "clip_linear=random",
+        "--set", "clip_linear.l2=0.1", "--experiment-name", "x", "--runs", "/runs", "--max-failures", "0", "--plan",
+    )  # fmt: skip
+    assert resolved.repeated() == ""
+
+
+def test_each_option_is_repeated_as_it_was_typed() -> None:
+    resolved = launch(
+        "dolos", "--generators", "lama,ldm", "--limit", "50", "--split-seed", "3", "--skip-bad", "--cache", "/my cache",
+        "--local-copies", "/scratch", "--device", "cuda", "--cpus-per-trial", "0.5", "--gpus-per-trial", "0.25",
+        "--memory-per-trial", "8", "--accelerator", "T4", "--gpu-memory", "12", "--max-concurrent", "3", "--address",
+        "10.0.0.1:6379", "--set", "sam_linear.gpus=1", "--set", "*.memory=4",
+    )  # fmt: skip
+    assert resolved.repeated() == (
+        "--generators lama,ldm --limit 50 --split-seed 3 --skip-bad --cache '/my cache' --local-copies /scratch "
+        "--device cuda --cpus-per-trial 0.5 --gpus-per-trial 0.25 --memory-per-trial 8.0 --accelerator T4 "
+        "--gpu-memory 12.0 --max-concurrent 3 --address 10.0.0.1:6379 --set sam_linear.gpus=1 "
+        "--set sam_linear.memory=4 --set xception_scratch.memory=4 --set xception_pretrained.memory=4 "
+        "--set clip_linear.memory=4 --set residual_linear.memory=4"
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--local", "--cache", "/my 'odd' cache", "--limit", "7"),
+        ("--generators", "sd v1.5,lama", "--skip-bad"),
+        ("--set", "sam_linear.gpus=0.5", "--set", "*.accelerator=A100", "--set", "residual_linear.gpus=0.1"),
+        ("--gpus-per-trial", "0", "--device", "cpu", "--memory-per-trial", "2.5", "--local-copies", "/scratch"),
+    ],
+)
+def test_a_launch_with_what_is_repeated_has_the_same_settings(arguments: tuple[str, ...]) -> None:
+    first = launch("dolos", *arguments)
+    again = launch("dolos", *shlex.split(first.repeated()))
+    assert again.settings == first.settings
+    for name in ("generators", "limit", "split_seed", "skip_bad", "local", "address"):
+        assert getattr(again.options, name) == getattr(first.options, name)
+    assert again.repeated() == first.repeated()
+
+
+# Commands ------------------------------------------------------------------------------------------------------------
+
+
+def test_no_command_has_the_name_of_an_experiment() -> None:
+    assert {"run", "status"} <= set(list_commands())
+    assert not set(list_commands()) & set(list_experiments())
+
+
+@pytest.mark.parametrize("name", list_commands())
+def test_every_command_has_a_summary_and_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command = get_command(name)
+    assert command.name == name
+    assert command.summary
+    with pytest.raises(SystemExit) as end:
+        parse_arguments([name, "--help"])
+    assert end.value.code == 0
+    assert "usage: launch.py" in capsys.readouterr().out
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_arguments(["--help"])
+    said = capsys.readouterr().out
+    for name in list_commands():
+        assert get_command(name).summary in said
+
+
+def test_a_bare_experiment_is_short_for_run() -> None:
+    for arguments in ([], ["dolos"], ["dolos", "--limit", "3"]):
+        assert parse_arguments(arguments) == parse_arguments(["run", *arguments])
+    assert parse_arguments([]).command == "run"
+    assert parse_arguments(["status", "dolos"]).command == "status"
+    assert parse_arguments(["status"]).experiment == "demo"
+
+
+def test_an_unknown_command_is_answered_with_those_that_exist() -> None:
+    with pytest.raises(KeyError, match=r"no command named 'stauts' \(did you mean 'status'\?\); there are: ") as caught:
+        get_command("stauts")
+    assert caught.value.args[0].endswith(", ".join(list_commands()))
+
+
+def test_a_command_is_registered_once() -> None:
+    def again(options: argparse.Namespace, context: Context) -> int:
+        """Nothing."""
+        return 0
+
+    with pytest.raises(ValueError, match="a command named 'run' is registered already"):
+        register_command("run", lambda parser: None)(again)
