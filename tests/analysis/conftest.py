@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+import grid.tasks
 import launch
+import models.metrics
+import models.registry
 from analysis.store import Store, open_store
 from tests.corpora import write_dolos
 from tests.grid.grids import fresh_store
@@ -45,3 +48,11 @@ def own_copy(tracked: Store, tmp_path: Path) -> Path:
         for table, column in (("runs", "artifact_uri"), ("experiments", "artifact_location")):
             database.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (str(source), str(copy)))
     return copy
+
+
+@pytest.fixture
+def own_registers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is gone after it; registers themselves have no way to take an entry out."""
+    for register in (models.metrics._metrics, models.registry._detectors, grid.tasks._tasks):
+        register.names()  # all of the package's own are in
+        monkeypatch.setattr(register, "_entries", dict(register._entries))

@@ -17,7 +17,6 @@ from models.registry import resolve_config
 from tests.analysis import published
 from tests.analysis.grids import Grid
 
-
 PUBLISHED = get_source("dolos").published
 assert PUBLISHED is not None
 
