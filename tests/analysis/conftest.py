@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import analysis.parts
 import grid.tasks
 import launch
 import models.metrics
@@ -53,6 +54,11 @@ def own_copy(tracked: Store, tmp_path: Path) -> Path:
 @pytest.fixture
 def own_registers(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is gone after it; registers themselves have no way to take an entry out."""
-    for register in (models.metrics._metrics, models.registry._detectors, grid.tasks._tasks):
+    for register in (
+        analysis.parts._parts,
+        grid.tasks._tasks,
+        models.metrics._metrics,
+        models.registry._detectors,
+    ):
         register.names()  # all of the package's own are in
         monkeypatch.setattr(register, "_entries", dict(register._entries))
