@@ -12,11 +12,14 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
+import analysis.parts.cam
 from analysis.__main__ import main
+from analysis.detectors import load_detector
 from analysis.page import Folder
 from analysis.parts import Options, Report
 from analysis.parts.cam import cam
 from analysis.parts.summary import with_most_cells
+from analysis.report import make_report
 from analysis.store import Store, open_store
 from grid import names
 from tests.needs import need_program
@@ -208,6 +211,48 @@ def test_a_device_without_memory_left_costs_one_run(
     assert len(set(table["run_id"])) == 1
     assert "CUDA out of memory" in problems(report)
     assert len(report.problems) == 1
+
+
+def without_spatial_layer(self: Any) -> Any:
+    return self.layers_that_were_renamed
+
+
+def test_a_method_whose_layer_is_gone_costs_its_own_columns_and_never_the_report(
+    tracked: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = tracked.runs().query("method == 'clip_linear' and task == 'detection'")
+    detector, _ = load_detector(tracked, runs["run_id"].iloc[0])
+    monkeypatch.setattr(type(detector), "cam_target", without_spatial_layer)
+    others = tracked.runs().query("method == 'residual_linear' or task != 'detection'")["run_id"]
+    store = tracked.without(others)
+    page = make_report(store, tmp_path / "out", Options(cam_images=2, log=False))
+    text = page.read_text(encoding="utf-8")
+    for run in runs.itertuples():
+        assert f"clip_linear, trained on {run.trained_on}: no Grad-CAM of run {run.run_id}: " in text
+    assert text.count("layers_that_were_renamed") == 4  # of two runs, in their place and under what is not shown
+    table = pd.read_csv(tmp_path / "out" / "tables" / "localisation.csv")
+    assert set(table["variant"]) == {"xception_scratch"}
+    assert list((tmp_path / "out" / "figures").glob("cam-xception_scratch-*.png"))
+    assert not list((tmp_path / "out" / "figures").glob("cam-clip_linear-*.png"))
+    assert (tmp_path / "out" / "figures" / "roc-clip_linear.png").is_file()
+
+
+def test_so_does_a_method_of_which_no_panel_can_be_made(
+    tracked: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = analysis.parts.cam.make_panels
+
+    def failing(store: Store, manifest: Any, variant: str, **named: Any) -> Any:
+        if variant == "clip_linear":
+            raise AttributeError("'NoneType' object has no attribute 'shape'")
+        return real(store, manifest, variant, **named)
+
+    monkeypatch.setattr("analysis.parts.cam.make_panels", failing)
+    report = Report(tracked, Folder(tmp_path / "out"), Options(cam_images=2), [], lambda text: None)
+    list(cam(report))
+    assert problems(report) == "clip_linear: no Grad-CAM: 'NoneType' object has no attribute 'shape'"
+    table = pd.read_csv(report.folder.path / "tables" / "localisation.csv")
+    assert set(table["variant"]) == {"xception_scratch"}
 
 
 # On the page ---------------------------------------------------------------------------------------------------------
