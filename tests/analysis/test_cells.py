@@ -524,3 +524,24 @@ def test_the_classes_of_a_task_are_its_own_and_not_the_generators_names(new_grid
         cell = cells.loc[f"accuracy/{name}"]
         assert cell["mean"] == (answered[truth == number] == number).mean()
         assert cell["low"] < cell["mean"] < cell["high"]
+
+
+# Order ---------------------------------------------------------------------------------------------------------------
+
+
+def test_cells_come_in_the_order_of_the_corpus(new_grid: NewGrid) -> None:
+    grid = new_grid(generators=("alpha", "ldm", "pluralistic", "lama"), num_each=8)
+    grid.finish(*(grid.spec(train=name) for name in ("ldm+lama", "alpha", "none", "pluralistic", "lama")))
+    grid.finish(grid.attribution(), grid.spec("clip_linear", train="lama"), grid.attribution("clip_linear"))
+    order = ["lama", "ldm", "pluralistic", "alpha"]
+    opened = grid.open()
+    cells = cell_table(opened, num_resamples=20)
+    own = cells[(cells["variant"] == "residual_linear") & (cells["kind"] == CELL)]
+    detection = own[own["task"] == "detection"]
+    assert list(dict.fromkeys(detection["trained_on"])) == ["none", "lama", "pluralistic", "alpha", "lama+ldm"]
+    assert detection["tested_on"].tolist() == order * 5
+    attribution = own[own["task"] == "attribution"]
+    assert attribution["metric"].tolist() == ["accuracy", *(f"accuracy/{name}" for name in ("real", *order))]
+    compared = compare(opened, "residual_linear", "clip_linear", num_resamples=20)
+    inside = compared[(compared["kind"] == CELL) & (compared["task"] == "detection")]
+    assert inside["tested_on"].tolist() == order
