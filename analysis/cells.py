@@ -18,7 +18,7 @@ from analysis.intervals import (
     interval_of,
     proportion_interval,
 )
-from analysis.matrices import OVERALL, MatrixMeans, class_of, matrix_means, of_condition, pivot
+from analysis.matrices import OVERALL, MatrixMeans, class_of, column_order, matrix_means, of_condition, pivot
 from analysis.store import Store, StoreError
 from data.conditions import CLEAN
 from grid import names
@@ -315,7 +315,23 @@ def _resample(
                         value = get_metric(plain).value(answers if answers.scores is None else answers.at(at))
                 if value is not None:
                     entry.values.append((str(run_id), int(str(seed)), value))
-    return {where: entry for where, entry in found.items() if entry.values}
+    return {where: found[where] for where in _in_order(store, found) if found[where].values}
+
+
+def _in_order(store: Store, cells: Iterable[Where]) -> list[Where]:
+    """Cells in the order of tables: by training set, by what is tested on, and the accuracies of classes by class."""
+    cells = list(cells)
+    trained = {name for trained_on, _, _ in cells for name in TrainSet.parse(trained_on).generators}
+    generators = store.ordered(trained | {tested_on for _, tested_on, _ in cells})
+    columns = column_order({trained_on for trained_on, _, _ in cells}, generators)
+    classes = [OVERALL, REAL, *generators]
+
+    def key(where: Where) -> tuple[int, int, int]:
+        trained_on, tested_on, metric = where
+        own = classes.index(class_of(metric)) if class_of(metric) in classes else len(classes)
+        return columns.index(trained_on), generators.index(tested_on), own
+
+    return sorted(cells, key=key)
 
 
 def _wanted(

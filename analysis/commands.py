@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def launch_commands(
     tags: Mapping[str, str],
     tracking_uri: str,
 ) -> list[str]:
-    """As few commands as do it: methods that lack the same tasks, seeds and training sets share one.
+    """Commands that run these trials and no others; methods that lack the same tasks, seeds and sets share one.
 
     Args:
         trials: rows of `Store.runs()` with task, method, config, trained_on, train_condition and seed.
@@ -46,31 +46,27 @@ def launch_commands(
         return []
     experiment = _experiment(tags.get(names.EXPERIMENT) or mlflow_experiment, corpus)
     base = ["python", "launch.py", experiment.name]
-    if experiment.source not in list_sources() or get_source(experiment.source).drawn is None:
-        base += ["--data", data_folder]
+    base += [] if _is_drawn(experiment.source, data_folder) else ["--data", data_folder]
     conditions = tags.get(names.CONDITIONS, "")
     base += ["--conditions", conditions] if conditions else []
-    base += shlex.split(tags.get(names.OPTIONS) or tags.get(names.DATA_OPTIONS, ""))
+    options = shlex.split(tags.get(names.OPTIONS) or tags.get(names.DATA_OPTIONS, ""))
+    prefix, place = _store_options(tracking_uri)
     if experiment.name != mlflow_experiment:
-        base += ["--experiment-name", mlflow_experiment]
-    prefix, runs = _store_options(tracking_uri)
-    base += runs
+        place = ["--experiment-name", mlflow_experiment, *place]
 
     everything = sorted(generators)
     commands: dict[tuple[Any, ...], dict[str, list[str]]] = {}
     by = ["method", "config", "train_condition"]
     for (method, config, train_condition), rows in trials.groupby(by, sort=False):
-        tasks = tuple(task for task in list_tasks() if (rows["task"] == task).any())
-        seeds = tuple(sorted(rows["seed"].unique()))
-        train_on = _train_on(rows, everything)
         settings = _settings(str(method), json.loads(str(config)), experiment)
-        turn = 0  # one command holds one configuration of a method
-        while method in commands.get((tasks, seeds, train_on, train_condition, turn), {}):
-            turn += 1
-        commands.setdefault((tasks, seeds, train_on, train_condition, turn), {})[str(method)] = settings
+        for product in _products(rows, everything):
+            turn = 0  # one command holds one configuration of a method
+            while method in commands.get((*product, train_condition, turn), {}):
+                turn += 1
+            commands.setdefault((*product, train_condition, turn), {})[str(method)] = settings
     lines = []
     for (tasks, seeds, train_on, train_condition, _), chosen in commands.items():
-        words = [*base, "--methods", ",".join(chosen), "--seeds", *map(str, seeds)]
+        words = [*base, *_about(options, chosen), *place, "--methods", ",".join(chosen), "--seeds", *map(str, seeds)]
         if tasks != tuple(list_tasks()[:2]):
             words += ["--tasks", ",".join(tasks)]
         words += ["--train-on", train_on] if train_on else []
@@ -93,18 +89,56 @@ def _experiment(name: str, corpus: str) -> Experiment:
     return Experiment(corpus, source=corpus, methods={})
 
 
-def _train_on(rows: pd.DataFrame, everything: list[str]) -> str:
-    """The argument of --train-on for these trials; "" where each task's own training sets are meant."""
-    by_task = {task: {TrainSet.parse(text) for text in of_task["trained_on"]} for task, of_task in rows.groupby("task")}
-    words: dict[str, None] = {}
-    for task, sets in by_task.items():
-        own = set(get_task(str(task)).train_sets(None, everything))
-        free = {train for train in sets if train.generators}  # without generators, a method is trained on none anyway
-        if not free or free == own:
+def _is_drawn(corpus: str, data_folder: str) -> bool:
+    """Whether the software makes the images itself, and did."""
+    drawn = get_source(corpus).drawn if corpus in list_sources() else None
+    return drawn is not None and Path(data_folder).name == drawn.folder(Path()).name
+
+
+def _products(rows: pd.DataFrame, everything: list[str]) -> list[tuple[tuple[str, ...], tuple[int, ...], str]]:
+    """The trials of one method as products of tasks and seeds, each with the argument of --train-on."""
+    seeds_of: dict[tuple[tuple[str, ...], str], list[int]] = {}
+    for seed, of_seed in rows.groupby("seed"):
+        tasks_of: dict[str, list[str]] = {}
+        for task in list_tasks():
+            of_task = {TrainSet.parse(str(text)) for text in of_seed.loc[of_seed["task"] == task, "trained_on"]}
+            if of_task:
+                fitting = [train_on for train_on in tasks_of if _means(train_on, task, of_task, everything)]
+                train_on = fitting[0] if fitting else _train_on(task, of_task, everything)
+                tasks_of.setdefault(train_on, []).append(task)
+        for train_on, tasks in tasks_of.items():
+            seeds_of.setdefault((tuple(tasks), train_on), []).append(int(str(seed)))
+    return [(tasks, tuple(seeds), train_on) for (tasks, train_on), seeds in seeds_of.items()]
+
+
+def _means(train_on: str, task: str, wanted: set[TrainSet], everything: list[str]) -> bool:
+    """Whether an argument of --train-on gives these training sets of a task; "" is none given.
+
+    Without generators, a method is trained on none whatever the argument.
+    """
+    free = {train for train in wanted if train.generators}
+    return not free or set(get_task(task).train_sets(train_on or None, everything)) == free
+
+
+def _train_on(task: str, wanted: set[TrainSet], everything: list[str]) -> str:
+    """The argument of --train-on for these training sets; "" where the task's own are meant."""
+    if _means("", task, wanted, everything):
+        return ""
+    whole = tuple(everything) if len(everything) > 1 else None
+    return ",".join(ALL if train.generators == whole else str(train) for train in sorted(wanted))
+
+
+def _about(options: list[str], methods: Collection[str]) -> list[str]:
+    """The options without what they set for other methods, which launch.py would refuse."""
+    kept, words = list[str](), iter(options)
+    for word in words:
+        if word != "--set":
+            kept.append(word)
             continue
-        for train in sorted(free):
-            words[ALL if train.generators == tuple(everything) and len(everything) > 1 else str(train)] = None
-    return ",".join(words)
+        setting = next(words, "")
+        if setting.partition("=")[0].rpartition(".")[0] in methods:
+            kept += [word, setting]
+    return kept
 
 
 def _store_options(tracking_uri: str) -> tuple[str, list[str]]:

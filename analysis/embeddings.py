@@ -6,7 +6,6 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 PCA_WIDTH = 50  # as van der Maaten and Hinton (2008) did before t-SNE, and scikit-learn advises
 PERPLEXITY = 30.0
@@ -52,11 +51,6 @@ class Separation:
     chance: float
     num_neighbours: int
     num_dimensions: int
-
-
-def class_names(scores: pd.DataFrame) -> np.ndarray:
-    """Each image's class: "real" for every real image, else its generator; object (N,)."""
-    return np.where(scores["label"] == 0, "real", scores["generator"]).astype(object)
 
 
 def project(

@@ -173,9 +173,11 @@ def localise_run(
     Raises:
         NoCam: the method has none.
         StoreError: as `load_detector`.
-        ValueError: no mask in the validation split.
+        ValueError: trained without fakes, or no mask in the validation split.
     """
     detector, spec = loaded or load_detector(store, run_id, device=device)
+    if not spec.train_generators:
+        raise ValueError("trained without fakes, so there is no validation fake to choose a threshold with")
     cells = {
         generator: _with_masks(choose_images(manifest, generator, images_per_cell, seed=seed))
         for generator in manifest.generators

@@ -34,6 +34,18 @@ class MatrixMeans:
         """What is lost from in-domain to cross-generator."""
         return self.in_domain - self.cross_generator
 
+    def named(self, matrix: pd.DataFrame) -> dict[str, float]:
+        """Name -> mean, and the gap; without those that the matrix has no cells for, finished or not.
+
+        Nothing is in-domain for a method that is trained without fakes.
+        """
+        in_domain, means = in_domain_cells(matrix), dict[str, float]()
+        if in_domain.any():
+            means["in-domain mean"] = self.in_domain
+        if not in_domain.all():
+            means["cross-generator mean"] = self.cross_generator
+        return means | ({"gap": self.gap} if len(means) == 2 else {})
+
 
 def column_order(trained_on: Iterable[str], generators: Sequence[str]) -> list[str]:
     """Training sets, as text, in the order of the columns: none, single generators as in the rows, then unions."""

@@ -132,15 +132,10 @@ def caption_of(table: Table, caption: str, *, transpose: bool = False, digits: i
     parts = [caption.rstrip(". ") or (f"{table.variant}, {table.metric}" if isinstance(table, IntervalMatrix) else "")]
     parts.append(orientation(values.T if transpose else values).capitalize())
     if isinstance(table, IntervalMatrix):
-        figures = {
-            "in-domain mean": table.means.in_domain,
-            "cross-generator mean": table.means.cross_generator,
-            "gap": table.means.gap,
-        }
         nan = (float("nan"), float("nan"))
         words = [
             f"{name} {cell_text(value, float('nan'), *table.intervals.get(name, nan), digits=digits)}"
-            for name, value in figures.items()
+            for name, value in table.means.named(table.mean).items()
         ]
         parts.append(", ".join(words).capitalize())
         if not table.std.isna().all(axis=None):

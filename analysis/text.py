@@ -9,7 +9,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from analysis.cells import CROSS_GENERATOR, GAP, IN_DOMAIN
 from analysis.matrices import (
     ORIENTATION,
     class_table,
@@ -73,13 +72,9 @@ def _print_matrix(results: pd.DataFrame, variant: str, condition: str, console: 
         table.add_row(str(row), *map(_cell, accuracies, aurocs, own))
     console.print(table)
     for name, values in (("accuracy", matrix), ("AUROC", auroc)):
-        means = matrix_means(values)
-        words = {IN_DOMAIN: means.in_domain, CROSS_GENERATOR: means.cross_generator, GAP: means.gap}
-        if not in_domain.any():
-            words = {CROSS_GENERATOR: means.cross_generator}
-        console.print(
-            f"  {name}: {', '.join(f'{kind} {_text(value)}' for kind, value in words.items())}", highlight=False
-        )
+        means = matrix_means(values).named(values)
+        words = ", ".join(f"{kind} {_text(value)}" for kind, value in means.items())
+        console.print(f"  {name}: {words}", highlight=False)
     console.print(f"  seeds: {', '.join(map(str, sorted(results['seed'].unique())))}\n", highlight=False)
 
 

@@ -43,9 +43,14 @@ def cam_panel(panel: Panel, generators: Sequence[str] = ()) -> Figure:
 
     The mask's border is drawn on every CAM. Below each CAM stands what the run says of the picture, in blue with a tick
     where that is right, in vermilion with a cross and a dashed frame where it is wrong.
+
+    Args:
+        panel: from `analysis.cam.make_panels`.
+        generators: all generators in the order of tables; none: those of the panel, in alphabetical order.
     """
-    generators = [name for column in panel.columns for name in column.trained_on.split("+")]
-    order = column_order((column.trained_on for column in panel.columns), sorted({*generators, panel.tested_on}))
+    trained = [name for column in panel.columns for name in TrainSet.parse(column.trained_on).generators]
+    generators = list(generators) or sorted({*trained, panel.tested_on})
+    order = column_order((column.trained_on for column in panel.columns), generators)
     columns = sorted(panel.columns, key=lambda column: order.index(column.trained_on))
     num_rows, num_columns = len(panel.images), 2 + len(columns)
     detection = get_task(panel.task).is_binary

@@ -47,8 +47,11 @@ def embedding_figure(
         axes.set_yticks([])
         axes.set_aspect("equal", adjustable="datalim")
         axes.spines[:].set_color("#bbbbbb")
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10)  # above the legend too, which a long one would run into
-        figure.legend(loc="outside right upper", frameon=False, title="class (images)", markerscale=1.6)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+        axes.legend(  # beside the axes and not the figure: a long title runs above it
+            loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, frameon=False, title="class (images)",
+            markerscale=1.6,
+        )  # fmt: skip
         lines = [f"{projection.method}: {projection.note}. Axes have no unit."]
         if separation is not None:
             lines.append(

@@ -130,9 +130,11 @@ def _notes(matrix: pd.DataFrame, intervals: IntervalMatrix | None) -> np.ndarray
 
 
 def _summary(matrix: pd.DataFrame, intervals: IntervalMatrix | None) -> str:
-    means = matrix_means(matrix)
-    figures = {"in-domain": means.in_domain, "cross-generator": means.cross_generator, "gap": means.gap}
-    words = [f"{name} {'missing' if np.isnan(value) else f'{value:.3f}'}" for name, value in figures.items()]
+    means = matrix_means(matrix).named(matrix)
+    words = [
+        f"{name.removesuffix(' mean')} {'missing' if np.isnan(value) else f'{value:.3f}'}"
+        for name, value in means.items()
+    ]
     lines = ["means: " + ", ".join(words)]
     if intervals is not None and not intervals.low.isna().all(axis=None):
         seeds = intervals.num_seeds.to_numpy()

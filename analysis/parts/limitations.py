@@ -168,7 +168,8 @@ def _sizes(scores: pd.DataFrame) -> list[Text]:
 
 def _constant(results: pd.DataFrame) -> list[Text]:
     """Detectors that say the same of every image, which an accuracy of a half hides."""
-    wide = results.pivot_table(index=["variant", "run_id", "tested_on"], columns="metric", values="value")
+    cells = results[results["task"] == DETECTION]
+    wide = cells.pivot_table(index=["variant", "run_id", "tested_on"], columns="metric", values="value")
     if not {"real_accuracy", "fake_accuracy"} <= set(wide.columns):
         return []
     same = (wide["real_accuracy"] + wide["fake_accuracy"] == 1) & wide["real_accuracy"].isin([0, 1])

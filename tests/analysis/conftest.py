@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+import analysis.parts
+import grid.tasks
 import launch
+import models.metrics
+import models.registry
 from analysis.store import Store, open_store
 from tests.corpora import write_dolos
 from tests.grid.grids import fresh_store
@@ -45,3 +49,16 @@ def own_copy(tracked: Store, tmp_path: Path) -> Path:
         for table, column in (("runs", "artifact_uri"), ("experiments", "artifact_location")):
             database.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (str(source), str(copy)))
     return copy
+
+
+@pytest.fixture
+def own_registers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is gone after it; registers themselves have no way to take an entry out."""
+    for register in (
+        analysis.parts._parts,
+        grid.tasks._tasks,
+        models.metrics._metrics,
+        models.registry._detectors,
+    ):
+        register.names()  # all of the package's own are in
+        monkeypatch.setattr(register, "_entries", dict(register._entries))

@@ -61,7 +61,7 @@ class Grid:
 
     Args:
         uri: tracking URI.
-        folder: of artifacts, and where the images would be.
+        folder: of artifacts.
         name: of the MLflow experiment.
         generators: of the data set.
         num_each: images per split and generator.
@@ -69,6 +69,7 @@ class Grid:
         corpus: the data's source.
         launched: tags that say what made the grid.
         conditions: asked for, besides "clean".
+        root: where the images would be; None: below `folder`.
     """
 
     def __init__(
@@ -83,9 +84,10 @@ class Grid:
         corpus: str = "dolos",
         launched: Mapping[str, str] | None = None,
         conditions: Iterable[str] = (),
+        root: Path | None = None,
     ) -> None:
         self.folder, self.name = folder, name
-        manifest = paper_manifest(folder / "images", tuple(generators), num_each)
+        manifest = paper_manifest(root or folder / "images", tuple(generators), num_each)
         self.manifest = dataclasses.replace(manifest, source=corpus)
         self.tracker: Tracker = tracking.open_grid(
             uri, name, self.manifest, trials, folder / "artifacts", conditions=conditions, launched=launched

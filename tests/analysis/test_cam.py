@@ -284,6 +284,23 @@ def test_a_panel_says_what_it_shows(tmp_path: Path) -> None:
     assert (tmp_path / "panel.png").stat().st_size > 1000
 
 
+def columns_of(figure: Figure) -> list[str]:
+    headings = [axes.get_title() for axes in figure.axes if "trained on" in axes.get_title()]
+    return [heading.split("\n")[1] for heading in headings]
+
+
+def test_the_columns_of_a_panel_come_in_the_order_of_the_corpus() -> None:
+    panel = make_panel()
+    said = Answers(["fake", "real"], np.array([1.25, -0.5]), np.array([True, False]))
+    panel.columns.append(Column("none", said, panel.columns[0].maps, (2, 3)))
+    assert columns_of(cam_panel(panel)) == ["no generator", "lama", "ldm", "lama + ldm"]
+    of_corpus = cam_panel(panel, ["repaint", "ldm", "lama"])
+    assert columns_of(of_corpus) == ["no generator", "ldm", "lama", "all but repaint"]
+    assert ["in-domain" in axes.get_title() for axes in of_corpus.axes if "trained on" in axes.get_title()] == [
+        False, False, True, True,
+    ]  # fmt: skip
+
+
 def test_a_panel_without_cams_says_so() -> None:
     assert "no CAM" in words(cam_panel(make_panel(with_maps=False)))
     assert "the predicted class" in words(cam_panel(make_panel(task=ATTRIBUTION))).replace("\n", " ")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,15 @@ from analysis.cells import (
     matrix_with_intervals,
 )
 from analysis.intervals import Interval, Resampler, difference_of, proportion_interval
-from analysis.matrices import attribution_table, cross_generator_matrix, trained_on_label
+from analysis.matrices import attribution_table, cross_generator_matrix, in_domain_cells, trained_on_label
 from analysis.store import Store, StoreError
 from grid import names
-from grid.tasks import cell_rows
+from grid.tasks import cell_rows, class_names, get_task, register_task
+from grid.train_sets import TrainSet
+from models.metrics import AT_VALIDATION, Answers, Metric, register_metric
 from models.scoring import attribution_metrics
-from tests.analysis.grids import GENERATORS, Grid, made_scores
-from tests.grid.grids import fresh_store
+from tests.analysis.grids import GENERATORS, THRESHOLD, Grid, made_scores
+from tests.grid.grids import fresh_store, make_spec
 
 METHODS = ("residual_linear", "clip_linear")
 SEEDS = (0, 1, 2)
@@ -320,3 +322,226 @@ def test_what_was_never_planned_is_no_missing_column(new_grid: NewGrid) -> None:
     assert list(matrix.mean.index) == list(GENERATORS)
     grid.plan(grid.spec(train="ldm"))
     assert list(matrix_with_intervals(grid.open(), "residual_linear", num_resamples=20).mean.columns) == ["lama", "ldm"]
+
+
+# Conditions ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def conditioned(tmp_path_factory: pytest.TempPathFactory) -> Grid:
+    """Two methods on two training sets with attribution; the first was scored under two conditions as well."""
+    folder = tmp_path_factory.mktemp("conditioned")
+    made = Grid(fresh_store(tmp_path_factory.getbasetemp(), folder / "runs"), folder, num_each=20)
+    for method, conditions in (("residual_linear", ["jpeg-75", "jpeg-50"]), ("clip_linear", [])):
+        trials = [made.spec(method, train=name, seed=seed) for name in ("lama", "ldm") for seed in (0, 1)]
+        made.finish(*trials, made.attribution(method), conditions=conditions)
+    return made
+
+
+def test_without_being_asked_for_conditions_cells_are_clean(conditioned: Grid) -> None:
+    cells = cell_table(conditioned.open(), num_resamples=50)
+    assert set(cells["condition"]) == {"clean"}
+    assert cells.groupby(["variant", "kind"]).size().to_dict() == {
+        (method, kind): {"cell": 11}.get(kind, 1)  # 2 x 3 of detection, and attribution overall and of four classes
+        for method in METHODS
+        for kind in ("cell", "in-domain mean", "cross-generator mean", "gap")
+    }
+
+
+def test_cells_of_a_condition_come_out_of_its_own_scores(conditioned: Grid) -> None:
+    store = conditioned.open()
+    metrics = ("accuracy", "auroc", "accuracy_valid_threshold")
+    cells = cell_table(store, metrics=metrics, conditions=("clean", "jpeg-50", "jpeg-75"), num_resamples=100)
+    assert list(dict.fromkeys(cells["condition"])) == ["clean", "jpeg-50", "jpeg-75"]
+    assert set(cells.loc[cells["condition"] != "clean", "variant"]) == {"residual_linear"}
+    for condition in ("clean", "jpeg-50", "jpeg-75"):
+        frames = [
+            cell_scores(made_scores(conditioned.spec(seed=seed), conditioned.manifest, condition), "ldm")
+            for seed in (0, 1)
+        ]
+        resampler = Resampler([store.scores(store.runs()["run_id"].iloc[0])], num_resamples=100)
+        for metric in metrics:
+            threshold = THRESHOLD if metric.endswith(AT_VALIDATION) else 0.0
+            plain = metric.removesuffix(AT_VALIDATION)
+            value, resampled = mean_over_seeds(resampler, frames, plain, threshold)
+            alone = proportion_interval(resampled, resampler.cell(frames[0]), plain, value)
+            cell = cell_of(cells, trained_on="lama", tested_on="ldm", condition=condition, metric=metric)
+            assert cell["mean"] == pytest.approx(value, abs=1e-6)
+            assert (cell["low"], cell["high"]) == pytest.approx((alone.low, alone.high), abs=1e-6)
+            assert cell["num_seeds"] == 2
+
+
+def test_attribution_has_cells_of_a_condition_too(conditioned: Grid) -> None:
+    store = conditioned.open()
+    cells = cell_table(store, conditions=("jpeg-75",), num_resamples=50)
+    own = cells[(cells["task"] == "attribution") & (cells["metric"] == "accuracy")]
+    scores = made_scores(conditioned.attribution(), conditioned.manifest, "jpeg-75")
+    classes = ["real", *GENERATORS]
+    answered = scores[[f"logit_{name}" for name in classes]].to_numpy().argmax(axis=1)
+    assert own["mean"].tolist() == [(answered == scores["generator"].map(classes.index)).mean()]
+
+
+def test_a_matrix_is_of_one_condition(conditioned: Grid) -> None:
+    store = conditioned.open()
+    cells = cell_table(store, conditions=("clean", "jpeg-75"), num_resamples=50)
+    clean, jpeg = (
+        matrix_with_intervals(store, "residual_linear", cells=cells, condition=name) for name in ("clean", "jpeg-75")
+    )
+    alone = matrix_with_intervals(store, "residual_linear", condition="jpeg-75", num_resamples=50)
+    assert (clean.condition, jpeg.condition) == ("clean", "jpeg-75")
+    pd.testing.assert_frame_equal(jpeg.mean, alone.mean)
+    pd.testing.assert_frame_equal(jpeg.low, alone.low)
+    assert jpeg.intervals == alone.intervals
+    assert (clean.mean - jpeg.mean).abs().to_numpy().max() > 0.05
+    for name, matrix in (("clean", clean), ("jpeg-75", jpeg)):
+        plain = cross_generator_matrix(
+            store.results(), "residual_linear", generators=store.generators, planned=["lama", "ldm"], condition=name
+        )
+        pd.testing.assert_frame_equal(matrix.mean, plain)
+
+
+def test_a_condition_that_nobody_was_scored_under_is_missing_everywhere(conditioned: Grid) -> None:
+    matrix = matrix_with_intervals(conditioned.open(), "clip_linear", condition="jpeg-75")
+    assert matrix.mean.isna().all(axis=None)
+    assert (matrix.num_seeds == 0).all(axis=None)
+
+
+def test_methods_are_compared_on_clean_pictures(conditioned: Grid, tmp_path: Path) -> None:
+    store = conditioned.open()
+    table = compare(store, "residual_linear", "clip_linear", num_resamples=50)
+    clean = store.results().query("condition == 'clean' and metric == 'accuracy' and task == 'detection'")
+    means = clean.groupby(["variant", "trained_on", "tested_on"])["value"].mean()
+    inside = table[(table["kind"] == CELL) & (table["task"] == "detection")]
+    assert len(inside) == 6
+    for row in inside.to_dict("records"):
+        assert row["a"] == pytest.approx(means["residual_linear", row["trained_on"], row["tested_on"]])
+
+
+def test_attribution_is_of_clean_pictures(conditioned: Grid) -> None:
+    store = conditioned.open()
+    cells = cell_table(store, conditions=("clean", "jpeg-75"), num_resamples=50)
+    rows = attribution_with_intervals(store, cells=cells)
+    assert len(rows) == 2 * 5
+    plain = attribution_table(store.results(), store.generators)
+    assert rows.loc[rows["class"] == "overall", "mean"].tolist() == plain["overall"].tolist()
+
+
+# Without generators --------------------------------------------------------------------------------------------------
+
+
+def test_without_generators_every_cell_is_unseen(new_grid: NewGrid) -> None:
+    grid = new_grid(num_each=12)
+    grid.finish(*(grid.spec(train="none", seed=seed) for seed in (0, 1)))
+    opened = grid.open()
+    cells = cell_table(opened, num_resamples=50)
+    assert cells["kind"].tolist() == [CELL] * 3 + ["cross-generator mean"]
+    assert set(cells.loc[cells["kind"] == CELL, "trained_on"]) == {"none"}
+    matrix = matrix_with_intervals(opened, "residual_linear", cells=cells)
+    assert list(matrix.mean.columns) == ["none"]
+    assert list(matrix.intervals) == ["cross-generator mean"]
+    assert np.isnan(matrix.means.in_domain)
+    assert matrix.means.cross_generator == pytest.approx(matrix.mean["none"].mean())
+    assert not in_domain_cells(matrix.mean).any()
+
+
+def test_a_column_without_generators_is_the_first_and_has_its_heading(new_grid: NewGrid) -> None:
+    grid = new_grid(num_each=12)
+    grid.finish(*(grid.spec(train=name) for name in ("lama+ldm", "repaint", "none", "lama")))
+    matrix = matrix_with_intervals(grid.open(), "residual_linear", num_resamples=20)
+    assert list(matrix.mean.columns) == ["none", "lama", "repaint", "lama+ldm"]
+    assert [trained_on_label(name, GENERATORS) for name in matrix.mean.columns] == [
+        "no generator", "lama", "repaint", "all but repaint",
+    ]  # fmt: skip
+    assert in_domain_cells(matrix.mean).sum(axis=0).tolist() == [0, 1, 1, 2]
+
+
+# Registered later ----------------------------------------------------------------------------------------------------
+
+
+def share_called_fake(answers: Answers, weights: np.ndarray | None = None) -> float:
+    return float(np.average(answers.answered == 1, weights=weights))
+
+
+@pytest.mark.usefixtures("own_registers")
+@pytest.mark.parametrize("condition", ["clean", "jpeg-75"])
+def test_a_metric_that_is_registered_later_comes_out_of_the_logged_scores(conditioned: Grid, condition: str) -> None:
+    register_metric(Metric("toy_share_called_fake", "share called fake", share_called_fake, task="binary"))
+    name, store = "toy_share_called_fake", conditioned.open()
+    assert name not in set(store.results()["metric"])
+    cells = cell_table(store, metrics=[name, name + AT_VALIDATION], conditions=[condition], num_resamples=200)
+    assert set(cells["task"]) == {"detection"}
+    for metric, threshold in ((name, 0.0), (name + AT_VALIDATION, THRESHOLD)):
+        by_hand = []
+        for seed in (0, 1):
+            scores = made_scores(conditioned.spec(seed=seed), conditioned.manifest, condition)
+            by_hand.append((cell_scores(scores, "ldm")["score"] > threshold).mean())
+        cell = cell_of(cells, trained_on="lama", tested_on="ldm", metric=metric)
+        assert cell["mean"] == pytest.approx(np.mean(by_hand))
+        assert cell["std"] == pytest.approx(np.std(by_hand, ddof=1))
+        assert cell["low"] < cell["mean"] < cell["high"]
+    means = cells[(cells["kind"] == "in-domain mean") & (cells["metric"] == name)]
+    assert len(means) == (2 if condition == "clean" else 1)
+    matrix = matrix_with_intervals(store, "residual_linear", name, condition=condition, num_resamples=50)
+    assert matrix.mean.notna().all(axis=None)
+    assert (matrix.low < matrix.high).all(axis=None)
+
+
+@pytest.mark.usefixtures("own_registers")
+def test_one_of_several_classes_is_computed_for_attribution_alone(conditioned: Grid) -> None:
+    register_metric(Metric("toy_share_of_class_1", "share of class 1", share_called_fake, task="several"))
+    cells = cell_table(conditioned.open(), metrics=["toy_share_of_class_1"], num_resamples=50)
+    assert cells[["kind", "task", "tested_on"]].to_numpy().tolist() == [[CELL, "attribution", "all"]] * 2
+    scores = made_scores(conditioned.attribution(), conditioned.manifest)
+    answered = scores[[f"logit_{name}" for name in ("real", *GENERATORS)]].to_numpy().argmax(axis=1)
+    assert cells.loc[cells["variant"] == "residual_linear", "mean"].tolist() == [(answered == 1).mean()]
+
+
+FAMILIES = {"lama": "old", "ldm": "old", "repaint": "new"}
+
+
+@pytest.mark.usefixtures("own_registers")
+def test_the_classes_of_a_task_are_its_own_and_not_the_generators_names(new_grid: NewGrid) -> None:
+    @register_task
+    class Families(get_task("attribution").__class__):
+        name = "toy_families"
+
+        def classes(self, train: TrainSet) -> tuple[str, ...]:
+            return ("real", "old", "new")
+
+        def class_numbers(self, rows: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
+            families = pd.Series(class_names(rows)).map({"real": "real"} | FAMILIES)
+            return families.map(list(classes).index).to_numpy(np.int64)
+
+    grid = new_grid(num_each=20)
+    spec = make_spec(grid.manifest.digest, task="toy_families", train=GENERATORS)
+    grid.finish(spec)
+    cells = cell_table(grid.open(), num_resamples=200).set_index("metric")
+    scores = made_scores(spec, grid.manifest)
+    truth = scores["generator"].map({"real": 0, "lama": 1, "ldm": 1, "repaint": 2}).to_numpy()
+    answered = scores[["logit_real", "logit_old", "logit_new"]].to_numpy().argmax(axis=1)
+    assert cells.loc["accuracy", "mean"] == (truth == answered).mean()
+    for number, name in enumerate(("real", "old", "new")):
+        cell = cells.loc[f"accuracy/{name}"]
+        assert cell["mean"] == (answered[truth == number] == number).mean()
+        assert cell["low"] < cell["mean"] < cell["high"]
+
+
+# Order ---------------------------------------------------------------------------------------------------------------
+
+
+def test_cells_come_in_the_order_of_the_corpus(new_grid: NewGrid) -> None:
+    grid = new_grid(generators=("alpha", "ldm", "pluralistic", "lama"), num_each=8)
+    grid.finish(*(grid.spec(train=name) for name in ("ldm+lama", "alpha", "none", "pluralistic", "lama")))
+    grid.finish(grid.attribution(), grid.spec("clip_linear", train="lama"), grid.attribution("clip_linear"))
+    order = ["lama", "ldm", "pluralistic", "alpha"]
+    opened = grid.open()
+    cells = cell_table(opened, num_resamples=20)
+    own = cells[(cells["variant"] == "residual_linear") & (cells["kind"] == CELL)]
+    detection = own[own["task"] == "detection"]
+    assert list(dict.fromkeys(detection["trained_on"])) == ["none", "lama", "pluralistic", "alpha", "lama+ldm"]
+    assert detection["tested_on"].tolist() == order * 5
+    attribution = own[own["task"] == "attribution"]
+    assert attribution["metric"].tolist() == ["accuracy", *(f"accuracy/{name}" for name in ("real", *order))]
+    compared = compare(opened, "residual_linear", "clip_linear", num_resamples=20)
+    inside = compared[(compared["kind"] == CELL) & (compared["task"] == "detection")]
+    assert inside["tested_on"].tolist() == order

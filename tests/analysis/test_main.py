@@ -157,7 +157,7 @@ def test_an_error_leaves_the_earlier_report_as_it_was(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("analysis.report.confusion_figure", full)
+    monkeypatch.setattr("analysis.parts.attribution.confusion_figure", full)
     with pytest.raises(OSError, match="No space left"):
         main(["--tracking-uri", grid.tracker.uri, "--no-log", "--no-cam", "--out", str(out)])
     here, before = ({path.relative_to(top) for path in top.rglob("*")} for top in (out, written))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.matrices import ORIENTATION, attribution_table, cross_generator_matrix, matrix_means
+from analysis.matrices import ORIENTATION, attribution_table, cross_generator_matrix, in_domain_cells, matrix_means
 from data.sources import get_source
 from tests.analysis import published
 from tests.analysis.tables import detection, published_results, results, row
@@ -179,3 +179,51 @@ def test_a_class_that_is_missing_is_missing() -> None:
 def test_a_method_without_attribution_has_no_row() -> None:
     rows = [*detection(ASYMMETRIC), row("n", "lama", "all", "accuracy", 0.5, task="attribution")]
     assert list(attribution_table(results(rows)).index) == ["n"]
+
+
+# Without generators, and conditions ----------------------------------------------------------------------------------
+
+
+def test_trained_without_generators_every_cell_is_unseen() -> None:
+    cells = ASYMMETRIC | {("none", "lama"): 0.5, ("none", "ldm"): 0.4}
+    matrix = cross_generator_matrix(results(detection(cells)), "m")
+    assert list(matrix.columns) == ["none", "lama", "ldm"]
+    assert in_domain_cells(matrix).tolist() == [[False, True, False], [False, False, True]]
+    means = matrix_means(matrix)
+    assert (means.in_domain, means.cross_generator) == pytest.approx((0.85, (0.6 + 0.7 + 0.5 + 0.4) / 4))
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "named"),
+    [
+        (["none"], {"cross-generator mean": 0.5}),
+        (["lama+ldm"], {"in-domain mean": 0.5}),
+        (["lama"], {"in-domain mean": 0.5, "cross-generator mean": 0.5, "gap": 0.0}),
+        (["none", "lama+ldm"], {"in-domain mean": 0.5, "cross-generator mean": 0.5, "gap": 0.0}),
+    ],
+)
+def test_means_are_named_as_far_as_there_are_cells_for_them(trained_on: list[str], named: dict[str, float]) -> None:
+    cells = {(trained, tested): 0.5 for trained in trained_on for tested in ("lama", "ldm")}
+    matrix = cross_generator_matrix(results(detection(cells)), "m", planned=[])
+    assert matrix_means(matrix).named(matrix) == named
+
+
+def test_a_matrix_is_of_one_condition() -> None:
+    lower = {place: value - 0.3 for place, value in ASYMMETRIC.items()}
+    table = results([*detection(ASYMMETRIC), *detection(lower, condition="jpeg-75")])
+    clean, jpeg = (cross_generator_matrix(table, "m", condition=name) for name in ("clean", "jpeg-75"))
+    pd.testing.assert_frame_equal(jpeg, clean - 0.3)
+    pd.testing.assert_frame_equal(cross_generator_matrix(table, "m"), clean)
+    assert cross_generator_matrix(table, "m", condition="jpeg-50").isna().all(axis=None)
+
+
+def test_results_without_a_column_of_conditions_are_clean() -> None:
+    table = results(detection(ASYMMETRIC))
+    before = table.drop(columns=["condition", "train_condition"])
+    pd.testing.assert_frame_equal(cross_generator_matrix(before, "m"), cross_generator_matrix(table, "m"))
+
+
+def test_rows_and_columns_come_in_the_order_of_the_corpus() -> None:
+    cells = {(trained, tested): 0.5 for trained in ("c", "a", "b", "a+b") for tested in "abc"}
+    matrix = cross_generator_matrix(results(detection(cells)), "m", generators=["b", "c", "a"], planned=[])
+    assert (list(matrix.index), list(matrix.columns)) == (["b", "c", "a"], ["b", "c", "a", "a+b"])

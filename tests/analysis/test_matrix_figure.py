@@ -156,3 +156,12 @@ def test_an_empty_matrix_is_all_missing() -> None:
     figure = matrix_figure(empty, metric="accuracy", title="m")
     assert rectangles(figure, hatched=True) == {(0, 0)}
     assert "in-domain missing" in axes_of(figure).get_title(loc="left")
+
+
+def test_without_generators_nothing_is_outlined_and_no_in_domain_mean_is_missed() -> None:
+    cells = {("none", "lama"): 0.9, ("none", "ldm"): 0.6}
+    matrix = cross_generator_matrix(results(detection(cells)), "m", planned=[])
+    figure = matrix_figure(matrix, metric="accuracy", title="m")
+    assert [label.get_text() for label in axes_of(figure).get_xticklabels()] == ["no generator"]
+    assert rectangles(figure, hatched=False) == set()
+    assert axes_of(figure).get_title(loc="left") == "m\nmeans: cross-generator 0.750"

@@ -1,10 +1,11 @@
-"""Figures beside the pictures, against answers by hand: calibration, confusion, how classes part."""
+"""Numbers beside the pictures, against answers by hand: calibration, confusion, how classes part."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from scipy.special import logit
 
 from analysis.attribution import confusion_table
@@ -19,6 +20,7 @@ from analysis.curves import (
 from analysis.embeddings import EmbeddingError, project, separation
 from analysis.figures.attribution import confusion_figure
 from analysis.figures.curves import precision_recall_figure, reliability_figure, roc_figure, score_figure
+from analysis.figures.embeddings import embedding_figure
 from tests.analysis.scored import Scored
 
 
@@ -104,3 +106,18 @@ def test_the_same_embeddings_lie_in_the_same_places_and_say_how_they_were_laid()
         assert said in first.note
     with pytest.raises(EmbeddingError, match="not finite"):
         project(np.full((10, 3), np.nan))
+
+
+def test_a_picture_of_embeddings_has_classes_in_order_beside_it_and_clear_of_a_long_title() -> None:
+    projection = project(np.random.default_rng(0).normal(size=(40, 3)))
+    classes = np.array(["zeta", "real", "lama", "ldm"] * 10)
+    title = "a method with a long name [weights from somewhere]: t-SNE of 40 test embeddings"
+    figure = embedding_figure(projection, classes, title=title, order=["real", "ldm", "lama"])
+    (legend,) = (axes.get_legend() for axes in figure.axes)
+    assert [text.get_text() for text in legend.get_texts()] == ["real (10)", "ldm (10)", "lama (10)", "zeta (10)"]
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    (heading,) = (text for text in figure.texts if text.get_text() == title)
+    above, beside = heading.get_window_extent(), legend.get_window_extent()
+    assert not above.overlaps(beside)
+    assert not figure.axes[0].get_window_extent().overlaps(beside)

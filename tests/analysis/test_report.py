@@ -12,15 +12,21 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
+import analysis.parts.cam
 from analysis.__main__ import main
+from analysis.detectors import load_detector
 from analysis.page import Folder
-from analysis.report import Options, _Report, with_most_cells
+from analysis.parts import Options, Report
+from analysis.parts.cam import cam
+from analysis.parts.summary import with_most_cells
+from analysis.report import make_report
 from analysis.store import Store, open_store
+from grid import names
 from tests.needs import need_program
 
 METHODS = ("xception_scratch", "clip_linear", "residual_linear")
 SECTIONS = [
-    "Summary", "What this does not show", "Matrices", "Published figures", "Comparison", "Attribution", "Embeddings",
+    "Summary", "What this does not show", "Matrices", "Published values", "Comparison", "Attribution", "Embeddings",
     "Grad-CAM", "Curves", "Runs", "Provenance",
 ]  # fmt: skip
 
@@ -72,7 +78,7 @@ def test_every_method_has_its_matrices_as_tables_and_pictures(report: Path) -> N
     assert "Rows: tested on, columns: trained on" in (report / "tables/matrix-clip_linear-accuracy.md").read_text()
 
 
-def test_cells_are_the_logged_figures(tracked: Store, report: Path) -> None:
+def test_cells_are_the_logged_values(tracked: Store, report: Path) -> None:
     logged = tracked.results()
     logged = logged[logged["task"] == "detection"]
     for method in METHODS:
@@ -122,7 +128,7 @@ def test_every_image_of_localisation_is_kept_and_answers_have_matrices(report: P
     for subset in set(found) - {"all"}:
         assert (report / f"figures/localisation-xception_scratch-iou-{subset}.png").is_file()
     text = (report / "index.html").read_text(encoding="utf-8")
-    assert "3 images a cell; shuffled" in text
+    assert "3 images per cell; shuffled" in text
 
 
 def test_ece_and_purity_are_in_tables(report: Path) -> None:
@@ -145,15 +151,17 @@ def test_the_report_is_kept_in_mlflow(tracked: Store, report: Path, tmp_path: Pa
 # Grad-CAM of runs that are not all sound ------------------------------------------------------------------------------
 
 
-def cams(store: Store, out: Path, method: str = "xception_scratch") -> tuple[_Report, pd.DataFrame | None]:
-    report = _Report(store, Folder(out), Options(cam_images=2), [], lambda text: None)
-    report.variants = lambda task: [method]  # type: ignore[method-assign]
-    list(report.cam())
+def cams(store: Store, out: Path, method: str = "xception_scratch") -> tuple[Report, pd.DataFrame | None]:
+    """The part about Grad-CAM, of one method's runs alone."""
+    runs = store.runs()
+    others = store.without(runs.loc[runs["method"] != method, "run_id"])
+    report = Report(others, Folder(out), Options(cam_images=2), [], lambda text: None)
+    list(cam(report))
     table = report.folder.path / "tables" / "localisation.csv"
     return report, pd.read_csv(table) if table.is_file() else None
 
 
-def problems(report: _Report) -> str:
+def problems(report: Report) -> str:
     return "\n".join(problem.text for problem in report.problems)
 
 
@@ -173,12 +181,12 @@ def test_one_damaged_checkpoint_costs_its_own_column_alone(own_copy: Path, tmp_p
     assert len(report.problems) == 1
 
 
-def test_a_column_whose_first_seed_is_not_finished_has_its_next_one(tracked: Store, tmp_path: Path) -> None:
-    store = open_store("dolos", tracking_uri=tracked.tracking_uri)
-    runs = store.runs()
-    later = (runs["trained_on"] == "ldm") & (runs["task"] == "detection")
-    object.__setattr__(store, "_table", runs.assign(seed=runs["seed"].where(~later, 1)))
-    _, table = cams(store, tmp_path / "out")
+def test_a_column_whose_first_seed_is_not_finished_has_its_next_one(own_copy: Path, tmp_path: Path) -> None:
+    uri = f"sqlite:///{own_copy / 'mlflow.db'}"
+    store = open_store("dolos", tracking_uri=uri)
+    for run_id in store.runs().query("trained_on == 'ldm' and task == 'detection'")["run_id"]:
+        MlflowClient(tracking_uri=uri).set_tag(run_id, names.SEED, "1")
+    _, table = cams(open_store("dolos", tracking_uri=uri), tmp_path / "out")
     assert table is not None
     assert dict(zip(table["trained_on"], table["seed"], strict=True)) == {"lama": 0, "ldm": 1}
 
@@ -203,6 +211,48 @@ def test_a_device_without_memory_left_costs_one_run(
     assert len(set(table["run_id"])) == 1
     assert "CUDA out of memory" in problems(report)
     assert len(report.problems) == 1
+
+
+def without_spatial_layer(self: Any) -> Any:
+    return self.layers_that_were_renamed
+
+
+def test_a_method_whose_layer_is_gone_costs_its_own_columns_and_never_the_report(
+    tracked: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = tracked.runs().query("method == 'clip_linear' and task == 'detection'")
+    detector, _ = load_detector(tracked, runs["run_id"].iloc[0])
+    monkeypatch.setattr(type(detector), "cam_target", without_spatial_layer)
+    others = tracked.runs().query("method == 'residual_linear' or task != 'detection'")["run_id"]
+    store = tracked.without(others)
+    page = make_report(store, tmp_path / "out", Options(cam_images=2, log=False))
+    text = page.read_text(encoding="utf-8")
+    for run in runs.itertuples():
+        assert f"clip_linear, trained on {run.trained_on}: no Grad-CAM of run {run.run_id}: " in text
+    assert text.count("layers_that_were_renamed") == 4  # of two runs, in their place and under what is not shown
+    table = pd.read_csv(tmp_path / "out" / "tables" / "localisation.csv")
+    assert set(table["variant"]) == {"xception_scratch"}
+    assert list((tmp_path / "out" / "figures").glob("cam-xception_scratch-*.png"))
+    assert not list((tmp_path / "out" / "figures").glob("cam-clip_linear-*.png"))
+    assert (tmp_path / "out" / "figures" / "roc-clip_linear.png").is_file()
+
+
+def test_so_does_a_method_of_which_no_panel_can_be_made(
+    tracked: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = analysis.parts.cam.make_panels
+
+    def failing(store: Store, manifest: Any, variant: str, **named: Any) -> Any:
+        if variant == "clip_linear":
+            raise AttributeError("'NoneType' object has no attribute 'shape'")
+        return real(store, manifest, variant, **named)
+
+    monkeypatch.setattr("analysis.parts.cam.make_panels", failing)
+    report = Report(tracked, Folder(tmp_path / "out"), Options(cam_images=2), [], lambda text: None)
+    list(cam(report))
+    assert problems(report) == "clip_linear: no Grad-CAM: 'NoneType' object has no attribute 'shape'"
+    table = pd.read_csv(report.folder.path / "tables" / "localisation.csv")
+    assert set(table["variant"]) == {"xception_scratch"}
 
 
 # On the page ---------------------------------------------------------------------------------------------------------

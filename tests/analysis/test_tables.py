@@ -150,3 +150,20 @@ def test_latex_is_balanced_and_each_row_has_every_column(caption: str) -> None:
 
 def table_rows(table: pd.DataFrame | IntervalMatrix) -> pd.Index:
     return table.mean.index if isinstance(table, IntervalMatrix) else table.index
+
+
+def test_without_generators_the_heading_says_so_and_no_in_domain_mean_is_missed() -> None:
+    matrix = cross_generator_matrix(results(detection({("none", "lama"): 0.9, ("none", "ldm"): 0.6})), "m", planned=[])
+    nothing = matrix * NAN
+    counts = matrix.notna().astype(int)
+    text = to_markdown(
+        IntervalMatrix("m", "accuracy", matrix, nothing, counts, nothing, nothing, matrix_means(matrix), {})
+    )
+    assert text.splitlines() == [
+        "m, accuracy. Rows: tested on, columns: trained on. Cross-generator mean 0.750.",
+        "",
+        "| tested on / trained on | no generator |",
+        "|---|---|",
+        "| lama | 0.900 |",
+        "| ldm | 0.600 |",
+    ]

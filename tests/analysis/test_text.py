@@ -100,3 +100,71 @@ def test_without_results_nothing_is_printed() -> None:
 
 def test_without_attribution_no_table_of_it_is_printed() -> None:
     assert "attribution" not in printed(results(some()))
+
+
+# Conditions ----------------------------------------------------------------------------------------------------------
+
+
+def under(condition: str, less: float, method: str = "m") -> list[dict[str, Any]]:
+    """A 2 x 2 matrix of a condition, every value lower than the clean one."""
+    cells = {("lama", "lama"): 0.9, ("lama", "ldm"): 0.6, ("ldm", "lama"): 0.55, ("ldm", "ldm"): 0.8}
+    lower = {place: value - less for place, value in cells.items()}
+    own = {"method": method, "condition": condition}
+    return [*detection(lower, **own), *detection(lower, "auroc", **own)]
+
+
+def test_each_condition_has_a_matrix_clean_first() -> None:
+    rows = [*under("jpeg-75", 0.2), *under("blur-1", 0.1), *under("clean", 0.0), *under("clean", 0.05, method="n")]
+    text = printed(results(rows), ["lama", "ldm"])
+    assert [line.partition(":")[0] for line in text.splitlines() if "accuracy (AUROC)" in line] == [
+        "m", "m under blur-1", "m under jpeg-75", "n",
+    ]  # fmt: skip
+    for heading, lama in (
+        ("m: ", "0.900"),
+        ("m under blur-1", "0.800"),
+        ("m under jpeg-75", "0.700"),
+        ("n: ", "0.850"),
+    ):
+        _, line = (line for line in section(text, heading).splitlines() if line.split()[:1] == ["lama"])
+        assert line.split()[1:3] == [lama, f"({lama})"]
+    assert "accuracy: in-domain mean 0.650, cross-generator mean 0.375, gap 0.275" in section(text, "m under jpeg-75")
+
+
+def test_attribution_is_printed_of_clean_pictures() -> None:
+    rows = [row("m", "lama+ldm", "all", "accuracy", 0.5, task="attribution")]
+    rows += [row("m", "lama+ldm", "all", "accuracy", 0.1, task="attribution", condition="jpeg-75")]
+    (line,) = (line for line in printed(results(rows)).splitlines() if line.split()[:1] == ["m"])
+    assert line.split()[1] == "0.500"
+
+
+# Training sets -------------------------------------------------------------------------------------------------------
+
+
+def test_without_generators_there_is_a_cross_generator_mean_alone() -> None:
+    cells = {("none", "lama"): 0.9, ("none", "ldm"): 0.6}
+    text = printed(results([*detection(cells), *detection(cells, "auroc")]), ["lama", "ldm"])
+    header, lama, ldm = (line for line in text.splitlines()[1:] if line.split()[:1] in (["no"], ["lama"], ["ldm"]))
+    assert header.split() == ["no", "generator"]
+    assert (lama.split(), ldm.split()) == (["lama", "0.900", "(0.900)"], ["ldm", "0.600", "(0.600)"])
+    assert "  accuracy: cross-generator mean 0.750\n" in text
+    assert "  AUROC: cross-generator mean 0.750\n" in text
+    assert "in-domain" not in text
+    assert "gap" not in text
+
+
+def test_unions_follow_single_generators_under_their_own_names() -> None:
+    cells = {(trained, "lama"): 0.5 for trained in ("ldm+repaint", "none", "repaint", "lama")}
+    text = printed(results([*detection(cells), *detection(cells, "auroc")]), ["repaint", "lama", "ldm"])
+    header = next(line for line in text.splitlines()[1:] if "ldm+repaint" in line)
+    assert header.split() == ["no", "generator", "repaint", "lama", "ldm+repaint"]
+
+
+def test_rows_and_classes_come_in_the_order_of_the_corpus() -> None:
+    table = published_results()
+    table = table[table["method"] == "clip_linear"]
+    for order in (["repaint", "lama", "pluralistic", "ldm"], sorted(published.GENERATORS)):
+        text = printed(table, order)
+        lines = section(text, "clip_linear").splitlines()
+        assert [line.split()[0] for line in lines if line.split()[:1] and line.split()[0] in order][-4:] == order
+        header = next(line for line in text.partition("attribution")[2].splitlines() if "overall" in line)
+        assert header.split() == ["method", "overall", "real", *order]

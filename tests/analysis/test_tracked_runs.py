@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import sqlite3
@@ -40,6 +41,14 @@ def test_a_run_is_localised_on_every_generator(tracked: Store) -> None:
     assert found.groupby("tested_on").size().to_dict() == {"lama": 3, "ldm": 3}
     assert found[["iou", "iou_fixed", "pointing", "energy", "ap"]].stack().between(0, 1).all()
     assert found["chance"].to_numpy() == pytest.approx(0.25)  # the middle quarter of every picture was repainted
+
+
+def test_what_was_trained_without_fakes_has_no_threshold_to_be_localised_with(tracked: Store) -> None:
+    run = tracked.runs().query("method == 'xception_scratch' and task == 'detection'").iloc[0]
+    detector, spec = load_detector(tracked, run["run_id"])
+    of_reals = dataclasses.replace(spec, train_generators=())
+    with pytest.raises(ValueError, match="trained without fakes, so there is no validation fake"):
+        localise_run(tracked, run["run_id"], open_images(tracked), images_per_cell=3, loaded=(detector, of_reals))
 
 
 def test_maps_have_the_size_of_their_pictures(tracked: Store) -> None:

@@ -1,0 +1,285 @@
+"""The parts of a report: what every part keeps to, and what each shows of conditions, training sets and the corpus."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import get_args
+
+import pandas as pd
+import pytest
+
+import analysis.parts
+from analysis.page import Block, Fold, Folder, Picture, Row, Section, Table, Text
+from analysis.parts import Options, Part, Report, list_parts, register_part
+from analysis.parts.conditions import conditions
+from analysis.parts.limitations import limitations
+from analysis.parts.published import published
+from analysis.parts.runs import runs
+from analysis.parts.summary import summary
+from analysis.report import make_report
+from data.conditions import get_condition
+from models.metrics import Metric, register_metric
+from tests.analysis.grids import GENERATORS, Grid
+from tests.grid.grids import fresh_store
+
+PARTS = list_parts()
+MakeReport = Callable[..., Report]
+
+
+def everything(grid: Grid) -> None:
+    """Of all that a part may meet, something."""
+    grid.finish(*(grid.spec(train=name) for name in GENERATORS), grid.attribution(), conditions=["jpeg-75"])
+    grid.finish(grid.spec("clip_linear", train="lama+ldm"), grid.attribution("clip_linear", seed=1))
+    grid.finish(grid.spec("xception_scratch", train="none"))
+    grid.plan(grid.spec("sam_linear"), grid.attribution("sam_linear"), grid.spec(train_condition="jpeg-95"))
+
+
+def detection(grid: Grid) -> None:
+    grid.finish(grid.spec())
+
+
+def attribution(grid: Grid) -> None:
+    grid.finish(grid.attribution())
+
+
+GRIDS = [everything, detection, attribution]
+
+
+@pytest.fixture(scope="module")
+def grids(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Grid]:
+    made = {}
+    for fill in GRIDS:
+        folder = tmp_path_factory.mktemp(fill.__name__)
+        uri = fresh_store(tmp_path_factory.getbasetemp(), folder / "runs")
+        made[fill.__name__] = Grid(uri, folder, num_each=12)
+        fill(made[fill.__name__])
+    return made
+
+
+@pytest.fixture
+def new_report(store: str, tmp_path: Path) -> MakeReport:
+    """Fills a grid of this test alone, and begins a report on it."""
+
+    def make(fill: Callable[[Grid], object], **named: object) -> Report:
+        grid = Grid(store, tmp_path, num_each=12, **named)  # type: ignore[arg-type]
+        fill(grid)
+        return begun(grid, tmp_path / "out")
+
+    return make
+
+
+def begun(grid: Grid, out: Path) -> Report:
+    return Report(grid.open(), Folder(out), Options(), [], lambda text: None)
+
+
+def flat(blocks: Iterable[Block]) -> Iterator[Block]:
+    """Blocks, and those within them."""
+    for block in blocks:
+        yield block
+        yield from flat(block.blocks if isinstance(block, Fold) else block.pictures if isinstance(block, Row) else ())
+
+
+def texts(table: Table) -> list[list[str]]:
+    return [[cell.text for cell in row] for row in table.rows]
+
+
+# What every part keeps to --------------------------------------------------------------------------------------------
+
+
+def test_parts_have_names_titles_and_places_of_their_own() -> None:
+    folder = Path(analysis.parts.__file__).parent
+    assert {part.name for part in PARTS} == {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    assert all(part.title and part.title[0].isupper() for part in PARTS)
+    for values in ([part.title for part in PARTS], [part.position for part in PARTS]):
+        assert len(set(values)) == len(PARTS)
+    assert [part.position for part in PARTS] == sorted(part.position for part in PARTS)
+
+
+@pytest.mark.parametrize("fill", GRIDS)
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
+def test_every_part_yields_blocks_or_nothing(
+    grids: dict[str, Grid], tmp_path: Path, part: Part, fill: Callable[[Grid], None]
+) -> None:
+    report = begun(grids[fill.__name__], tmp_path / "out")
+    blocks = list(part.blocks(report))
+    for block in flat(blocks):
+        assert isinstance(block, get_args(Block))
+        if isinstance(block, Picture):
+            assert (report.folder.path / "figures" / f"{block.name}.png").stat().st_size > 1000
+            assert re.search(r"\d", block.alt)
+        if isinstance(block, Table):
+            assert all(len(row) == len(block.columns) for row in block.rows)
+        if isinstance(block, Text):
+            assert block.text
+    page = report.folder.page(title="t", subtitle="s", sections=[Section(part.title, blocks)])
+    assert page.is_file()
+
+
+def test_of_a_whole_grid_every_part_but_the_comparison_has_something_to_say(
+    grids: dict[str, Grid], tmp_path: Path
+) -> None:
+    report = begun(grids["everything"], tmp_path / "out")
+    silent = {part.name for part in PARTS if not list(part.blocks(report))}
+    assert silent == {"comparison"}  # no two methods were named
+
+
+@pytest.mark.usefixtures("own_registers")
+def test_a_part_that_is_registered_is_in_the_report_at_its_place(grids: dict[str, Grid], tmp_path: Path) -> None:
+    @register_part("toy", title="A toy", position=12)
+    def toy(report: Report) -> Iterator[Block]:
+        yield Text(f"there are {len(report.runs)} runs")
+
+    @register_part("silent_toy", title="A silent toy", position=13)
+    def silent(report: Report) -> Iterator[Block]:
+        yield from ()
+
+    with pytest.raises(ValueError, match="a part of a report named 'toy' is registered already"):
+        register_part("toy", title="Another", position=1)(toy)
+    page = make_report(grids["detection"].open(), tmp_path / "out", Options(cam=False, log=False)).read_text()
+    headings = re.findall(r"<h2[^>]*>([^<]*)", page)
+    assert headings[:3] == ["Summary", "A toy", "What this does not show"]
+    assert "there are 1 runs" in page
+    assert "silent" not in page
+
+
+# Conditions ----------------------------------------------------------------------------------------------------------
+
+
+def test_where_every_picture_was_clean_conditions_are_no_part(new_report: MakeReport) -> None:
+    report = new_report(lambda grid: grid.finish(grid.spec(), grid.attribution()), conditions=["jpeg-75"])
+    assert list(conditions(report)) == []
+
+
+def scored(grid: Grid) -> None:
+    """Two methods under different conditions, one under none, and one that is trained without fakes."""
+    grid.finish(*(grid.spec(train=name) for name in GENERATORS), conditions=["jpeg-75", "jpeg-50"])
+    grid.finish(grid.spec("clip_linear", train="lama"), conditions=["jpeg-75"])
+    grid.finish(grid.spec("clip_linear", train="ldm"))
+    grid.finish(grid.attribution("sam_linear"), conditions=["jpeg-75"])
+    grid.finish(grid.spec("sam_linear"))
+    grid.finish(grid.spec("xception_scratch", train="none"), conditions=["jpeg-50"])
+
+
+def test_each_method_and_condition_has_a_row_and_matrices(new_report: MakeReport) -> None:
+    report = new_report(scored)
+    introduction, table, *folds = conditions(report)
+    assert isinstance(introduction, Text)
+    for name in ("jpeg-50", "jpeg-75"):
+        assert f"{name}: {get_condition(name).summary.rstrip('.')}" in introduction.text
+    assert isinstance(table, Table)
+    columns = [name for name in table.columns if name.endswith(("in-domain", "cross-generator"))]
+    assert table.columns == ["method", "condition", *columns, "trials"]
+    assert len(columns) == 4
+    rows = texts(table)
+    assert [row[:2] + row[-1:] for row in rows] == [
+        ["residual_linear", "clean", "3 of 3"],
+        ["residual_linear", "jpeg-50", "3 of 3"],
+        ["residual_linear", "jpeg-75", "3 of 3"],
+        ["clip_linear", "clean", "2 of 2"],
+        ["clip_linear", "jpeg-75", "1 of 2"],
+        ["sam_linear", "clean", "1 of 1"],
+        ["xception_scratch", "clean", "1 of 1"],
+        ["xception_scratch", "jpeg-50", "1 of 1"],
+    ]
+    results = report.store.results()
+    of_one = (results["variant"] == "residual_linear") & (results["condition"] == "jpeg-50")
+    values = results[of_one & (results["metric"] == "accuracy")]
+    in_domain = values["trained_on"] == values["tested_on"]
+    means = [values.loc[chosen, "value"].mean() for chosen in (in_domain, ~in_domain)]
+    assert [text.split()[0] for text in rows[1][2:4]] == [f"{mean:.3f}" for mean in means]
+    assert [row[2] for row in rows[-2:]] == ["none", "none"]  # in-domain, of a method that is trained without fakes
+    assert [fold.title for fold in folds if isinstance(fold, Fold)] == [
+        "residual_linear: jpeg-50", "residual_linear: jpeg-75", "clip_linear: jpeg-75", "xception_scratch: jpeg-50",
+    ]  # fmt: skip
+    pictures = [block.name for block in flat(folds) if isinstance(block, Picture)]
+    assert pictures[:2] == ["matrix-residual_linear-accuracy-jpeg-50", "matrix-residual_linear-auroc-jpeg-50"]
+    assert len(pictures) == 8
+    written = pd.read_csv(report.folder.path / "tables" / "matrix-residual_linear-accuracy-jpeg-50.csv")
+    both = written.merge(values, on=["tested_on", "trained_on"])
+    assert both["mean"].tolist() == pytest.approx(both["value"].tolist())
+    assert len(both) == 9
+
+
+def test_the_other_parts_show_clean_pictures(new_report: MakeReport) -> None:
+    report = new_report(scored)
+    assert set(report.results["condition"]) == {"clean"}
+    assert set(report.cells["condition"]) == {"clean"}
+
+
+def test_training_conditions_are_shown_where_there_are_any(new_report: MakeReport) -> None:
+    report = new_report(lambda grid: grid.finish(grid.spec(), grid.spec(train_condition="jpeg-95")))
+    (table,) = (block for block in runs(report) if isinstance(block, Table))
+    assert [row[list(table.columns).index("train condition")] for row in texts(table)] == ["clean", "jpeg-95"]
+    rows = {row[0]: row for block in summary(report) if isinstance(block, Table) for row in texts(block)}
+    assert set(rows) == {"residual_linear (train_condition=clean)", "residual_linear (train_condition=jpeg-95)"}
+
+
+# Training sets -------------------------------------------------------------------------------------------------------
+
+
+def test_the_summary_says_none_where_nothing_can_be_in_domain(new_report: MakeReport) -> None:
+    def fill(grid: Grid) -> None:
+        grid.finish(grid.spec(train="none"), grid.spec("clip_linear"))
+        grid.plan(grid.spec("sam_linear"))
+
+    (table,) = (block for block in summary(new_report(fill)) if isinstance(block, Table))
+    rows = {row[0]: dict(zip(table.columns, row, strict=True)) for row in texts(table)}
+    of_reals, of_fakes, pending = (rows[name] for name in ("residual_linear", "clip_linear", "sam_linear"))
+    for kind in ("in-domain", "gap"):
+        assert of_reals[f"accuracy, {kind}"] == "none"
+        assert of_fakes[f"accuracy, {kind}"].startswith(("0.", "-0."))
+        assert pending[f"accuracy, {kind}"] == "missing"
+    assert of_reals["accuracy, cross-generator"].startswith("0.")
+    assert pending["accuracy, cross-generator"] == "missing"
+
+
+# Metrics -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("own_registers")
+def test_a_metric_that_is_registered_later_is_shown_at_its_place(grids: dict[str, Grid], tmp_path: Path) -> None:
+    register_metric(
+        Metric(
+            "toy_share", "toy share", lambda answers, weights=None: float((answers.answered == 1).mean()),
+            task="binary", position=15,
+        )
+    )  # fmt: skip
+    report = begun(grids["detection"], tmp_path / "out")
+    assert report.metrics.index("toy_share") == report.metrics.index("accuracy") + 1
+    (part,) = (part for part in PARTS if part.name == "matrices")
+    pictures = [block for block in flat(part.blocks(report)) if isinstance(block, Picture)]
+    assert "matrix-residual_linear-toy_share" in [picture.name for picture in pictures]
+    scores = report.store.scores(report.runs["run_id"].iloc[0])
+    for generator in GENERATORS:
+        cell = scores[(scores["generator"] == generator) | (scores["label"] == 0)]
+        (picture,) = (picture for picture in pictures if picture.name.endswith("toy_share"))
+        assert f"ested on {generator}: trained on lama {(cell['score'] > 0).mean():.3f}" in picture.alt
+
+
+# The corpus ----------------------------------------------------------------------------------------------------------
+
+
+def test_values_and_order_come_from_the_corpus(new_report: MakeReport) -> None:
+    def fill(grid: Grid) -> None:
+        grid.finish(grid.spec("xception_scratch"), grid.attribution("xception_scratch"))
+
+    report = new_report(fill, generators=("repaint", "pluralistic", "ldm", "lama"))
+    assert report.generators == ["lama", "ldm", "repaint", "pluralistic"]
+    assert any(isinstance(block, Table) for block in published(report))
+    said = [item.text for block in limitations(report) for item in getattr(block, "items", ())]
+    assert any("In LDM's images the whole picture passed" in text for text in said)
+
+
+def test_a_corpus_without_facts_has_alphabetical_order_and_no_published_values(store: str, tmp_path: Path) -> None:
+    generators = ("repaint", "pluralistic", "ldm", "lama")
+    grid = Grid(store, tmp_path, generators=generators, num_each=12, corpus="folders", name="folders")
+    grid.finish(grid.spec("xception_scratch"), grid.attribution("xception_scratch"))
+    page = make_report(grid.open(), tmp_path / "out", Options(cam=False, log=False)).read_text()
+    assert "Published" not in page
+    assert "In LDM" not in page
+    rows = pd.read_csv(tmp_path / "out/tables/matrix-xception_scratch-accuracy.csv")["tested_on"]
+    assert rows.tolist() == sorted(generators)
+    counts = pd.read_csv(tmp_path / "out/tables/confusion-xception_scratch.csv")
+    assert counts.columns.tolist()[1:] == ["real", *sorted(generators)]
