@@ -128,20 +128,25 @@ class Pictures:
         """Decode a picture and apply the condition: uint8 (H, W, 3).
 
         Raises:
-            ValueError: a file is gone, has changed or cannot be decoded; the message names it.
+            ValueError: a file is gone, has changed or cannot be decoded, or the condition failed on it; the message
+                names it.
         """
         pixels = _decoded(files.image)
         if self.condition.name == CLEAN:
             return pixels
         mask, original = files.mask, files.original
-        return self.condition.apply(
-            Picture(
-                pixels,
-                files.image.digest,
-                None if mask is None else lambda: read_mask(mask.check()),
-                None if original is None else lambda: _decoded(original),
-            )
+        picture = Picture(
+            pixels,
+            files.image.digest,
+            None if mask is None else lambda: read_mask(mask.check()),
+            None if original is None else lambda: _decoded(original),
         )
+        try:
+            return self.condition.apply(picture)
+        except ValueError:
+            raise
+        except Exception as error:
+            raise ValueError(f"condition {self.condition.name} failed on {files.path}: {error!r}") from error
 
     @cached_property
     def _originals(self) -> dict[tuple[str, str], File]:

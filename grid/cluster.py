@@ -116,19 +116,19 @@ def check_versions(*, timeout: float = 180.0) -> None:
     """
 
     def report(packages: Sequence[str] = PACKAGES) -> dict[str, str]:  # sent by value: imports nothing of ours
-        found = {"Python": platform.python_version()}
+        versions = {"Python": platform.python_version()}
         for package in packages:
             try:
-                found[package] = metadata.version(package)
+                versions[package] = metadata.version(package)
             except metadata.PackageNotFoundError:
                 continue
-        return found
+        return versions
 
     names, tasks = {}, {}
     for node in ray.nodes():
         if node["Alive"]:
-            place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            task: Any = ray.remote(report).options(num_cpus=0, max_retries=0, scheduling_strategy=place)
+            strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            task: Any = ray.remote(report).options(num_cpus=0, max_retries=0, scheduling_strategy=strategy)
             names[node["NodeID"]] = (
                 f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:8]})"
             )
@@ -157,11 +157,11 @@ def version_differences(driver: Mapping[str, str], nodes: Mapping[str, Mapping[s
         nodes: name of a node -> the same of that node.
     """
     lines = []
-    for name, found in sorted(nodes.items()):
+    for name, versions in sorted(nodes.items()):
         differences = [
-            f"{package} {found.get(package, 'missing')} (here {driver.get(package, 'missing')})"
-            for package in sorted({*driver, *found}, key=str.lower)
-            if found.get(package) != driver.get(package)
+            f"{package} {versions.get(package, 'missing')} (here {driver.get(package, 'missing')})"
+            for package in sorted({*driver, *versions}, key=str.lower)
+            if versions.get(package) != driver.get(package)
         ]
         if differences:
             lines.append(f"{name}: {', '.join(differences)}")

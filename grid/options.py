@@ -282,20 +282,20 @@ def _set(
         return
     of_trials = PER_METHOD.get(name)
     if of_trials is not None:
-        for one in chosen if method == "*" else [method]:
-            by_method.setdefault(one, {})[of_trials] = value
+        for candidate in chosen if method == "*" else [method]:
+            by_method.setdefault(candidate, {})[of_trials] = value
         return
-    targets = [one for one in chosen if name in _settings_of(one)] if method == "*" else [method]
+    targets = [candidate for candidate in chosen if name in _settings_of(candidate)] if method == "*" else [method]
     if not targets:
         problems.append(f"--set {text}: no method of this grid has a setting {name!r}")
-    for one in targets:
-        chosen[one][name] = value
+    for candidate in targets:
+        chosen[candidate][name] = value
 
 
 def _settings_of(method: str) -> set[str]:
     from models.registry import detector_info
 
-    return {one.name for one in dataclasses.fields(detector_info(method).config)}
+    return {field.name for field in dataclasses.fields(detector_info(method).config)}
 
 
 def _settings(

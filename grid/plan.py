@@ -88,13 +88,13 @@ class Plan:
 
     def state(self, trial: TrialSpec) -> str:
         """One of the states; "pending" where there is no run."""
-        known = self.states.get(trial.key)
-        return known.state if known else PENDING
+        state = self.states.get(trial.key)
+        return state.state if state else PENDING
 
     def missing(self, trial: TrialSpec) -> tuple[str, ...]:
         """The conditions that the trial is not scored under yet."""
-        known = self.states.get(trial.key)
-        scored = known.conditions if known and known.state == FINISHED else frozenset()
+        state = self.states.get(trial.key)
+        scored = state.conditions if state and state.state == FINISHED else frozenset()
         return tuple(name for name in self.conditions if name not in scored)
 
     @cached_property
@@ -168,18 +168,18 @@ class Inputs:
 
 def distinct_inputs(work: Sequence[Work]) -> list[Inputs]:
     """What the work takes of the data set, each method, configuration and condition once."""
-    found: dict[tuple[Any, ...], Inputs] = {}
+    inputs: dict[tuple[Any, ...], Inputs] = {}
 
     def need(spec: TrialSpec, condition: str, splits: tuple[str, ...]) -> None:
         key = (spec.method, spec.config, condition)
-        before = found.get(key)
+        before = inputs.get(key)
         if before is not None:
             splits = tuple(dict.fromkeys([*before.splits, *splits])) if before.splits and splits else ()
-        found[key] = Inputs(before.spec if before else spec, condition, splits)
+        inputs[key] = Inputs(before.spec if before else spec, condition, splits)
 
-    for one in work:
-        if one.fits:
-            need(one.spec, one.spec.train_condition, (TRAIN, VALID) if one.spec.train_condition != CLEAN else ())
-        for condition in one.conditions:
-            need(one.spec, condition, (TEST,) if condition != CLEAN or one.spec.train_condition != CLEAN else ())
-    return list(found.values())
+    for item in work:
+        if item.fits:
+            need(item.spec, item.spec.train_condition, (TRAIN, VALID) if item.spec.train_condition != CLEAN else ())
+        for condition in item.conditions:
+            need(item.spec, condition, (TEST,) if condition != CLEAN or item.spec.train_condition != CLEAN else ())
+    return list(inputs.values())

@@ -36,18 +36,18 @@ def _check_shared(inputs: Inputs, settings: RunSettings) -> None:
 
 def survey_input(inputs: dict[str, Any], settings: str, share: float) -> tuple[Survey, list[str]]:
     """What is missing of an input, and what was warned of on the way."""
-    wanted, told = Inputs.from_dict(inputs), RunSettings.from_json(settings)
-    _check_shared(wanted, told)
+    needed, told = Inputs.from_dict(inputs), RunSettings.from_json(settings)
+    _check_shared(needed, told)
     with kept_warnings() as warnings:
-        return survey_shared(wanted, told, share), warnings
+        return survey_shared(needed, told, share), warnings
 
 
 def prepare_input(
     inputs: dict[str, Any], settings: str, share: float, board: Any, key: str, number: int
 ) -> tuple[None, list[str]]:
     """Compute a part of what is missing of an input; gives what was warned of on the way."""
-    wanted, told = Inputs.from_dict(inputs), RunSettings.from_json(settings)
-    _check_shared(wanted, told)
+    needed, told = Inputs.from_dict(inputs), RunSettings.from_json(settings)
+    _check_shared(needed, told)
     with kept_warnings() as warnings:
-        prepare_shared(wanted, told, share, lambda done, total: board.write.remote(key, number, done))
+        prepare_shared(needed, told, share, lambda done, total: board.write.remote(key, number, done))
     return None, warnings

@@ -57,7 +57,7 @@ class GridProgress:
 
     def __init__(self, console: Console, work: Sequence[Work], *, finished: int) -> None:
         self._console = console
-        self._names = {one.key: str(one) for one in work}
+        self._names = {item.key: str(item) for item in work}
         self._before, self._total = finished, finished + len(work)
         self._running: dict[str, str] = {}
         self._started = time.monotonic()

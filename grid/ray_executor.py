@@ -60,8 +60,8 @@ class RayExecutor:
         nodes = cluster_nodes()
         if self.settings.device == "cuda" and not num_gpus(nodes):
             raise InfeasibleError("--device cuda was asked for but Ray knows of no GPU; use --device auto or cpu")
-        wanted = {f"{inputs.spec.key} {inputs.condition}": inputs for inputs in distinct_inputs(work)}
-        methods = {inputs.spec.method for inputs in wanted.values()}
+        needed = {f"{inputs.spec.key} {inputs.condition}": inputs for inputs in distinct_inputs(work)}
+        methods = {inputs.spec.method for inputs in needed.values()}
         demands = {method: trial_demand(method, self.settings, nodes) for method in methods}
         check_feasible(demands, nodes)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -69,7 +69,7 @@ class RayExecutor:
         board: Any = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
         surveys = {
             self._task(survey_input, inputs, self.settings, demands[inputs.spec.method]): key
-            for key, inputs in wanted.items()
+            for key, inputs in needed.items()
         }
         missing: dict[str, int] = {}
         tasks: dict[Any, str] = {}
@@ -78,7 +78,7 @@ class RayExecutor:
             ended, _ = ray.wait([*surveys, *tasks], timeout=0.5)
             for task in ended:
                 key = surveys.get(task) or tasks[task]
-                spec = wanted[key].spec
+                spec = needed[key].spec
                 survey, warnings = _result(task, spec.method)
                 for line in warnings:
                     if line not in said:  # every task of a method sees the same damage
@@ -88,14 +88,14 @@ class RayExecutor:
                     missing[key] = survey.missing
                     if survey.fits_on_cpu and not self.settings.for_method(spec.method).asks_for_gpu:
                         self._fit_on_cpu.add((spec.method, spec.config))
-                    tasks |= dict.fromkeys(self._start(key, wanted[key], survey, board), key)
+                    tasks |= dict.fromkeys(self._start(key, needed[key], survey, board), key)
                 else:
                     del tasks[task]
             done = ray.get(board.read.remote())
             for key, total in missing.items():
                 if total:
                     over = key not in tasks.values()
-                    progress(wanted[key].name, total if over else min(done.get(key, 0), total), total)
+                    progress(needed[key].name, total if over else min(done.get(key, 0), total), total)
         ray.kill(board)
 
     def _start(self, key: str, inputs: Inputs, survey: Survey, board: Any) -> list[Any]:
@@ -135,7 +135,7 @@ class RayExecutor:
         Where the memory of a node runs out, Ray ends a worker and Tune falls with it: the trials that have no outcome
         then go on with half as many at once.
         """
-        pending = {one.key: one for one in work}
+        pending = {item.key: item for item in work}
         running: set[str] = set()
         done: list[str] = []
 
@@ -174,9 +174,9 @@ class RayExecutor:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _tune(self, work: Sequence[Work], folder: Path, at_once: int, watch: Callable[[TrialEvent], None]) -> None:
-        by_key = {one.key: one.to_dict() for one in work}
+        by_key = {item.key: item.to_dict() for item in work}
         nodes = cluster_nodes()
-        specs = [one.spec for one in work]
+        specs = [item.spec for item in work]
         by_method = {method: trial_demand(method, self.settings, nodes) for method in {spec.method for spec in specs}}
         demands = {
             spec.key: by_method[spec.method].without_gpu()

@@ -84,8 +84,8 @@ class Records:
 
     def states(self, keys: Iterable[str]) -> dict[str, TrialState]:
         """What MLflow knows of the given trials; those without a run are absent."""
-        wanted = set(keys)
-        return {key: trial_state(run) for key, run in speaking_runs(self.trials()).items() if key in wanted}
+        chosen = set(keys)
+        return {key: trial_state(run) for key, run in speaking_runs(self.trials()).items() if key in chosen}
 
     def run(self, run_id: str) -> Run:
         """One run, as it is now."""
@@ -190,22 +190,22 @@ def open_records(uri: str, experiment: str, *, patient: bool = True) -> Records 
         return None  # MLflow would make the file
     knock(uri)
     with answering(uri):
-        found = MlflowClient(tracking_uri=uri).get_experiment_by_name(experiment)
-    if found is None:
+        record = MlflowClient(tracking_uri=uri).get_experiment_by_name(experiment)
+    if record is None:
         return None
-    if found.lifecycle_stage != "active":
+    if record.lifecycle_stage != "active":
         raise StoreError(
             f"the MLflow experiment {experiment!r} is deleted; restore it (`mlflow experiments restore -x "
-            f"{found.experiment_id}`), or choose another name with --experiment-name"
+            f"{record.experiment_id}`), or choose another name with --experiment-name"
         )
-    return Records(uri, str(found.experiment_id), experiment, patient)
+    return Records(uri, str(record.experiment_id), experiment, patient)
 
 
 def list_experiments(uri: str) -> dict[str, str]:
     """Name -> id of every experiment of a store."""
     with answering(uri):
-        found = MlflowClient(tracking_uri=uri).search_experiments()
-    return {one.name: str(one.experiment_id) for one in found}
+        experiments = MlflowClient(tracking_uri=uri).search_experiments()
+    return {experiment.name: str(experiment.experiment_id) for experiment in experiments}
 
 
 def check_store(uri: str) -> None:
@@ -223,12 +223,12 @@ def check_store(uri: str) -> None:
     try:
         connection = sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)
         try:
-            found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone()
+            row = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone()
         finally:
             connection.close()
     except sqlite3.Error as error:
         raise StoreError(f"{file} cannot be read as an MLflow store: {error}; {remedy}") from error
-    if found is None:
+    if row is None:
         raise StoreError(f"{file} is an SQLite file but holds no MLflow store; {remedy}")
 
 
@@ -274,7 +274,7 @@ def speaking_runs(runs: Iterable[Run]) -> dict[str, Run]:
         if key is None:
             continue
         if key in chosen:
-            before, now = (_PREFERENCE.index(state_of(one)) for one in (chosen[key], run))
+            before, now = (_PREFERENCE.index(state_of(candidate)) for candidate in (chosen[key], run))
             if now > before or now == before == 0:
                 continue
         chosen[key] = run

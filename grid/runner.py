@@ -316,12 +316,12 @@ class LocalExecutor:
     def run(self, work: Sequence[Work], watch: Callable[[TrialEvent], None]) -> None:
         """See `Executor`. A failed trial is not retried here: its traceback is what a debugging run is for."""
         checkpoints = self.settings.checkpoints(self.tracker.parent_id)
-        for one in work:
-            folder = checkpoints / "local" / one.key
-            watch(TrialEvent(one.key, STARTED))
+        for item in work:
+            folder = checkpoints / "local" / item.key
+            watch(TrialEvent(item.key, STARTED))
 
             def report(
-                metrics: dict[str, float], checkpoint: Path | None, key: str = one.key, folder: Path = folder
+                metrics: dict[str, float], checkpoint: Path | None, key: str = item.key, folder: Path = folder
             ) -> None:
                 if checkpoint is not None:
                     _keep(checkpoint, folder)
@@ -329,13 +329,13 @@ class LocalExecutor:
                     watch(TrialEvent(key, REPORTED, metrics))
 
             try:
-                execute(one, self.settings, self.tracker, share=self._share(one.spec), report=report)
+                execute(item, self.settings, self.tracker, share=self._share(item.spec), report=report)
             except Exception as error:
-                log.debug("trial %s failed", one.key, exc_info=True)
-                watch(TrialEvent(one.key, FAILED, error=f"{type(error).__name__}: {error}"))
+                log.debug("trial %s failed", item.key, exc_info=True)
+                watch(TrialEvent(item.key, FAILED, error=f"{type(error).__name__}: {error}"))
             else:
-                remove_states(checkpoints, {one.key})
-                watch(TrialEvent(one.key, DONE))
+                remove_states(checkpoints, {item.key})
+                watch(TrialEvent(item.key, DONE))
 
 
 def _keep(checkpoint: Path, folder: Path, *, num_to_keep: int = 2) -> None:

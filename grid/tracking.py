@@ -118,13 +118,13 @@ class Tracker:
             keys: of the trials.
             errors: key -> one line, of those that failed: where a worker died, its trial could not record it itself.
         """
-        client, known = self.client, errors or {}
+        client, messages = self.client, errors or {}
         for key, state in self.records.states(keys).items():
             if state.state != RUNNING:
                 continue
-            if key in known:
-                client.set_tag(state.run_id, names.ERROR, known[key][:5000])
-            client.set_terminated(state.run_id, "FAILED" if key in known else "KILLED")
+            if key in messages:
+                client.set_tag(state.run_id, names.ERROR, messages[key][:5000])
+            client.set_terminated(state.run_id, "FAILED" if key in messages else "KILLED")
 
     @contextmanager
     def claim(self) -> Iterator[Claim]:
@@ -280,9 +280,9 @@ class TrialRun:
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Log metrics at step `epoch`, unless an earlier attempt has: a repeated step would be a second point."""
         client = self.client
-        known = client.get_run(self.run_id).data.metrics
+        logged = client.get_run(self.run_id).data.metrics
         for name in metrics:
-            if name in known and any(point.step >= epoch for point in client.get_metric_history(self.run_id, name)):
+            if name in logged and any(point.step >= epoch for point in client.get_metric_history(self.run_id, name)):
                 return
         client.log_batch(self.run_id, metrics=_points(metrics, step=epoch))
 
@@ -331,9 +331,9 @@ class TrialRun:
             self.client.log_artifacts(self.run_id, str(folder))
 
     def _log_final(self, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
-        known = self.client.get_run(self.run_id).data.metrics
+        logged = self.client.get_run(self.run_id).data.metrics
         # An attempt that died here has logged its own values, and the scores beside them are now this one's.
-        final = {metric: value for metric, value in metrics.items() if known.get(metric) != value}
+        final = {metric: value for metric, value in metrics.items() if logged.get(metric) != value}
         entries = [RunTag(key, value) for key, value in tags.items()]
         self.client.log_batch(self.run_id, metrics=_points(final, step=0), tags=entries)
 

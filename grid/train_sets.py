@@ -78,11 +78,11 @@ def parse_train_sets(text: str, generators: Iterable[str]) -> list[TrainSet]:
         ValueError: a generator that does not exist, or a set that would be empty; the message lists what exists.
     """
     everything = sorted(set(generators))
-    found: dict[TrainSet, None] = {}
+    sets: dict[TrainSet, None] = {}
     for word in (part.strip() for part in text.split(",")):
         for names in _sets_of(word, everything):
-            found[TrainSet(tuple(names))] = None
-    return list(found)
+            sets[TrainSet(tuple(names))] = None
+    return list(sets)
 
 
 def ordered(train_sets: Iterable[TrainSet], generators: Sequence[str]) -> list[TrainSet]:

@@ -107,6 +107,16 @@ def test_a_file_that_has_changed_is_named(which: str, manifest: Manifest, dolos:
         pictures.read(pictures.files(rows)[0])
 
 
+def test_a_condition_that_fails_names_the_picture(manifest: Manifest) -> None:
+    @register_condition("broken")
+    def broken(picture: Picture) -> np.ndarray:
+        return picture.pixels[:, :, 7]
+
+    pictures, rows = Pictures(manifest, "broken"), fakes(manifest)
+    with pytest.raises(ValueError, match=f"condition broken failed on {manifest.paths(rows)[0]}: IndexError"):
+        pictures.read(pictures.files(rows)[0])
+
+
 def test_rows_of_pixels_that_are_read_when_they_are_asked_for(manifest: Manifest) -> None:
     rows = manifest.select("test", ["ldm"])
     squares = PictureRows(Pictures(manifest, "jpeg-10"), rows, GEOMETRY, workers=2)
