@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import data.conditions
-from data.conditions import Condition, Picture, register_condition
+from data.conditions import Condition, Picture, list_conditions, register_condition
 from data.images import decode
 from data.manifest import Manifest, build_manifest
 from data.pictures import PictureRows, Pictures
@@ -27,6 +27,7 @@ def manifest(dolos: Path, cache: Path) -> Manifest:
 @pytest.fixture(autouse=True)
 def paste(monkeypatch: pytest.MonkeyPatch) -> None:
     """A condition that needs both the mask and the original: outside the mask, a fake is its original."""
+    list_conditions()  # all of them are there
     monkeypatch.setattr(data.conditions._conditions, "_entries", dict(data.conditions._conditions._entries))
 
     @register_condition("paste", uses=["mask", "original"])
