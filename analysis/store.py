@@ -19,7 +19,16 @@ from data.conditions import CLEAN
 from data.sources import Source, get_source
 from grid import names
 from grid.plan import FAILED, FINISHED, INTERRUPTED, PENDING, RUNNING
-from grid.records import Records, StoreError, check_store, list_experiments, open_records, speaking_runs, state_of
+from grid.records import (
+    Records,
+    StoreError,
+    check_store,
+    conditions_of,
+    list_experiments,
+    open_records,
+    speaking_runs,
+    state_of,
+)
 from grid.tasks import WHOLE
 from grid.train_sets import TrainSet
 from grid.uris import local_path, tracking_uri, without_password
@@ -106,6 +115,16 @@ class Store:
     def conditions(self) -> list[str]:
         """Those that any finished trial was scored under: "clean", then the others in alphabetical order."""
         return sorted(set(self.results()["condition"]) | {CLEAN}, key=lambda name: (name != CLEAN, name))
+
+    @property
+    def unscored(self) -> dict[str, list[str]]:
+        """Condition that the grid was asked for -> run ids of finished trials that were not scored under it."""
+        asked = conditions_of(self.parent) - {CLEAN}
+        finished = [run for run in self._runs.values() if run.info.status == "FINISHED"]
+        lacking = {
+            name: [run.info.run_id for run in finished if name not in conditions_of(run)] for name in sorted(asked)
+        }
+        return {name: run_ids for name, run_ids in lacking.items() if run_ids}
 
     def runs(self) -> pd.DataFrame:
         """One row per trial that was ever planned or run, in the order of the plan.
@@ -259,16 +278,17 @@ class Store:
     def missing_command(
         self, *, task: str | None = None, variant: str | None = None, trained_on: str | None = None
     ) -> str:
-        """The command that runs what is not finished; several lines where one command cannot; "" when all is there.
+        """The command that runs what is missing; several lines where one command cannot; "" when all is there.
 
-        What is finished is never run again.
+        Trials that are not finished run; finished ones are scored under the conditions that they lack.
 
         Args:
             task: only this task.
             variant: only this variant of a method.
             trained_on: only trials trained on this.
         """
-        table = self._table[self._table["state"] != FINISHED]
+        unscored = {run_id for run_ids in self.unscored.values() for run_id in run_ids}
+        table = self._table[(self._table["state"] != FINISHED) | self._table["run_id"].isin(unscored)]
         for column, value in (("task", task), ("variant", variant), ("trained_on", trained_on)):
             if value is not None:
                 table = table[table[column] == value]

@@ -81,11 +81,12 @@ def to_latex(table: Table, *, caption: str = "", label: str = "", transpose: boo
 
 
 def long_form(matrix: IntervalMatrix) -> pd.DataFrame:
-    """One row a cell: columns variant, metric, tested_on, trained_on, mean, std, num_seeds, low, high."""
+    """One row per cell: columns variant, metric, condition, tested_on, trained_on, mean, std, num_seeds, low, high."""
     rows = [
         {
             "variant": matrix.variant,
             "metric": matrix.metric,
+            "condition": matrix.condition,
             "tested_on": row,
             "trained_on": column,
             **{name: getattr(matrix, name).loc[row, column] for name in ("mean", "std", "num_seeds", "low", "high")},

@@ -42,6 +42,7 @@ def limits(
     runs = store.runs()
     found = [
         *_missing(store, runs),
+        *_unscored(store, runs),
         *_seeds(runs),
         *_equal_seeds(results),
         *_weights(runs),
@@ -89,6 +90,20 @@ def _missing(store: Store, runs: pd.DataFrame) -> list[Text]:
             command=store.missing_command() if len(lacking) else "",
         )
     ]
+
+
+def _unscored(store: Store, runs: pd.DataFrame) -> list[Text]:
+    """Finished trials that lack a condition; with one command for these and for the unfinished ones."""
+    unscored, lacking = store.unscored, []
+    for condition, run_ids in unscored.items():
+        variants = dict.fromkeys(runs.loc[runs["run_id"].isin(run_ids), "variant"])
+        lacking.append(f"{condition} ({len(run_ids)} of {sentence_list(map(str, variants))})")
+    if not lacking:
+        return []
+    text = f"Finished trials were not scored under {sentence_list(lacking)}: their means are over fewer cells."
+    if (runs["state"] != FINISHED).any():
+        return [Text(f"{text} The command above does it too.")]
+    return [Text(f"{text} This does it:", command=store.missing_command())]
 
 
 def _seeds(runs: pd.DataFrame) -> list[Text]:

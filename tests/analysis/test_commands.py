@@ -208,8 +208,19 @@ def test_training_conditions_are_commands_of_their_own(new_grid: NewGrid) -> Non
 def test_the_conditions_that_the_grid_asks_for_are_scored_too(new_grid: NewGrid) -> None:
     grid = new_grid(conditions=["jpeg-75", "jpeg-50"])
     grid.plan(grid.spec())
-    (understood,) = launches(grid.open().missing_command())
-    assert understood.conditions == ["clean", "jpeg-50", "jpeg-75"]
+    understood = list(launches(grid.open().missing_command()))
+    assert [launch.conditions for launch in understood] == [["clean", "jpeg-50", "jpeg-75"]] * len(understood)
+
+
+def test_a_finished_trial_that_lacks_a_condition_is_missing(new_grid: NewGrid) -> None:
+    grid = new_grid(conditions=["jpeg-75"])
+    scored, unscored = grid.spec(train="lama"), grid.spec(train="ldm")
+    grid.finish(scored, conditions=["jpeg-75"])
+    (run_id,) = grid.finish(unscored)
+    opened = grid.open()
+    assert run_id in opened.unscored["jpeg-75"]
+    assert unscored.key in commanded(opened.missing_command(), grid)
+    assert scored.key not in commanded(opened.missing_command(), grid)
 
 
 def test_without_conditions_none_is_named(new_grid: NewGrid) -> None:

@@ -50,6 +50,16 @@ def test_missing_trials_come_with_their_command(grid: Grid) -> None:
     assert "--methods clip_linear" in text
 
 
+def test_finished_trials_that_lack_a_condition_come_with_their_command(store: str, tmp_path: Path) -> None:
+    grid = Grid(store, tmp_path, num_each=8, conditions=["jpeg-75"])
+    grid.finish(grid.spec("residual_linear"), conditions=["jpeg-75"])
+    grid.finish(grid.spec("clip_linear"))
+    text = said(grid.open())
+    assert "Finished trials were not scored under jpeg-75 (1 of clip_linear)" in text
+    assert "--conditions jpeg-75" in text
+    assert "residual_linear" not in text.partition("jpeg-75 (")[2].partition("\n")[0]
+
+
 def test_attribution_that_leans_to_one_class_is_named(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
     (run_id,) = grid.finish(grid.attribution("residual_linear"))
     opened = grid.open()

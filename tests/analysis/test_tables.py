@@ -81,7 +81,7 @@ def test_csv_comes_back(transpose: bool) -> None:
 def test_csv_of_intervals_is_long() -> None:
     found = pd.read_csv(io.StringIO(to_csv(with_intervals())))
     assert list(found.columns) == [
-        "variant", "metric", "tested_on", "trained_on", "mean", "std", "num_seeds", "low", "high",
+        "variant", "metric", "condition", "tested_on", "trained_on", "mean", "std", "num_seeds", "low", "high",
     ]  # fmt: skip
     row = found.set_index(["tested_on", "trained_on"]).loc[("ldm_2", "lama")]
     assert (row["mean"], row["low"], row["num_seeds"]) == pytest.approx((0.6, 0.55, 2))
