@@ -53,8 +53,7 @@ def small(name: str, classes: tuple[str, ...] = DETECTION, seed: int = 0, **over
 
 def examples(detector: Detector, num_each: int, seed: int, *, fakes: bool = True) -> Examples:
     labels = make_labels(len(detector.classes) if fakes else 1, num_each, seed)
-    images = make_images(labels, seed)
-    return Examples(images if detector.encoder is None else detector.encoder.encode(images), labels)
+    return Examples(detector.inputs(list(make_images(labels, seed))), labels)
 
 
 class Recorder:
