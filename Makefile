@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SHARED_OUT := -n 2 --dist loadgroup --no-loadscope-reorder  # tests/conftest.py says which process gets what
+SHARED_OUT := -n 2 --dist loadfile --no-loadscope-reorder  # the files over two processes, in the order of tests/conftest.py
 
 .PHONY: demo test test-all check setup lock clean
 
