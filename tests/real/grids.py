@@ -163,6 +163,11 @@ def started(runs: list[Run]) -> bool:
     return any(run.info.status == "RUNNING" and "train/loss" in run.data.metrics for run in runs)
 
 
+def ran_at(run: Run, moment: float) -> bool:
+    """Whether a run that has ended was under way at a moment in seconds since 1970."""
+    return bool(run.info.start_time / 1000 < moment < run.info.end_time / 1000)
+
+
 def workers(name: str) -> list[psutil.Process]:
     """Ray's workers among the processes that this one has started, whose title has a name in it."""
     found = []

@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any
 
@@ -75,17 +76,16 @@ class Stage:
     def prepare(self) -> None:
         executor = tuning.TuneExecutor(self.settings, Tracker("sqlite:////none", "0", "0", {}))
         self.progress.clear()
-        self.log.clear()
-        logger, handler = logging.getLogger("grid.tuning"), logging.Handler(logging.INFO)
-        handler.emit = lambda record: self.log.append(record.getMessage())  # type: ignore[method-assign]
+        logger, handler = logging.getLogger("grid.tuning"), BufferingHandler(capacity=10**6)
         level = logger.level
-        logger.addHandler(handler)
         logger.setLevel(logging.INFO)
+        logger.addHandler(handler)
         try:
             executor.prepare([self.spec], lambda *call: self.progress.append(call))
         finally:
             logger.removeHandler(handler)
             logger.setLevel(level)
+        self.log = [record.getMessage() for record in handler.buffer]
 
     def assert_complete(self) -> None:
         """Every image's row is there, in one shard only, and is what this process computes."""

@@ -24,7 +24,7 @@ from grid import names, tuning
 from grid.settings import ClusterError
 from tests.mlflow_server import Server
 from tests.real.conftest import BACK_OFF, MakeGrid
-from tests.real.grids import Grid, assert_no_repeated_points, points_after, say_first_points, started
+from tests.real.grids import Grid, assert_no_repeated_points, points_after, ran_at, say_first_points, started
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
 OPTIONS = ["--checkpoint-seconds=0.1", "--device=cpu"]
@@ -46,7 +46,7 @@ def assert_whole(grid: Grid, num_trials: int) -> None:
 def test_trials_of_a_node_that_goes_away_go_on_elsewhere(make_grid: MakeGrid, own_cluster: Cluster) -> None:
     leaving = own_cluster.add_node(num_cpus=1)
     own_cluster.add_node(num_cpus=1)
-    grid = make_grid(("a", "b", "c"), options=[f"--address={own_cluster.address}", *OPTIONS])
+    grid = make_grid(("a", "b", "c"), options=[f"--address={own_cluster.address}", *OPTIONS], epochs=30)
     interrupted, moments = [], []
 
     def remove() -> None:
@@ -121,7 +121,7 @@ def test_trials_wait_for_an_mlflow_server_that_is_away_and_nothing_is_missing(
     assert code == 0, output
     assert_whole(grid, 3)
     (back,) = moments
-    assert any(run.info.start_time / 1000 < back < run.info.end_time / 1000 for run in grid.trials())
+    assert any(ran_at(run, back) for run in grid.trials())
     say_first_points("MLflow back, with a short back-off", grid, grid.trials(), back)
 
 
@@ -129,7 +129,7 @@ def test_trials_wait_for_an_mlflow_server_that_is_away_and_nothing_is_missing(
 def test_with_the_default_back_off_an_mlflow_server_may_be_away_for_a_minute(
     make_grid: MakeGrid, server: Server
 ) -> None:
-    grid = make_grid(("a", "b", "c"), options=OPTIONS, uri=server.uri)
+    grid = make_grid(("a", "b", "c"), options=OPTIONS, uri=server.uri, epochs=20)
     process = grid.start("--num-cpus=2")
     grid.wait_for(started, process)
     server.stop()
@@ -139,6 +139,7 @@ def test_with_the_default_back_off_an_mlflow_server_may_be_away_for_a_minute(
     code, output = grid.finish(process)
     assert code == 0, output
     assert_whole(grid, 3)
+    assert any(ran_at(run, back) for run in grid.trials())
     say_first_points("MLflow back after 60 s", grid, grid.trials(), back)
 
 
@@ -146,7 +147,7 @@ def test_with_the_default_back_off_an_mlflow_server_may_be_away_for_a_minute(
 
 
 def test_whoever_launches_a_grid_that_runs_already_is_told_who_runs_it(make_grid: MakeGrid, shared_ray: str) -> None:
-    grid = make_grid(("a", "b"), options=["--max-concurrent=1", *OPTIONS], epochs=40)  # as a second process takes long
+    grid = make_grid(("a", "b"), options=["--max-concurrent=1", *OPTIONS], epochs=50)  # a second process takes its time
     refused = []
 
     def launch_again() -> None:
