@@ -11,7 +11,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from grid import cluster, ray_executor
+from grid import tuning
 from grid.nodes import check_feasible, trial_demand
 from grid.runner import DONE, TrialEvent
 from grid.settings import InfeasibleError, RunSettings
@@ -43,18 +43,19 @@ MAY_USE = {
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[dict[str, str]]:
     """A cluster that is connected: id of a node -> its kind; trials have no place on the head."""
-    machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    ray.shutdown()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
-        kinds = {machines.add_node(num_cpus=4, num_gpus=1, **kind).node_id: name for name, kind in KINDS.items()}
-        cluster.connect(address=machines.address)
+        kinds = {cluster.add_node(num_cpus=1, num_gpus=1, **kind).node_id: name for name, kind in KINDS.items()}
+        tuning.connect(address=cluster.address)
         yield kinds
     finally:
         ray.shutdown()
-        machines.shutdown()
+        cluster.shutdown()
 
 
 @pytest.fixture
-def executor(tmp_path: Path) -> ray_executor.RayExecutor:
+def executor(tmp_path: Path) -> tuning.TuneExecutor:
     settings = RunSettings(
         cache=tmp_path / "cache",
         runs=tmp_path / "runs",
@@ -62,7 +63,7 @@ def executor(tmp_path: Path) -> ray_executor.RayExecutor:
         cpus_per_trial=0.5,
         by_method=BY_METHOD,
     )
-    return ray_executor.RayExecutor(settings, Tracker("sqlite:////none", "0", "0", {}))
+    return tuning.TuneExecutor(settings, Tracker("sqlite:////none", "0", "0", {}))
 
 
 def specs(method: str, number: int) -> list[TrialSpec]:
@@ -70,7 +71,7 @@ def specs(method: str, number: int) -> list[TrialSpec]:
 
 
 def test_trials_run_only_on_nodes_that_have_what_they_ask_for(
-    nodes: dict[str, str], executor: ray_executor.RayExecutor, tmp_path: Path
+    nodes: dict[str, str], executor: tuning.TuneExecutor, tmp_path: Path
 ) -> None:
     places = tmp_path / "places"
     places.mkdir()
@@ -92,14 +93,14 @@ def test_trials_run_only_on_nodes_that_have_what_they_ask_for(
     assert {method: used - MAY_USE[method] for method, used in seen.items()} == {method: set() for method in MAY_USE}
 
 
-def test_preparing_tasks_go_where_trials_may(nodes: dict[str, str], executor: ray_executor.RayExecutor) -> None:
+def test_preparing_tasks_go_where_trials_may(nodes: dict[str, str], executor: tuning.TuneExecutor) -> None:
     def place(spec: dict[str, Any], settings: str, share: float) -> str:
         import time
 
         time.sleep(1)
         return ray.get_runtime_context().get_node_id()
 
-    there = cluster.cluster_nodes()
+    there = tuning.cluster_nodes()
     tasks = {}
     for method in MAY_USE:
         demand = trial_demand(method, executor.settings, there)
@@ -112,7 +113,7 @@ def test_preparing_tasks_go_where_trials_may(nodes: dict[str, str], executor: ra
     assert {method: used - MAY_USE[method] for method, used in seen.items()} == {method: set() for method in MAY_USE}
 
 
-def test_what_no_kind_of_node_has_is_refused(nodes: dict[str, str], executor: ray_executor.RayExecutor) -> None:
+def test_what_no_kind_of_node_has_is_refused(nodes: dict[str, str], executor: tuning.TuneExecutor) -> None:
     by_method = {"clip_linear": {"gpu_memory": 40}, "sam_linear": {"accelerator": "H100"}}
     executor.settings = dataclasses.replace(executor.settings, by_method=by_method)
     trials = [spec for method in ("clip_linear", "sam_linear", "residual_linear") for spec in specs(method, 1)]
@@ -124,4 +125,4 @@ def test_what_no_kind_of_node_has_is_refused(nodes: dict[str, str], executor: ra
     assert "residual_linear" not in refused
     for kind in ("(A100, 40 GB each)", "(T4, 16 GB each)", "(memory not declared)"):
         assert kind in there
-    check_feasible({"residual_linear": trial_demand("residual_linear", executor.settings, [])}, cluster.cluster_nodes())
+    check_feasible({"residual_linear": trial_demand("residual_linear", executor.settings, [])}, tuning.cluster_nodes())
