@@ -9,7 +9,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from grid import tuning
+from grid import cluster
 from tests.real.grids import EPOCHS, Grid
 
 MakeGrid = Callable[..., Grid]
@@ -24,11 +24,11 @@ def shared_cluster() -> Iterator[Cluster]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(BACK_OFF, "1")
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-        cluster.add_node(num_cpus=2, num_gpus=2)
-    yield cluster
+        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        nodes.add_node(num_cpus=2, num_gpus=2)
+    yield nodes
     ray.shutdown()
-    cluster.shutdown()
+    nodes.shutdown()
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def shared_ray(shared_cluster: Cluster) -> str:
     other, so that what they import is imported once."""
     if not ray.is_initialized() or ray.get_runtime_context().gcs_address != shared_cluster.address:
         ray.shutdown()
-        tuning.connect(address=shared_cluster.address)
+        cluster.connect(address=shared_cluster.address)
     return str(shared_cluster.address)
 
 

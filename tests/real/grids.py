@@ -21,7 +21,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 import launch
-from grid import names, tuning
+from grid import cluster, names
 from grid.checkpoints import read_state
 from tests.corpora import write_dolos
 
@@ -105,7 +105,7 @@ class Grid:
             for name, value in self.environment.items():
                 patch.setenv(name, value)
             if ray.is_initialized():
-                patch.setattr(tuning, "session", lambda **connection: nullcontext())
+                patch.setattr(cluster, "session", lambda **connection: nullcontext())
             running.set()
             helper.start()
             code = launch.main([*self.arguments, *options])

@@ -1,4 +1,4 @@
-"""The README's first command, with the figures that it promises. Runs the demo unless it is finished already."""
+"""The README's first command, with the values that it promises. Runs the demo unless it is finished already."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-import launch
 from analysis.matrices import attribution_table, cross_generator_matrix, matrix_means
-from analysis.store import load_results
+from analysis.store import open_store
 from data.demo.inpainters import list_inpainters
-from grid.experiments import demo
+from grid.commands.run import read_data
+from grid.experiments import load_experiment
+from grid.options import resolve
+from launch import parse_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
+METHODS = list(load_experiment("demo").methods)
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(900)]
 
 
@@ -29,12 +32,11 @@ def run() -> str:
 @pytest.fixture(scope="module")
 def results() -> pd.DataFrame:
     run()
-    options = launch.parse_arguments([])
-    settings, configs = launch.resolve(options)
-    manifest = launch.read_data(options, settings, Console(quiet=True))
+    launch = resolve(parse_arguments([]))
+    manifest = read_data(launch, Console(quiet=True))
     assert manifest is not None
-    keys = [trial.key for trial in launch.wanted_trials(options, manifest, configs)]
-    table = load_results(settings.tracking_uri, "demo", data=manifest.digest)
+    keys = [trial.key for trial in launch.trials(manifest)]
+    table = open_store("demo", tracking_uri=launch.settings.tracking_uri, data=manifest.digest).results()
     return table[table["key"].isin(keys)]  # the same store may hold what somebody ran with other settings
 
 
@@ -42,14 +44,14 @@ def test_a_second_launch_runs_nothing_and_prints_every_table(results: pd.DataFra
     output = run()
     assert "all 25 trials are finished; nothing to run" in output
     assert output.count("rows: tested on, columns: trained on") == 5
-    for method in demo.METHODS:
+    for method in METHODS:
         assert f"{method} [" in output
     assert "clip_linear [random weights]" in output
     assert "sam_linear [random weights]" in output
     assert "mlflow ui" in output
 
 
-@pytest.mark.parametrize("method", demo.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_every_matrix_is_whole(results: pd.DataFrame, method: str) -> None:
     matrix = cross_generator_matrix(results, method)
     assert matrix.shape == (4, 4)
@@ -65,5 +67,5 @@ def test_trained_methods_are_better_on_the_generator_that_they_know(results: pd.
 
 
 def test_the_demo_can_be_learnt(results: pd.DataFrame) -> None:
-    best = max(matrix_means(cross_generator_matrix(results, method)).in_domain for method in demo.METHODS)
+    best = max(matrix_means(cross_generator_matrix(results, method)).in_domain for method in METHODS)
     assert best >= 0.85

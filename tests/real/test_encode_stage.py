@@ -20,11 +20,12 @@ import pytest
 import ray
 from filelock import FileLock
 
+from data.conditions import CLEAN
 from data.images import decode
 from data.manifest import Manifest
 from data.store import ArrayStore
-from data.transforms import Geometry
-from grid import tuning
+from grid.plan import Work
+from grid.ray_executor import RayExecutor
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
 from grid.tracking import Tracker
@@ -54,8 +55,9 @@ class Stage:
         self.folder, self.corpus, self.method = folder, corpus, method
         self.settings: RunSettings = make_settings(folder, "sqlite:////none", device="auto")
         self.manifest: Manifest = make_manifest(corpus, self.settings)
-        self.spec: TrialSpec = make_spec(self.manifest.digest, method, train=("a",))
-        self.detector = build(self.spec, self.settings, "cpu")
+        spec: TrialSpec = make_spec(self.manifest.digest, method, train=("a",))
+        self.work = Work(spec, (CLEAN,))
+        self.detector = build(spec, self.settings, "cpu")
         self.digests: list[str] = self.manifest.table["digest"].tolist()
         self.progress: list[tuple[str, int, int]] = []
         self.log: list[str] = []  # of the last time that something was prepared
@@ -67,21 +69,21 @@ class Stage:
 
     @property
     def store(self) -> ArrayStore:
-        return shared_store(self.detector, self.settings)
+        return shared_store(self.detector, self.settings.cache, CLEAN)
 
     @property
     def shards(self) -> list[Path]:
         return sorted(self.store.folder.glob("shard-*"))
 
     def prepare(self) -> None:
-        executor = tuning.TuneExecutor(self.settings, Tracker("sqlite:////none", "0", "0", {}))
+        executor = RayExecutor(self.settings, Tracker("sqlite:////none", "0", "0", {}))
         self.progress.clear()
-        logger, handler = logging.getLogger("grid.tuning"), BufferingHandler(capacity=10**6)
+        logger, handler = logging.getLogger("grid.ray_executor"), BufferingHandler(capacity=10**6)
         level = logger.level
         logger.setLevel(logging.INFO)
         logger.addHandler(handler)
         try:
-            executor.prepare([self.spec], lambda *call: self.progress.append(call))
+            executor.prepare([self.work], lambda *call: self.progress.append(call))
         finally:
             logger.removeHandler(handler)
             logger.setLevel(level)
@@ -93,11 +95,11 @@ class Stage:
         assert sorted(written) == sorted(self.digests)
         assert not list(self.store.folder.glob("unfinished-*"))
         assert self.detector.geometry is not None
-        geometry = Geometry(**self.detector.geometry)
+        geometry = self.detector.geometry
         few = self.manifest.table.iloc[::30]
         pixels = np.stack([geometry.apply(decode(path)) for path in self.manifest.paths(few)])
-        wanted = pixels if self.detector.encoder is None else self.detector.encoder.encode(pixels)
-        np.testing.assert_allclose(self.store.open(few["digest"].tolist())[:], wanted, rtol=1e-4, atol=1e-5)
+        expected = pixels if self.detector.encoder is None else self.detector.encoder.encode(pixels)
+        np.testing.assert_allclose(self.store.open(few["digest"].tolist())[:], expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -140,12 +142,12 @@ def test_trials_of_a_frozen_method_leave_the_gpus_to_those_that_train(
     stage = prepared(method).copy(tmp_path / "stage")
     asked = tmp_path / "asked"
 
-    def note(spec: dict[str, Any], settings: str, tracker: Tracker, share: float) -> None:
+    def note(work: dict[str, Any], settings: str, tracker: Tracker, share: float) -> None:
         asked.write_text(str(share))
 
-    executor = tuning.TuneExecutor(stage.settings, Tracker("sqlite:////none", "0", "0", {}), compute=note)
-    executor.prepare([stage.spec], lambda *call: None)
-    executor.run([stage.spec], lambda event: None)
+    executor = RayExecutor(stage.settings, Tracker("sqlite:////none", "0", "0", {}), compute=note)
+    executor.prepare([stage.work], lambda *call: None)
+    executor.run([stage.work], lambda event: None)
     assert float(asked.read_text()) == share
 
 

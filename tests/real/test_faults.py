@@ -20,7 +20,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from grid import names, tuning
+from grid import cluster, names
 from grid.settings import ClusterError
 from tests.mlflow_server import Server
 from tests.real.conftest import BACK_OFF, MakeGrid
@@ -69,11 +69,11 @@ def test_nodes_with_other_packages_than_the_driver_are_refused_by_name(
     own_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own_cluster.add_node(num_cpus=1)
-    with tuning.session(address=own_cluster.address):
-        assert tuning.describe_cluster().startswith("2 nodes, 1 CPU cores")
+    with cluster.session(address=own_cluster.address):
+        assert cluster.describe_cluster().startswith("2 nodes, 1 CPU cores")
     version = metadata.version
     monkeypatch.setattr(metadata, "version", lambda name: "0.0.1" if name == "timm" else version(name))  # here only
-    with pytest.raises(ClusterError) as raised, tuning.session(address=own_cluster.address):
+    with pytest.raises(ClusterError) as raised, cluster.session(address=own_cluster.address):
         pass
     assert str(raised.value).count(f"timm {version('timm')} (here 0.0.1)") == 2
     assert socket.gethostname() in str(raised.value)
@@ -87,7 +87,7 @@ def test_a_job_that_was_submitted_with_code_of_its_own_is_told_to_leave_it_out(
     job = {"runtime_env": {"working_dir": "gcs://_ray_pkg_0123456789abcdef.zip"}, "metadata": {}}
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))  # as the job manager does
     with pytest.raises(ClusterError, match=r"Leave --working-dir"):
-        tuning.connect(address=shared_cluster.address)
+        cluster.connect(address=shared_cluster.address)
 
 
 # The MLflow server ---------------------------------------------------------------------------------------------------

@@ -11,8 +11,10 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from grid import tuning
+from grid import cluster
 from grid.nodes import check_feasible, trial_demand
+from grid.plan import Work, distinct_inputs
+from grid.ray_executor import RayExecutor
 from grid.runner import DONE, TrialEvent
 from grid.settings import InfeasibleError, RunSettings
 from grid.spec import TrialSpec
@@ -44,18 +46,18 @@ MAY_USE = {
 def nodes() -> Iterator[dict[str, str]]:
     """A cluster that is connected: id of a node -> its kind; trials have no place on the head."""
     ray.shutdown()
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
-        kinds = {cluster.add_node(num_cpus=1, num_gpus=1, **kind).node_id: name for name, kind in KINDS.items()}
-        tuning.connect(address=cluster.address)
+        kinds = {machines.add_node(num_cpus=1, num_gpus=1, **kind).node_id: name for name, kind in KINDS.items()}
+        cluster.connect(address=machines.address)
         yield kinds
     finally:
         ray.shutdown()
-        cluster.shutdown()
+        machines.shutdown()
 
 
 @pytest.fixture
-def executor(tmp_path: Path) -> tuning.TuneExecutor:
+def executor(tmp_path: Path) -> RayExecutor:
     settings = RunSettings(
         cache=tmp_path / "cache",
         runs=tmp_path / "runs",
@@ -63,27 +65,28 @@ def executor(tmp_path: Path) -> tuning.TuneExecutor:
         cpus_per_trial=0.5,
         by_method=BY_METHOD,
     )
-    return tuning.TuneExecutor(settings, Tracker("sqlite:////none", "0", "0", {}))
+    return RayExecutor(settings, Tracker("sqlite:////none", "0", "0", {}))
 
 
-def specs(method: str, number: int) -> list[TrialSpec]:
-    return [TrialSpec("detection", method, (), ("a",), seed, "0" * 16) for seed in range(number)]
+def trials_of(method: str, number: int) -> list[Work]:
+    return [Work(TrialSpec("detection", method, (), ("a",), seed, "0" * 16), ("clean",)) for seed in range(number)]
 
 
 def test_trials_run_only_on_nodes_that_have_what_they_ask_for(
-    nodes: dict[str, str], executor: tuning.TuneExecutor, tmp_path: Path
+    nodes: dict[str, str], executor: RayExecutor, tmp_path: Path
 ) -> None:
     places = tmp_path / "places"
     places.mkdir()
 
-    def compute(spec: dict[str, Any], settings: str, tracker: Tracker, share: float) -> None:  # sent by value
+    def compute(work: dict[str, Any], settings: str, tracker: Tracker, share: float) -> None:  # sent by value
         import time
 
+        spec = work["spec"]
         (places / f"{spec['method']}-{spec['seed']}").write_text(ray.get_runtime_context().get_node_id())
         time.sleep(1)  # so that trials are spread over all nodes that may have them
 
     executor.compute = compute
-    trials = [spec for method in MAY_USE for spec in specs(method, 4)]
+    trials = [work for method in MAY_USE for work in trials_of(method, 4)]
     events: list[TrialEvent] = []
     executor.run(trials, events.append)
     assert sum(event.kind == DONE for event in events) == len(trials)
@@ -93,30 +96,30 @@ def test_trials_run_only_on_nodes_that_have_what_they_ask_for(
     assert {method: used - MAY_USE[method] for method, used in seen.items()} == {method: set() for method in MAY_USE}
 
 
-def test_preparing_tasks_go_where_trials_may(nodes: dict[str, str], executor: tuning.TuneExecutor) -> None:
-    def place(spec: dict[str, Any], settings: str, share: float) -> str:
+def test_preparing_tasks_go_where_trials_may(nodes: dict[str, str], executor: RayExecutor) -> None:
+    def place(inputs: dict[str, Any], settings: str, share: float) -> str:
         import time
 
         time.sleep(1)
         return ray.get_runtime_context().get_node_id()
 
-    there = tuning.cluster_nodes()
+    there = cluster.cluster_nodes()
     tasks = {}
     for method in MAY_USE:
         demand = trial_demand(method, executor.settings, there)
-        (spec,) = specs(method, 1)
+        (inputs,) = distinct_inputs(trials_of(method, 1))
         for _ in range(3):
-            tasks[executor._task(place, spec, executor.settings, demand)] = method
+            tasks[executor._task(place, inputs, executor.settings, demand)] = method
     seen: dict[str, set[str]] = {method: set() for method in MAY_USE}
     for task, method in tasks.items():
         seen[method].add(nodes[ray.get(task)])
     assert {method: used - MAY_USE[method] for method, used in seen.items()} == {method: set() for method in MAY_USE}
 
 
-def test_what_no_kind_of_node_has_is_refused(nodes: dict[str, str], executor: tuning.TuneExecutor) -> None:
+def test_what_no_kind_of_node_has_is_refused(nodes: dict[str, str], executor: RayExecutor) -> None:
     by_method = {"clip_linear": {"gpu_memory": 40}, "sam_linear": {"accelerator": "H100"}}
     executor.settings = dataclasses.replace(executor.settings, by_method=by_method)
-    trials = [spec for method in ("clip_linear", "sam_linear", "residual_linear") for spec in specs(method, 1)]
+    trials = [work for method in ("clip_linear", "sam_linear", "residual_linear") for work in trials_of(method, 1)]
     with pytest.raises(InfeasibleError) as caught:
         executor.prepare(trials, lambda *arguments: None)
     refused, there = str(caught.value).split("these are the nodes:")
@@ -125,4 +128,4 @@ def test_what_no_kind_of_node_has_is_refused(nodes: dict[str, str], executor: tu
     assert "residual_linear" not in refused
     for kind in ("(A100, 40 GB each)", "(T4, 16 GB each)", "(memory not declared)"):
         assert kind in there
-    check_feasible({"residual_linear": trial_demand("residual_linear", executor.settings, [])}, tuning.cluster_nodes())
+    check_feasible({"residual_linear": trial_demand("residual_linear", executor.settings, [])}, cluster.cluster_nodes())

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import launch
-from analysis.store import load_results
+from analysis.store import open_store
 
 MINI_DOLOS = Path(__file__).resolve().parents[3] / "shared" / "mini_dolos"
 pytestmark = [
@@ -46,7 +46,7 @@ def test_the_published_methods_run_on_real_photographs(
 ) -> None:
     arguments = [
         "dolos", f"--data={MINI_DOLOS}", "--limit=4", "--local", f"--runs={tmp_path}", "--cpus-per-trial=2",
-        "--generators=telea", "--tasks=detection",
+        "--train-on=telea", "--tasks=detection",
         "--methods=xception_scratch,xception_pretrained,clip_linear,sam_linear",
         "--set=xception_scratch.size=96", "--set=xception_pretrained.size=96",
         "--set=clip_linear.backbone=ViT-B-32-quickgelu", "--set=sam_linear.size=128",
@@ -56,7 +56,7 @@ def test_the_published_methods_run_on_real_photographs(
     output = capsys.readouterr().out
     for method in weights:
         assert f"{method} [weights from" in output.replace("\n", " ")
-    results = load_results(f"sqlite:///{tmp_path / 'mlflow.db'}", "dolos")
+    results = open_store("dolos", tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}").results()
     accuracies = results[results["metric"] == "accuracy"]
     assert len(accuracies) == 4 * 4  # methods x test generators
     assert accuracies["value"].between(0, 1).all()

@@ -52,6 +52,32 @@ def test_shares_of_two_logical_gpus_run_several_trials_at_once(make_grid: MakeGr
     assert [run.info.end_time for run in grid.trials()] == [run.info.end_time for run in runs]
 
 
+def test_a_finished_grid_is_scored_under_a_condition_and_trains_nothing(make_grid: MakeGrid) -> None:
+    grid = make_grid(("a", "b"), options=["--cpus-per-trial=0.5"], epochs=2)
+    code, output = grid.launch()
+    assert code == 0, output
+    before = {run.info.run_id: run for run in grid.trials()}
+
+    code, output = grid.launch("--conditions=jpeg-75")
+    assert code == 0, output
+    assert "2 trials, 2 finished before, 0 to run, 2 to score under further conditions" in output
+    assert "under jpeg-75" in output
+    after = {run.info.run_id: run for run in grid.trials()}
+    assert after.keys() == before.keys()
+    for run_id, run in after.items():
+        assert run.info.status == "FINISHED"
+        assert run.data.tags[names.CONDITIONS] == "jpeg-75"
+        assert_no_repeated_points(grid, run)
+        clean = {name: value for name, value in run.data.metrics.items() if not name.startswith("test.")}
+        assert clean == before[run_id].data.metrics
+        scored = [name for name in run.data.metrics if name.startswith("test.jpeg-75/")]
+        assert len(scored) == sum(name.startswith("test/") for name in clean)
+
+    code, output = grid.launch("--conditions=jpeg-75")
+    assert code == 0, output
+    assert "nothing to run" in output
+
+
 def test_a_trial_whose_worker_is_killed_goes_on_in_the_same_run_with_the_same_result(
     make_grid: MakeGrid, tmp_path: Path
 ) -> None:
