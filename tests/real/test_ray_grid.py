@@ -15,7 +15,7 @@ import pytest
 
 from grid import names
 from tests.real.conftest import MakeGrid
-from tests.real.grids import assert_no_repeated_points, ran_at, say_first_points, started, workers
+from tests.real.grids import Grid, assert_no_repeated_points, ran_at, say_first_points, started, workers
 
 pytestmark = [
     pytest.mark.slow,
@@ -24,16 +24,10 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("share", "number"),
-    [pytest.param("0.5", 4, id="halves"), pytest.param("0.25", 8, marks=pytest.mark.long, id="quarters")],
-)
-def test_shares_of_two_logical_gpus_run_several_trials_at_once(make_grid: MakeGrid, share: str, number: int) -> None:
-    options = [f"--gpus-per-trial={share}", "--cpus-per-trial=0.25", "--seeds", "0", "1"]
-    # 30 epochs: the first trial must not end before the last has started.
-    grid = make_grid(("a", "b", "c", "d")[: number // 2], options=options, epochs=30)
-    code, output = grid.launch()
-    assert code == 0, output
+LONG = 30  # epochs: the first trial must not end before the last has started
+
+
+def assert_all_at_once(grid: Grid, number: int, *, share: str) -> None:
     runs = grid.trials()
     assert len(runs) == number
     assert {run.info.status for run in runs} == {"FINISHED"}
@@ -45,11 +39,29 @@ def test_shares_of_two_logical_gpus_run_several_trials_at_once(make_grid: MakeGr
     for run in runs:
         assert_no_repeated_points(grid, run)
 
+
+def test_half_shares_of_two_logical_gpus_run_four_trials_at_once(make_grid: MakeGrid) -> None:
+    options = ["--gpus-per-trial=0.5", "--cpus-per-trial=0.25", "--seeds", "0", "1"]
+    grid = make_grid(("a", "b"), options=options, epochs=LONG)
+    code, output = grid.launch()
+    assert code == 0, output
+    assert_all_at_once(grid, 4, share="0.5")
+
+    before = grid.trials()
     code, output = grid.launch()
     assert code == 0, output
     assert "nothing to run" in output
     assert "rows: tested on, columns: trained on" in output
-    assert [run.info.end_time for run in grid.trials()] == [run.info.end_time for run in runs]
+    assert [run.info.end_time for run in grid.trials()] == [run.info.end_time for run in before]
+
+
+@pytest.mark.long
+def test_quarter_shares_of_two_logical_gpus_run_eight_trials_at_once(make_grid: MakeGrid) -> None:
+    options = ["--gpus-per-trial=0.25", "--cpus-per-trial=0.25", "--seeds", "0", "1"]
+    grid = make_grid(("a", "b", "c", "d"), options=options, epochs=LONG)
+    code, output = grid.finish(grid.start("--num-gpus=2", "--num-cpus=2"))
+    assert code == 0, output
+    assert_all_at_once(grid, 8, share="0.25")
 
 
 def test_a_finished_grid_is_scored_under_a_condition_and_trains_nothing(make_grid: MakeGrid) -> None:
