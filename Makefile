@@ -1,17 +1,22 @@
 # make demo   set up if needed, then the built-in demo, end to end: runs/mlflow.db, report/index.html
-# make test   set up if needed, then every check and test
+# make test   set up if needed, then every check, and the tests but for those that take minutes each
+# make test-all   the same with those: `ray up` on hosts of a test's own, the demo's figures, benchmarks, long faults
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+SHARED_OUT := -n 2 --dist loadfile --no-loadscope-reorder  # the files over two processes, in the order of tests/conftest.py
 
-.PHONY: demo test check setup lock clean
+.PHONY: demo test test-all check setup lock clean
 
 demo: setup
 	$(BIN)/python launch.py
 	$(BIN)/python -m analysis
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SHARED_OUT) -m "not long"
+
+test-all: check
+	$(BIN)/python -m pytest $(SHARED_OUT)
 
 check: setup
 	$(BIN)/ruff check .

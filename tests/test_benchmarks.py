@@ -360,6 +360,7 @@ def test_a_benchmark_runs_at_a_toy_size(name: str, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("name", ["ray", "nodes", "relaunch", "packing", "memory"])
 def test_a_benchmark_of_several_processes_runs_at_a_toy_size(name: str) -> None:

@@ -17,7 +17,7 @@ from data.inpainters import list_inpainters
 from grid.experiments import demo
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(900)]
 
 
 def run() -> str:

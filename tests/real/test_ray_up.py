@@ -19,6 +19,7 @@ from tests.cluster_lab.lab import ROOT, Lab, missing
 WITHOUT = missing()
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(1200),
     pytest.mark.skipif(bool(WITHOUT), reason=f"hosts cannot be made here: {WITHOUT}"),
 ]
