@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
-import os
+import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +31,15 @@ from grid.tracking import Tracker
 from grid.trial import build, shared_store
 from tests.corpora import write_dolos
 from tests.grid.grids import make_manifest, make_settings, make_spec
+from tests.real.grids import workers
 
 COUNTS = {"train": 70, "valid": 10, "test": 10}
 NUM_IMAGES = 3 * sum(COUNTS.values())  # real, a, b
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def two_logical_gpus() -> Iterator[None]:
-    with tuning.session(num_gpus=2, num_cpus=2):
-        yield
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.usefixtures("shared_ray"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +51,19 @@ class Stage:
     """One method's encode stage with a cache of its own."""
 
     def __init__(self, folder: Path, corpus: Path, method: str) -> None:
+        self.folder, self.corpus, self.method = folder, corpus, method
         self.settings: RunSettings = make_settings(folder, "sqlite:////none", device="auto")
         self.manifest: Manifest = make_manifest(corpus, self.settings)
         self.spec: TrialSpec = make_spec(self.manifest.digest, method, train=("a",))
         self.detector = build(self.spec, self.settings, "cpu")
         self.digests: list[str] = self.manifest.table["digest"].tolist()
         self.progress: list[tuple[str, int, int]] = []
+        self.log: list[str] = []  # of the last time that something was prepared
+
+    def copy(self, folder: Path) -> Stage:
+        """The same stage, as it is now, elsewhere."""
+        shutil.copytree(self.folder, folder, dirs_exist_ok=True)
+        return Stage(folder, self.corpus, self.method)
 
     @property
     def store(self) -> ArrayStore:
@@ -68,7 +76,16 @@ class Stage:
     def prepare(self) -> None:
         executor = tuning.TuneExecutor(self.settings, Tracker("sqlite:////none", "0", "0", {}))
         self.progress.clear()
-        executor.prepare([self.spec], lambda *call: self.progress.append(call))
+        logger, handler = logging.getLogger("grid.tuning"), BufferingHandler(capacity=10**6)
+        level = logger.level
+        logger.setLevel(logging.INFO)
+        logger.addHandler(handler)
+        try:
+            executor.prepare([self.spec], lambda *call: self.progress.append(call))
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+        self.log = [record.getMessage() for record in handler.buffer]
 
     def assert_complete(self) -> None:
         """Every image's row is there, in one shard only, and is what this process computes."""
@@ -83,34 +100,44 @@ class Stage:
         np.testing.assert_allclose(self.store.open(few["digest"].tolist())[:], wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Callable[[str], Stage]:
+    """Method -> its stage, after everything was prepared for the first time; not to be changed."""
+
+    @functools.cache
+    def prepare(method: str) -> Stage:
+        stage = Stage(tmp_path_factory.mktemp("prepared"), corpus, method)
+        stage.prepare()
+        return stage
+
+    return prepare
+
+
 @pytest.mark.parametrize(("method", "gpu"), [("clip_linear", "1"), ("xception_scratch", "0")])
 def test_as_many_tasks_as_fit_prepare_what_is_missing_and_only_that(
-    tmp_path: Path, corpus: Path, caplog: pytest.LogCaptureFixture, method: str, gpu: str
+    prepared: Callable[[str], Stage], tmp_path: Path, method: str, gpu: str
 ) -> None:
-    stage = Stage(tmp_path, corpus, method)
-    with caplog.at_level(logging.INFO, "grid.tuning"):
-        stage.prepare()
-    assert f"{method}: 2 tasks for {NUM_IMAGES} images, {gpu} GPU each" in caplog.text
-    assert {what for what, _, _ in stage.progress} == {method}
-    assert stage.progress[-1][1:] == (NUM_IMAGES, NUM_IMAGES)
-    done = [number for _, number, _ in stage.progress]
+    first = prepared(method)
+    assert f"{method}: 2 tasks for {NUM_IMAGES} images, {gpu} GPU each" in first.log
+    assert {what for what, _, _ in first.progress} == {method}
+    assert first.progress[-1][1:] == (NUM_IMAGES, NUM_IMAGES)
+    done = [number for _, number, _ in first.progress]
     assert done == sorted(done)
-    stage.assert_complete()
+    first.assert_complete()
 
-    before = stage.shards
-    caplog.clear()
-    with caplog.at_level(logging.INFO, "grid.tuning"):
-        stage.prepare()
-    assert f"{method}: 0 tasks for 0 images" in caplog.text
-    assert stage.progress == []
-    assert stage.shards == before
+    again = first.copy(tmp_path)
+    before = again.shards
+    again.prepare()
+    assert any(line.startswith(f"{method}: 0 tasks for 0 images") for line in again.log)
+    assert again.progress == []
+    assert again.shards == before
 
 
 @pytest.mark.parametrize(("method", "share"), [("clip_linear", 0.0), ("xception_scratch", 0.5)])
 def test_trials_of_a_frozen_method_leave_the_gpus_to_those_that_train(
-    tmp_path: Path, corpus: Path, method: str, share: float
+    prepared: Callable[[str], Stage], tmp_path: Path, method: str, share: float
 ) -> None:
-    stage = Stage(tmp_path, corpus, method)
+    stage = prepared(method).copy(tmp_path / "stage")
     asked = tmp_path / "asked"
 
     def note(spec: dict[str, Any], settings: str, tracker: Tracker, share: float) -> None:
@@ -122,11 +149,8 @@ def test_trials_of_a_frozen_method_leave_the_gpus_to_those_that_train(
     assert float(asked.read_text()) == share
 
 
-def test_a_corrupted_shard_is_told_and_computed_again(
-    tmp_path: Path, corpus: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    stage = Stage(tmp_path, corpus, "clip_linear")
-    stage.prepare()
+def test_a_corrupted_shard_is_told_and_computed_again(prepared: Callable[[str], Stage], tmp_path: Path) -> None:
+    stage = prepared("clip_linear").copy(tmp_path)
     victim = stage.shards[0]
     rows = victim / "rows.npy"
     content = bytearray(rows.read_bytes())
@@ -134,11 +158,9 @@ def test_a_corrupted_shard_is_told_and_computed_again(
     rows.write_bytes(content)
     lost = len((victim / "digests.txt").read_text().split())
     assert stage.store.missing(stage.digests) == lost
-    caplog.clear()
-    with caplog.at_level(logging.INFO, "grid.tuning"):
-        stage.prepare()
-    assert caplog.text.count(f"{victim} is damaged and will be made again") == 1
-    assert f"tasks for {lost} images" in caplog.text
+    stage.prepare()
+    assert "\n".join(stage.log).count(f"{victim} is damaged and will be made again") == 1
+    assert any(f"tasks for {lost} images" in line for line in stage.log)
     stage.assert_complete()
 
 
@@ -155,14 +177,10 @@ def test_a_killed_task_is_tried_again_and_goes_on_from_the_shards_that_are_there
         while len(stage.shards) < len(pieces) - 1:
             time.sleep(0.05)
         early.extend(stage.shards)
-        workers = [
-            process for process in psutil.Process(os.getpid()).children(recursive=True)
-            if any("ray::prepare_input" in part for part in process.cmdline())
-        ]  # fmt: skip
-        for worker in workers:
+        killed.extend(workers("prepare_input"))
+        for worker in killed:
             worker.send_signal(signal.SIGKILL)
-        psutil.wait_procs(workers, timeout=10)
-        killed.extend(workers)
+        psutil.wait_procs(killed, timeout=10)
         lock.release(force=True)
 
     killed: list[psutil.Process] = []

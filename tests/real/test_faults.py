@@ -17,17 +17,17 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import ray
 from ray.cluster_utils import Cluster
 
 from grid import names, tuning
 from grid.settings import ClusterError
 from tests.mlflow_server import Server
-from tests.real.conftest import MakeGrid
-from tests.real.grids import Grid, assert_no_repeated_points, points_after, say_first_points, started
+from tests.real.conftest import BACK_OFF, MakeGrid
+from tests.real.grids import Grid, assert_no_repeated_points, points_after, ran_at, say_first_points, started
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
-OPTIONS = ["--checkpoint-seconds=0.5", "--device=cpu"]
-AWAY_SECONDS = 60
+OPTIONS = ["--checkpoint-seconds=0.1", "--device=cpu"]
 
 
 def assert_whole(grid: Grid, num_trials: int) -> None:
@@ -43,41 +43,37 @@ def assert_whole(grid: Grid, num_trials: int) -> None:
 # Nodes ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    """A head without CPU cores for trials."""
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    yield nodes
-    nodes.shutdown()
+def test_trials_of_a_node_that_goes_away_go_on_elsewhere(make_grid: MakeGrid, own_cluster: Cluster) -> None:
+    leaving = own_cluster.add_node(num_cpus=1)
+    own_cluster.add_node(num_cpus=1)
+    grid = make_grid(("a", "b", "c"), options=[f"--address={own_cluster.address}", *OPTIONS], epochs=30)
+    interrupted, moments = [], []
 
+    def remove() -> None:
+        grid.wait_for(lambda runs: sum(started([run]) for run in runs) == 2)  # one on each node
+        interrupted.extend(run for run in grid.trials() if run.info.status == "RUNNING")
+        own_cluster.remove_node(leaving, allow_graceful=False)
+        moments.append(time.time())
 
-def test_trials_of_a_node_that_goes_away_go_on_elsewhere(make_grid: MakeGrid, cluster: Cluster) -> None:
-    leaving = cluster.add_node(num_cpus=1)
-    cluster.add_node(num_cpus=1)
-    grid = make_grid(("a", "b", "c"), options=[f"--address={cluster.address}", *OPTIONS])
-    process = grid.start()
-    grid.wait_for(process, lambda runs: sum(started([run]) for run in runs) == 2)  # one on each node
-    interrupted = [run for run in grid.trials() if run.info.status == "RUNNING"]
-    cluster.remove_node(leaving, allow_graceful=False)
-    gone = time.time()
-    code, output = grid.finish(process)
+    code, output = grid.launch(meanwhile=remove)
     assert code == 0, output
     assert "Ray cluster at" in output
     assert_whole(grid, 3)
     # Its worker may log one more epoch before it ends, so the first one after is not the recovery.
+    (gone,) = moments
     pauses = [max(b - a for a, b in pairwise([0.0, *points_after(grid, run, gone)])) for run in interrupted]
     print("node removed: longest pause between epochs, of its trial and of another (s):", [round(s, 1) for s in pauses])
 
 
 def test_nodes_with_other_packages_than_the_driver_are_refused_by_name(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    own_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cluster.add_node(num_cpus=1)
-    with tuning.session(address=cluster.address):
+    own_cluster.add_node(num_cpus=1)
+    with tuning.session(address=own_cluster.address):
         assert tuning.describe_cluster().startswith("2 nodes, 1 CPU cores")
     version = metadata.version
     monkeypatch.setattr(metadata, "version", lambda name: "0.0.1" if name == "timm" else version(name))  # here only
-    with pytest.raises(ClusterError) as raised, tuning.session(address=cluster.address):
+    with pytest.raises(ClusterError) as raised, tuning.session(address=own_cluster.address):
         pass
     assert str(raised.value).count(f"timm {version('timm')} (here 0.0.1)") == 2
     assert socket.gethostname() in str(raised.value)
@@ -85,12 +81,13 @@ def test_nodes_with_other_packages_than_the_driver_are_refused_by_name(
 
 
 def test_a_job_that_was_submitted_with_code_of_its_own_is_told_to_leave_it_out(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    shared_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    ray.shutdown()
     job = {"runtime_env": {"working_dir": "gcs://_ray_pkg_0123456789abcdef.zip"}, "metadata": {}}
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))  # as the job manager does
     with pytest.raises(ClusterError, match=r"Leave --working-dir"):
-        tuning.connect(address=cluster.address)
+        tuning.connect(address=shared_cluster.address)
 
 
 # The MLflow server ---------------------------------------------------------------------------------------------------
@@ -107,36 +104,63 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def test_trials_wait_for_an_mlflow_server_that_is_away_and_nothing_is_missing(
+    make_grid: MakeGrid, server: Server, shared_ray: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(BACK_OFF, "1")  # here too, where the grid's own run is written
+    grid = make_grid(("a", "b", "c"), options=OPTIONS, uri=server.uri, epochs=20)
+    moments = []
+
+    def take_it_away() -> None:
+        grid.wait_for(started)
+        server.stop()
+        time.sleep(2)
+        server.start()
+        moments.append(time.time())
+
+    code, output = grid.launch(meanwhile=take_it_away)
+    assert code == 0, output
+    assert_whole(grid, 3)
+    (back,) = moments
+    assert any(ran_at(run, back) for run in grid.trials())
+    say_first_points("MLflow back, with a short back-off", grid, grid.trials(), back)
+
+
+@pytest.mark.long
+def test_with_the_default_back_off_an_mlflow_server_may_be_away_for_a_minute(
     make_grid: MakeGrid, server: Server
 ) -> None:
-    grid = make_grid(("a", "b", "c"), options=["--num-cpus=2", *OPTIONS], uri=server.uri)
-    process = grid.start()
-    grid.wait_for(process, started)
+    grid = make_grid(("a", "b", "c"), options=OPTIONS, uri=server.uri, epochs=20)
+    process = grid.start("--num-cpus=2")
+    grid.wait_for(started, process)
     server.stop()
-    time.sleep(AWAY_SECONDS)
+    time.sleep(60)
     server.start()
     back = time.time()
     code, output = grid.finish(process)
     assert code == 0, output
     assert_whole(grid, 3)
-    say_first_points(f"MLflow back after {AWAY_SECONDS} s", grid, grid.trials(), back)
+    assert any(ran_at(run, back) for run in grid.trials())
+    say_first_points("MLflow back after 60 s", grid, grid.trials(), back)
 
 
 # Two people ----------------------------------------------------------------------------------------------------------
 
 
-def test_whoever_launches_a_grid_that_runs_already_is_told_who_runs_it(make_grid: MakeGrid) -> None:
-    grid = make_grid(("a", "b"), options=["--num-cpus=1", *OPTIONS])
-    first = grid.start()
-    grid.wait_for(first, started)
-    second = grid.start()
-    code, output = grid.finish(second)
-    assert code == 2, output
-    assert f"on {socket.gethostname()} (process {first.pid}) since " in " ".join(output.split())
-    assert first.poll() is None
-    code, output = grid.finish(first)
+def test_whoever_launches_a_grid_that_runs_already_is_told_who_runs_it(make_grid: MakeGrid, shared_ray: str) -> None:
+    grid = make_grid(("a", "b"), options=["--max-concurrent=1", *OPTIONS], epochs=50)  # a second process takes its time
+    refused = []
+
+    def launch_again() -> None:
+        grid.wait_for(started)
+        refused.append(grid.finish(grid.start()))
+        assert [run.info.status for run in grid.trials()] != ["FINISHED"] * 2, "the first launch was over before"
+
+    code, output = grid.launch(meanwhile=launch_again)
     assert code == 0, output
     assert_whole(grid, 2)
+    ((code, output),) = refused
+    assert code == 2, output
+    assert f"on {socket.gethostname()} (process {os.getpid()}) since " in " ".join(output.split())
 
 
 # The disk ------------------------------------------------------------------------------------------------------------
@@ -165,10 +189,12 @@ def fill(disk: Path) -> Path:
     return ballast
 
 
-def test_a_full_disk_is_told_and_the_grid_goes_on_when_there_is_space(make_grid: MakeGrid, small_disk: Path) -> None:
-    grid = make_grid(("a", "b"), options=["--num-cpus=1", *OPTIONS])
-    process = grid.start()
-    grid.wait_for(process, started)
+def test_a_full_disk_is_told_and_the_grid_goes_on_when_there_is_space(
+    make_grid: MakeGrid, small_disk: Path, shared_ray: str
+) -> None:
+    grid = make_grid(("a", "b"), options=OPTIONS)
+    process = grid.start("--num-cpus=1", "--max-failures=1")
+    grid.wait_for(started, process)
     ballast = fill(small_disk)
     code, output = grid.finish(process)
     assert code in (1, 2), output  # it depends on who misses the space first, trials or the grid itself
@@ -177,6 +203,6 @@ def test_a_full_disk_is_told_and_the_grid_goes_on_when_there_is_space(make_grid:
         assert "Make space where --runs and --cache are" in output
 
     ballast.unlink()
-    code, output = grid.finish(grid.start())
+    code, output = grid.launch("--max-concurrent=1")
     assert code == 0, output
     assert_whole(grid, 2)

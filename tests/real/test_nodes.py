@@ -43,9 +43,10 @@ MAY_USE = {
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[dict[str, str]]:
     """A cluster that is connected: id of a node -> its kind; trials have no place on the head."""
+    ray.shutdown()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
-        kinds = {cluster.add_node(num_cpus=4, num_gpus=1, **kind).node_id: name for name, kind in KINDS.items()}
+        kinds = {cluster.add_node(num_cpus=1, num_gpus=1, **kind).node_id: name for name, kind in KINDS.items()}
         tuning.connect(address=cluster.address)
         yield kinds
     finally:

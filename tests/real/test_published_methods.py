@@ -45,7 +45,7 @@ def test_the_published_methods_run_on_real_photographs(
     weights: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [
-        "dolos", f"--data={MINI_DOLOS}", "--limit=16", "--local", f"--runs={tmp_path}", "--cpus-per-trial=2",
+        "dolos", f"--data={MINI_DOLOS}", "--limit=4", "--local", f"--runs={tmp_path}", "--cpus-per-trial=2",
         "--generators=telea", "--tasks=detection",
         "--methods=xception_scratch,xception_pretrained,clip_linear,sam_linear",
         "--set=xception_scratch.size=96", "--set=xception_pretrained.size=96",

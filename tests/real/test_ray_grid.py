@@ -1,4 +1,4 @@
-"""The grid on a real Ray with real MLflow, in processes of its own: concurrency, and what survives a kill.
+"""The grid on a real Ray with real MLflow: concurrency, and what survives a kill.
 
 Figures that a test prints are in docs/faults.md.
 """
@@ -14,65 +14,90 @@ import psutil
 import pytest
 
 from grid import names
-from tests.real.grids import assert_no_repeated_points, say_first_points, started
+from tests.real.conftest import MakeGrid
+from tests.real.grids import Grid, assert_no_repeated_points, ran_at, say_first_points, started, workers
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(420),
+    pytest.mark.usefixtures("shared_ray"),
+]
 
 
-def test_quarter_shares_of_two_logical_gpus_run_eight_trials_at_once(make_grid) -> None:
-    options = ["--num-gpus=2", "--num-cpus=2", "--gpus-per-trial=0.25", "--cpus-per-trial=0.25", "--seeds", "0", "1"]
-    grid = make_grid(("a", "b", "c", "d"), options=options)
-    code, output = grid.finish(grid.start())
-    assert code == 0, output
+LONG = 30  # epochs: the first trial must not end before the last has started
+
+
+def assert_all_at_once(grid: Grid, number: int, *, share: str) -> None:
     runs = grid.trials()
-    assert len(runs) == 8
+    assert len(runs) == number
     assert {run.info.status for run in runs} == {"FINISHED"}
-    assert {run.data.tags[names.GPU_SHARE] for run in runs} == {"0.25"}
+    assert {run.data.tags[names.GPU_SHARE] for run in runs} == {share}
     starts = [(run.info.start_time, 1) for run in runs]
     ends = [(run.info.end_time, -1) for run in runs]
     at_once = pd.Series([change for _, change in sorted(starts + ends)]).cumsum().max()
-    assert at_once == 8
+    assert at_once == number
     for run in runs:
         assert_no_repeated_points(grid, run)
 
-    code, output = grid.finish(grid.start())
+
+def test_half_shares_of_two_logical_gpus_run_four_trials_at_once(make_grid: MakeGrid) -> None:
+    options = ["--gpus-per-trial=0.5", "--cpus-per-trial=0.25", "--seeds", "0", "1"]
+    grid = make_grid(("a", "b"), options=options, epochs=LONG)
+    code, output = grid.launch()
+    assert code == 0, output
+    assert_all_at_once(grid, 4, share="0.5")
+
+    before = grid.trials()
+    code, output = grid.launch()
     assert code == 0, output
     assert "nothing to run" in output
     assert "rows: tested on, columns: trained on" in output
-    assert [run.info.end_time for run in grid.trials()] == [run.info.end_time for run in runs]
+    assert [run.info.end_time for run in grid.trials()] == [run.info.end_time for run in before]
 
 
-def test_a_trial_whose_worker_is_killed_goes_on_in_the_same_run_with_the_same_result(make_grid, tmp_path: Path) -> None:
-    grid = make_grid(("a",), options=["--checkpoint-seconds=0.5", "--num-cpus=1"])
-    process = grid.start()
-    grid.wait_for(process, started)
-    time.sleep(1.5)  # so that there is a checkpoint to go on from
-    workers = [
-        child for child in psutil.Process(process.pid).children(recursive=True) if "ImplicitFunc" in child.name()
-        or any("ImplicitFunc" in part for part in child.cmdline())
-    ]  # fmt: skip
-    assert workers, "no trial's worker was found"
-    for worker in workers:
-        worker.send_signal(signal.SIGKILL)
-    killed = time.time()
-    code, output = grid.finish(process)
+@pytest.mark.long
+def test_quarter_shares_of_two_logical_gpus_run_eight_trials_at_once(make_grid: MakeGrid) -> None:
+    options = ["--gpus-per-trial=0.25", "--cpus-per-trial=0.25", "--seeds", "0", "1"]
+    grid = make_grid(("a", "b", "c", "d"), options=options, epochs=LONG)
+    code, output = grid.finish(grid.start("--num-gpus=2", "--num-cpus=2"))
+    assert code == 0, output
+    assert_all_at_once(grid, 8, share="0.25")
+
+
+def test_a_trial_whose_worker_is_killed_goes_on_in_the_same_run_with_the_same_result(
+    make_grid: MakeGrid, tmp_path: Path
+) -> None:
+    grid = make_grid(("a",), options=["--checkpoint-seconds=0.1"])
+    moments = []
+
+    def kill() -> None:
+        grid.wait_for(lambda runs: started(runs) and grid.has_checkpoint())
+        found = workers("ImplicitFunc")
+        assert found, "no trial's worker was found"
+        for worker in found:
+            worker.send_signal(signal.SIGKILL)
+        moments.append(time.time())
+
+    code, output = grid.launch(meanwhile=kill)
     assert code == 0, output
     (run,) = grid.trials()
+    (killed,) = moments
+    assert ran_at(run, killed)
     say_first_points("worker killed", grid, [run], killed)
     assert run.info.status == "FINISHED"
     assert_no_repeated_points(grid, run)
 
     whole = make_grid(("a",), "whole", options=["--local"])
-    assert whole.finish(whole.start())[0] == 0
+    assert whole.launch()[0] == 0
     (uninterrupted,) = whole.trials()
     first, second = grid.scores(run, tmp_path), whole.scores(uninterrupted, tmp_path / "whole")
     pd.testing.assert_frame_equal(first, second, check_exact=True)
 
 
-def test_after_the_driver_is_killed_only_unfinished_trials_run(make_grid) -> None:
-    grid = make_grid(("a", "b", "c"), options=["--checkpoint-seconds=0.5", "--num-cpus=1"])
-    process = grid.start()
-    grid.wait_for(process, lambda runs: any(run.info.status == "FINISHED" for run in runs) and started(runs))
+def test_after_the_driver_is_killed_only_unfinished_trials_run(make_grid: MakeGrid) -> None:
+    grid = make_grid(("a", "b", "c"), options=["--checkpoint-seconds=0.1"])
+    process = grid.start("--num-cpus=1")
+    grid.wait_for(lambda runs: any(run.info.status == "FINISHED" for run in runs) and started(runs), process)
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -82,7 +107,7 @@ def test_after_the_driver_is_killed_only_unfinished_trials_run(make_grid) -> Non
     assert 0 < len(finished) < 3
 
     again = time.time()
-    code, output = grid.finish(grid.start())
+    code, output = grid.launch("--max-concurrent=1")
     assert code == 0, output
     assert f"{len(finished)} finished before, {3 - len(finished)} to run" in output
     after = {run.info.run_id: run for run in grid.trials()}
@@ -90,7 +115,7 @@ def test_after_the_driver_is_killed_only_unfinished_trials_run(make_grid) -> Non
     assert {run.info.status for run in after.values()} == {"FINISHED"}
     assert before.keys() <= after.keys()
     unfinished = [run for run_id, run in after.items() if run_id in before and run_id not in finished]
-    say_first_points("driver killed, the same command again: its trial", grid, unfinished, again)
+    say_first_points("driver killed, launched again: its trial", grid, unfinished, again)
     for run_id in finished:
         assert after[run_id].info.end_time == before[run_id].info.end_time
     for run in after.values():
@@ -98,10 +123,12 @@ def test_after_the_driver_is_killed_only_unfinished_trials_run(make_grid) -> Non
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminated"])
-def test_an_interrupt_leaves_a_state_from_which_the_same_command_goes_on(make_grid, number: signal.Signals) -> None:
-    grid = make_grid(("a", "b"), options=["--checkpoint-seconds=0.5", "--num-cpus=1"])
-    process = grid.start()
-    grid.wait_for(process, started)
+def test_an_interrupt_leaves_a_state_from_which_the_same_command_goes_on(
+    make_grid: MakeGrid, number: signal.Signals
+) -> None:
+    grid = make_grid(("a", "b"), options=["--checkpoint-seconds=0.1"])
+    process = grid.start("--num-cpus=1")
+    grid.wait_for(started, process)
     process.send_signal(number)
     sent = time.time()
     code, output = grid.finish(process)
@@ -112,9 +139,9 @@ def test_an_interrupt_leaves_a_state_from_which_the_same_command_goes_on(make_gr
     assert not [run for run in interrupted if run.info.status == "RUNNING"]
 
     again = time.time()
-    code, output = grid.finish(grid.start())
+    code, output = grid.launch("--max-concurrent=1")
     assert code == 0, output
-    say_first_points("the same command again: interrupted trials", grid, interrupted, again)
+    say_first_points("launched again: interrupted trials", grid, interrupted, again)
     runs = grid.trials()
     assert len(runs) == 2
     for run in runs:
@@ -122,8 +149,8 @@ def test_an_interrupt_leaves_a_state_from_which_the_same_command_goes_on(make_gr
         assert_no_repeated_points(grid, run)
 
 
-def test_what_no_node_can_hold_is_refused_at_once(make_grid) -> None:
-    grid = make_grid(("a",), options=["--num-cpus=1", "--cpus-per-trial=64"])
-    code, output = grid.finish(grid.start())
+def test_what_no_node_can_hold_is_refused_at_once(make_grid: MakeGrid) -> None:
+    grid = make_grid(("a",), options=["--cpus-per-trial=64"])
+    code, output = grid.launch()
     assert code == 2
     assert "lower --cpus-per-trial" in output
