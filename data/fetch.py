@@ -64,12 +64,11 @@ def fetch(url: str, corpora: Path, *, progress: Callable[[int, int], None] | Non
     with FileLock(f"{folder}.lock"):
         _remove_others(folder, listing, url)
         missing = [name for name, info in listing.items() if not _is_fetched(folder / name, info)]
-
-        def get(name: str) -> None:
-            _get(filesystem, listing[name], folder / name)
-
+        results = parallel_map(
+            lambda name: _get(filesystem, listing[name], folder / name), missing, workers=_THREADS, ahead=4 * _THREADS
+        )
         try:
-            with closing(parallel_map(get, missing, workers=_THREADS, ahead=4 * _THREADS)) as results:
+            with closing(results):
                 for number, _ in enumerate(results, 1):
                     if progress is not None:
                         progress(number, len(missing))

@@ -170,7 +170,8 @@ class PictureRows:
         chosen = [self._files[number] for number in np.arange(len(self._files))[index]]
         if not chosen:
             return np.empty((0, *self.shape[1:]), dtype=np.uint8)
-        return np.stack(list(parallel_map(self._square, chosen, workers=self._workers, ahead=len(chosen))))
 
-    def _square(self, files: Files) -> np.ndarray:
-        return self._geometry.apply(self._pictures.read(files))
+        def square(files: Files) -> np.ndarray:
+            return self._geometry.apply(self._pictures.read(files))
+
+        return np.stack(list(parallel_map(square, chosen, workers=self._workers, ahead=len(chosen))))

@@ -478,14 +478,11 @@ def fill_pixels(
         ValueError: a file cannot be read or has changed since the manifest was built; the message names the file.
         OSError: the disk is full.
     """
-    store.fill(
-        pictures.items(rows),
-        np.stack,
-        batch=32,
-        prepare=lambda files: geometry.apply(pictures.read(files)),
-        workers=workers,
-        progress=progress,
-    )
+
+    def prepare(files: Files) -> np.ndarray:
+        return geometry.apply(pictures.read(files))
+
+    store.fill(pictures.items(rows), np.stack, batch=32, prepare=prepare, workers=workers, progress=progress)
 
 
 def feature_store(cache: Path, key: str, num_features: int, condition: Condition | None = None) -> ArrayStore:

@@ -61,11 +61,7 @@ class FrozenEncoder:
         # Without TF32, torch's default on newer GPUs: features of all devices have the same key.
         exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
         with torch.autocast(device, dtype=torch.bfloat16, enabled=self.autocast), exact:
-            return self.on_device()(x).float().cpu().numpy()
-
-    def on_device(self) -> Backbone:
-        """The backbone, moved to its device."""
-        return self.backbone.to(self.device)
+            return self.backbone.to(self.device)(x).float().cpu().numpy()
 
 
 def encoder_key(backbone: Backbone, *, autocast: bool = False) -> str:

@@ -238,7 +238,7 @@ class LinearDetector(Detector):
         if self._backbone is None:
             return None
         if isinstance(self.encoder, FrozenEncoder):
-            self.encoder.on_device()
+            self._backbone.to(self.encoder.device)
         module = torch.nn.Sequential(self._backbone, self._head().to(next(self._backbone.parameters()).device))
         module.register_forward_pre_hook(_require_gradient)
         layers, reshape = self._backbone.cam()

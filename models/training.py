@@ -157,12 +157,11 @@ class NetworkDetector(Detector):
         generator = np.random.default_rng([self._seed, epoch])
         order = generator.permutation(len(train.labels))
         mirrored = generator.random(len(order)) < (0.5 if self.config.flip else 0.0)
-        for step, part in enumerate(_batches(len(order), self.config.batch_size)):
-            if step < first_step:
-                continue
-            index = order[part]
+        batches = _batches(len(order), self.config.batch_size)
+        for step in range(first_step, len(batches)):
+            index = order[batches[step]]
             pixels = self._gather(train.inputs, index)
-            flip = self._to_device(mirrored[part])[:, None, None, None]
+            flip = self._to_device(mirrored[batches[step]])[:, None, None, None]
             yield step, torch.where(flip, pixels.flip(2), pixels), self._to_device(train.labels[index])
 
     def _step(

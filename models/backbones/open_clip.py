@@ -121,17 +121,13 @@ def _without_warnings() -> Iterator[None]:
 
     It logs with `logging.warning`, which would also install a handler on the root logger if there is none.
     """
-    root, handler = logging.getLogger(), logging.NullHandler()
-
-    def drop(record: logging.LogRecord) -> bool:
-        return False
-
+    root, handler, drop_all = logging.getLogger(), logging.NullHandler(), logging.Filter("no such logger")
     root.addHandler(handler)
-    root.addFilter(drop)
+    root.addFilter(drop_all)
     try:
         yield
     finally:
-        root.removeFilter(drop)
+        root.removeFilter(drop_all)
         root.removeHandler(handler)
 
 

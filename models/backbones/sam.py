@@ -5,11 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import torch
 from torch import nn
 
 from models.backbones import register_family
-from models.backbones.base import Backbone, BackboneRequest, Cam, seeded, three
+from models.backbones.base import Backbone, BackboneRequest, seeded, three
 from models.detector import WeightsError
 from models.preprocessing import Preprocessing
 from models.weights import WeightsSource, load_strictly, local_source, read_state_dict, url_file, without_prefix
@@ -58,8 +57,8 @@ def sam_backbone(request: BackboneRequest) -> Backbone:
         num_features=int(encoder.neck[0].out_channels),
         preprocessing=Preprocessing(int(encoder.img_size), mean, std, "bilinear", request.policy or "pad"),
         source=source,
-        pool=_mean_over_positions,
-        find_cam=_cam,
+        pool=lambda neck: neck.mean(dim=(2, 3)),
+        find_cam=lambda network, size: ([encoder.neck[-1]], None),
     )
 
 
@@ -98,11 +97,3 @@ def _resize(encoder: Any, size: int) -> None:
     resized = nn.functional.interpolate(positions, size=side, mode="bicubic", antialias=True, align_corners=False)
     encoder.pos_embed = nn.Parameter(resized.permute(0, 2, 3, 1).contiguous())
     encoder.img_size = size  # the encoder itself resizes relative positions, in every forward pass
-
-
-def _cam(encoder: Any, size: int) -> Cam:
-    return [encoder.neck[-1]], None
-
-
-def _mean_over_positions(neck: torch.Tensor) -> torch.Tensor:
-    return neck.mean(dim=(2, 3))

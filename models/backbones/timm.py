@@ -198,8 +198,5 @@ def timm_cam(network: nn.Module, size: int) -> Cam:
         raise ValueError(f"no module of {type(network).__name__} returns the feature map before pooling")
     if features.ndim == 3:
         return [layer], TokenGrid(int(num_prefix or 0))
-    return [layer], _channels_first if getattr(network, "output_fmt", "NCHW") == "NHWC" else None
-
-
-def _channels_first(activations: torch.Tensor) -> torch.Tensor:
-    return activations.permute(0, 3, 1, 2)
+    channels_last = getattr(network, "output_fmt", "NCHW") == "NHWC"
+    return [layer], (lambda activations: activations.permute(0, 3, 1, 2)) if channels_last else None

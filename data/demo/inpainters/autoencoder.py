@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 import scipy  # imports its subpackages on first use: planning a grid draws nothing
 from numpy.typing import NDArray
@@ -18,6 +16,10 @@ _LEAK = 0.1  # share of the autoencoder's error that stays in the known pixels
 _MAX_LEAK = 8  # levels, as measured on LDM's published outputs
 _UNEVEN = 0.15  # unevenness of the overlap: it changes the brightness by up to 1 % per direction
 _SAMPLING = 0.3  # standard deviation of the sampled latent, in quantisation steps
+
+# Quantisation steps (3, 8, 8), in levels of the orthonormal transform; larger for high frequencies and for colour.
+_FREQUENCY = np.hypot(*np.ogrid[:_BLOCK, :_BLOCK]).astype(np.float32)
+_STEPS = (10 + 7 * _FREQUENCY) * np.array([1.0, 1.8, 1.8], np.float32)[:, None, None]
 
 
 @register_inpainter("autoencoder")
@@ -47,10 +49,9 @@ def _encode_decode(picture: NDArray[np.float32], rng: np.random.Generator) -> ND
     pad_y, pad_x = (_STRIDE + (-n) % _STRIDE for n in (height, width))
     padded = np.pad(picture @ COLOURS.T, ((_STRIDE, pad_y), (_STRIDE, pad_x), (0, 0)), mode="symmetric")
     blocks = np.lib.stride_tricks.sliding_window_view(padded, (_BLOCK, _BLOCK), axis=(0, 1))[::_STRIDE, ::_STRIDE]
-    steps = _steps()
-    latent = scipy.fft.dctn(blocks, axes=(-2, -1), norm="ortho") / steps
+    latent = scipy.fft.dctn(blocks, axes=(-2, -1), norm="ortho") / _STEPS
     sampled = _SAMPLING * rng.standard_normal(latent.shape, np.float32) * (np.abs(latent) > 0.5)
-    blocks = scipy.fft.idctn((np.rint(latent) + sampled) * steps, axes=(-2, -1), norm="ortho")
+    blocks = scipy.fft.idctn((np.rint(latent) + sampled) * _STEPS, axes=(-2, -1), norm="ortho")
     ramp = np.sin(np.pi * (np.arange(_BLOCK, dtype=np.float32) + 0.5) / _BLOCK)
     # Squared sines sum to 1 at half overlap; plain sines sum to 1 only on average.
     ramp = (1 - _UNEVEN) * ramp**2 + _UNEVEN * ramp * (_STRIDE / ramp.sum())
@@ -61,10 +62,3 @@ def _encode_decode(picture: NDArray[np.float32], rng: np.random.Generator) -> ND
             y, x = row * _STRIDE, column * _STRIDE
             total[y : y + _BLOCK, x : x + _BLOCK] += (blocks[row, column] * window).transpose(1, 2, 0)
     return total[_STRIDE : _STRIDE + height, _STRIDE : _STRIDE + width] @ COLOURS
-
-
-@lru_cache(maxsize=1)
-def _steps() -> NDArray[np.float32]:
-    """Quantisation steps (3, 8, 8), in levels of the orthonormal transform; larger for high frequencies and colour."""
-    frequency = np.hypot(*np.ogrid[:_BLOCK, :_BLOCK]).astype(np.float32)
-    return (10 + 7 * frequency) * np.array([1.0, 1.8, 1.8], np.float32)[:, None, None]
