@@ -73,7 +73,7 @@ def fetch(url: str, corpora: Path, *, progress: Callable[[int, int], None] | Non
                     if progress is not None:
                         progress(number, len(missing))
         except _Unreadable as error:
-            text = f"{error}\n{_remedy(url)}; the same command goes on with the files that are missing"
+            text = f"{error}\n{_remedy(url)}; the same command continues with the missing files"
             raise FetchError(text) from error
     return folder
 

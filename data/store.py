@@ -343,10 +343,12 @@ class ArrayStore:
                 checksum = _write(folder / "rows.npy", _blocks(shard / "rows.npy"))
                 if checksum != expected:
                     if _crc32(shard / "rows.npy") == expected:  # sound, but this node misread it: keep it for others
-                        raise OSError(errno.EIO, "what is read changes from one time to the next", str(shard))
+                        raise OSError(errno.EIO, "reading it twice gives different content", str(shard))
                     raise ValueError(_CHANGED)
                 if _crc32(folder / "rows.npy") != checksum:
-                    raise OSError(errno.EIO, "what was written is read back differently", str(self.folder))
+                    raise OSError(
+                        errno.EIO, "its content is read back differently than it was written", str(self.folder)
+                    )
                 (folder / "crc32.txt").write_text(str(checksum))
         except (FileNotFoundError, ValueError) as error:
             _report_damage(shard, error, remove=True)

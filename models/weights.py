@@ -160,7 +160,8 @@ def rename_by_order(state: StateDict, like: Mapping[str, torch.Tensor], *, sourc
     for (theirs, tensor), (ours, expected) in zip(state.items(), like.items(), strict=True):
         if tensor.shape != expected.shape:
             raise WeightsError(
-                f"{source}: {theirs} {tuple(tensor.shape)} stands where {ours} {tuple(expected.shape)} should"
+                f"{source}: {theirs} has shape {tuple(tensor.shape)}; {ours}, at its position in the network, has "
+                f"{tuple(expected.shape)}"
             )
     return dict(zip(like, state.values(), strict=True))
 
