@@ -1,4 +1,4 @@
-"""A corpus from a bucket: copied once into a folder, which is then like any other."""
+"""A corpus in a bucket: copied once into a local folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,9 +19,9 @@ from data.parallel import parallel_map
 
 logger = logging.getLogger(__name__)
 
-_THREADS = 16  # that wait for the network, not for a core
+_THREADS = 16  # more than cores: they wait for the network
 _PARTIAL = ".fetching-"
-_PARTIAL_SECONDS = 3600.0  # without a write, and then it is one that a killed call left behind
+_PARTIAL_SECONDS = 3600.0  # a partial file without a write for this long is left from a killed call
 
 
 class FetchError(RuntimeError):
@@ -29,12 +29,12 @@ class FetchError(RuntimeError):
 
 
 def is_url(text: str) -> bool:
-    """Whether that is an address such as s3://BUCKET/FOLDER and no path."""
+    """Whether the text is an address such as s3://BUCKET/FOLDER, not a path."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is not None
 
 
 def local_folder(url: str, corpora: Path) -> Path:
-    """Where `fetch` puts what is at `url`: `corpora`/<name>-<hash>. Credentials in the address make no difference."""
+    """The folder into which `fetch` copies `url`: `corpora`/<name>-<hash>. Credentials in `url` do not change it."""
     address, _, options = _public(url).partition("?")
     address = address.rstrip("/")
     name = re.sub(r"[^\w.-]", "_", address.rpartition("/")[2], flags=re.ASCII).lstrip(".")
@@ -42,19 +42,19 @@ def local_folder(url: str, corpora: Path) -> Path:
 
 
 def fetch(url: str, corpora: Path, *, progress: Callable[[int, int], None] | None = None) -> Path:
-    """Make a local folder equal to what is at `url`, and return it.
+    """Make a local copy of the folder at `url`, and return it.
 
-    Files that are there with the right size and time are not fetched again, so an interrupted call goes on where it
-    stopped. Each file appears whole. Files that have gone from the bucket are removed, and their number is logged as a
-    warning. A second call for the same folder waits for the first.
+    A file with the right size and time is not fetched again, so an interrupted call continues where it stopped. Each
+    file appears whole. Files that are no longer in the bucket are removed, and their number is logged as a warning. A
+    second call for the same folder waits for the first.
 
     Args:
-        url: s3://BUCKET/FOLDER, gs://BUCKET/FOLDER or whatever else `pyarrow.fs.FileSystem.from_uri` takes.
-        corpora: the folder is made in it; see `local_folder`.
+        url: s3://BUCKET/FOLDER, gs://BUCKET/FOLDER or another address that `pyarrow.fs.FileSystem.from_uri` accepts.
+        corpora: parent of the local folder; see `local_folder`.
         progress: called with (files fetched, files to fetch), from this thread.
 
     Raises:
-        FetchError: the bucket cannot be read, or nothing is there.
+        FetchError: the bucket cannot be read or holds no files.
         OSError: the local disk is full or cannot be written.
     """
     filesystem, listing = _listing(url)
@@ -63,28 +63,27 @@ def fetch(url: str, corpora: Path, *, progress: Callable[[int, int], None] | Non
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         _remove_others(folder, listing, url)
-        missing = [name for name, info in listing.items() if not _is_there(folder / name, info)]
-
-        def get(name: str) -> None:
-            _get(filesystem, listing[name], folder / name)
-
+        missing = [name for name, info in listing.items() if not _is_fetched(folder / name, info)]
+        results = parallel_map(
+            lambda name: _get(filesystem, listing[name], folder / name), missing, workers=_THREADS, ahead=4 * _THREADS
+        )
         try:
-            with closing(parallel_map(get, missing, workers=_THREADS, ahead=4 * _THREADS)) as results:
+            with closing(results):
                 for number, _ in enumerate(results, 1):
                     if progress is not None:
                         progress(number, len(missing))
         except _Unreadable as error:
-            text = f"{error}\n{_remedy(url)}; the same command goes on with the files that are missing"
+            text = f"{error}\n{_remedy(url)}; the same command continues with the missing files"
             raise FetchError(text) from error
     return folder
 
 
 class _Unreadable(Exception):
-    """Something of the bucket cannot be read; apart from errors of the local disk."""
+    """A file of the bucket cannot be read. (Errors of the local disk are plain `OSError`s.)"""
 
 
 def _public(url: str) -> str:
-    """Without user and password, even such as are not encoded and hold a slash."""
+    """The address without user and password, even if these are not encoded and hold a slash."""
     return re.sub(r"(?<=://)(?:[^/?@:]*:[^?]*@|[^/?@]*@)", "", url)
 
 
@@ -105,7 +104,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _listing(url: str) -> tuple[Any, dict[str, Any]]:
-    """The file system, and what is at `url`: path relative to it -> pyarrow's facts."""
+    """The file system, and its files below `url`: relative path -> pyarrow's `FileInfo`."""
     from pyarrow.fs import FileSelector, FileSystem, FileType
 
     try:
@@ -114,7 +113,7 @@ def _listing(url: str) -> tuple[Any, dict[str, Any]]:
     except (OSError, ValueError) as error:  # pyarrow's errors are among these
         if _public(url) == url:
             raise FetchError(f"cannot read {url}: {_first_line(error)}\n{_remedy(url)}") from error
-        # What pyarrow says may hold the secret, as it stands in the address or decoded.
+        # pyarrow's message may hold the secret, as in the address or decoded.
         text = f"cannot read {_public(url)} ({type(error).__name__}); a secret's / and + must be encoded (%2F, %2B)"
         raise FetchError(f"{text}\n{_remedy(url)}") from None
     files = {PurePosixPath(info.path).relative_to(base): info for info in infos if info.type == FileType.File}
@@ -128,31 +127,29 @@ def _listing(url: str) -> tuple[Any, dict[str, Any]]:
     return filesystem, {str(name): info for name, info in sorted(files.items())}
 
 
-def _is_there(path: Path, info: Any) -> bool:
-    """Whether the file was fetched before and is the same still; times to the second, as buckets give them."""
+def _is_fetched(path: Path, info: Any) -> bool:
+    """Whether the local file has the size and time of the bucket's file; times to the second, as buckets give them."""
     try:
-        facts = path.stat()
+        local = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return False
-    return facts.st_size == info.size and (
-        info.mtime_ns is None or facts.st_mtime_ns // 10**9 == info.mtime_ns // 10**9
-    )
+    same_time = info.mtime_ns is None or local.st_mtime_ns // 10**9 == info.mtime_ns // 10**9
+    return local.st_size == info.size and same_time
 
 
 def _remove_others(folder: Path, listing: dict[str, Any], url: str) -> None:
-    """Remove what a killed call left behind, and what has gone from the bucket, with the folders that get empty."""
+    """Remove files of killed calls and files that are no longer in the bucket, and then empty folders."""
     gone = 0
-    for parent, _, files in os.walk(folder, topdown=False):
-        for file in files:
-            path = Path(parent) / file
-            partial = file.startswith(_PARTIAL)
-            if partial and time.time() - path.stat().st_mtime < _PARTIAL_SECONDS:
-                continue  # perhaps another machine's, where locks do not reach
-            if path.relative_to(folder).as_posix() not in listing:
-                path.unlink()
-                gone += not partial
-        if parent != str(folder) and not os.listdir(parent):  # noqa: PTH208
-            Path(parent).rmdir()
+    for path in sorted(folder.rglob("*"), reverse=True):  # a folder comes after its files
+        partial = path.name.startswith(_PARTIAL)
+        if path.is_dir():
+            with suppress(OSError):  # the folder is not empty
+                path.rmdir()
+        elif partial and time.time() - path.stat().st_mtime < _PARTIAL_SECONDS:
+            continue  # another machine may be writing it, where locks do not work between machines
+        elif path.relative_to(folder).as_posix() not in listing:
+            path.unlink()
+            gone += not partial
     if gone:
         logger.warning("%d files have gone from %s and were removed from %s", gone, _public(url), folder)
 

@@ -1,4 +1,4 @@
-"""Reading picture files: what is accepted, what is refused, and what a mask means."""
+"""Reading picture files: accepted formats, refused files, and the meaning of masks."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-OVERLAY = ".cam.png"  # how the names of Grad-CAM overlays end, which are written beside pictures and are none
+OVERLAY = ".cam.png"  # suffix of Grad-CAM overlays, which are written beside pictures and are not part of a data set
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-MAX_PIXELS = 64_000_000  # decompression bombs: 8000 x 8000 and not more
+MAX_PIXELS = 64_000_000  # 8000 x 8000; larger pictures may be decompression bombs
 
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 _OPAQUE_MODES = ("1", "L", "P", "RGB")
@@ -24,16 +24,16 @@ _FETCH_AGAIN = "fetch the file again"
 
 
 class BadImage(ValueError):
-    """A picture file that is refused. The message says what is wrong and what to do, and leaves out the path.
+    """A refused picture file. The message says what is wrong and what to do, without the path.
 
     Attributes:
-        what: what is wrong, the same words for every file with the same trouble.
+        what: the problem, in the same words for every file that has it.
         remedy: what to do about it.
-        detail: what differs from file to file; may be empty.
+        detail: details of this file; may be empty.
     """
 
     def __init__(self, what: str, remedy: str, detail: str = "") -> None:
-        super().__init__(what, remedy, detail)  # all of them, so that the error can be pickled
+        super().__init__(what, remedy, detail)  # all arguments, so that the error can be pickled
         self.what, self.remedy, self.detail = what, remedy, detail
 
     def __str__(self) -> str:
@@ -42,15 +42,15 @@ class BadImage(ValueError):
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What is known about one picture file.
+    """Facts about one picture file.
 
     Attributes:
         digest: SHA-256 of the file's bytes, 64 hexadecimal digits.
-        width, height: pixels, as a person sees the picture (after EXIF orientation).
-        format: what the file really is, whatever its name says: "PNG", "JPEG", "BMP" or "WEBP".
+        width, height: pixels, after EXIF orientation.
+        format: the format of the content, whatever the file's name: "PNG", "JPEG", "BMP" or "WEBP".
         mode: Pillow's name of the pixel type on disk, such as "RGB", "L" or "P".
-        quantisation: of a JPEG, 8 hexadecimal digits that stand for its quantisation tables and so for the quality it
-            was saved with; else empty.
+        quantisation: 8 hexadecimal digits of a hash of a JPEG's quantisation tables, which depend on the quality it
+            was saved with; empty for other formats.
     """
 
     digest: str
@@ -62,28 +62,28 @@ class ImageFacts:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of the file's bytes, 64 hexadecimal digits. Raises `OSError` when it cannot be read."""
+    """SHA-256 of the file's bytes, 64 hexadecimal digits. Raises `OSError` if the file cannot be read."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def decode(path: Path) -> np.ndarray:
-    """The picture as a person sees it: uint8 (H, W, 3), RGB, C-contiguous.
+    """Decode a picture: uint8 (H, W, 3), RGB, C-contiguous.
 
-    Palette, 1-bit and grey pictures become RGB without loss, a fully opaque alpha channel is dropped, EXIF orientation
-    is applied, and a colour profile is ignored (the samples are taken as they are).
+    Palette, 1-bit and grey pictures become RGB without loss. A fully opaque alpha channel is dropped. EXIF orientation
+    is applied. A colour profile is ignored: the samples are not changed.
 
     Raises:
         BadImage: unreadable or truncated; CMYK, 16-bit, float, transparent or animated; more than `MAX_PIXELS`.
     """
     with _opened(path) as file:
-        return _decode(file)
+        return _decode(file)[0]
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """A mask as bool (H, W), **True where the image is fake**.
+    """Read a mask: bool (H, W), **True where the image is fake**.
 
-    On disk it is the other way round: white (255) is unchanged, black (0) is fake; a luminance under 128 is fake.
+    In the file, white (255) means unchanged and black (0) means fake; a luminance below 128 counts as fake.
 
     Raises:
         BadImage: as for `decode`.
@@ -92,7 +92,7 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def probe(path: Path) -> ImageFacts:
-    """Digest, size and real format of a picture file, which is decoded to the end so that truncation is found.
+    """Facts about a picture file. All of it is decoded, so that a truncated file is found.
 
     Raises:
         BadImage: as for `decode`.
@@ -100,8 +100,7 @@ def probe(path: Path) -> ImageFacts:
     with _opened(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
-        header: dict[str, str] = {}
-        pixels = _decode(file, header)
+        pixels, header = _decode(file)
     return ImageFacts(digest, pixels.shape[1], pixels.shape[0], **header)
 
 
@@ -112,8 +111,8 @@ def _opened(path: Path) -> BufferedReader:
         raise BadImage("cannot be opened", "check that it exists and may be read", error.strerror or "") from error
 
 
-def _decode(file: BufferedReader, facts: dict[str, str] | None = None) -> np.ndarray:
-    """An open file at its start -> uint8 (H, W, 3). What the header tells is written into `facts`."""
+def _decode(file: BufferedReader) -> tuple[np.ndarray, dict[str, str]]:
+    """An open file, from its start -> its pixels, uint8 (H, W, 3), and the facts in its header."""
     start = file.read(32)
     file.seek(0)
     if not start:
@@ -121,11 +120,10 @@ def _decode(file: BufferedReader, facts: dict[str, str] | None = None) -> np.nda
     try:
         with Image.open(file, formats=_FORMATS) as image:
             _refuse(image, start)
-            if facts is not None:
-                tables = getattr(image, "quantization", None)
-                quantisation = hashlib.sha256(repr(sorted(tables.items())).encode()).hexdigest()[:8] if tables else ""
-                facts.update(format=image.format or "", mode=image.mode, quantisation=quantisation)
-            return _to_rgb(image)
+            tables = getattr(image, "quantization", None)
+            quantisation = hashlib.sha256(repr(sorted(tables.items())).encode()).hexdigest()[:8] if tables else ""
+            header = {"format": image.format or "", "mode": image.mode, "quantisation": quantisation}
+            return _to_rgb(image), header
     except BadImage:
         raise
     except UnidentifiedImageError as error:
@@ -138,14 +136,14 @@ def _decode(file: BufferedReader, facts: dict[str, str] | None = None) -> np.nda
 
 
 def _refuse(image: Image.Image, start: bytes) -> None:
-    """Everything that the header tells, before a pixel is decoded."""
+    """Refuse a picture for what its header says, before any pixel is decoded."""
     if image.width * image.height > MAX_PIXELS:
         raise _too_large(f"{image.width} x {image.height}")
     if getattr(image, "n_frames", 1) > 1:
         raise BadImage("animated, or several pictures in one file", "save one of them as a picture of its own")
-    # Pillow opens 16-bit RGB files as 8-bit and drops the low bits without a word, so the file's own header is asked.
+    # Pillow opens 16-bit RGB files as 8-bit and silently drops the low bits, so this reads the file's header.
     if start.startswith(_PNG_SIGNATURE) and start[12:16] == b"IHDR" and start[24] > 8:
-        raise BadImage("16 bits a channel", "convert it to 8 bits, the same way for real and fake")
+        raise BadImage("16 bits per channel", "convert it to 8 bits, the same way for real and fake")
     if image.mode == "CMYK":
         raise BadImage("CMYK colours", "convert it to RGB with its colour profile")
     if image.mode not in _OPAQUE_MODES + _ALPHA_MODES:
@@ -154,7 +152,7 @@ def _refuse(image: Image.Image, start: bytes) -> None:
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
     image.load()
-    with suppress(SyntaxError):  # EXIF data that make no sense turn nothing, here as in any viewer
+    with suppress(SyntaxError):  # invalid EXIF data are ignored, as in any viewer
         if image.getexif().get(_ORIENTATION, 1) != 1:
             image = ImageOps.exif_transpose(image)
     if image.mode in _ALPHA_MODES or "transparency" in image.info:

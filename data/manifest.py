@@ -1,4 +1,4 @@
-"""One row an image: what it is, where it lies, what its bytes are; checked as a whole before any work starts."""
+"""The manifest of a data set: one row per image. It is checked as a whole before any work starts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import os
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, astuple, dataclass, fields
 from functools import cached_property
 from io import BytesIO
@@ -39,19 +39,19 @@ _ORDER = ["split", "label", "generator", "source_id", "digest", "path"]
 _NULLABLE = ["mask", "mask_digest"]
 _SHOWN_FILES = 20
 _FACTS = "manifest.json"
-_PROBE_VERSION = 2  # raise it when `data.images` accepts other files, or tells other facts, than before
+_PROBE_VERSION = 2  # increase it when `data.images` accepts other files or returns other facts than before
 
 
 class DataProblems(ValueError):
-    """Everything that is wrong with a data folder, in one message.
+    """All problems of a data folder, in one message.
 
     Attributes:
         problems: sorted.
     """
 
-    def __init__(self, problems: Iterable[Problem], where: str = "", layout: str = "") -> None:
+    def __init__(self, problems: Iterable[Problem], where: str, layout: str) -> None:
         self.problems = sorted(problems)
-        super().__init__(self.problems, where, layout)  # all of them, so that the error can be pickled
+        super().__init__(self.problems, where, layout)  # all arguments, so that the error can be pickled
         self._where, self._layout = where, layout
 
     def __str__(self) -> str:
@@ -59,16 +59,16 @@ class DataProblems(ValueError):
         for problem in self.problems:
             kinds[problem.what, problem.remedy].append(problem)
         count = len(self.problems)
-        lines = [f"{count} problem{'s' if count > 1 else ''} in {self._where or 'the data'}"]
+        lines = [f"{count} problem{'s' if count > 1 else ''} in {self._where}"]
         for (what, remedy), group in kinds.items():
             lines += ["", f"{what} ({len(group)}); remedy: {remedy}"]
             lines += [f"  {p.path}{f'  ({p.detail})' if p.detail else ''}" for p in group[:_SHOWN_FILES]]
             if len(group) > _SHOWN_FILES:
                 lines.append(f"  ... and {len(group) - _SHOWN_FILES} more")
         if self._layout:
-            lines += ["", "The layout that is expected:", "", self._layout]
+            lines += ["", "The expected layout:", "", self._layout]
         if any(problem.skippable for problem in self.problems):
-            lines += ["", "--skip-bad leaves the files out that can be left out, and records them with the results."]
+            lines += ["", "--skip-bad leaves bad files out where that is enough, and records them with the results."]
         return "\n".join(lines)
 
 
@@ -77,16 +77,16 @@ class Manifest:
     """The images of one corpus.
 
     Attributes:
-        root: the folder that all paths are relative to.
-        source: name of the corpus' layout, as registered in `data.sources`.
-        table: one row an image, columns `COLUMNS`: path and mask (posix, relative to the root), label (0 real, 1 fake),
-            generator ("real" for real images that all generators share), source_id, split, digest and mask_digest
-            (SHA-256 of the files), width, height, format, mode and quantisation (see `data.images.ImageFacts`). Without
-            a mask, mask and mask_digest are `pd.NA`. Rows are in an order that depends on the content alone; the index
-            is 0 ... n - 1.
-        skipped: what was left out because it was bad.
-        notes: what the scan of the folder left aside.
-        findings: of the audits (see `data.audits`).
+        root: the folder to which all paths are relative.
+        source: name of the corpus, as registered in `data.sources`.
+        table: one row per image, columns `COLUMNS`: path and mask (posix, relative to the root), label (0 real, 1
+            fake), generator ("real" for real images that all generators share), source_id, split, digest and
+            mask_digest (SHA-256 of the files), width, height, format, mode and quantisation (see
+            `data.images.ImageFacts`). Without a mask, mask and mask_digest are `pd.NA`. The order of the rows depends
+            only on the content; the index is 0 ... n - 1.
+        skipped: the bad files that were left out.
+        notes: notes of the scan (see `data.sources.base.Scan`).
+        findings: findings of the audits (see `data.audits`).
     """
 
     root: Path
@@ -98,24 +98,23 @@ class Manifest:
 
     @property
     def remarks(self) -> list[str]:
-        """Everything that a reader of the results should know of the data set, in sentences."""
+        """Notes and findings: what a reader of the results should know about the data set, one sentence each."""
         return [*self.notes, *map(str, self.findings)]
 
     @cached_property
     def digest(self) -> str:
-        """16 hexadecimal digits over what the rows are, not where they lie: moving the folder changes nothing."""
+        """16 hexadecimal digits of a hash of the rows without their paths: moving the folder does not change it."""
         columns = [self.table[column].astype(object) for column in _CONTENT]
         rows = sorted(json.dumps([None if pd.isna(v) else v for v in row]) for row in zip(*columns, strict=True))
         return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
 
     @property
     def generators(self) -> tuple[str, ...]:
-        """Those who made the fakes, sorted."""
+        """The generators of the fakes, sorted."""
         return tuple(sorted(self.table.loc[self.table["label"] == FAKE, "generator"].unique()))
 
     def select(self, split: str, generators: Sequence[str]) -> pd.DataFrame:
-        """The fakes of these generators in a split, with the real images that belong to them; without generators, every
-        real image.
+        """The fakes of these generators in a split, with their real images; without generators, every real image.
 
         The rows keep the order and the index of `table`.
 
@@ -131,19 +130,19 @@ class Manifest:
         return self.table[(self.table["split"] == split) & (chosen if len(generators) else real)]
 
     def limit(self, n: int) -> Manifest:
-        """At most `n` images a split, generator and label, chosen by a hash of the source id.
+        """At most `n` images per split, generator and label, chosen by a hash of the source id.
 
-        Fakes so stay together with their originals where both exist. Raises `ValueError` for n < 1.
+        So a fake and its original are chosen together. Raises `ValueError` for n < 1.
         """
         table = _limited(self.table, n).reset_index(drop=True)
         return dataclasses.replace(self, table=table)
 
     def paths(self, rows: pd.DataFrame) -> list[Path]:
-        """The absolute paths of these rows' images."""
+        """The absolute paths of the images of these rows."""
         return [self.root / path for path in rows["path"]]
 
     def summary(self) -> str:
-        """A small table in plain text: images a generator and split."""
+        """A small table in plain text: number of images per generator and split."""
         names = self.table["generator"].where(
             (self.table["label"] == FAKE) | (self.table["generator"] == SHARED_REAL),
             self.table["generator"] + " (real)",
@@ -153,13 +152,14 @@ class Manifest:
         return counts.to_string()
 
     def save(self, folder: Path) -> None:
-        """Write manifest.json and the table that it names into `folder`, each of them whole or not at all.
+        """Write manifest.json and the table that it names into `folder`, each file whole or not at all.
 
-        A table's file is named by its content and never changes: trials on any machine may have it mapped.
+        The name of the table's file is a hash of its content, and the file never changes: trials on any machine may
+        have it memory-mapped.
         """
         folder.mkdir(parents=True, exist_ok=True)
         buffer = BytesIO()
-        self.table.to_feather(buffer, compression="uncompressed")  # so that it can be mapped
+        self.table.to_feather(buffer, compression="uncompressed")  # a compressed table cannot be memory-mapped
         sha256 = hashlib.sha256(buffer.getbuffer()).hexdigest()
         file = folder / f"table-{sha256[:16]}.arrow"
         if not file.exists() or file_digest(file) != sha256:
@@ -180,26 +180,24 @@ class Manifest:
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:
-        """Read what `save` wrote; the table's texts stay in the file, which is mapped.
+        """Read a saved manifest; strings of the table stay in the file, which is memory-mapped.
 
         Raises:
-            FileNotFoundError: there is none.
-            ValueError: the table is damaged, or both are of an older version of this project.
+            FileNotFoundError: there is no manifest.
+            ValueError: the table is damaged, or an older version of this project wrote the manifest.
         """
         facts = json.loads((folder / _FACTS).read_text())
         if "table" not in facts or file_digest(folder / facts["table"]) != facts["table_sha256"]:
-            raise ValueError(
-                f"the manifest in {folder} is damaged or of an older version; give the launch command again"
-            )
+            raise ValueError(f"the manifest in {folder} is damaged or of an older version; repeat the launch command")
         manifest = cls(
             root=Path(facts["root"]),
             source=facts["source"],
             table=_typed(pa.ipc.open_file(pa.memory_map(str(folder / facts["table"]))).read_pandas()),
             skipped=tuple(Problem(**problem) for problem in facts["skipped"]),
             notes=tuple(facts["notes"]),
-            findings=tuple(Finding(**finding) for finding in facts.get("findings", ())),
+            findings=tuple(Finding(**finding) for finding in facts["findings"]),
         )
-        vars(manifest)["digest"] = facts["digest"]  # vouched for by the table's checksum, and slow to compute
+        vars(manifest)["digest"] = facts["digest"]  # slow to compute; the table's checksum shows that it is still right
         return manifest
 
 
@@ -212,27 +210,25 @@ def build_manifest(
     skip_bad: bool = False,
     limit: int | None = None,
     generators: Collection[str] | None = None,
-    workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
-    """Read a data folder, check every file in it, and give its manifest.
+    """Read a data folder, check every file in it, and return its manifest.
 
     Args:
-        source: name of the layout; see `data.sources.list_sources`.
+        source: name of the corpus; see `data.sources.list_sources`.
         root: the data folder; may be a link.
         cache: facts about files are kept here; a second build opens only files whose size or time has changed.
-        seed: of the splits, where the folder has none of its own.
-        skip_bad: leave bad files out and record them in `Manifest.skipped`. A bad mask leaves its image in, without a
-            mask; of an image in two splits the copy in the most held-out split stays.
-        limit: at most so many images a split, generator and label; the others are neither opened nor checked.
-        generators: only the fakes of these, and the real images that belong to them; None: all.
-        workers: threads that decode; None: one per core.
+        seed: seed of the splits, if the folder has none.
+        skip_bad: leave bad files out and record them in `Manifest.skipped`. An image with a bad mask stays, without
+            the mask. Of an image in two splits, the copy in the most held-out split stays.
+        limit: maximal number of images per split, generator and label; the others are neither opened nor checked.
+        generators: keep only fakes of these generators, with their real images; None: all.
         progress: called with (files done, files to open), from this thread.
 
     Raises:
-        DataProblems: all that is wrong, at once.
-        KeyError: no such source; the message lists what exists.
-        ValueError: no such generator; the message lists what exists.
+        DataProblems: all problems, in one error.
+        KeyError: no such corpus; the message lists the corpora.
+        ValueError: no such generator; the message lists the generators.
     """
     root = Path(root).absolute()
     scan = get_source(source).scan
@@ -245,13 +241,13 @@ def build_manifest(
         table = _limited(table, limit)
     expected = _groups(table)
     files = sorted({*table["path"], *table["mask"].dropna()})
-    facts, bad = _probe_all(files, root, cache=Path(cache), workers=workers, progress=progress)
+    facts, bad = _probe_all(files, root, cache, progress)
 
     problems = [*scanned.problems, *bad]
     table = _join_facts(table, facts, problems)
     table = _leave_out(table, _contradictory_labels(table), problems)
     table = _leave_out(table, [*_leaks(table, "source_id"), *_leaks(table, "digest")], problems)
-    # What a missing folder has emptied is reported already; what lost its last file just now is not.
+    # Groups that are empty because of a missing folder are reported already; groups that became empty here are not.
     structural = any(not problem.skippable for problem in scanned.problems)
     problems += _empty_groups(table, only=expected if structural else None)
 
@@ -259,7 +255,7 @@ def build_manifest(
     if blocking:
         needs_layout = any(not problem.skippable for problem in blocking)
         layout = inspect.cleandoc(scan.__doc__ or "") if needs_layout else ""
-        raise DataProblems(blocking, where=f"{root} (source {source})", layout=layout)
+        raise DataProblems(blocking, f"{root} (source {source})", layout)
     table = table.sort_values(_ORDER).reset_index(drop=True)[list(COLUMNS)]
     manifest = Manifest(root, source, table, tuple(sorted(problems)), tuple(scanned.notes))
     return dataclasses.replace(manifest, findings=tuple(run_audits(manifest)))
@@ -282,7 +278,7 @@ def _entries_table(entries: list[Entry], root: Path) -> pd.DataFrame:
 
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:
-    """Same column types whatever the pandas version and whether or not there are masks."""
+    """The table with column types that depend neither on the pandas version nor on whether there are masks."""
     return table.astype(dict.fromkeys(_NULLABLE, "string") | dict.fromkeys(("label", "width", "height"), "int64"))
 
 
@@ -296,14 +292,14 @@ def _limited(table: pd.DataFrame, n: int) -> pd.DataFrame:
 
 
 def _join_facts(table: pd.DataFrame, facts: dict[str, ImageFacts], problems: list[Problem]) -> pd.DataFrame:
-    """Add what the files' bytes tell; rows with a bad image go, bad or misfitting masks are taken from their rows."""
+    """Add the files' facts. Rows with a bad image are dropped; bad masks, and masks of another size, are removed."""
     table = table[table["path"].isin(facts.keys())].copy()
     images = [facts[path] for path in table["path"]]
     masks = [None if pd.isna(mask) else facts.get(mask) for mask in table["mask"]]
     for row, (path, image, mask) in enumerate(zip(table["mask"], images, masks, strict=True)):
         if mask and (mask.width, mask.height) != (image.width, image.height):
             detail = f"mask {mask.width} x {mask.height}, image {image.width} x {image.height}"
-            what, remedy = "mask and image differ in size", "bring back the mask that belongs to the image"
+            what, remedy = "mask and image differ in size", "restore the mask that belongs to the image"
             problems.append(Problem(path, what, remedy, detail, skippable=True))
             masks[row] = None
     table["mask"] = table["mask"].where(pd.Series([mask is not None for mask in masks], index=table.index))
@@ -320,28 +316,28 @@ def _leave_out(table: pd.DataFrame, bad: list[Problem], problems: list[Problem])
 
 
 def _contradictory_labels(table: pd.DataFrame) -> list[Problem]:
-    """Every copy of an image that is called real in one place and fake in another."""
-    what, remedy = "the same bytes labelled both real and fake", "find out which it is and remove the others"
-    twins = table[table.groupby("digest")["label"].transform("nunique") > 1]
-    copies = twins.groupby("digest")["path"].agg(list)
+    """Every copy of an image that is labelled both real and fake."""
+    what, remedy = "the same bytes labelled both real and fake", "find out which label is right and remove the others"
+    copies = table[table.groupby("digest")["label"].transform("nunique") > 1]
+    paths = copies.groupby("digest")["path"].agg(list)
     return [
-        Problem(path, what, remedy, f"same as {shown_names([p for p in copies[digest] if p != path])}", skippable=True)
-        for path, digest in zip(twins["path"], twins["digest"], strict=True)
+        Problem(path, what, remedy, f"same as {shown_names([p for p in paths[digest] if p != path])}", skippable=True)
+        for path, digest in zip(copies["path"], copies["digest"], strict=True)
     ]
 
 
 def _leaks(table: pd.DataFrame, column: str) -> list[Problem]:
-    """Images whose source id or bytes occur in a more held-out split as well."""
-    what = {"source_id": "one photograph in two splits", "digest": "the same bytes in two splits"}[column]
-    remedy = "keep it in one split; where names mean nothing and only collide, rename the files"
-    if column == "digest":
-        remedy = "keep it in one split"
-    held_out = table["split"].map({split: rank for rank, split in enumerate(SPLITS)})
-    most = held_out.groupby(table[column]).transform("max")
-    leaked = table[held_out < most]
-    keeper = table[held_out == most].drop_duplicates(column).set_index(column)["path"]
+    """Images whose source id or bytes are also in a more held-out split."""
+    what, remedy = "the same bytes in two splits", "keep it in one split"
+    if column == "source_id":
+        what = "one photograph in two splits"
+        remedy += "; if the files only happen to have the same name, rename them"
+    rank = table["split"].map(SPLITS.index)
+    max_rank = rank.groupby(table[column]).transform("max")
+    leaked = table[rank < max_rank]
+    kept = table[rank == max_rank].drop_duplicates(column).set_index(column)["path"]
     return [
-        Problem(path, what, remedy, f"also {keeper[key]}", skippable=True)
+        Problem(path, what, remedy, f"also {kept[key]}", skippable=True)
         for path, key in zip(leaked["path"], leaked[column], strict=True)
     ]
 
@@ -351,21 +347,23 @@ def _groups(table: pd.DataFrame) -> set[tuple[str, str, int]]:
 
 
 def _empty_groups(table: pd.DataFrame, only: set[tuple[str, str, int]] | None) -> list[Problem]:
-    """What a comparison needs and the table lacks: fakes of every generator and their reals, in every split."""
+    """Empty groups: every split needs fakes of every generator, and real images for them.
+
+    `only` restricts the result to these groups.
+    """
     present = _groups(table)
-    generators = {generator for generator, _, label in present | (only or set()) if label == FAKE}
+    groups = present | (only or set())
+    generators = {generator for generator, _, label in groups if label == FAKE}
     if SHARED_REAL in generators:
         return [Problem(SHARED_REAL, "a generator named 'real'", "rename its folder; the name means real images")]
     if not generators and only is None:
         return [Problem(".", "no fake images", "give a folder that holds fakes of at least one generator")]
-    needed = set()
-    for generator in generators:
-        own = any(name == generator and label == REAL for name, _, label in present | (only or set()))
-        for split in SPLITS:
-            needed |= {(generator, split, FAKE), (generator if own else SHARED_REAL, split, REAL)}
+    with_reals = {generator for generator, _, label in groups if label == REAL}
+    needed = {(generator, split, FAKE) for generator in generators for split in SPLITS}
+    needed |= {(name if name in with_reals else SHARED_REAL, split, REAL) for name, split, _ in needed}
     if only is not None:
         needed &= only
-    remedy = "bring usable images for it (or another seed, where the splits are made by chance)"
+    remedy = "add usable images for it (or take another seed, if the splits are random)"
     return [
         Problem(generator, "a split without images", remedy, f"{split}, {'fake' if label == FAKE else 'real'}")
         for generator, split, label in sorted(needed - present)
@@ -373,25 +371,21 @@ def _empty_groups(table: pd.DataFrame, only: set[tuple[str, str, int]] | None) -
 
 
 def _probe_all(
-    files: list[str], root: Path, *, cache: Path, workers: int | None, progress: Callable[[int, int], None] | None
+    files: list[str], root: Path, cache: Path, progress: Callable[[int, int], None] | None
 ) -> tuple[dict[str, ImageFacts], list[Problem]]:
-    """Facts about every good file, and a problem for every bad one; only what changed is opened."""
+    """Facts about every good file, and a problem for every bad file; opens only files that changed."""
     key = hashlib.sha256(os.path.realpath(root).encode()).hexdigest()[:16]
     cache_file = cache / "probes" / f"{key}-v{_PROBE_VERSION}.parquet"
-    cached = _read_probes(cache_file)
-    facts: dict[str, ImageFacts] = {}
     stamps: dict[str, tuple[int, int]] = {}
     for file in files:
-        try:
+        with suppress(OSError):  # `probe` says why
             stat = (root / file).stat()
-        except OSError:
-            continue  # `probe` says why
-        stamps[file] = (stat.st_size, stat.st_mtime_ns)
-        if file in cached and cached[file][0] == stamps[file]:
-            facts[file] = cached[file][1]
-    unknown = [file for file in files if file not in facts]
+            stamps[file] = (stat.st_size, stat.st_mtime_ns)
+    cached = _read_probes(cache_file)
+    facts = {file: cached[file][1] for file, stamp in stamps.items() if file in cached and cached[file][0] == stamp}
+    changed = [file for file in files if file not in facts]
 
-    def probe_or_say(file: str) -> ImageFacts | Problem:
+    def probe_or_problem(file: str) -> ImageFacts | Problem:
         try:
             return probe(root / file)
         except BadImage as error:
@@ -400,15 +394,15 @@ def _probe_all(
     problems: list[Problem] = []
     fresh: dict[str, ImageFacts] = {}
     try:
-        with closing(parallel_map(probe_or_say, unknown, workers=workers, ahead=256)) as results:
-            for number, (file, result) in enumerate(zip(unknown, results, strict=True), 1):
+        with closing(parallel_map(probe_or_problem, changed, workers=None, ahead=256)) as results:
+            for number, (file, result) in enumerate(zip(changed, results, strict=True), 1):
                 if isinstance(result, Problem):
                     problems.append(result)
                 else:
                     fresh[file] = result
                 if progress is not None:
-                    progress(number, len(unknown))
-    finally:  # an interrupted build keeps what it has seen
+                    progress(number, len(changed))
+    finally:  # an interrupted build keeps the facts so far
         if fresh:
             _add_probes(cache_file, {file: (stamps[file], fact) for file, fact in fresh.items() if file in stamps})
     return facts | fresh, problems
@@ -418,12 +412,12 @@ _Probes = dict[str, tuple[tuple[int, int], ImageFacts]]  # path -> ((size, mtime
 
 
 def _read_probes(cache_file: Path) -> _Probes:
-    if not cache_file.exists():
-        return {}
     try:
         rows = pd.read_parquet(cache_file).itertuples(index=False, name=None)
         return {path: ((size, mtime), ImageFacts(*facts)) for path, size, mtime, *facts in rows}
-    except Exception as error:  # a cache that cannot be read costs time, nothing else
+    except FileNotFoundError:
+        return {}
+    except Exception as error:  # an unreadable cache costs only time
         logger.warning("%s cannot be read (%s); every file is opened again", cache_file, error)
         return {}
 
@@ -440,7 +434,7 @@ def _add_probes(cache_file: Path, fresh: _Probes) -> None:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place when the block ends well, and is removed when not."""
+    """A temporary file beside `path`, which replaces `path` if the block succeeds and is removed otherwise."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         yield temporary

@@ -1,4 +1,4 @@
-"""Doing a bounded amount of work ahead of whoever consumes it."""
+"""Work done in threads, a bounded amount ahead of its consumer."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ U = TypeVar("U")
 def parallel_map(
     function: Callable[[T], U], items: Iterable[T], *, workers: int | None, ahead: int
 ) -> Generator[U, None, None]:
-    """`function` of every item, in order, computed in threads at most `ahead` items before they are asked for.
+    """Apply `function` to all items, in order, computing at most `ahead` results before the consumer takes them.
 
-    Threads, because Pillow and hashlib release the interpreter's lock while they work. An exception of `function` is
-    raised at its item's turn; closing the iterator drops what has not been started.
+    It uses threads, because Pillow and hashlib release the interpreter's lock while they work. An exception of
+    `function` is raised at its item's turn. Closing the iterator drops items that have not been started.
 
-    `workers` is the number of threads; None: one a core.
+    `workers` is the number of threads; None: one per core.
     """
     num_workers = workers or os.cpu_count() or 1
     pool = ThreadPoolExecutor(num_workers)

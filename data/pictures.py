@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,20 +16,20 @@ from data.conditions import CLEAN, Condition, Picture, get_condition
 from data.images import decode, file_digest, read_mask
 from data.manifest import Manifest
 from data.parallel import parallel_map
-from data.sources.base import FAKE, REAL
+from data.sources.base import FAKE, REAL, SHARED_REAL
 
 
 class Geometry(Protocol):
-    """How a picture becomes a square of pixels."""
+    """A transform from a picture to a square of pixels."""
 
     @property
     def size(self) -> int:
-        """Side of the square, pixels."""
+        """Side of the square in pixels."""
         ...
 
     @property
     def key(self) -> str:
-        """Everything that the result depends on besides the picture; safe as a folder name."""
+        """Identifies the transform with all its settings; safe as a folder name."""
         ...
 
     def apply(self, image: np.ndarray) -> np.ndarray:
@@ -39,29 +39,29 @@ class Geometry(Protocol):
 
 @dataclass(frozen=True)
 class File:
-    """A file of the data set, and the SHA-256 that it had when the manifest was built."""
+    """A file of the data set, and its SHA-256 when the manifest was built."""
 
     path: Path
     digest: str
 
-    def check(self) -> Path:
-        """The path. Raises `ValueError` where the file is gone or has changed."""
+    def read(self, function: Callable[[Path], np.ndarray]) -> np.ndarray:
+        """Apply a function of `data.images`. Raises `ValueError` if the file is gone, has changed or is refused."""
         try:
             if file_digest(self.path) == self.digest:
-                return self.path
-        except OSError as error:
+                return function(self.path)
+        except (OSError, ValueError) as error:
             raise ValueError(f"{self.path} cannot be read any more: {error}") from error
         raise ValueError(f"{self.path} has changed since the manifest was built; build it again")
 
 
 @dataclass(frozen=True)
 class Files:
-    """What one picture is read from.
+    """The files from which one picture is made.
 
     Attributes:
-        image: its own file.
-        mask: its mask, where the condition uses it and there is one.
-        original: the photograph behind a fake, likewise.
+        image: the picture's file.
+        mask: the mask's file; None if the condition does not use it or there is none.
+        original: the file of the photograph that a fake was made from; None likewise.
     """
 
     image: File
@@ -70,23 +70,21 @@ class Files:
 
     @property
     def path(self) -> Path:
-        """Of the picture itself."""
+        """Path of the picture's file."""
         return self.image.path
 
     @property
     def key(self) -> str:
-        """What the picture's pixels depend on: its digest, or a digest over all that it is read from."""
-        others = [file.digest for file in (self.mask, self.original) if file is not None]
-        return (
-            hashlib.sha256("/".join([self.image.digest, *others]).encode()).hexdigest() if others else self.image.digest
-        )
+        """The digest of the picture's file, or a digest over the digests of all files, if there are several."""
+        digests = [file.digest for file in (self.image, self.mask, self.original) if file is not None]
+        return hashlib.sha256("/".join(digests).encode()).hexdigest() if len(digests) > 1 else digests[0]
 
 
 class Pictures:
     """The pictures of a data set under a condition.
 
     Args:
-        manifest: of the data set.
+        manifest: describes the data set.
         condition: name in `data.conditions`.
     """
 
@@ -95,78 +93,68 @@ class Pictures:
         self.condition: Condition = get_condition(condition)
 
     def files(self, rows: pd.DataFrame) -> list[Files]:
-        """What each of these manifest rows is read from."""
+        """The files from which the picture of each manifest row is made."""
         images = map(File, self.manifest.paths(rows), rows["digest"])
         uses = self.condition.uses
         if not uses:
             return [Files(image) for image in images]
-        masks: Sequence[File | None] = [None] * len(rows)
-        originals: Sequence[File | None] = [None] * len(rows)
-        if "mask" in uses:
-            masks = [
-                None if pd.isna(mask) else File(self.manifest.root / str(mask), str(digest))
-                for mask, digest in zip(rows["mask"], rows["mask_digest"], strict=True)
-            ]
-        if "original" in uses:
-            originals = [
-                self._originals.get((str(source), str(generator))) or self._originals.get((str(source), "real"))
-                if label == FAKE
-                else None
-                for source, generator, label in zip(rows["source_id"], rows["generator"], rows["label"], strict=True)
-            ]
-        return [Files(*parts) for parts in zip(images, masks, originals, strict=True)]
+        files = []
+        for image, row in zip(images, rows.to_dict("records"), strict=True):
+            mask = original = None
+            if "mask" in uses and not pd.isna(row["mask"]):
+                mask = File(self.manifest.root / row["mask"], row["mask_digest"])
+            if "original" in uses and row["label"] == FAKE:
+                by_generator = self._reals.get((row["source_id"], row["generator"]))
+                original = by_generator or self._reals.get((row["source_id"], SHARED_REAL))
+            files.append(Files(image, mask, original))
+        return files
 
     def items(self, rows: pd.DataFrame) -> dict[str, Files]:
-        """Key -> files, one picture per key: what a store keeps its rows under."""
+        """Key -> files, one entry per key; a store keeps one row per key."""
         return {files.key: files for files in self.files(rows)}
 
     def keys(self, rows: pd.DataFrame) -> list[str]:
-        """Each row's key."""
+        """The key of each row."""
         return rows["digest"].tolist() if not self.condition.uses else [files.key for files in self.files(rows)]
 
     def read(self, files: Files) -> np.ndarray:
         """Decode a picture and apply the condition: uint8 (H, W, 3).
 
         Raises:
-            ValueError: a file is gone, has changed or cannot be decoded, or the condition failed on it; the message
-                names it.
+            ValueError: a file is gone, has changed or cannot be decoded, or the condition failed; the message names
+                the file.
         """
-        pixels = _decoded(files.image)
+        pixels = files.image.read(decode)
         if self.condition.name == CLEAN:
             return pixels
-        mask, original = files.mask, files.original
-        picture = Picture(
-            pixels,
-            files.image.digest,
-            None if mask is None else lambda: read_mask(mask.check()),
-            None if original is None else lambda: _decoded(original),
-        )
+        mask = None if files.mask is None else partial(files.mask.read, read_mask)
+        original = None if files.original is None else partial(files.original.read, decode)
         try:
-            return self.condition.apply(picture)
+            return self.condition.apply(Picture(pixels, files.image.digest, mask, original))
         except ValueError:
             raise
         except Exception as error:
             raise ValueError(f"condition {self.condition.name} failed on {files.path}: {error!r}") from error
 
     @cached_property
-    def _originals(self) -> dict[tuple[str, str], File]:
+    def _reals(self) -> dict[tuple[str, str], File]:
         """(source id, generator) -> the real photograph."""
         reals = self.manifest.table[self.manifest.table["label"] == REAL]
         files = map(File, self.manifest.paths(reals), reals["digest"])
-        owners = zip(reals["source_id"], reals["generator"], strict=True)
-        return {(str(source), str(generator)): file for (source, generator), file in zip(owners, files, strict=True)}
+        owners = zip(map(str, reals["source_id"]), map(str, reals["generator"]), strict=True)
+        return dict(zip(owners, files, strict=True))
 
 
 class PictureRows:
-    """Pictures as rows of pixels that are read, changed by the condition and resized each time they are asked for.
+    """Rows of pixels, each read from its file, changed by the condition and resized whenever it is accessed.
 
-    For networks under a condition: its features and scores are kept, its pixels never.
+    For networks under a condition, whose pixels are not stored.
 
     Args:
-        pictures: of the data set, under the condition.
+        pictures: the pictures of the data set under the condition.
         rows: manifest rows, in order.
-        geometry: how a picture becomes the network's square.
-        workers: threads.
+        geometry: the transform to the network's square.
+        workers: number of threads.
     """
 
     def __init__(self, pictures: Pictures, rows: pd.DataFrame, geometry: Geometry, *, workers: int) -> None:
@@ -178,19 +166,12 @@ class PictureRows:
         return len(self._files)
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        """uint8 (n, size, size, 3) of the rows that an index array picks, in its order."""
+        """The rows at an index array, in its order: uint8 (n, size, size, 3)."""
         chosen = [self._files[number] for number in np.arange(len(self._files))[index]]
         if not chosen:
             return np.empty((0, *self.shape[1:]), dtype=np.uint8)
-        return np.stack(list(parallel_map(self._square, chosen, workers=self._workers, ahead=len(chosen))))
 
-    def _square(self, files: Files) -> np.ndarray:
-        return self._geometry.apply(self._pictures.read(files))
+        def square(files: Files) -> np.ndarray:
+            return self._geometry.apply(self._pictures.read(files))
 
-
-def _decoded(file: File) -> np.ndarray:
-    path = file.check()
-    try:
-        return decode(path)
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read any more: {error}") from error
+        return np.stack(list(parallel_map(square, chosen, workers=self._workers, ahead=len(chosen))))

@@ -1,6 +1,6 @@
-"""Registers: what varies is one file per entry, found by its name.
+"""Registers: one file per entry, looked up by name.
 
-`models/register.py` is the same file: `models` and `data` know nothing of each other.
+`models/register.py` is the same file: `models` and `data` must not import each other.
 """
 
 from __future__ import annotations
@@ -8,20 +8,20 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
 class Register(Generic[T]):
-    """The entries of a package, one module per entry. The modules are imported at the first look-up.
+    """The entries of a package, one module per entry. The first look-up imports the modules.
 
-    Modules whose names begin with an underscore hold what several entries share, and are left alone.
+    A module whose name begins with an underscore holds code that several entries share. It is not imported.
 
     Args:
         kind: what an entry is, for messages, such as "source".
-        package: whose modules register themselves.
+        package: the package whose modules register themselves.
     """
 
     def __init__(self, kind: str, package: str) -> None:
@@ -30,11 +30,20 @@ class Register(Generic[T]):
         self._complete = False
 
     def add(self, name: str, entry: T) -> None:
-        """Register an entry. Raises `ValueError` where the name is taken."""
+        """Register an entry. Raises `ValueError` if the name is taken."""
         if name in self._entries:
             article = "an" if self._kind[0] in "aeiou" else "a"
             raise ValueError(f"{article} {self._kind} named {name!r} is registered already")
         self._entries[name] = entry
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Register the decorated function under `name`. Raises `ValueError` if the name is taken."""
+
+        def decorate(entry: T) -> T:
+            self.add(name, entry)
+            return entry
+
+        return decorate
 
     def names(self) -> list[str]:
         """All names, in alphabetical order."""
@@ -47,7 +56,7 @@ class Register(Generic[T]):
         return sorted(self._entries)
 
     def get(self, name: str) -> T:
-        """Look an entry up. Raises `KeyError` that lists what exists, and what is near."""
+        """Look an entry up. Raises `KeyError`, which lists all names and suggests a similar name."""
         names = self.names()
         if name not in self._entries:
             raise no_entry(self._kind, name, names)
@@ -55,7 +64,7 @@ class Register(Generic[T]):
 
 
 def no_entry(kind: str, name: str, names: Sequence[str]) -> KeyError:
-    """The error of a look-up that failed: it lists what exists, and what is near."""
+    """The error of a failed look-up: it lists all names and suggests a similar name."""
     near = difflib.get_close_matches(name, names, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     return KeyError(f"no {kind} named {name!r}{hint}; there are: {', '.join(names)}")

@@ -1,4 +1,4 @@
-"""Decoded pixels and features on disk, addressed by the digest of the image that they come from."""
+"""Decoded pixels and features on disk, one row per image digest."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import shutil
 import time
 import uuid
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from functools import cache
+from functools import cache, reduce
 from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,14 +38,14 @@ Progress = Callable[[int, int], None]
 
 _SHARD_BYTES = 256 * 2**20
 _SHARD_ROWS = 1024
-_PIECES, _BATCHES = 64, 4  # a store is cut into this many pieces, none smaller than this many batches
+_PIECES, _BATCHES = 64, 4  # the images asked for are cut into this many pieces, of at least this many batches
 _SHARD, _UNFINISHED = "shard-", "unfinished-"
-_HERE = hashlib.sha256(platform.node().encode()).hexdigest()[:12]  # this machine, in names
-_ABANDONED = 3600  # seconds without a write after which what another machine left unfinished is taken for dead
+_HERE = hashlib.sha256(platform.node().encode()).hexdigest()[:12]  # identifies this machine in folder names
+_ABANDONED = 3600  # seconds without a write after which an unfinished shard of another machine counts as abandoned
 _BLOCK = 2**20
-_MAPPED_BYTES = 32 * 2**20  # that maps may hold in memory before their pages are given back
-_FAULT_BYTES = 2**16  # that Linux maps in around a page that is touched
-_SPARE = 0.02  # of a disk, that copies leave free: checkpoints and Ray itself may be on it
+_MAPPED_BYTES = 32 * 2**20  # memory that maps may hold before their pages are released
+_FAULT_BYTES = 2**16  # bytes that Linux maps around an accessed page
+_SPARE = 0.02  # share of a disk that copies leave free: checkpoints and Ray may be on the same disk
 _DAMAGE = (OSError, ValueError, EOFError)
 _CHANGED = "its content has changed since it was written"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -54,20 +54,21 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 class ArrayStore:
     """Rows of one shape and type on disk, each under the digest of an image.
 
-    A shard is a folder `shard-<random>` with `rows.npy`, its CRC-32 in `crc32.txt`, and `digests.txt` (one a line). It
-    appears whole, by one rename, and never changes. So readers need no lock, and a builder that is killed loses one
-    shard at most.
+    A shard is a folder `shard-<random>` with `rows.npy`, `digests.txt` (one digest per line) and `crc32.txt` (the
+    CRC-32 of `rows.npy`). It appears whole, by one rename, and never changes. So readers need no lock, and a killed
+    builder loses at most one shard.
 
-    Any number of builders, on any machines that see the folder, share the work: what is asked for is cut into pieces,
-    and each builder takes those that nobody else holds. A claim is a file lock, which the system lifts when its holder
-    dies. Where locks do not reach (between nodes of some network file systems), work is done twice, and nothing else.
+    Any number of builders, on any machines that see the folder, share the work: the images asked for are cut into
+    pieces, and each builder takes pieces that no other builder has claimed. A claim is a file lock, which the system
+    releases when its holder dies. Where locks do not work (between nodes of some network file systems), work is done
+    twice, and the rows are still right.
 
     Args:
-        folder: made when it is first filled; nothing on disk is touched before.
-        row_shape: of one row.
-        dtype: of the rows.
-        checked: verify a shard's checksum when a process first reads it. Otherwise only files that are missing, cut or
-            of the wrong form are noticed then, and a changed content when the shard is copied.
+        folder: created by the first `fill` or `copy_from`.
+        row_shape: shape of a row.
+        dtype: type of the rows.
+        checked: verify a shard's checksum when a process first reads it. Otherwise reading detects only missing,
+            truncated and malformed files, and copying also detects changed content.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class ArrayStore:
         self.checked = checked
 
     def missing(self, digests: Collection[str]) -> int:
-        """How many of these rows are not in the store, or in a damaged part of it."""
+        """Number of these rows that are not in the store, or in a damaged shard."""
         return int(np.count_nonzero(self._find(digests)[1][:, 0] < 0))
 
     def fill(
@@ -88,26 +89,25 @@ class ArrayStore:
         compute: Callable[[list[Any]], np.ndarray],
         *,
         batch: int,
-        prepare: Callable[[T], Any] | None = None,
+        prepare: Callable[[T], Any] = lambda item: item,
         workers: int | None = None,
         progress: Progress | None = None,
     ) -> None:
-        """Compute and keep the rows that are missing; on return all are there.
+        """Compute and store the rows that are missing. On return, all rows are stored.
 
-        Several builders at once share the work if they ask for the same items in the same order, from which the pieces
-        follow.
+        Several builders share the work if they ask for the same items in the same order, which determines the pieces.
 
         Args:
-            items: digest -> what its row is computed from.
-            compute: at most `batch` items (or what `prepare` made of them) -> their rows, (n, *row_shape).
-            batch: how many items at most.
-            prepare: done for every item in threads, two batches ahead of `compute`; None: items are taken as they are.
-            workers: threads for `prepare`; None: one a core.
+            items: digest -> the item from which its row is computed.
+            compute: at most `batch` prepared items -> their rows, (n, *row_shape).
+            batch: maximal number of items per call of `compute`.
+            prepare: applied to every item in threads, two batches ahead of `compute`.
+            workers: number of threads for `prepare`; None: one per core.
             progress: called with (rows that this builder computed, rows that were missing) after every batch, and at
-                the end with all as done where other builders had a share.
+                the end with all rows done if other builders computed some.
 
         Raises:
-            OSError: the disk is full or cannot be written; shards that were finished stay.
+            OSError: the disk is full or cannot be written; finished shards stay.
             ValueError: `compute` returned another shape, or the folder holds rows of another shape or type.
         """
         if not self.missing(items):
@@ -117,58 +117,62 @@ class ArrayStore:
         present = set[str]().union(*sound.values())
         total, done = len(items.keys() - present), 0
 
-        def count(rows: int) -> None:
+        def batches(digests: list[str]) -> Generator[np.ndarray, None, None]:
             nonlocal done
-            done += rows
-            if progress is not None:
-                progress(done, total)
+            values = (items[digest] for digest in digests)
+            with closing(parallel_map(prepare, values, workers=workers, ahead=2 * batch)) as prepared:
+                while inputs := list(islice(prepared, batch)):
+                    yield self._checked(compute(inputs), len(inputs))
+                    done += len(inputs)
+                    if progress is not None:
+                        progress(done, total)
 
         def build(name: str, piece: list[str]) -> None:
             new = dict(self._shards(but=sound))
             sound.update(new)
             present.update(*new.values())
-            missing = [digest for digest in piece if digest not in present]
-            if missing:
-                values = [items[digest] for digest in missing]
+            if missing := [digest for digest in piece if digest not in present]:
                 with self._saying_when_full(lambda: (total - done) * self._row_bytes):
-                    self._add_shard(name, missing, values, compute, max(1, batch), prepare, workers, count)
+                    self._add_shard(name, missing, batches(missing))
 
-        pieces = [piece for piece in self._pieces(list(items), max(1, batch)) if not present.issuperset(piece)]
+        pieces = [piece for piece in self._pieces(list(items), batch) if not present.issuperset(piece)]
         named = {hashlib.sha256("\n".join(piece).encode()).hexdigest()[:16]: piece for piece in pieces}
         self._share(named, build)
-        if done < total:
-            count(total - done)
+        if done < total and progress is not None:
+            progress(total, total)
 
     def copy_from(self, source: ArrayStore, digests: Collection[str]) -> int:
-        """Copy the shards of another store that hold those of these rows which are missing here.
+        """Copy those shards of another store that hold rows missing here.
 
-        Several processes at once share the work. A copy appears whole, once its content agrees with the checksum of the
-        shard, or, of a shard that is older than checksums, with what was read. A shard of the source that does not
-        agree is reported and removed there: its rows stay missing here until they are computed again, and so do rows
-        that the source lacks.
+        Several processes share the work. A copy appears whole, after its content was compared with the shard's
+        checksum. A shard of the source that does not match its checksum is reported and removed there. Its rows stay
+        missing until they are computed again, as do rows that the source does not have.
 
         Returns:
-            The bytes of rows that this process copied.
+            The number of bytes of rows that this process copied.
 
         Raises:
-            OSError: the disk is full, or too full from the start, or cannot be written; shards that were finished stay.
+            OSError: the disk is full, or too full from the start, or cannot be written; finished shards stay.
         """
         absent = [digest for digest, shard in zip(digests, self._find(digests)[1][:, 0], strict=True) if shard < 0]
-        shards, where = source._find(absent)
-        names = [shards[number] for number in np.unique(where[:, 0]) if number >= 0]
-        if not names:
+        shards, index = source._find(absent)
+        names = [shards[number] for number in np.unique(index[:, 0]) if number >= 0]
+        rows = {name: source.folder / name / "rows.npy" for name in names}
+        sizes = {name: file.stat().st_size for name, file in rows.items() if file.exists()}
+        if not sizes:
             return 0
         self.folder.mkdir(parents=True, exist_ok=True)
-        sizes = {name: _size(source.folder / name / "rows.npy") for name in names}
         total = left = sum(sizes.values())
         copied, started = 0, time.monotonic()
-        logger.info("copying %d shards, %.1f MB, from %s to %s", len(names), total / 1e6, source.folder, self.folder)
+        logger.info("copying %d shards, %.1f MB, from %s to %s", len(sizes), total / 1e6, source.folder, self.folder)
 
         def copy(_: str, name: str) -> None:
             nonlocal left, copied
-            if not self._is_sound(name):
+            try:
+                self._read(self.folder / name)
+            except _DAMAGE:
                 with self._saying_when_full(lambda: left):
-                    copied += self._copy_shard(source.folder / name)
+                    copied += sizes[name] * self._copy_shard(source.folder / name)
             left -= sizes[name]
             logger.info("%.1f of %.1f MB are there", (total - left) / 1e6, total / 1e6)
 
@@ -176,81 +180,76 @@ class ArrayStore:
             disk = shutil.disk_usage(self.folder)
             if disk.free < left + _SPARE * disk.total:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self._share({name.removeprefix(_SHARD): name for name in names}, copy)
+        self._share({name.removeprefix(_SHARD): name for name in sizes}, copy)
         logger.info("copied %.1f MB in %.1f s", copied / 1e6, time.monotonic() - started)
         return copied
 
     def open(self, digests: Sequence[str]) -> StoredRows:
-        """The rows of these digests, in this order, a digest as often as it is named.
+        """The rows of these digests, in this order. A digest may occur several times.
 
         Raises:
-            KeyError: some are not in the store; the message says how many.
+            KeyError: some rows are not in the store; the message says how many.
         """
-        shards, where = self._find(digests)
-        if missing := int(np.count_nonzero(where[:, 0] < 0)):
+        shards, index = self._find(digests)
+        if missing := int(np.count_nonzero(index[:, 0] < 0)):
             raise KeyError(f"{missing} of {len(digests)} rows are not in {self.folder}; fill it first")
-        numbers, where[:, 0] = np.unique(where[:, 0], return_inverse=True)
+        numbers, index[:, 0] = np.unique(index[:, 0], return_inverse=True)
         files = [self.folder / shards[number] / "rows.npy" for number in numbers]
-        return StoredRows(files, where, self.row_shape, self.dtype)
+        return StoredRows(files, index, self.row_shape, self.dtype)
 
     def _find(self, digests: Collection[str]) -> tuple[list[str], np.ndarray]:
-        """The names of all sound shards, and int32 (N, 2): for each digest its shard's number among them and its row.
+        """The names of all sound shards, and int32 (N, 2): per digest, the number of its shard and its row there.
 
-        -1 for a digest that is in no shard. This takes memory for the digests that are asked for, not for the store's.
+        Both are -1 for a digest that is in no shard. Memory is needed only for the given digests, not for all digests
+        of the store.
         """
-        asked = {digest: number for number, digest in enumerate(digests)}
-        where = np.full((len(digests), 2), -1, dtype=np.int32)
+        positions = {digest: number for number, digest in enumerate(digests)}
+        index = np.full((len(digests), 2), -1, dtype=np.int32)
         names: list[str] = []
-        for name, held in self._shards():
-            numbers = np.fromiter(map(asked.get, held, repeat(-1)), dtype=np.int32, count=len(held))
+        for name, stored in self._shards():
+            numbers = np.fromiter(map(positions.get, stored, repeat(-1)), dtype=np.int32, count=len(stored))
             rows = np.flatnonzero(numbers >= 0)
-            where[numbers[rows], 0] = len(names)
-            where[numbers[rows], 1] = rows
+            index[numbers[rows], 0] = len(names)
+            index[numbers[rows], 1] = rows
             names.append(name)
-        return names, where[np.fromiter(map(asked.__getitem__, digests), dtype=np.int32, count=len(digests))]
+        return names, index[np.fromiter(map(positions.__getitem__, digests), dtype=np.int32, count=len(digests))]
 
     def _shards(self, *, but: Collection[str] = (), remove_damaged: bool = False) -> Iterator[tuple[str, list[str]]]:
-        """(name, digests of its rows) of every sound shard, in the order of the names, without those in `but`."""
+        """(name, digests of its rows) of every sound shard that is not in `but`, sorted by name."""
         for shard in sorted(self.folder.glob(f"{_SHARD}*")):
             if shard.name in but:
                 continue
             try:
                 digests, rows = self._read(shard)
             except _DAMAGE as error:
-                logger.warning("%s is damaged and will be made again (%s)", shard, error)
-                if remove_damaged:
-                    shutil.rmtree(shard, ignore_errors=True)  # another builder may be at it too
+                _report_damage(shard, error, remove=remove_damaged)
                 continue
             if rows.shape[1:] != self.row_shape or rows.dtype != self.dtype:
-                held, expected = f"{rows.dtype} {rows.shape[1:]}", f"{self.dtype} {self.row_shape}"
+                stored, expected = f"{rows.dtype} {rows.shape[1:]}", f"{self.dtype} {self.row_shape}"
                 raise ValueError(
-                    f"{self.folder} holds rows of {held}, not of {expected}; remove it or use another cache"
+                    f"{self.folder} holds rows of {stored}, not of {expected}; remove it or use another cache"
                 )
             yield shard.name, digests
 
     def _read(self, shard: Path) -> tuple[list[str], np.ndarray]:
-        """Digests and memory map of a shard; one of `_DAMAGE` where it is not sound."""
+        """Digests and memory map of a shard. Raises one of `_DAMAGE` if the shard is damaged."""
+        file = shard / "rows.npy"
         digests = (shard / "digests.txt").read_text().split()
-        rows = np.load(shard / "rows.npy", mmap_mode="r")
+        rows = np.load(file, mmap_mode="r")
         if len(rows) != len(digests):
             raise ValueError(f"{len(rows)} rows but {len(digests)} digests")
-        if self.checked and int((shard / "crc32.txt").read_text()) != _checksum_of(shard / "rows.npy"):
-            raise ValueError(_CHANGED)
+        if self.checked:
+            facts = file.stat()
+            if int((shard / "crc32.txt").read_text()) != _cached_crc32(file, facts.st_size, facts.st_mtime_ns):
+                raise ValueError(_CHANGED)
         return digests, rows
-
-    def _is_sound(self, name: str) -> bool:
-        try:
-            self._read(self.folder / name)
-        except _DAMAGE:
-            return False
-        return True
 
     @property
     def _row_bytes(self) -> int:
         return max(1, self.dtype.itemsize * math.prod(self.row_shape))
 
     def _pieces(self, digests: list[str], batch: int) -> list[list[str]]:
-        """What is claimed and written as one shard: whole batches, so that none is cut short."""
+        """Pieces that are claimed, each written as one shard. They consist of whole batches."""
         rows = max(-(-len(digests) // _PIECES), _BATCHES * batch)
         rows = min(rows, _SHARD_ROWS, _SHARD_BYTES // self._row_bytes)
         rows = max(batch, rows // batch * batch)
@@ -258,42 +257,39 @@ class ArrayStore:
 
     @contextmanager
     def _claim(self, name: str, *, wait: bool) -> Iterator[bool]:
-        """Whether the piece is this builder's alone for the duration of the block; `wait` until it is."""
+        """Claim a piece for the block; yields whether that succeeded. With `wait`, it waits until it does."""
         locks = self.folder / ".locks"
         locks.mkdir(exist_ok=True)
-        lock = FileLock(locks / name)
         try:
-            lock.acquire(timeout=-1 if wait else 0)
+            lock = FileLock(locks / name).acquire(blocking=wait)
         except Timeout:
             yield False
             return
-        try:
+        with lock:
             yield True
-        finally:
-            lock.release()
 
     def _share(self, pieces: Mapping[str, P], work: Callable[[str, P], None]) -> None:
-        """Do the work of each piece that nobody else holds, then wait for the others and do what they left undone.
+        """Call `work(name, piece)` for each unclaimed piece; then wait for each claimed piece and call it for that one.
 
-        `pieces` are name -> what `work` gets besides the name.
+        `work` must skip what another process has finished.
         """
         self._remove_unfinished()
         for wait in (False, True):
             busy = {}
             for name, piece in pieces.items():
-                with self._claim(name, wait=wait) as mine:
-                    if mine:
+                with self._claim(name, wait=wait) as claimed:
+                    if claimed:
                         work(name, piece)
                     else:
                         busy[name] = piece
             if busy and not wait:
                 logger.info("another process is filling %d pieces of %s; waiting for it", len(busy), self.folder)
             pieces = busy
-        self._remove_unfinished()  # of those that died meanwhile
+        self._remove_unfinished()  # of builders that were killed meanwhile
 
     @contextmanager
     def _saying_when_full(self, needed: Callable[[], int]) -> Iterator[None]:
-        """Say how many bytes are needed where the disk turns out to be full."""
+        """Add the number of bytes needed to the error of a full disk."""
         try:
             yield
         except OSError as error:
@@ -303,96 +299,61 @@ class ArrayStore:
             raise OSError(error.errno, text, str(self.folder)) from error
 
     def _remove_unfinished(self) -> None:
-        """Remove what builders left behind that were killed: their claims are void."""
-        for leftover in self.folder.glob(f"{_UNFINISHED}*"):
-            with self._claim(leftover.name.split("-")[1], wait=False) as mine:
-                if mine and (_HERE in leftover.name or _seconds_idle(leftover) > _ABANDONED):
-                    shutil.rmtree(leftover, ignore_errors=True)
+        """Remove unfinished shards of killed builders: nobody claims their pieces."""
+        for folder in self.folder.glob(f"{_UNFINISHED}*"):
+            with self._claim(folder.name.split("-")[1], wait=False) as claimed:
+                # Claims of another machine may be invisible here.
+                if claimed and (_HERE in folder.name or _seconds_idle(folder) > _ABANDONED):
+                    shutil.rmtree(folder, ignore_errors=True)
 
-    def _unfinished(self, name: str) -> Path:
-        """A new folder for a piece that is claimed; says whose it is, as a claim may not be seen from other nodes."""
-        return self.folder / f"{_UNFINISHED}{name}-{_HERE}-{uuid.uuid4().hex}"
-
-    def _add_shard(
-        self,
-        name: str,
-        digests: list[str],
-        values: list[T],
-        compute: Callable[[list[Any]], np.ndarray],
-        batch: int,
-        prepare: Callable[[T], Any] | None,
-        workers: int | None,
-        count: Callable[[int], None],
-    ) -> None:
-        """Compute the rows of a piece that is claimed, and put them into the store; `count` gets rows as they come."""
-        unfinished = self._unfinished(name)
-        function: Callable[[T], Any] = prepare or (lambda item: item)
-        ahead = parallel_map(function, values, workers=workers if prepare else 1, ahead=2 * batch)
+    @contextmanager
+    def _new_shard(self, piece: str, name: str) -> Iterator[Path]:
+        """A folder that becomes the shard `name` if the block succeeds, and is removed otherwise."""
+        folder = self.folder / f"{_UNFINISHED}{piece}-{_HERE}-{uuid.uuid4().hex}"
         try:
-            unfinished.mkdir()
-            (unfinished / "digests.txt").write_text("\n".join(digests) + "\n")
-            with closing(ahead) as prepared, (unfinished / "rows.npy").open("wb") as file:
-                # Plain writes and no memory map: on a full disk a map kills the process, a write says so.
-                shape = (len(digests), *self.row_shape)
-                head = io.BytesIO()
-                header = {"descr": self.dtype.str, "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(head, header)
-                file.write(head.getvalue())
-                checksum = zlib.crc32(head.getvalue())
-                for first in range(0, len(digests), batch):
-                    inputs = list(islice(prepared, min(batch, len(digests) - first)))
-                    content = self._checked(compute(inputs), len(inputs)).tobytes()
-                    file.write(content)
-                    checksum = zlib.crc32(content, checksum)
-                    count(len(inputs))
-                file.flush()
-                os.fsync(file.fileno())  # or a power cut could leave a shard whose rows never reached the disk
-            (unfinished / "crc32.txt").write_text(str(checksum))
-            unfinished.rename(self.folder / f"{_SHARD}{uuid.uuid4().hex}")
-        except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            raise
-
-    def _copy_shard(self, shard: Path) -> int:
-        """Copy a shard that is claimed, in place of a damaged copy: the bytes of its rows, 0 where it is damaged."""
-        unfinished = self._unfinished(shard.name.removeprefix(_SHARD))
-        try:
-            unfinished.mkdir()
-            kept = shard / "crc32.txt"
-            try:
-                digests = (shard / "digests.txt").read_bytes()
-                expected = int(kept.read_text()) if kept.exists() else None  # older shards of pixels have none
-                source = (shard / "rows.npy").open("rb")
-            except (FileNotFoundError, ValueError) as error:
-                return self._give_up(shard, str(error))
-            (unfinished / "digests.txt").write_bytes(digests)
-            checksum = 0
-            with source, (unfinished / "rows.npy").open("wb") as file:
-                while block := source.read(_BLOCK):
-                    file.write(block)
-                    checksum = zlib.crc32(block, checksum)
-                file.flush()
-                os.fsync(file.fileno())
-            if expected not in (None, checksum):
-                if _crc32(shard / "rows.npy") == expected:
-                    # It was this node's reading, and nobody else shall lose the shard.
-                    raise OSError(errno.EIO, "what is read changes from one time to the next", str(shard))
-                return self._give_up(shard, _CHANGED)
-            if _crc32(unfinished / "rows.npy") != checksum:
-                raise OSError(errno.EIO, "what was written is read back differently", str(self.folder))
-            (unfinished / "crc32.txt").write_text(str(checksum))
-            shutil.rmtree(self.folder / shard.name, ignore_errors=True)
-            unfinished.rename(self.folder / shard.name)
-            return _size(self.folder / shard.name / "rows.npy")
+            folder.mkdir(parents=True)
+            yield folder
+            shutil.rmtree(self.folder / name, ignore_errors=True)  # a damaged shard of this name
+            folder.rename(self.folder / name)
         finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
-    @staticmethod
-    def _give_up(shard: Path, why: str) -> int:
-        """Remove a damaged shard that was to be copied: 0 bytes are."""
-        logger.warning("%s is damaged and will be made again (%s)", shard, why)
-        shutil.rmtree(shard, ignore_errors=True)
-        return 0
+    def _add_shard(self, piece: str, digests: list[str], batches: Generator[np.ndarray, None, None]) -> None:
+        """Write the rows of a claimed piece as a new shard."""
+
+        def blocks() -> Iterator[bytes]:
+            header = io.BytesIO()
+            shape = (len(digests), *self.row_shape)
+            facts = {"descr": self.dtype.str, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(header, facts)
+            yield header.getvalue()
+            for rows in batches:
+                yield rows.tobytes()
+
+        with closing(batches), self._new_shard(piece, f"{_SHARD}{uuid.uuid4().hex}") as folder:
+            (folder / "digests.txt").write_text("\n".join(digests) + "\n")
+            (folder / "crc32.txt").write_text(str(_write(folder / "rows.npy", blocks())))
+
+    def _copy_shard(self, shard: Path) -> bool:
+        """Copy a claimed shard of another store. Returns False if it is damaged or gone; then it is removed."""
+        try:
+            with self._new_shard(shard.name.removeprefix(_SHARD), shard.name) as folder:
+                expected = int((shard / "crc32.txt").read_text())
+                shutil.copyfile(shard / "digests.txt", folder / "digests.txt")
+                checksum = _write(folder / "rows.npy", _blocks(shard / "rows.npy"))
+                if checksum != expected:
+                    if _crc32(shard / "rows.npy") == expected:  # sound, but this node misread it: keep it for others
+                        raise OSError(errno.EIO, "reading it twice gives different content", str(shard))
+                    raise ValueError(_CHANGED)
+                if _crc32(folder / "rows.npy") != checksum:
+                    raise OSError(
+                        errno.EIO, "its content is read back differently than it was written", str(self.folder)
+                    )
+                (folder / "crc32.txt").write_text(str(checksum))
+        except (FileNotFoundError, ValueError) as error:
+            _report_damage(shard, error, remove=True)
+            return False
+        return True
 
     def _checked(self, rows: np.ndarray, count: int) -> np.ndarray:
         rows = np.asarray(rows)
@@ -402,50 +363,63 @@ class ArrayStore:
         return rows
 
 
+def _report_damage(shard: Path, error: Exception, *, remove: bool) -> None:
+    logger.warning("%s is damaged and will be made again (%s)", shard, error)
+    if remove:
+        shutil.rmtree(shard, ignore_errors=True)  # another process may be removing it too
+
+
 def _seconds_idle(folder: Path) -> float:
-    """Since something in it was written; infinite where it has gone meanwhile."""
+    """Seconds since something in the folder was written; infinite if the folder is gone."""
     with suppress(OSError):
         return time.time() - max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
     return math.inf
 
 
-def _checksum_of(path: Path) -> int:
-    facts = path.stat()
-    return _checksum(path, facts.st_size, facts.st_mtime_ns)
+def _write(path: Path, blocks: Iterable[bytes]) -> int:
+    """Write a file and return its CRC-32.
+
+    It uses plain writes, not a memory map: on a full disk a write raises an error, but a map kills the process.
+    """
+    checksum = 0
+    with path.open("wb") as file:
+        for block in blocks:
+            file.write(block)
+            checksum = zlib.crc32(block, checksum)
+        file.flush()
+        os.fsync(file.fileno())  # else a power cut could leave a shard without its rows
+    return checksum
 
 
-@cache
-def _checksum(path: Path, size: int, modified: int) -> int:
-    """CRC-32 of a file's content, read once a process as long as the file looks the same."""
-    return _crc32(path)
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            yield block
 
 
 def _crc32(path: Path) -> int:
-    value = 0
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            value = zlib.crc32(block, value)
-    return value
+    return reduce(lambda checksum, block: zlib.crc32(block, checksum), _blocks(path), 0)
 
 
-def _size(path: Path) -> int:
-    """Bytes; 0 if it is not there."""
-    return path.stat().st_size if path.exists() else 0
+@cache
+def _cached_crc32(path: Path, size: int, modified_ns: int) -> int:
+    """CRC-32 of a file, which each process reads once as long as size and time stay the same."""
+    return _crc32(path)
 
 
 class StoredRows:
-    """Rows of a store in a chosen order; read from disk only when they are asked for. Cheap to pickle.
+    """Rows of a store in a chosen order, read from disk when they are accessed. Cheap to pickle.
 
     Attributes:
         shape: (N, *row_shape).
-        dtype: of the rows.
+        dtype: type of the rows.
     """
 
-    def __init__(self, shards: list[Path], where: np.ndarray, row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        """`where` is int32 (N, 2): the shard's number and the row in it."""
-        self.shape = (len(where), *row_shape)
+    def __init__(self, files: list[Path], index: np.ndarray, row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        """`index` is int32 (N, 2): the number of the file in `files`, and the row in that file."""
+        self.shape = (len(index), *row_shape)
         self.dtype = dtype
-        self._shards, self._where = shards, where
+        self._files, self._index = files, index
         self._maps: dict[int, np.memmap[Any, Any]] = {}
         self._resident = 0
 
@@ -453,21 +427,21 @@ class StoredRows:
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        """A copy of the rows that a slice, index array or boolean mask picks, in its order; of one row for an int."""
-        where = self._where[index]
-        if where.ndim == 1:
-            return np.array(self._map(int(where[0]))[where[1]])
-        rows = np.empty((len(where), *self.shape[1:]), dtype=self.dtype)
-        for shard in np.unique(where[:, 0]):
-            here = np.flatnonzero(where[:, 0] == shard)
-            rows[here] = self._map(int(shard))[where[here, 1]]
+        """A copy of the rows at a slice, index array or boolean mask, in its order; of one row for an int."""
+        chosen = self._index[index]
+        if chosen.ndim == 1:
+            return np.array(self._map(int(chosen[0]))[chosen[1]])
+        rows = np.empty((len(chosen), *self.shape[1:]), dtype=self.dtype)
+        for number in np.unique(chosen[:, 0]):
+            positions = np.flatnonzero(chosen[:, 0] == number)
+            rows[positions] = self._map(int(number))[chosen[positions, 1]]
         self._resident += max(rows.nbytes, len(rows) * _FAULT_BYTES)
         if self._resident > _MAPPED_BYTES:
-            self._forget()
+            self._release()
         return rows
 
-    def _forget(self) -> None:
-        """Take no more memory for the maps than a little: the pages stay in the system's cache, for all processes."""
+    def _release(self) -> None:
+        """Release this process' memory of the maps. The pages stay in the system's cache, for all processes."""
         for rows in self._maps.values():
             if isinstance(rows.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
                 rows.base.madvise(mmap.MADV_DONTNEED)
@@ -476,17 +450,16 @@ class StoredRows:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_maps": {}, "_resident": 0}
 
-    def _map(self, shard: int) -> np.memmap[Any, Any]:
-        if shard not in self._maps:
-            self._maps[shard] = np.load(self._shards[shard], mmap_mode="r")
-        return self._maps[shard]
+    def _map(self, number: int) -> np.memmap[Any, Any]:
+        if number not in self._maps:
+            self._maps[number] = np.load(self._files[number], mmap_mode="r")
+        return self._maps[number]
 
 
 def pixel_store(cache: Path, geometry: Geometry) -> ArrayStore:
-    """Where pixels of this geometry are kept: uint8 rows (size, size, 3).
+    """The store of pixels with this geometry: uint8 rows (size, size, 3).
 
-    Checksums are not verified when they are read: reading gigabytes only for that would cost each trial more than a
-    wrong pixel does.
+    Reading does not verify checksums: reading gigabytes only for that would cost a trial more than a wrong pixel.
     """
     shape = (geometry.size, geometry.size, 3)
     return ArrayStore(Path(cache) / "pixels" / geometry.key, row_shape=shape, dtype=np.uint8)
@@ -501,30 +474,27 @@ def fill_pixels(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Decode and transform the images of these manifest rows into the store, as far as they are missing.
+    """Decode and transform those images of these manifest rows that the store lacks.
 
     Raises:
-        ValueError: a file cannot be read or is not what it was when the manifest was built; the message names it.
+        ValueError: a file cannot be read or has changed since the manifest was built; the message names the file.
         OSError: the disk is full.
     """
-    store.fill(
-        pictures.items(rows),
-        np.stack,
-        batch=32,
-        prepare=lambda files: geometry.apply(pictures.read(files)),
-        workers=workers,
-        progress=progress,
-    )
+
+    def prepare(files: Files) -> np.ndarray:
+        return geometry.apply(pictures.read(files))
+
+    store.fill(pictures.items(rows), np.stack, batch=32, prepare=prepare, workers=workers, progress=progress)
 
 
 def feature_store(cache: Path, key: str, num_features: int, condition: Condition | None = None) -> ArrayStore:
-    """Where an encoder's features are kept: float32 rows (num_features,), with checksums.
+    """The store of an encoder's features: float32 rows (num_features,), with verified checksums.
 
     Args:
         cache: the grid's cache.
-        key: the encoder's.
+        key: the encoder's key.
         num_features: D.
-        condition: of the pictures that are encoded; None: they are clean.
+        condition: condition of the encoded pictures; None: clean.
     """
     if not key or len(key) > 150 or "/" in key or "\\" in key or key.startswith("."):
         raise ValueError(f"an encoder's key must be a folder name of at most 150 characters, got {key!r}")
@@ -544,11 +514,11 @@ def fill_features(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Encode the images of these manifest rows into the store, as far as they are missing.
+    """Encode those images of these manifest rows that the store lacks.
 
-    Decoding goes on in threads, two batches ahead of the encoder; pixels are not kept. `encode` maps uint8
-    (n, size, size, 3), n at most `batch`, to float32 (n, D); where `geometry` is None, images come at their native
-    size, as a list of n arrays uint8 (H, W, 3).
+    Threads decode up to two batches ahead of the encoder; pixels are not stored. `encode` maps uint8
+    (n, size, size, 3), n at most `batch`, to float32 (n, D). If `geometry` is None, images have their native size, and
+    `encode` gets a list of n arrays uint8 (H, W, 3).
 
     Raises:
         ValueError: as for `fill_pixels`; or a feature is not finite, and the message names the image.

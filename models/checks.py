@@ -1,4 +1,4 @@
-"""What both families of detectors check and compute alike."""
+"""Checks and computations that both families of detectors share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from models.detector import Examples
 
 
 def check_examples(train: Examples, valid: Examples, classes: tuple[str, ...]) -> None:
-    """Refuse what cannot be trained on, before any time is spent.
+    """Refuse examples that cannot be trained on, before any time is spent.
 
     Raises:
         ValueError: a class without training images, no validation images, or a label out of range.
@@ -32,6 +32,12 @@ def check_examples(train: Examples, valid: Examples, classes: tuple[str, ...]) -
         raise ValueError(f"no training image of class {missing} among {len(train.labels)}: add some, or drop the class")
 
 
+def check_pixels(pixels: np.ndarray, size: int) -> None:
+    """Raise `ValueError` unless the pixels are uint8 (N, size, size, 3): a silent resize would change the features."""
+    if pixels.dtype != np.uint8 or pixels.shape[1:] != (size, size, 3):
+        raise ValueError(f"need uint8 (N, {size}, {size}, 3), got {pixels.dtype} {pixels.shape}")
+
+
 def softmax_loss(logits: np.ndarray, labels: np.ndarray) -> float:
     """Mean cross-entropy in nats: logits (N, C), labels (N,)."""
     logits = logits - logits.max(axis=1, keepdims=True)
@@ -40,10 +46,10 @@ def softmax_loss(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def matching_facts(path: Path, facts: Mapping[str, Any]) -> None:
-    """Compare a saved detector's description with the one that is to take its state.
+    """Compare the description of a saved detector with `facts`, that of the detector that loads it.
 
     Raises:
-        ValueError: the file is missing, unreadable or differs; the message names file and entry.
+        ValueError: the file is missing or unreadable, or an entry differs; the message names file and entry.
     """
     try:
         saved = json.loads(path.read_text())
@@ -55,7 +61,7 @@ def matching_facts(path: Path, facts: Mapping[str, Any]) -> None:
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Read a saved state dict onto the CPU. Raises `ValueError` when the file is missing, truncated or holds code."""
+    """Read a saved state dict onto the CPU. Raises `ValueError` if the file is missing, truncated or holds code."""
     try:
         return torch.load(path, weights_only=True, map_location="cpu")
     except (OSError, RuntimeError, UnpicklingError, EOFError) as error:

@@ -1,4 +1,4 @@
-"""What can be set about the two families of methods. Reading this imports nothing heavy."""
+"""The settings of the two families of methods. Importing this imports no heavy package."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """A network of which everything trains, with Adam and cross-entropy.
+    """A network that trains in full, with Adam and cross-entropy.
 
     Attributes:
-        backbone: a timm name, with its pretraining tag where one is meant ("xception41.tf_in1k").
+        backbone: a timm name, with a pretraining tag if needed ("xception41.tf_in1k").
         weights: see `models.weights`; the classifier is always new.
-        size: side of the square input, pixels; 0 = the backbone's own.
-        resize: "squash" the whole image to that size, "crop" its middle as timm evaluates, or "pad" it to a square.
+        size: side of the square input in pixels; 0: the backbone's default.
+        resize: "squash" the whole image to that size, "crop" its centre as in timm's evaluation, or "pad" it to a
+            square.
         epochs: passes over the training images.
-        batch_size: images per step of the optimiser; at least 2, as batch normalisation has no variance over one image.
-        learning_rate: Adam's, constant.
-        weight_decay: added to the gradient times the weight (Adam's L2 penalty).
-        flip: mirror half of the training images, drawn anew in each epoch.
-        precision: "mixed" computes in 16 bits where a GPU is used, "full" in 32 bits everywhere.
-        select: keep the epoch that is "best" by validation loss, or the "last".
-        compile: let torch.compile write the training step: about a minute at the start of a trial, for a faster step on
-            a GPU (by how much is not measured). A training that was interrupted then ends equal up to rounding.
+        batch_size: images per step of the optimiser; at least 2, because batch normalisation has no variance over one
+            image.
+        learning_rate: Adam's constant learning rate.
+        weight_decay: weight of Adam's L2 penalty, whose gradient is `weight_decay` times the weights.
+        flip: mirror half of the training images, chosen anew in each epoch.
+        precision: "mixed" computes in 16 bits on a GPU; "full" always computes in 32 bits.
+        select: keep the "best" epoch by validation loss, or the "last" epoch.
+        compile: compile the network with torch.compile. It takes about a minute at the start of a trial and makes steps
+            on a GPU faster (by how much is not measured). A resumed training then ends equal only up to rounding.
     """
 
     backbone: str
@@ -54,15 +56,15 @@ class ProbeConfig:
     """A linear classifier on given features: logistic regression.
 
     Attributes:
-        solver: "lbfgs" finds the optimum on all standardised features at once, whatever the seed; "adam" takes
-            minibatches of the features as they come, from a classifier drawn by the seed, and keeps the epoch with the
-            best validation loss.
-        l2: weight of the penalty |W|^2 / 2 beside the *mean* cross-entropy. With L-BFGS, 0 = choose, by validation
-            loss, from `models.linear.L2_CHOICES`, the strongest first, until it rises; with Adam, 0 = none.
-        max_iterations: of L-BFGS, for each value of `l2`.
-        epochs: of Adam.
-        batch_size: of Adam, images.
-        learning_rate: of Adam, constant.
+        solver: "lbfgs" finds the optimum on all standardised features, whatever the seed. "adam" starts from random
+            weights, takes minibatches of features without standardisation, and keeps the epoch with the best validation
+            loss.
+        l2: weight of the penalty |W|^2 / 2 beside the *mean* cross-entropy. 0: L-BFGS tries `models.linear.L2_CHOICES`,
+            the strongest first, until the validation loss rises, and keeps the best; Adam has no penalty.
+        max_iterations: iterations of L-BFGS per value of `l2`.
+        epochs: Adam's passes over the training images.
+        batch_size: Adam's images per step.
+        learning_rate: Adam's constant learning rate.
     """
 
     solver: Literal["lbfgs", "adam"] = "lbfgs"
@@ -78,11 +80,11 @@ class LinearConfig(ProbeConfig):
     """A linear classifier on the features of a frozen backbone.
 
     Attributes:
-        backbone: a name within the method's family (timm, open_clip or segment-anything).
+        backbone: an architecture of the method's family (timm, open_clip or segment-anything).
         weights: see `models.weights`.
-        size: side of the square input, pixels; 0 = the backbone's own.
-        resize: "own" = as the family's authors do it; else "squash", "crop" or "pad" (see `NetworkConfig`).
-        precision: "mixed" computes the features in 16 bits where a GPU is used, "full" in 32 bits everywhere.
+        size: side of the square input in pixels; 0: the backbone's default.
+        resize: "own": the default of the backbone's authors; else "squash", "crop" or "pad" (see `NetworkConfig`).
+        precision: "mixed" computes features in 16 bits on a GPU; "full" always computes in 32 bits.
     """
 
     backbone: str = ""

@@ -1,4 +1,4 @@
-"""What every detector is: the one interface between a method and the rest of the grid."""
+"""The interface of every detector, which is all that the rest of the grid knows of a method."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DETECTION_CLASSES = ("real", "fake")
 
 
 class Rows(Protocol):
-    """A read-only array whose rows are gathered by index; a numpy array is one, a memory map in shards another."""
+    """A read-only array whose rows are gathered by index, such as a numpy array or the rows of a store."""
 
     def __len__(self) -> int: ...
 
@@ -32,7 +32,7 @@ class Examples:
     """Inputs with their class numbers.
 
     Attributes:
-        inputs: pixels, uint8 (N, H, W, 3) in RGB, for a detector without an encoder; else features, float32 (N, D).
+        inputs: features, float32 (N, D), if the detector has an encoder; else pixels, uint8 (N, H, W, 3) in RGB.
         labels: int64 (N,), indices into the detector's `classes`.
     """
 
@@ -46,11 +46,11 @@ class Examples:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What one pass over images gives.
+    """A detector's outputs for some images.
 
     Attributes:
         logits: float32 (N, C), C = number of classes.
-        embeddings: float32 (N, D), the representation that the classifier sees.
+        embeddings: float32 (N, D), the classifier's inputs.
     """
 
     logits: np.ndarray
@@ -63,14 +63,14 @@ def fake_scores(logits: np.ndarray) -> np.ndarray:
 
 
 class Encoder(Protocol):
-    """A frozen map from pixels to features, whose output may be cached because nothing in it trains.
+    """A frozen map from pixels to features. Nothing in it trains, so its features may be stored.
 
     Attributes:
-        key: names everything that the features depend on (architecture, weights' digest, preprocessing, pooling);
-            at most 150 characters, safe as a folder name.
+        key: identifies everything on which the features depend (architecture, digest of the weights, preprocessing,
+            pooling); at most 150 characters, safe as a folder name.
         num_features: D.
-        geometry: how a picture becomes the square that `encode` takes; None where pictures come at their native size
-            (then `encode` gets a list of (H, W, 3) arrays of any sizes).
+        geometry: the transform from a picture to the square that `encode` takes; None: `encode` takes pictures of their
+            native size, as a list of (H, W, 3) arrays.
     """
 
     key: str
@@ -84,14 +84,14 @@ class Encoder(Protocol):
 
 @dataclass
 class FitSession:
-    """What the caller lends a detector while it trains.
+    """Callbacks and the state to resume from, for one call of `Detector.fit`.
 
     Attributes:
         on_epoch: called once after each epoch with (epoch, metrics), epochs from 1; keys such as `train/loss`,
             `valid/loss`, `valid/accuracy`, `learning_rate`.
-        checkpoint_due: asked between batches; True when enough time has passed for another checkpoint.
-        save_checkpoint: takes a state that `torch.save` writes and `torch.load(weights_only=True)` reads.
-        resume: the state last saved by an interrupted `fit` of the same trial, or None.
+        checkpoint_due: called between batches; returns True if it is time for another checkpoint.
+        save_checkpoint: takes a state that `torch.save` can write and `torch.load(weights_only=True)` can read.
+        resume: the last saved state of an interrupted `fit` of the same trial, or None.
     """
 
     on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, metrics: None
@@ -102,13 +102,13 @@ class FitSession:
 
 @dataclass(frozen=True)
 class CamTarget:
-    """What Grad-CAM needs.
+    """A detector's parts that Grad-CAM needs.
 
     Attributes:
-        module: float32 (N, 3, H, W), normalised -> logits (N, C), with gradients through every layer.
+        module: normalised float32 (N, 3, H, W) -> logits (N, C), with gradients through every layer.
         layers: the layers whose activations are weighted.
-        normalise: uint8 (N, H, W, 3) -> what `module` takes.
-        reshape: activations of those layers -> (N, channels, h, w); None where they already have that shape.
+        normalise: uint8 (N, H, W, 3) -> the input of `module`.
+        reshape: activations of those layers -> (N, channels, h, w); None: they already have that shape.
     """
 
     module: torch.nn.Module
@@ -122,13 +122,14 @@ class Detector(abc.ABC):
 
     Attributes:
         classes: class names; class 0 is always "real".
-        geometry: how a picture becomes the square that this detector sees; None: it sees pictures at their native size.
-        encoder: None when the detector trains on pixels; else `fit` and `predict` take this encoder's features.
-        weights_note: where the backbone's weights come from, in words fit for a table ("random weights", "ImageNet",
-            "weight-free"); random weights that the method's name does not promise must be named here.
-        batch_halved: training ran out of the device's memory, and its batches were computed in two halves since.
-        threshold: log-odds above which an image is fake, where the method chooses it while it is fitted, as one that is
-            trained without fakes must; None: it is chosen on the validation split.
+        geometry: the transform from a picture to the detector's square input; None: it takes pictures of their native
+            size.
+        encoder: `fit` and `predict` take this encoder's features; None: they take pixels.
+        weights_note: origin of the backbone's weights, in words for a table ("random weights", "ImageNet",
+            "weight-free"). Random weights must be named here, unless the method's name promises them.
+        batch_halved: whether training ran out of the device's memory and continued with batches in two halves.
+        threshold: log-odds above which an image counts as fake, if `fit` chooses it, as for a method trained without
+            fakes; None: the grid chooses it on the validation split.
         uses_seed: whether another seed may give another detector.
     """
 
@@ -142,63 +143,63 @@ class Detector(abc.ABC):
 
     @abc.abstractmethod
     def fit(self, train: Examples, valid: Examples, session: FitSession) -> None:
-        """Train, and keep the state that is best on `valid`. Raises `TrainingDiverged` when the loss is not finite."""
+        """Train, and keep the state that is best on `valid`. Raises `TrainingDiverged` if the loss is not finite."""
 
     @abc.abstractmethod
     def predict(self, inputs: Rows) -> Prediction:
-        """Score every row once, in order; deterministic, evaluation mode."""
+        """Score every row once, in order, deterministically, in evaluation mode."""
 
     @abc.abstractmethod
     def save(self, folder: Path) -> None:
-        """Write the fitted state into an existing empty folder, so that plain torch reads it (weights_only)."""
+        """Write the fitted state into an existing empty folder, so that plain torch can read it (weights_only)."""
 
     @abc.abstractmethod
     def load(self, folder: Path) -> None:
-        """Read what `save` wrote. Raises `ValueError` naming the file when it does not fit this detector."""
+        """Read a saved state. Raises `ValueError`, which names the file, if it does not fit this detector."""
 
     def cam_target(self) -> CamTarget | None:
-        """What Grad-CAM needs, or None for a method without a differentiable spatial layer."""
+        """The parts for Grad-CAM, or None for a method without a differentiable spatial layer."""
         return None
 
     def squares(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Decoded pictures, uint8 (H, W, 3) of any sizes -> uint8 (N, S, S, 3), as this detector sees them.
+        """Decoded pictures, uint8 (H, W, 3) of any sizes -> squares, uint8 (N, S, S, 3).
 
         Raises:
-            ValueError: the detector sees pictures at their native size.
+            ValueError: the detector takes pictures of their native size.
         """
         if self.geometry is None:
-            raise ValueError("this detector sees pictures at their native size")
+            raise ValueError("this detector takes pictures of their native size")
         return np.stack([self.geometry.apply(image) for image in images])
 
     def inputs(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Decoded pictures, uint8 (H, W, 3) of any sizes -> what `predict` takes: pixels or features."""
+        """Decoded pictures, uint8 (H, W, 3) of any sizes -> the inputs of `predict`: pixels or features."""
         pixels = images if self.geometry is None else self.squares(images)
         return np.asarray(pixels) if self.encoder is None else self.encoder.encode(pixels)
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss became NaN or infinite; the message says when and what to try."""
+    """The loss became NaN or infinite; the message says when, and what to try."""
 
 
 class MemoryExhausted(RuntimeError):
-    """Smaller batches do not fit into the device's memory either; the message says what to try."""
+    """Even smaller batches do not fit into the device's memory; the message says what to try."""
 
 
 class WeightsError(RuntimeError):
-    """Pretrained weights could not be had or do not fit; the message says which and what to do."""
+    """Pretrained weights cannot be had or do not fit; the message says which weights, and what to do."""
 
 
 @dataclass(frozen=True)
 class BuildContext:
-    """What a detector is built with besides its configuration.
+    """The arguments of a method's builder, besides its configuration.
 
     Attributes:
         classes: class names, "real" first.
-        seed: of the trial; initial weights, data order and dropout follow from it alone. A frozen encoder does not
-            depend on it, random weights included.
+        seed: the trial's seed, which alone determines initial weights, data order and dropout. Frozen encoders do not
+            depend on it, even with random weights.
         device: a torch device string, "cpu" or "cuda".
         weight_files: digest (as in the configuration's `file:<digest>`) -> local path.
-        restoring: `Detector.load` follows, so weights that the checkpoint holds need not be fetched.
+        restoring: `Detector.load` will be called, so weights that the checkpoint holds need not be fetched.
     """
 
     classes: tuple[str, ...]

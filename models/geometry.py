@@ -1,4 +1,4 @@
-"""From a picture of any size to the square that a backbone takes, and from a map over that square back."""
+"""The transform from a picture of any size to a backbone's square input, and back for maps over that square."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ INTERPOLATIONS = {
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a picture becomes `size` x `size` pixels.
+    """A transform of a picture to `size` x `size` pixels.
 
     Attributes:
-        size: pixels a side of the result.
-        interpolation: "nearest", "bilinear", "bicubic" or "lanczos"; Pillow's, so that shrinking is antialiased.
-        policy: "squash": the whole picture resized, its aspect ratio given up.
-            "crop": timm's evaluation transform: the shorter side resized to floor(size / crop_fraction), then the
-            centre cut out.
-            "pad": Segment Anything's: the longer side resized to `size`, the rest filled at the bottom and right.
+        size: side of the result in pixels.
+        interpolation: "nearest", "bilinear", "bicubic" or "lanczos"; Pillow's, which antialiases when it shrinks.
+        policy: "squash": resize the whole picture, without keeping the aspect ratio.
+            "crop": timm's evaluation transform: resize the shorter side to floor(size / crop_fraction), then cut out
+            the centre.
+            "pad": Segment Anything's: resize the longer side to `size`, then fill the rest at the bottom and right.
         crop_fraction: for "crop", in (0, 1].
         fill: for "pad", the RGB colour of the filled part.
     """
@@ -47,12 +47,10 @@ class Geometry:
             raise ValueError(f"size must be at least one pixel, got {self.size}")
         if not 0 < self.crop_fraction <= 1:
             raise ValueError(f"crop_fraction must be in (0, 1], got {self.crop_fraction}")
-        if len(self.fill) != 3 or not all(0 <= value <= 255 for value in self.fill):
-            raise ValueError(f"fill must be three values from 0 to 255, got {self.fill}")
 
     @property
     def key(self) -> str:
-        """Everything that the result depends on besides the picture; safe as a folder name."""
+        """Identifies the transform with all its settings; safe as a folder name."""
         parts = [self.policy, str(self.size), self.interpolation]
         if self.policy == "crop":
             parts.append(str(float(self.crop_fraction)))
@@ -72,9 +70,10 @@ class Geometry:
         return np.ascontiguousarray(image[top : top + self.size, left : left + self.size])
 
     def invert(self, values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-        """Lay a map over the square back over the picture that the square was made of.
+        """Transform a map over the square to a map over the picture.
 
-        "squash" is stretched back. Of "pad" the filled part is cut off. What "crop" cut off is 0: no detector saw it.
+        "squash" stretches the map. "pad" cuts the filled part off. "crop" gives 0 where the picture was cut off, which
+        no detector saw.
 
         Args:
             values: float (size, size), in [0, 1].
@@ -103,14 +102,14 @@ class Geometry:
         return np.clip(values, 0, 1)
 
     def _resized(self, shape: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) that a picture of this shape is resized to, before anything is cut off or filled."""
+        """(height, width) of a picture of this shape after resizing, before cutting or filling."""
         height, width = shape
         if self.policy == "squash":
             return self.size, self.size
         if self.policy == "pad":
             scale = self.size / max(height, width)
             return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
-        # Rounding as in torchvision's Resize and CenterCrop, which timm's evaluation transform is made of.
+        # Rounding as in torchvision's Resize and CenterCrop, of which timm's evaluation transform consists.
         short = math.floor(self.size / self.crop_fraction)
         return (int(short * height / width), short) if width <= height else (short, int(short * width / height))
 

@@ -34,35 +34,35 @@ from models.memory import in_batches
 
 log = logging.getLogger(__name__)
 
-# Tried from the strongest until the validation loss rises; of equals the stronger is kept. Along such a path the loss
-# falls, then rises, and the weak end takes longest.
+# Tried in this order until the validation loss rises; if two are equally good, the stronger penalty is kept. The loss
+# falls and then rises along this path, and the weakest penalties take the longest.
 L2_CHOICES = (1.0, 0.1, 0.01, 0.001, 0.0001)
-INITIAL_DEVIATION = 0.02  # of Adam's first weights
-CONSTANT = 1e-6  # a feature whose deviation is below this part of its largest value holds only rounding noise
+INITIAL_DEVIATION = 0.02  # standard deviation of Adam's initial weights
+CONSTANT = 1e-6  # a feature counts as constant if its deviation is below this share of its largest absolute value
 
-ROWS_AT_ONCE = 4096  # where features are read or scored: more at once would only take more memory
+ROWS_AT_ONCE = 4096  # rows of features that are read or scored at once; more would only need more memory
 
 Splits = dict[str, tuple[np.ndarray, np.ndarray]]  # "train" and "valid": features, float64 (N, D), and labels (N,)
 
 
 class LinearDetector(Detector):
-    """A frozen encoder and a linear classifier; what is saved is one `torch.nn.Linear(D, C)` on the encoder's features.
+    """A frozen encoder and a linear classifier on its features, which is saved as one `torch.nn.Linear(D, C)`.
 
     Solver "lbfgs": scikit-learn finds the optimum, so the seed does not matter. Features are standardised with the
-    training set's mean and deviation, and those are folded into the weights afterwards.
+    training set's mean and deviation, which are folded into the weights afterwards.
 
-    Solver "adam": the loop of Ojha et al. (arXiv 2302.10174) with the constants of their published code: Adam without
-    decay, rate 1e-4, batches of 256, at most 100 epochs, features as they come, initial weights from N(0, 0.02). Theirs
-    also augments the images, which features computed once rule out, and lowers the rate where the validation accuracy
-    stalls; here the epoch with the best validation loss is kept.
+    Solver "adam": the training loop of Ojha et al. (arXiv 2302.10174) with the constants of their published code: Adam
+    without decay, learning rate 1e-4, batches of 256, at most 100 epochs, features without standardisation, initial
+    weights from N(0, 0.02). Their loop also augments the images, which is impossible with stored features, and lowers
+    the learning rate when the validation accuracy stalls; here the epoch with the best validation loss is kept.
 
     Args:
-        encoder: what makes the features.
+        encoder: computes the features.
         classes: C names, "real" first.
-        config: how the classifier is fitted.
-        weights_note: where the encoder's weights come from.
-        backbone: the encoder's network, for Grad-CAM; None where there is none.
-        seed: of Adam's initial weights and the order of its batches.
+        config: settings of the solver.
+        weights_note: origin of the encoder's weights.
+        backbone: the encoder's network, for Grad-CAM; None if there is none.
+        seed: seed of Adam's initial weights and of the order of its batches.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class LinearDetector(Detector):
         self._bias = np.zeros(len(classes), dtype=np.float32)
 
     def fit(self, train: Examples, valid: Examples, session: FitSession) -> None:
-        """Fit; L-BFGS reports once, as epoch 1. Neither solver takes long enough to be worth a checkpoint.
+        """Fit without checkpoints, which are not worth it. L-BFGS reports once, as epoch 1.
 
         Raises:
             ValueError: a class without training images, no validation images, or features that are not finite.
@@ -95,25 +95,23 @@ class LinearDetector(Detector):
         """
         check_examples(train, valid, self.classes)
         fit = self._fit_adam if self.config.solver == "adam" else self._fit_lbfgs
-        weight, bias = fit(
-            {"train": (self._gather(train.inputs), train.labels), "valid": (self._gather(valid.inputs), valid.labels)},
-            session,
-        )
+        parts = {"train": train, "valid": valid}
+        weight, bias = fit({name: (self._gather(part.inputs), part.labels) for name, part in parts.items()}, session)
         self._weight, self._bias = weight.astype(np.float32), bias.astype(np.float32)
 
     def _fit_lbfgs(self, splits: Splits, session: FitSession) -> tuple[np.ndarray, np.ndarray]:
-        """Weight (C, D) and bias (C,) at the optimum, with the best penalty where one is to be chosen."""
+        """Weight (C, D) and bias (C,) at the optimum, with the best penalty if `l2` is 0. Changes the features."""
         features = splits["train"][0]
         mean, largest = features.mean(axis=0), np.maximum(features.max(axis=0), -features.min(axis=0))
         for rows, _ in splits.values():
-            rows -= mean  # in place, as they are this call's own: they may be gigabytes
+            rows -= mean  # in place, because they may be gigabytes
         deviation = np.sqrt(np.einsum("nd,nd->d", features, features) / len(features))
         scale = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > CONSTANT * largest)
         for rows, _ in splits.values():
             rows *= scale
 
         best: tuple[dict[str, float], np.ndarray, np.ndarray] | None = None
-        # each optimum is where the search for the next, weaker one begins
+        # Each fit starts from the optimum of the stronger penalty before it.
         model = LogisticRegression(max_iter=self.config.max_iterations, tol=1e-5, warm_start=True)
         for l2 in (self.config.l2,) if self.config.l2 else L2_CHOICES:
             weight, bias = self._solve(model, *splits["train"], l2)
@@ -143,10 +141,10 @@ class LinearDetector(Detector):
             order = torch.from_numpy(np.random.default_rng([self._seed, epoch]).permutation(len(labels)))
             for index in order.split(self.config.batch_size):
                 optimiser.zero_grad()
-                logits = torch.nn.functional.linear(features[index], *(_for_each_class(part) for part in parameters))
+                logits = torch.nn.functional.linear(features[index], *(_per_class(part) for part in parameters))
                 torch.nn.functional.cross_entropy(logits, labels[index]).backward()
                 optimiser.step()
-            fitted = tuple(_for_each_class(part).detach().double().numpy() for part in parameters)
+            fitted = tuple(_per_class(part).detach().double().numpy() for part in parameters)
             metrics = _metrics(fitted[0], fitted[1], splits)
             if not np.isfinite([metrics["train/loss"], metrics["valid/loss"]]).all():
                 raise TrainingDiverged(
@@ -163,7 +161,7 @@ class LinearDetector(Detector):
     def _solve(
         self, model: LogisticRegression, features: np.ndarray, labels: np.ndarray, l2: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The minimum of mean cross-entropy + l2 / 2 |W|^2: weight (C, D), bias (C,), in arrays of their own."""
+        """Minimise mean cross-entropy + l2 / 2 |W|^2. Returns new arrays: weight (C, D) and bias (C,)."""
         model.set_params(C=1 / (l2 * len(labels)))  # scikit-learn minimises C * sum of cross-entropies + |W|^2 / 2
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
@@ -174,7 +172,7 @@ class LinearDetector(Detector):
                 l2,
                 self.config.max_iterations,
             )
-        weight, bias = (_for_each_class(torch.from_numpy(part)).numpy() for part in (model.coef_, model.intercept_))
+        weight, bias = (_per_class(torch.from_numpy(part)).numpy() for part in (model.coef_, model.intercept_))
         return weight, bias
 
     def predict(self, inputs: Rows) -> Prediction:
@@ -190,49 +188,48 @@ class LinearDetector(Detector):
         return Prediction(logits, features)
 
     def _gather(self, inputs: Rows, dtype: npt.DTypeLike = np.float64) -> np.ndarray:
-        """All rows, (N, D), in an array of their own."""
+        """All rows in a new array (N, D)."""
         features = np.empty((len(inputs), self.encoder.num_features), dtype=dtype)
-        bad = 0
+        num_bad = 0
 
-        def take(part: slice) -> None:
-            nonlocal bad
+        def read(part: slice) -> None:
+            nonlocal num_bad
             rows = inputs[np.arange(part.start, part.stop)]
             if rows.shape[1:] != features.shape[1:]:
-                raise ValueError(f"features have shape {(len(inputs), *rows.shape[1:])}, wanted {features.shape}")
-            bad += int((~np.isfinite(rows)).any(axis=1).sum())
+                raise ValueError(f"features have shape {(len(inputs), *rows.shape[1:])}, expected {features.shape}")
+            num_bad += int((~np.isfinite(rows)).any(axis=1).sum())
             features[part] = rows
 
-        in_batches(take, len(inputs), ROWS_AT_ONCE)
-        if bad:
+        in_batches(read, len(inputs), ROWS_AT_ONCE)
+        if num_bad:
             raise ValueError(
-                f"{bad} of {len(features)} images have features "
+                f"{num_bad} of {len(features)} images have features "
                 "that are not finite; the encoder's weights or its precision are at fault"
             )
         return features
 
     def save(self, folder: Path) -> None:
         """Write `head.pt`, the state of a `torch.nn.Linear(D, C)` on raw features, and `head.json` about it."""
-        torch.save({"weight": torch.from_numpy(self._weight), "bias": torch.from_numpy(self._bias)}, folder / "head.pt")
+        torch.save(dict(self._head().state_dict()), folder / "head.pt")
         (folder / "head.json").write_text(json.dumps(self._facts(), indent=2))
 
     def load(self, folder: Path) -> None:
-        """Read what `save` wrote. Raises `ValueError` when it is of other classes or another encoder."""
+        """Read a saved classifier. Raises `ValueError` if it is for other classes or another encoder."""
         matching_facts(folder / "head.json", self._facts())
-        state = load_tensors(folder / "head.pt")
-        if {name: tuple(tensor.shape) for name, tensor in state.items()} != {
-            "weight": self._weight.shape,
-            "bias": self._bias.shape,
-        }:
-            raise ValueError(f"{folder / 'head.pt'} is no classifier of {self._weight.shape[1]} features")
-        self._weight, self._bias = state["weight"].numpy(), state["bias"].numpy()
+        head = self._head()
+        try:
+            head.load_state_dict(load_tensors(folder / "head.pt"))
+        except RuntimeError:
+            raise ValueError(f"{folder / 'head.pt'} is no classifier of {head.in_features} features") from None
+        self._weight, self._bias = head.weight.numpy(), head.bias.numpy()
 
     def _facts(self) -> dict[str, object]:
-        # without the precision, so that what a GPU fitted in 16 bits can be explained on a CPU
+        # without the precision, so that Grad-CAM can run on a CPU for a head that was fitted to a GPU's 16-bit features
         key = self.encoder.key if self._backbone is None else encoder_key(self._backbone)
         return {"classes": list(self.classes), "encoder": key, "num_features": self.encoder.num_features}
 
     def _head(self) -> torch.nn.Linear:
-        head = torch.nn.Linear(self.encoder.num_features, len(self.classes))
+        head = torch.nn.utils.skip_init(torch.nn.Linear, self.encoder.num_features, len(self.classes))
         head.load_state_dict({"weight": torch.from_numpy(self._weight), "bias": torch.from_numpy(self._bias)})
         return head.requires_grad_(False)
 
@@ -241,16 +238,23 @@ class LinearDetector(Detector):
         if self._backbone is None:
             return None
         if isinstance(self.encoder, FrozenEncoder):
-            self.encoder.on_device()
-        module = _Classified(self._backbone, self._head()).eval()
-        normalise = self._backbone.preprocessing.normalise
-        return CamTarget(module, self._backbone.cam_layers(), normalise, self._backbone.cam_reshape)
+            self._backbone.to(self.encoder.device)
+        module = torch.nn.Sequential(self._backbone, self._head().to(next(self._backbone.parameters()).device))
+        module.register_forward_pre_hook(_require_gradient)
+        layers, reshape = self._backbone.cam()
+        return CamTarget(module.eval(), layers, self._backbone.preprocessing.normalise, reshape)
 
 
-def _for_each_class(functions: torch.Tensor) -> torch.Tensor:
+def _require_gradient(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
+    """Let gradients flow: no parameter of a frozen backbone requires one, so the picture must."""
+    (pictures,) = inputs
+    return pictures if pictures.requires_grad else pictures.detach().requires_grad_(torch.is_grad_enabled())
+
+
+def _per_class(functions: torch.Tensor) -> torch.Tensor:
     """Weights or biases of the decision functions -> of the classes' logits.
 
-    Two classes have one decision function: half of it to each logit, the difference is what counts.
+    Two classes have one decision function: each logit gets half of it, because only the difference matters.
     """
     return torch.cat([-functions, functions]) / 2 if len(functions) == 1 else functions
 
@@ -265,49 +269,25 @@ def _metrics(weight: np.ndarray, bias: np.ndarray, splits: Splits) -> dict[str, 
     return metrics
 
 
-class _Classified(torch.nn.Module):
-    """Backbone and classifier in one; no parameter asks for gradients, so the picture must, or none would flow."""
-
-    def __init__(self, backbone: Backbone, head: torch.nn.Linear) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.head = head.to(next(backbone.parameters()).device)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalised float32 (N, 3, H, W) -> logits (N, C)."""
-        if torch.is_grad_enabled() and not x.requires_grad:
-            x = x.detach().requires_grad_()
-        return self.head(self.backbone(x))
-
-
-@lru_cache(maxsize=1)
-def _frozen_backbone(family: str, request: BackboneRequest) -> Backbone:
-    """The last backbone stays in the process: the trials that a worker computes one after the other mostly share it."""
-    return load_backbone(family, request)
+# The last backbone stays in the process: trials that a worker computes one after another mostly share it.
+_load_backbone_once = lru_cache(maxsize=1)(load_backbone)
 
 
 def probe_backbone(family: str, config: LinearConfig, context: BuildContext) -> LinearDetector:
     """A linear classifier on a frozen backbone of a family of `models.backbones`.
 
-    Random weights come from seed 0 always: a frozen encoder is part of the method, not of the trial, so that its
-    features are shared.
+    Random weights always have seed 0: a frozen encoder belongs to the method, not to the trial, so all trials share its
+    features.
 
     Raises:
         ValueError: the family has no such backbone.
         WeightsError: the weights cannot be had or do not fit.
     """
     policy = None if config.resize == "own" else config.resize
-    request = BackboneRequest(
-        config.backbone, config.weights, context.weight_files, policy=policy, size=config.size or None
-    )
-    backbone = _frozen_backbone(family, request)
+    size = config.size or None
+    request = BackboneRequest(config.backbone, config.weights, context.weight_files, policy=policy, size=size)
+    backbone = _load_backbone_once(family, request)
     autocast = config.precision == "mixed" and torch.device(context.device).type == "cuda"
     encoder = FrozenEncoder(backbone, device=context.device, autocast=autocast)
-    return LinearDetector(
-        encoder,
-        context.classes,
-        config,
-        weights_note=backbone.weights_note,
-        backbone=backbone,
-        seed=context.seed,
-    )
+    note = backbone.weights_note
+    return LinearDetector(encoder, context.classes, config, weights_note=note, backbone=backbone, seed=context.seed)

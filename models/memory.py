@@ -1,4 +1,4 @@
-"""What happens when a device's memory runs out: the same work in smaller pieces, or an error with a remedy."""
+"""Handling of exhausted device memory: the same work in smaller pieces, or an error with a remedy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def fits(compute: Callable[[], None]) -> bool:
-    """Call `compute`; False when the device's memory ran out, and then what the call had taken is free again.
+    """Call `compute`. Returns False if the device's memory ran out; then the call's memory is free again.
 
     Raises:
         Exception: any other error of `compute`.
@@ -25,34 +25,34 @@ def fits(compute: Callable[[], None]) -> bool:
             raise
     else:
         return True
-    # only here: within the handler the error's traceback still holds the call's frames, and those hold its tensors
+    # Not inside the handler: there the error's traceback still holds the call's frames, which hold its tensors.
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     return False
 
 
 def in_batches(compute: Callable[[slice], None], num_rows: int, batch_size: int) -> int:
-    """Call `compute` on slices that cover all rows in order, with half as many rows each time that memory runs out.
+    """Call `compute` on slices that cover all rows in order. Whenever memory runs out, slices become half as long.
 
-    For inference, where a row's result does not depend on its batch but for rounding.
+    For inference, where a row's result depends on its batch only by rounding.
 
     Returns:
-        the number of rows at once that fitted in the end: at most `batch_size`, at least 1.
+        the final number of rows per slice: at most `batch_size`, at least 1.
 
     Raises:
-        MemoryExhausted: one row alone does not fit.
+        MemoryExhausted: not even one row fits.
     """
     start = 0
     while start < num_rows:
         part = slice(start, min(start + batch_size, num_rows))
         if fits(lambda part=part: compute(part)):  # type: ignore[misc]
             start = part.stop
-        elif (taken := part.stop - part.start) == 1:
+        elif (num_images := part.stop - part.start) == 1:
             raise MemoryExhausted(
-                "not one image fits into the device's memory: give each trial more of a GPU (--gpus-per-trial), "
-                "take a smaller size or backbone, or compute on the CPU (--device cpu)"
+                "not even one image fits into the device's memory: give each trial more of a GPU (--gpus-per-trial), "
+                "choose a smaller size or backbone, or compute on the CPU (--device cpu)"
             )
         else:
-            batch_size = taken // 2
-            log.warning("memory ran out with %d images at once; going on with %d", taken, batch_size)
+            batch_size = num_images // 2
+            log.warning("memory ran out with %d images at once; continuing with %d", num_images, batch_size)
     return batch_size

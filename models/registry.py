@@ -1,4 +1,4 @@
-"""The register of methods. Reading it imports no torch: a method's heavy imports happen when it is built."""
+"""The register of methods. Importing it imports no torch: a method imports heavy packages when it is built."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class DetectorInfo:
 
     Attributes:
         name: as on the command line and in every table.
-        config: an instance of a frozen dataclass, of pydantic or not, with every hyper-parameter's default. Values are
-            str, int, float or bool, so that the resolved configuration can be hashed, logged and read back.
-        gpu_share: fraction of one GPU that a trial asks for by default; 1/n, or 0 for a method that uses none.
-        build: (config, context) -> Detector; imports what is heavy inside.
+        config: an instance of a frozen dataclass (pydantic's or Python's) with the default of every hyper-parameter.
+            Values are str, int, float or bool, so that the resolved configuration can be hashed, logged and read back.
+        gpu_share: fraction of one GPU that a trial requests by default; 1/n, or 0 for a method that uses no GPU.
+        build: (config, context) -> Detector; imports heavy packages when it is called.
         summary: one line for `--help` and tables.
-        small: settings that make it small enough for the demo and for tests, without a download.
-        needs_fakes: it learns from fakes; else it is trained once, on real images alone.
+        small: settings that make the method small enough for the demo and for tests, without a download.
+        needs_fakes: whether the method learns from fakes; if not, it is trained once, on real images only.
     """
 
     name: str
@@ -41,6 +41,7 @@ class DetectorInfo:
 
 
 _detectors: Register[DetectorInfo] = Register("method", "models.detectors")
+list_detectors, detector_info = _detectors.names, _detectors.get
 
 
 def register_detector(
@@ -58,31 +59,21 @@ def register_detector(
         params = getattr(type(config), "__dataclass_params__", None)
         if params is None or not params.frozen:
             raise ValueError(f"the configuration of {name!r} must be an instance of a frozen dataclass")
-        summary = (build.__doc__ or "").strip().splitlines()[0] if build.__doc__ else ""
+        summary = (build.__doc__ or "").strip().partition("\n")[0]
         _detectors.add(name, DetectorInfo(name, config, gpu_share, build, summary, dict(small or {}), needs_fakes))
         return build
 
     return decorate
 
 
-def list_detectors() -> list[str]:
-    """Names of all registered methods, in alphabetical order."""
-    return _detectors.names()
-
-
-def detector_info(name: str) -> DetectorInfo:
-    """Look a method up. Raises `KeyError` that lists what exists."""
-    return _detectors.get(name)
-
-
 def resolve_config(name: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The method's whole configuration as a plain dictionary, defaults included.
+    """The method's whole configuration as a plain dictionary, with defaults.
 
     Values are converted to the types of the configuration's fields ("3" -> 3, "1e-4" -> 0.0001, "false" -> False).
 
     Raises:
         KeyError: no such method.
-        ValueError: an unknown setting (the message lists the settings) or a value that its type does not allow.
+        ValueError: an unknown setting (the message lists the settings) or a value that the setting's type forbids.
     """
     config = detector_info(name).config
     settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
@@ -101,6 +92,7 @@ def create_detector(name: str, config: Mapping[str, Any], context: BuildContext)
 
     Raises:
         KeyError: no such method.
+        ValueError: the classes are not distinct, fewer than two, or do not begin with "real".
         WeightsError: pretrained weights cannot be had or do not fit.
     """
     info = detector_info(name)

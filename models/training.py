@@ -1,4 +1,4 @@
-"""A network of which everything trains: Adam, cross-entropy, checkpoints in the middle of an epoch."""
+"""A network that trains in full: Adam, cross-entropy, checkpoints within an epoch."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from models.backbones.base import BackboneRequest
-from models.backbones.timm import timm_cam, timm_classifier, without_weights
-from models.checks import check_examples, load_tensors, matching_facts, softmax_loss
+from models.backbones.timm import timm_cam, timm_classifier, timm_num_features, without_weights
+from models.checks import check_examples, check_pixels, load_tensors, matching_facts, softmax_loss
 from models.configs import NetworkConfig
 from models.detector import (
     BuildContext,
@@ -34,8 +34,8 @@ from models.weights import weights_note
 
 log = logging.getLogger(__name__)
 
-SMALLEST_HALVED = 4  # images in a batch; fewer would leave a single one for batch normalisation
-CHECK_EVERY = 20  # steps between two looks at the losses; each look waits for the GPU
+SMALLEST_HALVED = 4  # images in a batch; half of a smaller batch may be one image, too few for batch normalisation
+CHECK_EVERY = 20  # steps between two checks of the losses; each check waits for the GPU
 
 State = dict[str, Any]
 
@@ -43,15 +43,15 @@ State = dict[str, Any]
 class NetworkDetector(Detector):
     """A timm network with its own classifier, trained on pixels.
 
-    Initial weights, the order of the images, their mirroring and dropout are functions of (seed, epoch, step), never of
-    what happened before, so a checkpoint needs no generator's state: on a CPU a training that was interrupted ends bit
-    by bit like one that was not. On a GPU cuDNN is held to its deterministic algorithms.
+    Initial weights, the order of the images, their mirroring and dropout depend only on (seed, epoch, step), so a
+    checkpoint needs no state of a random generator: on a CPU, an interrupted training ends bit by bit like an
+    uninterrupted one. On a GPU, cuDNN uses only deterministic algorithms.
 
-    When the forward or backward pass of a step runs out of the device's memory, that step and all after it are computed
-    in two halves whose gradients are added up: one step of the optimiser on the same images, equal up to rounding.
-    Batch normalisation is the exception: its statistics are then those of half a batch, its running averages move twice
-    a step, and the layers before the one that ran out have counted that one batch once more. `batch_halved` says that
-    it happened.
+    If the forward or backward pass of a step runs out of the device's memory, this step and all later steps are
+    computed in two halves whose gradients are added: one step of the optimiser on the same images, equal up to
+    rounding. Batch normalisation is the exception: its statistics are those of half a batch, its running averages are
+    updated twice per step, and the layers before the one that ran out have seen that first batch once more.
+    `batch_halved` records it.
 
     Args:
         config: hyper-parameters.
@@ -82,9 +82,10 @@ class NetworkDetector(Detector):
     # Training --------------------------------------------------------------------------------------------------------
 
     def fit(self, train: Examples, valid: Examples, session: FitSession) -> None:
-        """Train, and keep the epoch that `config.select` says.
+        """Train, and keep the epoch that `config.select` names.
 
-        The state given to `session.save_checkpoint` refers to the live tensors: write it before returning.
+        The state given to `session.save_checkpoint` refers to the live tensors: `save_checkpoint` must write it before
+        it returns.
 
         Raises:
             ValueError: a class without training images, no validation images, a label out of range.
@@ -92,7 +93,7 @@ class NetworkDetector(Detector):
             MemoryExhausted: half a batch does not fit into the device's memory either.
         """
         check_examples(train, valid, self.classes)
-        if self.config.compile:  # not where it is built: Grad-CAM needs a network that can be looked into
+        if self.config.compile:  # not in the constructor: Grad-CAM needs hooks, which a compiled network lacks
             self._network.compile()
         optimiser = torch.optim.Adam(
             self._network.parameters(),
@@ -102,14 +103,14 @@ class NetworkDetector(Detector):
         )
         scaler = torch.amp.GradScaler(self._device.type, enabled=self._dtype is torch.float16)
         num_steps = len(_batches(len(train.labels), self.config.batch_size))
-        sums = torch.zeros(2, num_steps, device=self._device)  # of losses and of right answers, a column a step
+        sums = torch.zeros(2, num_steps, device=self._device)  # of losses and of right answers, one column per step
         first_epoch, first_step, best = 1, 0, None
         self.batch_halved = False
         if session.resume is not None:
             first_epoch, first_step, best = self._restore(session.resume, optimiser, scaler, sums)
 
         def state(epoch: int, step: int) -> State:
-            """What is needed to go on with this step (from 0) of this epoch (from 1)."""
+            """Everything needed to continue at this step (from 0) of this epoch (from 1)."""
             return {
                 "epoch": epoch,
                 "step": step,
@@ -140,7 +141,8 @@ class NetworkDetector(Detector):
                 if not np.isfinite(metrics["valid/loss"]):
                     raise self._diverged(f"the validation loss after epoch {epoch} is {metrics['valid/loss']}")
                 if best is None or metrics["valid/loss"] < best["loss"]:
-                    best = {"loss": metrics["valid/loss"], "epoch": epoch, "network": _copy(self._network.state_dict())}
+                    weights = {name: tensor.clone() for name, tensor in self._network.state_dict().items()}
+                    best = {"loss": metrics["valid/loss"], "epoch": epoch, "network": weights}
                 session.on_epoch(epoch, metrics)
                 if session.checkpoint_due():
                     session.save_checkpoint(state(epoch + 1, 0))
@@ -151,16 +153,15 @@ class NetworkDetector(Detector):
     def _training_batches(
         self, train: Examples, epoch: int, first_step: int
     ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
-        """(step, pixels uint8 (N, H, W, 3), labels (N,)) on the device, from `first_step` on."""
+        """(step, pixels uint8 (N, H, W, 3), labels (N,)) on the device, starting at `first_step`."""
         generator = np.random.default_rng([self._seed, epoch])
         order = generator.permutation(len(train.labels))
         mirrored = generator.random(len(order)) < (0.5 if self.config.flip else 0.0)
-        for step, part in enumerate(_batches(len(order), self.config.batch_size)):
-            if step < first_step:
-                continue
-            index = order[part]
-            pixels = self._to_device(self._gather(train.inputs, index))
-            flip = self._to_device(mirrored[part])[:, None, None, None]
+        batches = _batches(len(order), self.config.batch_size)
+        for step in range(first_step, len(batches)):
+            index = order[batches[step]]
+            pixels = self._gather(train.inputs, index)
+            flip = self._to_device(mirrored[batches[step]])[:, None, None, None]
             yield step, torch.where(flip, pixels.flip(2), pixels), self._to_device(train.labels[index])
 
     def _step(
@@ -172,7 +173,7 @@ class NetworkDetector(Detector):
         scaler: torch.amp.GradScaler,
         sums: torch.Tensor,
     ) -> None:
-        """One step of the optimiser, in halves once memory has run out; arguments as in `_gradients`."""
+        """One step of the optimiser, in halves if memory has run out; arguments as in `_gradients`."""
 
         def compute() -> None:
             optimiser.zero_grad()
@@ -182,7 +183,7 @@ class NetworkDetector(Detector):
         if not done and not self.batch_halved and len(labels) >= SMALLEST_HALVED:
             self.batch_halved = True
             log.warning(
-                "memory ran out in epoch %d, step %d with a batch of %d images; going on with two halves a batch",
+                "memory ran out in epoch %d, step %d with a batch of %d images; continuing with two halves per batch",
                 *(position[0], position[1] + 1, len(labels)),
             )
             done = fits(compute)
@@ -203,32 +204,32 @@ class NetworkDetector(Detector):
         scaler: torch.amp.GradScaler,
         sums: torch.Tensor,
     ) -> None:
-        """Add up the gradients of the batch's mean loss; one backward pass, or two.
+        """Add the gradients of the batch's mean loss, in one backward pass or two.
 
         Args:
-            position: (epoch, step), which seeds torch's generators, for dropout and the like.
+            position: (epoch, step), the seed of torch's generators, for dropout and the like.
             pixels: uint8 (N, H, W, 3).
             labels: (N,).
-            scaler: of the loss.
-            sums: gets (sum of losses, number of right answers), without waiting for the device.
+            scaler: scales the loss.
+            sums: set to (sum of losses, number of right answers), without waiting for the device.
         """
         torch.manual_seed(int(np.random.SeedSequence([self._seed, *position]).generate_state(1)[0]))
         sums.zero_()
-        for part in _parts(len(labels), halved=self.batch_halved):
+        num_parts = 2 if self.batch_halved and len(labels) >= SMALLEST_HALVED else 1
+        for part, truth in zip(pixels.chunk(num_parts), labels.chunk(num_parts), strict=True):
             with self._autocast():
-                logits = self._network(self.preprocessing.normalise(pixels[part]))
-            loss = nn.functional.cross_entropy(logits.float(), labels[part])
-            count = len(labels[part])
-            scaler.scale(loss * (count / len(labels))).backward()
-            sums[0] += loss.detach() * count
-            sums[1] += (logits.detach().argmax(dim=1) == labels[part]).sum()
+                logits = self._network(self.preprocessing.normalise(part))
+            loss = nn.functional.cross_entropy(logits.float(), truth)
+            scaler.scale(loss * (len(truth) / len(labels))).backward()
+            sums[0] += loss.detach() * len(truth)
+            sums[1] += (logits.detach().argmax(dim=1) == truth).sum()
 
     def _restore(
         self, state: State, optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler, sums: torch.Tensor
     ) -> tuple[int, int, State | None]:
         if state["sums"].shape != sums.shape:
             raise ValueError(
-                f"the checkpoint is of a training with {state['sums'].shape[1]} steps an epoch, this one has "
+                f"the checkpoint is of a training with {state['sums'].shape[1]} steps per epoch, this one has "
                 f"{sums.shape[1]}: it belongs to another trial"
             )
         self._network.load_state_dict(state["network"])
@@ -239,21 +240,20 @@ class NetworkDetector(Detector):
         return state["epoch"], state["step"], state["best"]
 
     def _epoch_metrics(self, sums: torch.Tensor, train: Examples, valid: Examples) -> dict[str, float]:
-        loss, hits = (sums.double().sum(dim=1) / len(train.labels)).tolist()
+        loss, accuracy = (sums.double().sum(dim=1) / len(train.labels)).tolist()
         logits = self.predict(valid.inputs).logits
         return {
             "train/loss": loss,
-            "train/accuracy": hits,
+            "train/accuracy": accuracy,
             "valid/loss": softmax_loss(logits, valid.labels),
             "valid/accuracy": float((logits.argmax(axis=1) == valid.labels).mean()),
             "learning_rate": self.config.learning_rate,
         }
 
     def _check(self, losses: torch.Tensor, epoch: int) -> None:
-        broken = (~torch.isfinite(losses)).nonzero().flatten().tolist()
-        if broken:
-            value = float(losses[broken[0]])
-            raise self._diverged(f"the loss became {value} in epoch {epoch}, step {broken[0] + 1} of {len(losses)}")
+        for step in (~torch.isfinite(losses)).nonzero().flatten().tolist():
+            value = float(losses[step])
+            raise self._diverged(f"the loss became {value} in epoch {epoch}, step {step + 1} of {len(losses)}")
 
     def _diverged(self, what: str) -> TrainingDiverged:
         remedy = f"try a lower learning_rate (now {self.config.learning_rate:g})"
@@ -265,21 +265,20 @@ class NetworkDetector(Detector):
 
     @torch.inference_mode()
     def predict(self, inputs: Rows) -> Prediction:
-        """Score every row once, in order: uint8 (N, H, W, 3). The embeddings are what the classifier sees.
+        """Score every row once, in order: uint8 (N, H, W, 3). The embeddings are the classifier's inputs.
 
-        The classifier computes in 32 bits even where the rest does not, so that scores do not collide. Where memory
-        runs out, fewer images are scored at once.
+        The classifier always computes in 32 bits, so that scores of different images do not collide. If memory runs
+        out, fewer images are scored at once.
 
         Raises:
-            MemoryExhausted: not one image fits.
+            MemoryExhausted: not even one image fits.
         """
         network = self._network.eval()
-        width = int(getattr(network, "head_hidden_size", None) or network.num_features)
         logits = np.empty((len(inputs), len(self.classes)), dtype=np.float32)
-        embeddings = np.empty((len(inputs), width), dtype=np.float32)
+        embeddings = np.empty((len(inputs), timm_num_features(network)), dtype=np.float32)
 
         def score(part: slice) -> None:
-            pixels = self._to_device(self._gather(inputs, np.arange(part.start, part.stop)))
+            pixels = self._gather(inputs, np.arange(part.start, part.stop))
             with self._autocast(), self._convolutions():
                 features = network.forward_features(self.preprocessing.normalise(pixels))
                 embedding = network.forward_head(features, pre_logits=True)
@@ -295,26 +294,25 @@ class NetworkDetector(Detector):
         return torch.autocast(self._device.type, dtype=self._dtype if mixed else None, enabled=mixed)
 
     def _convolutions(self, *, deterministic: bool = False) -> AbstractContextManager[None]:
-        """In 32 bits where that is meant: by itself torch rounds to TF32 on a GPU that has it."""
+        """Convolutions in full 32 bits unless precision is mixed: torch's default rounds to TF32 on some GPUs."""
         mixed = self._dtype is not torch.float32
         return torch.backends.cudnn.flags(enabled=True, deterministic=deterministic, allow_tf32=mixed)
 
-    def _gather(self, inputs: Rows, index: np.ndarray) -> np.ndarray:
-        pixels, size = inputs[index], self.preprocessing.size
-        if pixels.dtype != np.uint8 or pixels.shape[1:] != (size, size, 3):
-            raise ValueError(f"need uint8 (N, {size}, {size}, 3), got {pixels.dtype} {pixels.shape}")
-        return pixels
+    def _gather(self, inputs: Rows, index: np.ndarray) -> torch.Tensor:
+        pixels = inputs[index]
+        check_pixels(pixels, self.preprocessing.size)
+        return self._to_device(pixels)
 
     def _to_device(self, array: np.ndarray) -> torch.Tensor:
         tensor = torch.from_numpy(np.require(array, requirements=["C", "W"]))
-        if self._device.type == "cuda":  # pinned, the copy runs beside the last step's computation
+        if self._device.type == "cuda":  # pinned memory is copied while the GPU computes the last step
             tensor = tensor.pin_memory()
         return tensor.to(self._device, non_blocking=True)
 
     # Files -----------------------------------------------------------------------------------------------------------
 
     def save(self, folder: Path) -> None:
-        """Write `model.pt`, timm's own state dict, and `model.json`, which says of what.
+        """Write `model.pt`, timm's own state dict, and `model.json`, which describes the network.
 
         `timm.create_model(backbone, num_classes=C)` loads it, with `img_size=size` for a transformer at another size.
         """
@@ -324,11 +322,11 @@ class NetworkDetector(Detector):
         (folder / "model.json").write_text(json.dumps(facts, indent=2))
 
     def load(self, folder: Path) -> None:
-        """Read what `save` wrote.
+        """Read a saved network.
 
         Raises:
-            ValueError: it is of another network, of other classes or damaged; or the network saw other pixels when it
-                was trained than it would here, as after an update of timm.
+            ValueError: it is another network, has other classes or is damaged; or its preprocessing was different when
+                it was trained, as after an update of timm.
         """
         matching_facts(folder / "model.json", self._facts())
         state = load_tensors(folder / "model.pt")
@@ -353,10 +351,10 @@ class NetworkDetector(Detector):
 
 
 def _batches(num_rows: int, batch_size: int) -> list[slice]:
-    """Slices that cover all rows, of which there is at least one.
+    """Slices that cover all rows; there must be at least one row.
 
-    What is left over makes a smaller batch; a single row joins the batch before it, because batch normalisation has no
-    variance over one image.
+    The last batch may be smaller. If it would have one row, that row joins the batch before it, because batch
+    normalisation has no variance over one image.
     """
     starts = list(range(0, num_rows, batch_size))
     if len(starts) > 1 and num_rows - starts[-1] == 1:
@@ -364,20 +362,8 @@ def _batches(num_rows: int, batch_size: int) -> list[slice]:
     return [slice(start, end) for start, end in zip(starts, [*starts[1:], num_rows], strict=True)]
 
 
-def _parts(num_rows: int, *, halved: bool) -> list[slice]:
-    """The pieces in which a batch is computed: it whole, or its halves."""
-    if not halved or num_rows < SMALLEST_HALVED:
-        return [slice(0, num_rows)]
-    middle = (num_rows + 1) // 2
-    return [slice(0, middle), slice(middle, num_rows)]
-
-
 def _compute_dtype(device: torch.device, precision: str) -> torch.dtype:
-    """float32 on a CPU or where asked for; else bfloat16 where the GPU computes in it, else float16."""
+    """float32 on a CPU or for full precision; else bfloat16 if the GPU supports it, else float16."""
     if device.type != "cuda" or precision == "full":
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-
-
-def _copy(state: State) -> State:
-    return {name: tensor.clone() for name, tensor in state.items()}

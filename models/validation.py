@@ -1,4 +1,4 @@
-"""What pydantic says about a wrong setting, in one plain line each."""
+"""Pydantic's errors in plain words, one line per wrong setting."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _BOUNDS |= {"less_than_equal": ("le", "at most"), "less_than": ("lt", "below")}
 
 
 def in_words(error: ValidationError, owner: str = "") -> list[str]:
-    """One line per wrong setting: its name, what it must be, and what it is.
+    """One line per wrong setting: its name, the allowed values, and the given value.
 
     Args:
-        error: from a pydantic class.
-        owner: put before each name, such as "clip_linear".
+        error: error of a pydantic class.
+        owner: prefix of each name, such as "clip_linear".
     """
     lines = []
     for detail in error.errors():

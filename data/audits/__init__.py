@@ -1,6 +1,7 @@
-"""What is looked for in a data set before anything is trained on it, one file per audit.
+"""Checks of a data set before anything is trained on it, one audit per file.
 
-An audit takes a manifest and gives findings. They are shown before a grid starts and kept with its results.
+An audit takes a manifest and yields findings. The launch shows them before a grid starts and keeps them with its
+results.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ LEVELS: tuple[Level, ...] = ("note", "warn", "fail")
 
 @dataclass(frozen=True, order=True)
 class Finding:
-    """Something that a reader of the results should know of the data.
+    """A property of the data that a reader of the results should know.
 
     Attributes:
-        audit: which audit found it.
-        level: "note": no harm by itself; "warn": results may mean something else than they seem to; "fail": they do.
-        text: what it is, in a sentence.
+        audit: name of the audit that yielded it.
+        level: "note": harmless by itself; "warn": it may make results misleading; "fail": it makes results misleading.
+        text: the finding, in one sentence.
         remedy: what to do about it; may be empty.
     """
 
@@ -42,30 +43,18 @@ Audit = Callable[["Manifest"], Iterator[tuple[Level, str, str]]]  # yields (leve
 _audits: Register[Audit] = Register("audit", __name__)
 
 
-def register_audit(name: str) -> Callable[[Audit], Audit]:
-    """Register the decorated audit under `name`. Raises `ValueError` where the name is taken."""
-
-    def decorate(audit: Audit) -> Audit:
-        _audits.add(name, audit)
-        return audit
-
-    return decorate
-
-
-def list_audits() -> list[str]:
-    """Names of all audits, in alphabetical order."""
-    return _audits.names()
+register_audit, list_audits = _audits.register, _audits.names
 
 
 def run_audits(manifest: Manifest, names: Iterable[str] | None = None) -> list[Finding]:
-    """Every finding of every audit.
+    """Run audits on a manifest; return all findings.
 
     Args:
-        manifest: of the data set.
-        names: of the audits; None: all.
+        manifest: describes the data set.
+        names: the audits to run; None: all.
 
     Raises:
-        KeyError: no such audit; lists what exists.
+        KeyError: no such audit; the message lists the audits.
     """
-    chosen = list_audits() if names is None else list(names)
+    chosen = list_audits() if names is None else names
     return [Finding(name, *finding) for name in chosen for finding in _audits.get(name)(manifest)]

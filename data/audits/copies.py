@@ -1,4 +1,4 @@
-"""Files with equal bytes, where that is no leak between splits (which the manifest refuses)."""
+"""Files with equal bytes within one split. (The manifest refuses equal bytes in two splits, which would be a leak.)"""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from data.sources.base import FAKE
 
 @register_audit("copies")
 def copies(manifest: Manifest) -> Iterator[tuple[Level, str, str]]:
-    """Count copies within a split, and fakes that two generators share."""
+    """Count copies within a split, and fakes that appear under two generators."""
     table = manifest.table
-    twice = int(table.duplicated(["split", "label", "generator", "digest"]).sum())
-    if twice:
-        yield "note", f"{twice} files have the bytes of another one beside them, and count twice", ""
-    makers = table[table["label"] == FAKE].groupby("digest")["generator"].nunique()
-    if shared := int((makers > 1).sum()):
+    num_copies = int(table.duplicated(["split", "label", "generator", "digest"]).sum())
+    if num_copies:
+        yield "note", f"{num_copies} files are copies of another file of the same split, and count twice", ""
+    num_generators = table[table["label"] == FAKE].groupby("digest")["generator"].nunique()
+    if shared := int((num_generators > 1).sum()):
         text = f"{shared} fakes have the same bytes under two generators"
         yield "warn", text, "attribution cannot tell them apart"

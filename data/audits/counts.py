@@ -1,4 +1,4 @@
-"""Numbers of images that make a metric lean to one class."""
+"""Unequal numbers of real and fake images, which make some metrics lean to one class."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from data.manifest import Manifest
 @register_audit("counts")
 def counts(manifest: Manifest) -> Iterator[tuple[Level, str, str]]:
     """Compare the numbers of real and fake test images."""
-    for generator, made, real in by_generator(manifest.table):
-        num_made, num_real = (int((rows["split"] == "test").sum()) for rows in (made, real))
-        if num_made != num_real:
-            text = f"{generator}, test: {num_made} fakes against {num_real} real images"
+    for generator, fakes, reals in by_generator(manifest.table):
+        num_fakes, num_reals = (int((rows["split"] == "test").sum()) for rows in (fakes, reals))
+        if num_fakes != num_reals:
+            text = f"{generator}, test: {num_fakes} fakes against {num_reals} real images"
             yield "note", text, "read balanced accuracy"

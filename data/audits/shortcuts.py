@@ -1,4 +1,4 @@
-"""What a detector could learn in the place of a generator's traces: facts of the files that differ by class."""
+"""File properties that differ between real and fake. A detector could learn them instead of a generator's traces."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FACTS = {
     "mode": "pixel type on disk",
     "quantisation": "JPEG quantisation",
 }
-SHARE_THAT_MATTERS = 0.05  # of the images; less is taken for chance
+SHARE_THAT_MATTERS = 0.05  # of the images; a smaller difference counts as chance
 
 
 @register_audit("shortcuts")
@@ -24,9 +24,9 @@ def shortcuts(manifest: Manifest) -> Iterator[tuple[Level, str, str]]:
     """Compare each generator's fakes with the real images that they are tested against."""
     table = manifest.table
     described = table.assign(size=table["width"].astype(str) + " x " + table["height"].astype(str))
-    for generator, made, real in by_generator(described):
+    for generator, fakes, reals in by_generator(described):
         for column, words in FACTS.items():
-            pair = [rows.loc[rows[column] != "", column].value_counts(normalize=True) for rows in (made, real)]
+            pair = [rows.loc[rows[column] != "", column].value_counts(normalize=True) for rows in (fakes, reals)]
             if all(map(len, pair)) and pair[0].sub(pair[1], fill_value=0).abs().sum() / 2 > SHARE_THAT_MATTERS:
                 shown = [", ".join(f"{value} {share:.0%}" for value, share in s.head(3).items()) for s in pair]
                 yield (
@@ -37,7 +37,7 @@ def shortcuts(manifest: Manifest) -> Iterator[tuple[Level, str, str]]:
 
 
 def by_generator(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:
-    """(generator, its fakes, the real images that it is tested against) of each generator."""
+    """For each generator: (its name, its fakes, the real images that it is tested against)."""
     fakes = table[table["label"] == FAKE]
     for generator, made in fakes.groupby("generator"):
         real = table[(table["label"] == REAL) & table["generator"].isin([SHARED_REAL, generator])]

@@ -1,7 +1,7 @@
-"""What is done to a picture before a detector sees it, one file per condition or family of conditions.
+"""Changes made to a picture before a detector sees it, one file per condition or family of conditions.
 
-A condition is a function of one picture. At test time (`--conditions`) a trained detector is scored under it, without
-training again; `--train-condition` trains under it.
+A condition is a function of one picture. `--conditions` scores trained detectors under conditions, without training
+again; `--train-condition` trains under one.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
@@ -24,13 +24,13 @@ _NUMBERED = re.compile(r"(?P<family>.+)-(?P<level>\d+)")
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture as a condition gets it.
+    """One picture, as passed to a condition.
 
     Attributes:
         pixels: uint8 (H, W, 3), RGB.
-        digest: SHA-256 of its file.
-        read_mask: reads its mask; None where there is none.
-        read_original: reads the photograph behind it; None where there is none, as for a real picture.
+        digest: SHA-256 of the picture's file.
+        read_mask: reads the picture's mask; None if it has no mask.
+        read_original: reads the photograph that a fake was made from; None for a real picture, or if it is missing.
     """
 
     pixels: np.ndarray
@@ -40,17 +40,17 @@ class Picture:
 
     @cached_property
     def mask(self) -> np.ndarray | None:
-        """Bool (H, W), True where the picture is fake; None where there is none."""
+        """Bool (H, W), True where the picture is fake; None if the picture has no mask."""
         return None if self.read_mask is None else self.read_mask()
 
     @cached_property
     def original(self) -> np.ndarray | None:
-        """uint8 (H, W, 3): the photograph behind a fake; None where there is none."""
+        """uint8 (H, W, 3): the photograph that a fake was made from; None if there is none."""
         return None if self.read_original is None else self.read_original()
 
     @property
     def rng(self) -> np.random.Generator:
-        """A random generator that follows from the digest: the same picture gets the same numbers, always."""
+        """A random generator seeded by the digest: a picture always gets the same random numbers."""
         import numpy as np
 
         return np.random.default_rng(int.from_bytes(hashlib.sha256(self.digest.encode()).digest()[:8], "big"))
@@ -62,10 +62,10 @@ class Condition:
 
     Attributes:
         name: as on the command line and in every table.
-        apply: a picture -> its pixels, uint8 (H, W, 3) of any size.
+        apply: a picture -> changed pixels, uint8 (H, W, 3) of any size.
         summary: one line for `--help`.
-        uses: "mask", "original": what the result depends on besides the picture itself.
-        version: of what it does; another one has other stored features.
+        uses: "mask", "original": what else the result depends on, besides the picture.
+        version: of the function. Each version has its own stored features.
     """
 
     name: str
@@ -76,22 +76,21 @@ class Condition:
 
     @property
     def key(self) -> str:
-        """What a stored result depends on besides the picture; safe as a folder name."""
+        """Name and version, under which results are stored; safe as a folder name."""
         return self.name if self.version == 1 else f"{self.name}-v{self.version}"
 
 
 @dataclass(frozen=True)
 class _Family:
-    """Conditions of one kind that differ in a whole number, such as the quality of a JPEG."""
+    """Conditions of one kind that differ in an integer level, such as JPEG quality."""
 
     function: Callable[[Picture, int], np.ndarray]
     levels: range
     condition: Condition
 
     def at(self, level: int) -> Condition:
-        own = self.condition
         apply = partial(_at_level, self.function, level)
-        return Condition(f"{own.name}-{level}", apply, own.summary, own.uses, own.version)
+        return replace(self.condition, name=f"{self.condition.name}-{level}", apply=apply)
 
 
 _conditions: Register[Condition | _Family] = Register("condition", __name__)
@@ -104,11 +103,11 @@ def register_condition(
 
     Args:
         name: lower-case letters, digits and dashes.
-        uses: "mask", "original": what the result depends on besides the picture itself.
-        version: to be raised whenever the function gives other pixels than before.
+        uses: "mask", "original": what else the result depends on, besides the picture.
+        version: increase it whenever the function's pixels change.
 
     Raises:
-        ValueError: the name is taken, or has other characters.
+        ValueError: the name is taken or has other characters.
     """
 
     def decorate(function: Callable[[Picture], np.ndarray]) -> Callable[[Picture], np.ndarray]:
@@ -121,9 +120,9 @@ def register_condition(
 def register_conditions(
     family: str, *, levels: range, uses: Collection[str] = (), version: int = 1
 ) -> Callable[[Callable[[Picture, int], np.ndarray]], Callable[[Picture, int], np.ndarray]]:
-    """Register the decorated function of a picture and a level as `<family>-<level>`, one condition per level.
+    """Register the decorated function of a picture and a level: one condition `<family>-<level>` per level.
 
-    Arguments and errors as of `register_condition`.
+    Arguments and errors are those of `register_condition`.
     """
 
     def decorate(function: Callable[[Picture, int], np.ndarray]) -> Callable[[Picture, int], np.ndarray]:
@@ -144,7 +143,7 @@ def list_conditions() -> list[str]:
 
 
 def get_condition(name: str) -> Condition:
-    """Look a condition up. Raises `KeyError` that lists what exists."""
+    """Look a condition up. Raises `KeyError`, which lists all conditions."""
     names = _conditions.names()
     if name in names and isinstance(entry := _conditions.get(name), Condition):
         return entry

@@ -1,4 +1,4 @@
-"""Pictures as they are."""
+"""Unchanged pictures."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from data.conditions import CLEAN, Picture, register_condition
 
 @register_condition(CLEAN)
 def clean(picture: Picture) -> np.ndarray:
-    """The picture as it is."""
+    """The unchanged picture."""
     return picture.pixels

@@ -1,4 +1,4 @@
-"""Pictures that were saved as JPEG once more, real ones and fakes alike."""
+"""Pictures saved as JPEG once more, real and fake alike."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from data.conditions import Picture, register_conditions
 
 @register_conditions("jpeg", levels=range(1, 101))
 def jpeg(picture: Picture, quality: int) -> np.ndarray:
-    """Saved as JPEG of this quality and read again: Pillow's tables, 4:2:0 chroma subsampling."""
+    """Saved as JPEG with this quality and read again (Pillow's tables, 4:2:0 chroma subsampling)."""
     buffer = io.BytesIO()
     Image.fromarray(picture.pixels).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
     return np.array(Image.open(buffer).convert("RGB"))

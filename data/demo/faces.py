@@ -1,6 +1,6 @@
-"""Drawn faces, a camera's noise and inpainting masks: the raw material of the built-in demo.
+"""Drawn faces, sensor noise and inpainting masks: the raw material of the built-in demo.
 
-Everything is a function of the `numpy.random.Generator` that is passed in. Picture coordinates run from -1 to 1, x to
+All results depend only on the `numpy.random.Generator` that is passed in. Picture coordinates run from -1 to 1, x to
 the right and y down; lengths below are in that unit (the picture is 2 wide) unless they say pixels.
 """
 
@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 import numpy as np
-import scipy  # loads its parts when they are used: planning a grid draws nothing
+import scipy  # imports its subpackages on first use: planning a grid draws nothing
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
@@ -20,7 +20,7 @@ Bools = NDArray[np.bool_]
 
 _OVERSAMPLING = 2
 
-# Skin from light to dark, sRGB; points read off the six Fitzpatrick types, evenly spaced.
+# Skin from light to dark, sRGB; one colour per Fitzpatrick type.
 _SKIN = np.array(
     [[0.96, 0.82, 0.74], [0.92, 0.74, 0.62], [0.82, 0.62, 0.48], [0.68, 0.47, 0.34], [0.50, 0.33, 0.23],
      [0.34, 0.22, 0.16]], np.float32
@@ -33,14 +33,14 @@ _IRIS = np.array([[0.25, 0.15, 0.08], [0.35, 0.24, 0.12], [0.30, 0.42, 0.50], [0
 
 
 def draw_face(rng: np.random.Generator, size: int) -> Floats:
-    """Draw one frontal face, noise-free.
+    """Draw one frontal face without noise.
 
     The head is a relief (an ellipsoid with bumps for nose, brow, cheeks, lips and hollows for the eyes) lit by one
-    lamp with Lambert's law; eyes, brows, lips and hair are painted on it with soft edges. Drawn at twice the size and
-    averaged down.
+    lamp with Lambert's law. Eyes, brows, lips and hair are painted on it with soft edges. The face is drawn at twice
+    the size and averaged down.
 
     Args:
-        rng: chooses everything: pose, shape, colours, hair, expression, light, texture.
+        rng: chooses pose, shape, colours, hair, expression, light and texture.
         size: side of the picture in pixels.
 
     Returns:
@@ -57,7 +57,7 @@ def draw_face(rng: np.random.Generator, size: int) -> Floats:
     light = np.array([rng.uniform(-0.9, 0.9), rng.uniform(-0.8, 0.1), 1.0], np.float32)
     light /= np.sqrt((light**2).sum(), dtype=np.float32)
 
-    # Pose: in-plane rotation, shift and scale of the head, and a yaw that slides the features over the relief.
+    # Pose: in-plane rotation, shift and scale of the head, and a yaw that moves the features over the relief.
     angle, scale = rng.normal(0, 0.07), rng.uniform(0.93, 1.1)
     shift_x, shift_y = rng.normal(0, 0.05), 0.06 + rng.normal(0, 0.04)
     cosine, sine = math.cos(angle) / scale, math.sin(angle) / scale
@@ -145,17 +145,16 @@ def draw_face(rng: np.random.Generator, size: int) -> Floats:
 
 
 def add_sensor_noise(image: Floats, rng: np.random.Generator) -> Bytes:
-    """Photograph a clean picture: Poisson-Gaussian noise on a Bayer mosaic, interpolated, then quantised.
+    """Add sensor noise to a clean picture: Poisson-Gaussian noise on a Bayer mosaic, interpolated, then quantised.
 
     In linear light each photosite has variance `gain * signal + read**2` (Foi et al. 2008, "Practical
-    Poissonian-Gaussian noise modeling"). The noise of a channel lives on that channel's sites of an RGGB mosaic of
-    random phase and is interpolated bilinearly to the others, which gives neighbours and channels the correlation of
-    a demosaiced photograph; the picture itself stays as sharp as it was. `gain` differs from picture to picture, as
-    ISO does.
+    Poissonian-Gaussian noise modeling"). Each channel's noise is drawn on that channel's sites of an RGGB mosaic of
+    random phase and interpolated bilinearly to the other sites. So neighbours and channels are correlated as in a
+    demosaiced photograph, and the picture itself stays sharp. `gain` differs between pictures, like ISO.
 
     Args:
         image: (H, W, 3) float32 sRGB in [0, 1].
-        rng: chooses ISO, mosaic phase and noise.
+        rng: chooses gain, mosaic phase and noise.
 
     Returns:
         (H, W, 3) uint8.
@@ -178,7 +177,7 @@ def add_sensor_noise(image: Floats, rng: np.random.Generator) -> Bytes:
 
 
 def draw_mask(rng: np.random.Generator, size: int) -> Bools:
-    """Draw the region to repaint: half of a face, a box, or free-form brush strokes, 15 to 45 % of the picture.
+    """Draw the region to repaint, 15 to 45 % of the picture: half of a face, a box, or free-form brush strokes.
 
     Args:
         rng: chooses kind and shape.
@@ -219,19 +218,19 @@ def draw_mask(rng: np.random.Generator, size: int) -> Bools:
 
 
 def to_bytes(levels: NDArray[np.floating]) -> Bytes:
-    """Round levels (any shape, meant for 0..255) to uint8, clipped."""
+    """Round levels of any shape to uint8, clipped to 0..255."""
     return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
 
 
 def _pick(rng: np.random.Generator, ramp: Floats) -> Floats:
-    """A colour between two neighbours of a ramp (n, 3) -> (3,)."""
+    """Draw a colour (3,) between two neighbours of a ramp (n, 3)."""
     position = rng.uniform(0, len(ramp) - 1)
     below = int(position)
     return ramp[below] + (position - below) * (ramp[min(below + 1, len(ramp) - 1)] - ramp[below])
 
 
 def _edge(inside: Floats, softness: float) -> Floats:
-    """Coverage in [0, 1] of a region that is `inside > 0`, with a linear border `softness` wide."""
+    """Coverage in [0, 1] of the region `inside > 0`, with a linear border of width `softness`."""
     return np.clip(0.5 + inside / softness, 0, 1)
 
 
@@ -246,7 +245,7 @@ def _paint(image: Floats, coverage: Floats, colour: Floats) -> None:
 
 
 def _smooth_noise(rng: np.random.Generator, side: int, cells: int) -> Floats:
-    """(side, side) noise of unit variance at its knots, `cells` knots a side."""
+    """(side, side) noise with unit variance at its knots, `cells` knots per side."""
     knots = rng.standard_normal((cells, cells), dtype=np.float32)
     positions = np.linspace(0, cells - 1, side)
     grid = np.meshgrid(positions, positions, indexing="ij")
@@ -254,7 +253,7 @@ def _smooth_noise(rng: np.random.Generator, side: int, cells: int) -> Floats:
 
 
 def _strands(rng: np.random.Generator, x: Floats, y: Floats) -> Floats:
-    """Hair texture: noise that is fine across and long along circles around the crown, about -1 to 1."""
+    """Hair texture in -1..1: noise that is fine across, and long along, circles around the crown."""
     table = scipy.ndimage.gaussian_filter(rng.standard_normal((220, 24)), (0.9, 0.6), mode="wrap")
     table += 0.7 * scipy.ndimage.gaussian_filter(rng.standard_normal((220, 24)), (4, 1), mode="wrap") * 4
     across = (np.arctan2(x, 0.9 - 0.4 * y) / np.pi + 1 + 0.25 * np.hypot(x, y)) * 220

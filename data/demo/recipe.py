@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,11 @@ from threadpoolctl import threadpool_limits
 from data.demo.faces import add_sensor_noise, draw_face, draw_mask
 from data.demo.inpainters import get_inpainter, list_inpainters
 
-DEMO_VERSION = 1  # to be raised whenever the same recipe draws other pixels
+DEMO_VERSION = 1  # increase it whenever the same recipe draws other pixels
 
-# First source id of each split: far apart, so that a picture keeps its number whatever the sizes of the splits.
+# First source id of each split. They are far apart, so that a picture keeps its id whatever the sizes of the splits.
 _FIRST_ID = {"train": 0, "valid": 40_000, "test": 70_000}
-_MOST = {"train": 40_000, "valid": 30_000, "test": 30_000}
-PICTURES_PER_WORKER = 24  # fewer than that are not worth the start of a process
+PICTURES_PER_WORKER = 24  # fewer pictures are not worth the start of a process
 
 _README = """\
 Synthetic demo data, drawn by this project ({key}).
@@ -39,7 +39,7 @@ by simple stand-ins in data/demo/inpainters/, each of which mimics the mechanism
     renoise         denoise, re-noise, re-impose the known pixels          (the mechanism of RePaint)
 
 Generators in this folder: {generators}.
-Nothing here comes from LaMa, LDM, Pluralistic, RePaint or the Dolos data set, and no figure measured on it says
+Nothing here comes from LaMa, LDM, Pluralistic, RePaint or the Dolos data set, and no value measured on it says
 anything about them: it shows that the software runs and what its tables look like.
 
 Masks: white (255) = unchanged, black (0) = repainted.
@@ -48,15 +48,15 @@ Masks: white (255) = unchanged, black (0) = repainted.
 
 @dataclass(frozen=True)
 class DemoRecipe:
-    """What the demo holds; two equal recipes give the same bytes.
+    """The contents of the demo. Equal recipes give equal bytes.
 
     Attributes:
         size: side of the pictures in pixels, at least 32.
-        train, valid, test: faces a split; each of them exists once as real and once a generator as fake.
-        seed: of everything drawn.
-
-    Raises:
-        ValueError: a number is out of range.
+        train: number of faces in the split, at most 40,000. Each face exists once as real and, per generator, once as
+            fake.
+        valid: likewise, at most 30,000.
+        test: likewise, at most 30,000.
+        seed: seed of everything drawn, not negative.
     """
 
     size: int = 64
@@ -65,18 +65,9 @@ class DemoRecipe:
     test: int = 100
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        if self.size < 32:
-            raise ValueError(f"a face needs at least 32 pixels a side, got size={self.size}")
-        if self.seed < 0:
-            raise ValueError(f"the seed must not be negative, got {self.seed}")
-        for split, most in _MOST.items():
-            if not 1 <= getattr(self, split) <= most:
-                raise ValueError(f"{split} must be between 1 and {most}, got {getattr(self, split)}")
-
     @property
     def key(self) -> str:
-        """Folder name that changes with every field, with the drawing's version and with the set of generators."""
+        """Folder name, which depends on every field, `DEMO_VERSION` and the set of generators."""
         generators = zlib.crc32(",".join(list_inpainters()).encode())
         fields = "-".join(f"{name}{value}" for name, value in asdict(self).items())
         return f"demo-v{DEMO_VERSION}-{fields}-{generators:08x}"
@@ -89,17 +80,17 @@ def make_demo(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Make the demo in `folder` unless it is there already.
+    """Make the demo in `folder` unless it exists.
 
-    It is built in a neighbouring folder under a lock and renamed when complete: a killed build leaves nothing that is
-    taken for finished, and of two builders at once the second waits for the first.
+    It is built in a neighbouring folder under a lock, which is renamed when the demo is complete. So a killed build
+    never looks finished, and of two builders at once the second waits for the first.
 
     Args:
-        folder: cache folder; created where missing.
+        folder: cache folder; created if missing.
         recipe: what to make.
-        workers: processes; None: one a core. They are spawned, so a calling script needs the usual
-            `if __name__ == "__main__"`; with 1 everything happens in the caller's process.
-        progress: called with (faces done, faces in all) in the caller's process.
+        workers: number of processes; None: one per core. They are spawned, so a calling script needs the usual
+            `if __name__ == "__main__"`. With 1, everything happens in the caller's process.
+        progress: called with (faces done, all faces) in the caller's process.
 
     Returns:
         The root, `folder / recipe.key`, which holds celebahq/ and README.txt.
@@ -123,77 +114,46 @@ def make_demo(
     return root
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One source picture: its real file, and a fake and a mask a generator."""
-
-    root: Path
-    size: int
-    seed: int
-    split: str
-    source_id: int
-    generators: tuple[str, ...]
-
-
 def _build(root: Path, recipe: DemoRecipe, workers: int | None, progress: Callable[[int, int], None] | None) -> None:
-    generators = tuple(list_inpainters())
-    for split in _FIRST_ID:
-        _real_folder(root, split).mkdir(parents=True)
-        for generator in generators:
-            for kind in ("images", "masks"):
-                _fake_folder(root, generator, kind, split).mkdir(parents=True)
-    jobs = [
-        _Job(root, recipe.size, recipe.seed, split, first + i, generators)
-        for split, first in _FIRST_ID.items()
-        for i in range(getattr(recipe, split))
-    ]
-    num_workers = min(workers or os.cpu_count() or 1, -(-len(jobs) // PICTURES_PER_WORKER))
-    for done, _ in enumerate(_run(jobs, num_workers), start=1):
+    pictures = [(split, first + i) for split, first in _FIRST_ID.items() for i in range(getattr(recipe, split))]
+    num_workers = min(workers or os.cpu_count() or 1, -(-len(pictures) // PICTURES_PER_WORKER))
+    make = partial(_make_pictures, root / "celebahq", recipe)
+    for done, _ in enumerate(_run(make, pictures, num_workers), start=1):
         if progress is not None:
-            progress(done, len(jobs))
-    readme = _README.format(key=recipe.key, generators=", ".join(generators))
+            progress(done, len(pictures))
+    readme = _README.format(key=recipe.key, generators=", ".join(list_inpainters()))
     (root / "README.txt").write_text(readme, encoding="utf-8")
 
 
-def _run(jobs: list[_Job], num_workers: int) -> Iterator[None]:
+def _run(make: Callable[[tuple[str, int]], None], pictures: list[tuple[str, int]], num_workers: int) -> Iterator[None]:
     if num_workers == 1:
-        yield from map(_make_pictures, jobs)
+        yield from map(make, pictures)
         return
-    pool = ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn"))
-    try:
-        yield from pool.map(_make_pictures, jobs, chunksize=4)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(make, pictures, chunksize=4)
 
 
-def _make_pictures(job: _Job) -> None:
-    """Draw one face, photograph it, let every generator repaint it. At module level, so that it can be spawned."""
-    name = f"{job.source_id:05d}.png"
-    # One thread: sums come out the same on every number of cores, and workers do not fight for them.
+def _make_pictures(base: Path, recipe: DemoRecipe, picture: tuple[str, int]) -> None:
+    """Draw one face, add sensor noise, let every generator repaint it. At module level, so that it can be spawned."""
+    split, source_id = picture
+    path = Path(split, f"{source_id:05d}.png")
+
+    def rng_for(purpose: str) -> np.random.Generator:
+        """Random numbers of this picture for one purpose, independent of all other pictures."""
+        return np.random.default_rng([recipe.seed, source_id, zlib.crc32(purpose.encode())])
+
+    # One thread: sums then do not depend on the number of cores, and workers do not compete for the cores.
     with threadpool_limits(1):
-        face = draw_face(_stream(job, "face"), job.size)
-        real = add_sensor_noise(face, _stream(job, "sensor"))
-        _save(real, _real_folder(job.root, job.split) / name)
-        for generator in job.generators:
-            rng = _stream(job, f"generator {generator}")
-            mask = draw_mask(rng, job.size)
+        real = add_sensor_noise(draw_face(rng_for("face"), recipe.size), rng_for("sensor"))
+        _save(real, base / "real" / path)
+        for generator in list_inpainters():
+            rng = rng_for(f"generator {generator}")
+            mask = draw_mask(rng, recipe.size)
             fake = get_inpainter(generator)(real, mask, rng)
-            _save(fake, _fake_folder(job.root, generator, "images", job.split) / name)
-            _save(np.where(mask, 0, 255).astype(np.uint8), _fake_folder(job.root, generator, "masks", job.split) / name)
-
-
-def _stream(job: _Job, purpose: str) -> np.random.Generator:
-    """Randomness of one picture for one purpose, independent of which others are made."""
-    return np.random.default_rng([job.seed, job.source_id, zlib.crc32(purpose.encode())])
+            _save(fake, base / "fake" / generator / "images" / path)
+            _save(np.where(mask, 0, 255).astype(np.uint8), base / "fake" / generator / "masks" / path)
 
 
 def _save(pixels: NDArray[np.uint8], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, format="PNG")
-
-
-def _real_folder(root: Path, split: str) -> Path:
-    return root / "celebahq" / "real" / split
-
-
-def _fake_folder(root: Path, generator: str, kind: str, split: str) -> Path:
-    return root / "celebahq" / "fake" / generator / kind / split

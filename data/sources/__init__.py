@@ -1,4 +1,4 @@
-"""The register of corpora: how a folder is laid out, and what is known of it. A new file here is a new corpus."""
+"""The register of corpora: the layout of a folder, and facts about its data. A new file here is a new corpus."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ Progress = Callable[[int, int], None]
 
 
 class ScanFunction(Protocol):
-    """Reads a folder's layout; opens no picture, raises nothing for what it finds and writes it into the result."""
+    """Lists the images of a folder. It opens no picture and raises no errors: problems are part of the result."""
 
     def __call__(self, root: Path, *, seed: int = 0) -> Scan:
-        """`seed` decides the splits where the folder has none."""
+        """`seed` determines the splits if the folder has none."""
         ...
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A corpus that the software makes itself where no folder is given.
+    """A corpus that the software makes if no folder is given.
 
     Attributes:
-        folder: the grid's cache -> where the corpus lies once it is made.
-        make: makes it there unless it is there already, and returns the folder; progress gets (done, total).
+        folder: the grid's cache -> the corpus' folder.
+        make: makes the corpus unless it exists, and returns its folder; progress gets (done, total).
     """
 
     folder: Callable[[Path], Path]
@@ -38,18 +38,19 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Published:
-    """Published values of a corpus, which a report lays beside ours.
+    """Published values of a corpus, which a report shows beside ours.
 
     Attributes:
-        paper: where they are from, for texts.
+        paper: source of the values, for texts.
         detection: CSV with method, tested_on, trained_on, accuracy (0–1).
         attribution: CSV with method, class ("overall", "real", then the generators), accuracy (0–1).
-        localisation: CSV with tested_on, trained_on, iou_percent, of a localiser that was trained with masks; None.
-        localiser: which localiser that is, for texts.
-        setup: method -> setting -> the values that mean the published set-up. A setting that was not published is not
-            there.
-        num_test_images: per class.
-        num_images: per class, of training and testing.
+        localisation: CSV with tested_on, trained_on, iou_percent, of a localiser trained with masks; None: there is
+            none.
+        localiser: name of that localiser, for texts.
+        setup: method -> setting -> the values that equal the published set-up. Settings that were not published are
+            absent.
+        num_test_images: number of test images per class.
+        num_images: number of training and test images per class.
     """
 
     paper: str
@@ -68,11 +69,11 @@ class Source:
 
     Attributes:
         name: as on the command line.
-        scan: lists its images; the docstring is shown to a user whose folder does not fit.
-        order: its generators in the order of tables; others follow in alphabetical order.
-        caveats: generator -> what a reader of results on its fakes should know; "": of any results on this corpus.
-        published: values to lay beside ours.
-        drawn: how it is made where no folder is given; None: it needs a folder.
+        scan: lists the images; its docstring is shown to a user whose folder has another layout.
+        order: generators in the order of tables; others follow in alphabetical order.
+        caveats: generator -> what a reader of results on its fakes should know; "": the same for all results.
+        published: published values; None: there are none.
+        drawn: how the software makes the corpus if no folder is given; None: it needs a folder.
     """
 
     name: str
@@ -91,32 +92,18 @@ class Source:
 _sources: Register[Source] = Register("corpus", __name__)
 
 
-def register_source(
-    name: str,
-    *,
-    order: Sequence[str] = (),
-    caveats: Mapping[str, str] | None = None,
-    published: Published | None = None,
-    drawn: Drawn | None = None,
-) -> Callable[[ScanFunction], ScanFunction]:
-    """Register the decorated `scan` under `name`; the other arguments are the fields of `Source`.
+list_sources, get_source = _sources.names, _sources.get
+
+
+def register_source(name: str, **facts: Any) -> Callable[[ScanFunction], ScanFunction]:
+    """Register the decorated `scan` under `name`; `facts` are the other fields of `Source`.
 
     Raises:
         ValueError: the name is taken.
     """
 
     def decorate(scan: ScanFunction) -> ScanFunction:
-        _sources.add(name, Source(name, scan, tuple(order), dict(caveats or {}), published, drawn))
+        _sources.add(name, Source(name, scan, **facts))
         return scan
 
     return decorate
-
-
-def list_sources() -> list[str]:
-    """Names of all registered corpora, in alphabetical order."""
-    return _sources.names()
-
-
-def get_source(name: str) -> Source:
-    """Look a corpus up. Raises `KeyError` that lists what exists."""
-    return _sources.get(name)

@@ -1,4 +1,4 @@
-"""What a corpus hands over, and how a folder of pictures is listed."""
+"""The types that a corpus returns, and functions that list the images of a folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 SPLITS = ("train", "valid", "test")
 REAL, FAKE = 0, 1
-SHARED_REAL = "real"  # the generator of real images that all generators share
+SHARED_REAL = "real"  # in the place of a generator, for real images that all generators share
 
 _SHOWN_NAMES = 5
 
@@ -21,9 +21,9 @@ class Entry:
     Attributes:
         path: the image file.
         label: 0 real, 1 fake.
-        generator: who made it; of a real image "real" where all generators share the real images, else the generator
-            whose folder it came with.
-        source_id: the photograph behind it; a fake and its original share it.
+        generator: the generator of a fake. For a real image, "real" if all generators share the real images, else the
+            generator in whose folder the image is.
+        source_id: identifies the photograph; a fake and its original have the same.
         split: "train", "valid" or "test".
         mask: the mask file, or None.
     """
@@ -38,14 +38,14 @@ class Entry:
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """Something in the data that has to be settled before any work starts.
+    """A problem in the data that must be solved before any work starts.
 
     Attributes:
         path: the file or folder, relative to the root.
-        what: what is wrong, the same words for every file with the same trouble.
+        what: the problem, in the same words for every file that has it.
         remedy: what to do about it.
-        detail: what differs from file to file; may be empty.
-        skippable: True where leaving this one file out settles it.
+        detail: details of this file; may be empty.
+        skippable: whether leaving this file out solves the problem.
     """
 
     path: str
@@ -57,12 +57,12 @@ class Problem:
 
 @dataclass
 class Scan:
-    """What a corpus found under its root.
+    """The contents of a corpus' root folder.
 
     Attributes:
-        entries: the images that are usable as far as names tell.
-        problems: what has to be settled; files named in a skippable problem are not among the entries.
-        notes: what a reader of the results should know; no harm by itself.
+        entries: the images; none has been opened yet.
+        problems: problems that must be solved; files of a skippable problem are not among the entries.
+        notes: harmless facts that a reader of the results should know.
     """
 
     entries: list[Entry] = field(default_factory=list)
@@ -72,7 +72,7 @@ class Scan:
 
 @dataclass
 class Listing:
-    """The images in a folder, sorted by path, with what stood in the way."""
+    """The images in a folder, sorted by path, with problems and notes as in `Scan`."""
 
     images: list[Path] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
@@ -85,7 +85,7 @@ def relative(path: Path, root: Path) -> str:
 
 
 def root_problems(root: Path) -> list[Problem]:
-    """What is wrong with the root before anything in it is looked at; empty when it is a folder."""
+    """A problem if the root is not a folder; else empty."""
     if root.is_dir():
         return []
     if root.exists():
@@ -93,69 +93,73 @@ def root_problems(root: Path) -> list[Problem]:
     return [Problem(str(root), "does not exist", "check the path; on a cluster it must exist on this machine")]
 
 
-def list_images(folder: Path, root: Path, *, recursive: bool = False) -> Listing:
-    """The image files in `folder`, by suffix; none is opened and nothing is left aside without a word.
+def folder_entries(folder: Path, root: Path, problems: list[Problem]) -> list[os.DirEntry[str]]:
+    """The entries of a folder, sorted by name, without hidden names. An unreadable folder becomes a problem."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
+    except OSError as error:
+        what, remedy = "the folder cannot be read", "check its permissions"
+        problems.append(Problem(relative(folder, root), what, remedy, error.strerror or ""))
+        return []
 
-    Hidden names are ignored. Links are followed where they stay inside `root` (itself allowed to be a link), a folder
-    once however many links lead to it. Links that leave `root` or lead nowhere are problems.
+
+def list_images(folder: Path, root: Path, *, recursive: bool = False) -> Listing:
+    """List the image files in `folder`, by suffix. No file is opened; every ignored file is in a note or a problem.
+
+    Hidden names are ignored. Links are followed if they stay inside `root` (which may be a link itself). A folder is
+    read once, however many links lead to it. Links that leave `root` or lead nowhere are problems.
     """
-    from data.images import IMAGE_SUFFIXES, OVERLAY  # here, because it imports NumPy, and a list of corpora needs none
+    from data.images import IMAGE_SUFFIXES, OVERLAY  # not at the top: it imports NumPy, which naming corpora need not
 
     listing = Listing()
     inside = os.path.realpath(root)
     seen: set[str] = set()
     folders: list[Path] = [folder]
-    links: list[Path] = []  # last, so that a folder is read under its own name
+    links: list[Path] = []  # read last, so that a folder is read under its own name
     while folders or links:
         current = folders.pop() if folders else links.pop(0)
+        where = relative(current, root)
         real = os.path.realpath(current)
         if not _is_inside(real, inside):
             what, remedy = "a linked folder outside the data folder", "copy it in, or give the folder it leads to"
-            listing.problems.append(Problem(relative(current, root), what, remedy, f"leads to {real}"))
+            listing.problems.append(Problem(where, what, remedy, f"leads to {real}"))
             continue
         if real in seen:
-            listing.notes.append(f"{relative(current, root)} leads to a folder that was read already; left aside")
+            listing.notes.append(f"{where} leads to a folder that was read already; ignored")
             continue
         seen.add(real)
-        try:
-            with os.scandir(current) as scanned:
-                entries = sorted((entry for entry in scanned if not entry.name.startswith(".")), key=lambda e: e.name)
-        except OSError as error:
-            what, remedy = "the folder cannot be read", "check its permissions"
-            listing.problems.append(Problem(relative(current, root), what, remedy, error.strerror or ""))
-            continue
         others, subfolders = [], []
-        for entry in entries:
+        for entry in folder_entries(current, root, listing.problems):
             path = current / entry.name
             if problem := _name_or_link_problem(entry, path, root, inside):
                 listing.problems.append(problem)
+            elif entry.is_dir() and recursive:
+                (links if entry.is_symlink() else folders).append(path)
             elif entry.is_dir():
                 subfolders.append(entry.name)
-                if recursive:
-                    (links if entry.is_symlink() else folders).append(path)
             elif entry.is_file() and path.suffix.lower() in IMAGE_SUFFIXES and not entry.name.endswith(OVERLAY):
                 listing.images.append(path)
             else:
                 others.append(entry.name)
-        where = relative(current, root)
         if others:
             what = "file that is not an image was" if len(others) == 1 else "files that are not images were"
-            listing.notes.append(f"{len(others)} {what} left aside in {where}: {shown_names(others)}")
-        if subfolders and not recursive:
+            listing.notes.append(f"{len(others)} {what} ignored in {where}: {shown_names(others)}")
+        if subfolders:
             what = "folder was" if len(subfolders) == 1 else "folders were"
-            listing.notes.append(f"{len(subfolders)} {what} left aside in {where}: {shown_names(subfolders)}")
+            listing.notes.append(f"{len(subfolders)} {what} ignored in {where}: {shown_names(subfolders)}")
     listing.images.sort()
     return listing
 
 
 def shown_names(names: list[str]) -> str:
-    """The first few names, then how many more there are."""
+    """The first few names, and the number of further names."""
     more = len(names) - _SHOWN_NAMES
     return ", ".join(names[:_SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def images_by_stem(listing: Listing, root: Path) -> dict[str, Path]:
-    """Stem -> image of one folder; files that share a stem are left out and become problems of the listing."""
+    """Stem -> image. Files that share a stem are left out and become problems of the listing."""
     groups: defaultdict[str, list[Path]] = defaultdict(list)
     for path in listing.images:
         groups[path.stem].append(path)

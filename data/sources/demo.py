@@ -9,7 +9,7 @@ from data.sources.base import Scan
 
 CAVEATS = {
     "": "The data are the built-in demo: drawn faces, repainted by simple stand-ins, seen by small backbones. They "
-    "show that the grid works, and nothing of real photographs or real generators."
+    "show that the grid works; they show nothing about real photographs or real generators."
 }
 
 
@@ -27,7 +27,7 @@ def _make(cache: Path, progress: Progress) -> Path:
 
 @register_source("demo", caveats=CAVEATS, drawn=Drawn(_folder, _make))
 def scan(root: Path, *, seed: int = 0) -> Scan:
-    """The built-in demo, laid out like Dolos; it is drawn where no folder is given.
+    """The built-in demo, in the layout of Dolos; it is drawn if no folder is given.
 
         celebahq/real/{train,valid,test}/*.png
         celebahq/fake/<stand-in>/{images,masks}/{train,valid,test}/*.png

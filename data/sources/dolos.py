@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from data.sources.base import (
     Entry,
     Problem,
     Scan,
+    folder_entries,
     images_by_stem,
     list_images,
     relative,
@@ -22,16 +22,16 @@ from data.sources.base import (
     shown_names,
 )
 
-_SHORT_NAMES = {"repaint-p2-9k": "repaint"}  # as the published tables call it
-_FIGURES = Path(__file__).parent / "published"
+_SHORT_NAMES = {"repaint-p2-9k": "repaint"}  # folder -> name in the published tables
+_TABLES = Path(__file__).parent / "published"
 _TRAINED: dict[str, tuple[Any, ...]] = {"size": (0, 299), "epochs": (1,), "flip": (False,)}
 _FROZEN: dict[str, tuple[Any, ...]] = {"size": (0,)}
 
 PUBLISHED = Published(
     paper="arXiv 2311.04584",
-    detection=_FIGURES / "seed_detection.csv",
-    attribution=_FIGURES / "seed_attribution.csv",
-    localisation=_FIGURES / "declip_localisation.csv",
+    detection=_TABLES / "seed_detection.csv",
+    attribution=_TABLES / "seed_attribution.csv",
+    localisation=_TABLES / "declip_localisation.csv",
     localiser="DeCLIP (arXiv 2409.08849)",
     # learning rate and batch size were not published
     setup={
@@ -41,23 +41,23 @@ PUBLISHED = Published(
         "sam_linear": {"backbone": ("vit_b",), "weights": ("hub",), **_FROZEN},
     },
     num_test_images=900,
-    num_images=9_900,  # how many of a class were for validation was not published
+    num_images=9_900,  # per class, with validation images, whose number was not published
 )
 CAVEATS = {
     "ldm": "In LDM's images the whole picture passed through the autoencoder, so a detector can recognise them without "
-    "looking at the repainted region; how much of a value rests on that is not shown here."
+    "looking at the repainted region; the values do not show how much of a detector's success rests on that."
 }
 
 
 @register_source("dolos", order=("lama", "ldm", "repaint", "pluralistic"), caveats=CAVEATS, published=PUBLISHED)
 def scan(root: Path, *, seed: int = 0) -> Scan:
-    """The Dolos layout. The data folder is the one that holds celebahq/, or celebahq/ itself.
+    """The Dolos layout. The data folder is celebahq/ or its parent.
 
         celebahq/real/{train,valid,test}/*.png
         celebahq/fake/<generator>/images/{train,valid,test}/*.png
         celebahq/fake/<generator>/masks/{train,valid,test}/*.png      white = unchanged, black = fake; optional
 
-    A file's stem names the photograph: an image, its mask and its original share it.
+    A file's stem names the photograph: an image, its mask and its original have the same stem.
     """
     result = Scan(problems=root_problems(root))
     if result.problems:
@@ -68,17 +68,17 @@ def scan(root: Path, *, seed: int = 0) -> Scan:
     if _is_folder(base / "fake", root, result):
         folders = _subfolders(base / "fake", root, result)
         if not folders:
-            remedy = "put one folder a generator into it"
+            remedy = "put one folder per generator into it"
             result.problems.append(Problem(relative(base / "fake", root), "no generator in the folder", remedy))
-        taken: dict[str, str] = {}
+        folder_of: dict[str, str] = {}
         for folder in folders:
             generator = _SHORT_NAMES.get(folder.name, folder.name)
-            if generator in taken:
+            if generator in folder_of:
                 what, remedy = "two folders for one generator", "rename one of them"
-                detail = f"{generator} is {taken[generator]} already"
+                detail = f"{folder_of[generator]} is also {generator}"
                 result.problems.append(Problem(relative(folder, root), what, remedy, detail))
                 continue
-            taken[generator] = folder.name
+            folder_of[generator] = folder.name
             if _is_folder(folder / "images", root, result):
                 _scan_split_folders(folder / "images", root, result, FAKE, generator, folder / "masks")
     return result
@@ -90,7 +90,7 @@ def _scan_split_folders(
     """Add the images below `folder`/{train,valid,test} to `result`."""
     present = [path.name for path in _subfolders(folder, root, result)]
     if extra := [name for name in present if name not in SPLITS]:
-        result.notes.append(f"folders that are not a split left aside in {relative(folder, root)}: {', '.join(extra)}")
+        result.notes.append(f"folders that are no split were ignored in {relative(folder, root)}: {', '.join(extra)}")
     for split in SPLITS:
         if not _is_folder(folder / split, root, result, f"there are: {', '.join(present)}" if present else ""):
             continue
@@ -103,16 +103,15 @@ def _scan_split_folders(
         if masks is not None:
             if (masks / split).is_dir():
                 mask_of = _match_masks(masks / split, root, result, stems)
-            if without := len(images.keys() - mask_of.keys()):
-                result.notes.append(
-                    f"{generator}, {split}: {without} of {len(images)} fakes have no mask; localisation leaves them out"
-                )
+            if num_missing := len(images.keys() - mask_of.keys()):
+                counted = f"{num_missing} of {len(images)} fakes have no mask"
+                result.notes.append(f"{generator}, {split}: {counted}; localisation leaves them out")
         for stem, path in images.items():
             result.entries.append(Entry(path, label, generator, stem, split, mask_of.get(stem)))
 
 
 def _images(folder: Path, root: Path, result: Scan) -> tuple[dict[str, Path], set[str]]:
-    """One folder's images by stem, and every stem that occurs there, those of refused files included."""
+    """A folder's images by stem, and all stems in the folder, with those of refused files."""
     listing = list_images(folder, root)
     images = images_by_stem(listing, root)
     result.problems += listing.problems
@@ -131,18 +130,14 @@ def _match_masks(folder: Path, root: Path, result: Scan, stems: set[str]) -> dic
 def _is_folder(path: Path, root: Path, result: Scan, detail: str = "") -> bool:
     if path.is_dir():
         return True
-    remedy = "bring it back, or rename what stands for it; the layout is below"
+    remedy = "restore it, or rename the folder that takes its place; the layout is below"
     result.problems.append(Problem(relative(path, root), "missing folder", remedy, detail))
     return False
 
 
 def _subfolders(folder: Path, root: Path, result: Scan) -> list[Path]:
-    try:
-        entries = sorted((e for e in os.scandir(folder) if not e.name.startswith(".")), key=lambda e: e.name)
-    except OSError as error:
-        what, remedy = "the folder cannot be read", "check its permissions"
-        result.problems.append(Problem(relative(folder, root), what, remedy, error.strerror or ""))
-        return []
-    if stray := [entry.name for entry in entries if not entry.is_dir()]:
-        result.notes.append(f"files beside the folders left aside in {relative(folder, root)}: {shown_names(stray)}")
+    entries = folder_entries(folder, root, result.problems)
+    if files := [entry.name for entry in entries if not entry.is_dir()]:
+        where = relative(folder, root)
+        result.notes.append(f"files beside the folders were ignored in {where}: {shown_names(files)}")
     return [Path(entry.path) for entry in entries if entry.is_dir()]

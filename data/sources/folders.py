@@ -1,4 +1,4 @@
-"""Plain folders, as most of the field shares its images: 0_real beside 1_fake, one pair a generator."""
+"""Plain folders, the most common layout in the field: per generator, a folder 0_real and a folder 1_fake."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _TRAIN_SHARE, _VALID_SHARE = 0.8, 0.1
 
 @register_source("folders")
 def scan(root: Path, *, seed: int = 0) -> Scan:
-    """Plain folders. The data folder is the one that holds a folder for each generator.
+    """Plain folders. The data folder holds one folder per generator.
 
         <generator>/0_real/*.png                    <generator>/1_fake/*.png
         <generator>/<category>/0_real/*.png         <generator>/<category>/1_fake/*.png
 
-    A level named train, valid (or val) or test may stand anywhere among the folders, for all images or for none.
-    Without it the images are split 80/10/10 by name and seed, one name always into one split.
+    A level named train, valid (or val) or test may be anywhere in the paths, of all images or of none. Without it the
+    images are split 80/10/10 by name and seed; images with the same name come into the same split.
     """
     result = Scan(problems=root_problems(root))
     if result.problems:
@@ -61,12 +61,12 @@ def scan(root: Path, *, seed: int = 0) -> Scan:
             )
         result.problems += in_folder.problems
 
-    without = [folder for folder, split in split_of.items() if split is None]
-    if without and len(without) < len(split_of):
+    no_split = [folder for folder, split in split_of.items() if split is None]
+    if no_split and len(no_split) < len(split_of):
         what, remedy = "no split level, while other folders have one", "give every folder a split or none of them"
-        result.problems += [Problem(relative(folder, root), what, remedy) for folder in without]
-    elif without:
-        result.notes.append(f"the folders name no splits; made here, 80/10/10 by name with seed {seed}")
+        result.problems += [Problem(relative(folder, root), what, remedy) for folder in no_split]
+    elif no_split:
+        result.notes.append(f"the folders name no splits; images were split 80/10/10 by name with seed {seed}")
     result.problems += _one_class_problems(result.entries)
     if not folders and not result.problems:
         result.problems.append(Problem(".", "no images in the folder", "give the folder that holds the generators"))
@@ -74,7 +74,7 @@ def scan(root: Path, *, seed: int = 0) -> Scan:
 
 
 def _meaning(parts: tuple[str, ...]) -> tuple[int, str, list[str], str | None] | Problem:
-    """A folder's path below the root -> label, generator, category levels, split (None where the path names none)."""
+    """A folder's path below the root -> label, generator, category levels, split (None if the path names none)."""
     where = "/".join(parts) or "."
     splits = [_SPLIT_NAMES[part.lower()] for part in parts if part.lower() in _SPLIT_NAMES]
     if len(splits) > 1:
@@ -84,10 +84,10 @@ def _meaning(parts: tuple[str, ...]) -> tuple[int, str, list[str], str | None] |
     if len(classes) != 1:
         what = "images neither under 0_real nor under 1_fake" if not classes else "two class levels in one path"
         return Problem(where, what, "move them into a class folder or out of the data folder")
-    at = names.index(classes[0])
-    if at == 0:
+    if names[0] in _LABELS:
         return Problem(where, "no generator level above the class folder", "give the folder above, or add the level")
-    return _LABELS[classes[0]], names[0], names[1:at] + names[at + 1 :], splits[0] if splits else None
+    category = [part for part in names[1:] if part not in _LABELS]
+    return _LABELS[classes[0]], names[0], category, splits[0] if splits else None
 
 
 def _split_by_chance(source_id: str, *, seed: int) -> str:
@@ -102,7 +102,7 @@ def _one_class_problems(entries: list[Entry]) -> list[Problem]:
     labels: defaultdict[str, set[int]] = defaultdict(set)
     for entry in entries:
         labels[entry.generator].add(entry.label)
-    remedy = "a generator needs both; bring the other class or take the folder away"
+    remedy = "a generator needs both; add images of the other class or remove the folder"
     return [
         Problem(generator, f"no {'fake' if present == {REAL} else 'real'} images", remedy)
         for generator, present in sorted(labels.items())

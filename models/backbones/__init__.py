@@ -1,6 +1,6 @@
-"""Families of image encoders, one file per family: timm, open_clip, segment-anything behind one type.
+"""Families of image encoders, one per file: timm, open_clip and segment-anything behind one type.
 
-Reading this imports none of the three libraries (open_clip alone takes 11 s); building a backbone does.
+This module imports none of the three libraries (open_clip alone takes 11 s); building a backbone does.
 """
 
 from __future__ import annotations
@@ -16,28 +16,15 @@ if TYPE_CHECKING:
     Build = Callable[[BackboneRequest], Backbone]
 
 _families: Register[Build] = Register("backbone family", __name__)
-
-
-def register_family(name: str) -> Callable[[Build], Build]:
-    """Register the decorated builder under `name`.
-
-    Raises:
-        ValueError: the name is taken.
-    """
-
-    def decorate(build: Build) -> Build:
-        _families.add(name, build)
-        return build
-
-    return decorate
+register_family = _families.register
 
 
 def load_backbone(family: str, request: BackboneRequest) -> Backbone:
     """Build a frozen image encoder.
 
     Raises:
-        KeyError: no such family.
-        ValueError: no such architecture or policy.
+        KeyError: no such family; the message lists the families.
+        ValueError: the family has no such architecture or resize policy.
         WeightsError: the weights cannot be had or do not fit.
     """
     return _families.get(family)(request)

@@ -1,4 +1,4 @@
-"""One type for every frozen image encoder, whatever library it comes from."""
+"""One type for the frozen image encoders of all libraries."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ Cam = tuple[list[nn.Module], Reshape | None]
 
 @dataclass(frozen=True)
 class BackboneRequest:
-    """Which backbone is wanted.
+    """The architecture, weights and input of a backbone.
 
     Attributes:
-        name: as the family calls the architecture.
+        name: the family's name of the architecture.
         weights: see `models.weights`.
         weight_files: digest -> local path, for "file:<digest>".
-        seed: of random initial weights.
-        policy: how pictures become square (see `Preprocessing`); None: the family's default.
-        size: side of the input in pixels; None: the one that the weights were trained at.
+        seed: seed of random initial weights.
+        policy: how pictures become square (see `models.geometry.Geometry`); None: the family's default.
+        size: side of the input in pixels; None: the size at which the weights were trained.
     """
 
     name: str
@@ -41,17 +41,16 @@ class BackboneRequest:
 
 
 class Backbone(nn.Module):
-    """A frozen image encoder: evaluation mode, no parameter asks for a gradient.
+    """A frozen image encoder: always in evaluation mode, no parameter requires a gradient.
 
-    For Grad-CAM, gradients still flow through it to whatever input asks for them: `x.requires_grad_()` is needed,
-    because no parameter does.
+    Gradients still flow through it to an input that requires them, as Grad-CAM needs: call `x.requires_grad_()`.
 
     Attributes:
         family: "timm", "open_clip" or "sam".
-        name: as that library calls the architecture.
+        name: the library's name of the architecture.
         num_features: D.
-        preprocessing: what the pixels must look like.
-        weights_note: where the weights come from, in words for a table.
+        preprocessing: the preprocessing of pixels.
+        weights_note: origin of the weights, in words for a table.
         weights_digest: "random-<seed>", or the digest of the file.
     """
 
@@ -77,7 +76,6 @@ class Backbone(nn.Module):
         self.weights_digest = source.digest
         self._pool = pool
         self._find_cam = find_cam
-        self._cam: Cam | None = None
         self.train(False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -86,33 +84,26 @@ class Backbone(nn.Module):
         return features if self._pool is None else self._pool(features)
 
     def train(self, mode: bool = True) -> Backbone:
-        """Stays in evaluation mode whatever is asked: a frozen backbone has no dropout and fixed statistics."""
+        """Ignore `mode` and stay in evaluation mode: without dropout, with fixed statistics."""
         return super().train(False)
 
-    def cam_layers(self) -> list[nn.Module]:
-        """The layers whose activations Grad-CAM weights."""
-        return self._found_cam()[0]
+    def cam(self) -> Cam:
+        """The layers whose activations Grad-CAM weights, and a function that reshapes these to (N, channels, h, w).
 
-    @property
-    def cam_reshape(self) -> Reshape | None:
-        """Activations of those layers -> (N, channels, h, w); None where they already have that shape."""
-        return self._found_cam()[1]
-
-    def _found_cam(self) -> Cam:
-        if self._cam is None:
-            self._cam = self._find_cam(self.network, self.preprocessing.size)
-        return self._cam
+        The function is None if the activations already have that shape.
+        """
+        return self._find_cam(self.network, self.preprocessing.size)
 
 
 @dataclass(frozen=True)
 class TokenGrid:
-    """Tokens of a vision transformer -> (N, channels, h, w), h = w from the number of tokens.
+    """Tokens of a vision transformer -> (N, channels, h, w); the number of tokens determines h = w.
 
-    grad-cam's own `vit_reshape_transform` assumes 14 x 14 patches and one prefix token; this works for any.
+    grad-cam's own `vit_reshape_transform` assumes 14 x 14 patches and one prefix token; this has no such limits.
 
     Attributes:
-        num_prefix: tokens before the patches (class, registers).
-        batch_first: whether tokens come as (N, L, channels); else (L, N, channels).
+        num_prefix: number of tokens before the patches (class, registers).
+        batch_first: whether tokens have the shape (N, L, channels); else (L, N, channels).
     """
 
     num_prefix: int
@@ -122,22 +113,22 @@ class TokenGrid:
         """(N, L, channels), or (L, N, channels) -> (N, channels, h, w).
 
         Raises:
-            ValueError: the patches make no square.
+            ValueError: the patches do not form a square.
         """
         if not self.batch_first:
             tokens = tokens.transpose(0, 1)
         patches = tokens[:, self.num_prefix :]
         side = math.isqrt(patches.shape[1])
         if side * side != patches.shape[1]:
-            raise ValueError(f"{patches.shape[1]} patch tokens make no square (prefix of {self.num_prefix} tokens)")
+            raise ValueError(f"{patches.shape[1]} patch tokens form no square (prefix of {self.num_prefix} tokens)")
         return patches.reshape(len(patches), side, side, -1).permute(0, 3, 1, 2)
 
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Initial weights follow from `seed` alone, and the caller's generator is as it was before.
+    """Make initial weights depend only on `seed`, and restore the caller's random generator afterwards.
 
-    Networks are built on the CPU, so only its generator is touched; `torch.manual_seed` would also reseed CUDA's.
+    Networks are built on the CPU, so only its generator is seeded; `torch.manual_seed` would also reseed CUDA's.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -151,6 +142,6 @@ def three(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
-    """Which known names are like this one, in words for a message."""
+    """The names that are most similar to `name`, in words for a message."""
     near = difflib.get_close_matches(name, names, n=6, cutoff=0.5)
     return f"near it: {', '.join(near)}" if near else "nothing is near it"

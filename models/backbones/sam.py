@@ -5,23 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import torch
 from torch import nn
 
 from models.backbones import register_family
-from models.backbones.base import Backbone, BackboneRequest, Cam, seeded, three
+from models.backbones.base import Backbone, BackboneRequest, seeded, three
 from models.detector import WeightsError
 from models.preprocessing import Preprocessing
-from models.weights import (
-    WeightsSource,
-    file_digest,
-    load_strictly,
-    local_source,
-    read_state_dict,
-    url_file,
-    weights_note,
-    without_prefix,
-)
+from models.weights import WeightsSource, load_strictly, local_source, read_state_dict, url_file, without_prefix
 
 _URL = "https://dl.fbaipublicfiles.com/segment_anything/"
 _FILES = {"vit_b": "sam_vit_b_01ec64.pth", "vit_l": "sam_vit_l_0b3195.pth", "vit_h": "sam_vit_h_4b8939.pth"}
@@ -30,16 +20,16 @@ NAMES = (*_FILES, "demo")
 
 @register_family("sam")
 def sam_backbone(request: BackboneRequest) -> Backbone:
-    """The image encoder of SAM: "vit_b", "vit_l", "vit_h", or "demo", a small one of the same kind at 64 pixels.
+    """The image encoder of SAM: "vit_b", "vit_l", "vit_h", or "demo", a small encoder of the same kind at 64 pixels.
 
-    Features are the neck's output, (N, 256, 64, 64), averaged over positions: (N, 256). The neck is what SAM's own
-    mask decoder reads. A linear classifier on the average is the average of the same classifier at every position, so
-    a CAM over the neck is exact: what it shows sums to the logit. Grad-CAM's layer is the neck's last one, whose output
-    is (N, 256, 64, 64); that blocks before it work on windows and on channels-last tensors does not matter there.
+    Features are the neck's output, (N, 256, 64, 64), averaged over positions: (N, 256). SAM's own mask decoder reads
+    the neck's output too. A linear classifier on the average equals the average of the classifier over positions, so
+    a CAM over the neck is exact: its values sum to the logit. Grad-CAM's layer is the neck's last layer, with output
+    (N, 256, 64, 64); the windows and channels-last tensors of earlier blocks do not matter there.
 
-    A file may hold a whole SAM, as published, or the encoder alone. The default policy is "pad", SAM's own. At a `size`
-    other than 1024, which must be a multiple of the patch, position embeddings are resized (bicubic); that is much
-    cheaper, and not what SAM was trained at.
+    A file may hold a whole SAM, as published, or only the encoder. The default policy is "pad", SAM's own. For a `size`
+    other than 1024, which must be a multiple of the patch size, position embeddings are resized (bicubic). That is
+    much cheaper, but SAM was not trained at that size.
     """
     name, weights, size = request.name, request.weights, request.size
     if name not in NAMES:
@@ -49,9 +39,8 @@ def sam_backbone(request: BackboneRequest) -> Backbone:
         if weights != "hub":
             raise WeightsError(f"SAM's weights have no tags: 'hub', not {weights!r}")
         if name not in _FILES:
-            raise WeightsError(f"nobody publishes weights of SAM's {name!r}: use random weights, or vit_b")
-        path = url_file(_URL + _FILES[name], what=f"SAM {name}")
-        source = WeightsSource(path, file_digest(path), weights_note(weights))
+            raise WeightsError(f"there are no published weights of SAM's {name!r}: use random weights, or vit_b")
+        source = WeightsSource("hub", url_file(_URL + _FILES[name], what=f"SAM {name}"))
 
     encoder: Any
     with seeded(request.seed):
@@ -61,22 +50,15 @@ def sam_backbone(request: BackboneRequest) -> Backbone:
         load_strictly(encoder, state, source=source.path)
     if size is not None and size != encoder.img_size:
         _resize(encoder, size)
-    preprocessing = Preprocessing(
-        size=int(encoder.img_size),
-        mean=mean,
-        std=std,
-        interpolation="bilinear",
-        policy=request.policy or "pad",
-    )
     return Backbone(
         encoder,
         family="sam",
         name=name,
         num_features=int(encoder.neck[0].out_channels),
-        preprocessing=preprocessing,
+        preprocessing=Preprocessing(int(encoder.img_size), mean, std, "bilinear", request.policy or "pad"),
         source=source,
-        pool=_mean_over_positions,
-        find_cam=_cam,
+        pool=lambda neck: neck.mean(dim=(2, 3)),
+        find_cam=lambda network, size: ([encoder.neck[-1]], None),
     )
 
 
@@ -114,12 +96,4 @@ def _resize(encoder: Any, size: int) -> None:
     side = (size // patch, size // patch)
     resized = nn.functional.interpolate(positions, size=side, mode="bicubic", antialias=True, align_corners=False)
     encoder.pos_embed = nn.Parameter(resized.permute(0, 2, 3, 1).contiguous())
-    encoder.img_size = size  # relative positions are resized by the encoder itself, in every forward
-
-
-def _cam(encoder: Any, size: int) -> Cam:
-    return [encoder.neck[-1]], None
-
-
-def _mean_over_positions(neck: torch.Tensor) -> torch.Tensor:
-    return neck.mean(dim=(2, 3))
+    encoder.img_size = size  # the encoder itself resizes relative positions, in every forward pass

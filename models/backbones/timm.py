@@ -1,4 +1,4 @@
-"""timm's networks, as frozen encoders and as classifiers that are trained in full."""
+"""timm's networks, as frozen encoders and as classifiers that train in full."""
 
 from __future__ import annotations
 
@@ -19,20 +19,18 @@ from models.weights import (
     PACKAGED,
     WeightsSource,
     cannot_fetch,
-    file_digest,
     hub_file,
     load_strictly,
     local_source,
     read_state_dict,
     rename_by_order,
     url_file,
-    weights_note,
 )
 
 
 @register_family("timm")
 def timm_backbone(request: BackboneRequest) -> Backbone:
-    """A timm network without its classifier: features are what the classifier would see.
+    """A timm network without its classifier: features are the classifier's input.
 
     The default policy is "squash": timm's evaluation crop (policy "crop") would cut off a repainted border.
     """
@@ -41,7 +39,7 @@ def timm_backbone(request: BackboneRequest) -> Backbone:
         network,
         family="timm",
         name=request.name,
-        num_features=int(getattr(network, "head_hidden_size", None) or network.num_features),
+        num_features=timm_num_features(network),
         preprocessing=preprocessing,
         source=source,
         pool=None,
@@ -52,21 +50,26 @@ def timm_backbone(request: BackboneRequest) -> Backbone:
 def timm_classifier(request: BackboneRequest, num_classes: int) -> tuple[nn.Module, Preprocessing]:
     """A plain timm network with its own classifier, to train in full.
 
-    Its state dict has timm's own names, so `timm.create_model(name, num_classes=...)` loads what was trained here.
-    Pretrained weights are loaded completely, except for the classifier, which is new and follows from the seed.
-    Errors as in `load_backbone`; `timm_cam` finds its layers for Grad-CAM.
+    Its state dict has timm's names, so `timm.create_model(name, num_classes=...)` loads a trained network. All
+    pretrained weights are loaded except those of the classifier, which is new and depends on the seed. The errors are
+    those of `load_backbone`; `timm_cam` finds the layers for Grad-CAM.
 
     Returns:
-        the network, in training mode and with gradients, and what its pixels must look like.
+        the network, in training mode and with gradients, and the preprocessing of its pixels.
     """
     network, preprocessing, _ = _network(request, num_classes)
     return network, preprocessing
 
 
+def timm_num_features(network: Any) -> int:
+    """Number of features that the classifier of a timm network takes."""
+    return int(getattr(network, "head_hidden_size", None) or network.num_features)
+
+
 def without_weights(request: BackboneRequest) -> BackboneRequest:
     """The same network and preprocessing with random weights, for a checkpoint that holds every tensor.
 
-    A hub's tag decides the preprocessing too, so it stays in the network's name.
+    A hub's tag determines the preprocessing too, so it stays in the network's name.
     """
     kind, _, tag = request.weights.partition(":")
     name = f"{request.name.partition('.')[0]}.{tag}" if kind == "hub" and tag else request.name
@@ -90,8 +93,7 @@ def _network(request: BackboneRequest, num_classes: int) -> tuple[Any, Preproces
         tags = ", ".join(timm.list_pretrained(f"{architecture}.*")) or "none"
         raise WeightsError(f"timm publishes no weights {name!r}; there are: {tags}")
     if source is None:
-        path = _hub_file(name, config)
-        source = WeightsSource(path, file_digest(path), weights_note(f"hub:{config.tag}" if config.tag else "hub"))
+        source = WeightsSource(f"hub:{config.tag}" if config.tag else "hub", _hub_file(name, config))
 
     side = request.size or int(config.input_size[-1])
     options: dict[str, Any] = {"img_size": side} if config.fixed_input_size and side != config.input_size[-1] else {}
@@ -122,7 +124,7 @@ def _hub_file(name: str, config: Any) -> Path:
         return hub_file(repository, names, what=name)
     if isinstance(config.url, str) and config.url and not config.custom_load:
         return url_file(config.url, what=name)
-    raise cannot_fetch(name, "timm publishes none in a format that is read here")
+    raise cannot_fetch(name, "timm publishes none in a format that this project reads")
 
 
 def _packaged_state(architecture: str, path: Path) -> dict[str, torch.Tensor]:
@@ -136,31 +138,32 @@ def _packaged_state(architecture: str, path: Path) -> dict[str, torch.Tensor]:
 
 
 def _load(network: nn.Module, state: dict[str, torch.Tensor], path: Path, classifier: Any, *, resized: bool) -> None:
-    """Load by timm's names. timm's own loader is strict only while the classifier is kept, so it is not used here.
+    """Load by timm's names. This does not use timm's own loader, which is strict only if the classifier is kept.
 
-    timm's converter for the architecture runs first: it knows older names, and fits position embeddings to another
-    input size, which is allowed only where another size was asked for.
+    timm's converter for the architecture runs first: it renames tensors of older files and resizes position embeddings
+    for another input size. Resizing is allowed only if the request names another size.
     """
     position = network.state_dict().get("pos_embed")
     published = state.get("pos_embed")
     if position is not None and published is not None and position.shape != published.shape and not resized:
         raise WeightsError(
             f"the weights in {path} are for another input size: pos_embed is {tuple(published.shape)}, not "
-            f"{tuple(position.shape)}. Name the network of that size, or set the size to ask for a resized one"
+            f"{tuple(position.shape)}. Name the network of that size, or set the size to have it resized"
         )
     convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     if convert is not None:
         with contextlib.suppress(LookupError, RuntimeError, ValueError, AttributeError, AssertionError):
-            state = convert(state, network)  # fails on a wrong file, which the comparison below describes better
+            state = convert(state, network)  # fails on a wrong file, which `load_strictly` describes better
     heads = [classifier] if isinstance(classifier, str) else list(classifier or ())
     load_strictly(network, state, source=path, ignore=[f"{head}." for head in heads])
 
 
 def timm_cam(network: nn.Module, size: int) -> Cam:
-    """Layers and reshape for Grad-CAM on any timm network, with or without its classifier.
+    """Layers and reshape function for Grad-CAM on any timm network, with or without its classifier.
 
-    A vision transformer: the last block's first norm, as for CLIP (see `clip_backbone`). Any other network: the module
-    whose output is the feature map that is pooled, found by running the network once on zeros, (1, 3, size, size).
+    For a vision transformer, the layer is the last block's first norm, as for CLIP (see `clip_backbone`). For any other
+    network, it is the module that returns the feature map before pooling; running the network once on zeros,
+    (1, 3, size, size), finds it.
 
     Raises:
         ValueError: no module returns that feature map.
@@ -172,13 +175,11 @@ def timm_cam(network: nn.Module, size: int) -> Cam:
         return [norm], TokenGrid(int(num_prefix))
 
     runnable: Any = network
-    returned: list[tuple[nn.Module, torch.Tensor]] = []
-
-    def note(module: nn.Module, inputs: Any, output: Any) -> None:
-        if isinstance(output, torch.Tensor):
-            returned.append((module, output))
-
-    handles = [module.register_forward_hook(note) for module in network.modules()]
+    outputs: list[tuple[nn.Module, Any]] = []
+    handles = [
+        module.register_forward_hook(lambda module, inputs, output: outputs.append((module, output)))
+        for module in network.modules()
+    ]
     training = [module for module in network.modules() if module.training]
     parameter = next(network.parameters())
     try:
@@ -191,14 +192,11 @@ def timm_cam(network: nn.Module, size: int) -> Cam:
             handle.remove()
         for module in training:
             module.training = True
-    # the last to return it: nothing after it can have changed it in place
-    layer = next((module for module, output in reversed(returned) if output is features), None)
+    # the last module that returns it: no later module can have changed it in place
+    layer = next((module for module, output in reversed(outputs) if output is features), None)
     if layer is None:
-        raise ValueError(f"no module of {type(network).__name__} returns the feature map that is pooled")
+        raise ValueError(f"no module of {type(network).__name__} returns the feature map before pooling")
     if features.ndim == 3:
         return [layer], TokenGrid(int(num_prefix or 0))
-    return [layer], _channels_first if getattr(network, "output_fmt", "NCHW") == "NHWC" else None
-
-
-def _channels_first(activations: torch.Tensor) -> torch.Tensor:
-    return activations.permute(0, 3, 1, 2)
+    channels_last = getattr(network, "output_fmt", "NCHW") == "NHWC"
+    return [layer], (lambda activations: activations.permute(0, 3, 1, 2)) if channels_last else None

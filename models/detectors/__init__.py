@@ -1,1 +1,1 @@
-"""One method a file. Every module here is imported by the registry, so a new file is a new method."""
+"""One method per file. The registry imports every module of this folder, so a new file is a new method."""

@@ -1,7 +1,7 @@
 """A linear classifier on frozen CLIP features (arXiv 2103.00020), after Ojha et al. (arXiv 2302.10174).
 
-Ojha et al. found that features which were never trained to tell real from fake carry over to unseen generators.
-OpenAI's weights need QuickGELU, hence the architecture's name; any open_clip name works.
+Ojha et al. found that features which were not trained to tell real from fake generalise to unseen generators.
+OpenAI's weights need QuickGELU, hence the architecture's name. Any open_clip architecture works.
 """
 
 from __future__ import annotations

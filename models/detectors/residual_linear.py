@@ -1,7 +1,7 @@
-"""Statistics of high-pass residuals and a linear classifier: needs no weights and no GPU.
+"""A linear classifier on statistics of high-pass residuals. It needs no weights and no GPU.
 
-The features are a small relative of the spatial rich model (Fridrich and Kodovsky, IEEE TIFS 7(3), 2012): the
-strong baseline of the field's older half, against which a learned detector can be measured.
+The features are a small version of the spatial rich model (Fridrich and Kodovsky, IEEE TIFS 7(3), 2012), a strong
+baseline from before deep learning, with which learned detectors can be compared.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A linear classifier on frozen features of Segment Anything's image encoder (Kirillov et al., arXiv 2304.02643).
 
-SAM was trained to find borders, at 1024 pixels; an image is enlarged to that. `vit_l` and `vit_h` work too.
+SAM was trained to find borders, at 1024 pixels; images are enlarged to that size. `vit_l` and `vit_h` work too.
 """
 
 from __future__ import annotations

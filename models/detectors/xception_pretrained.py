@@ -1,8 +1,8 @@
 """Xception from ImageNet weights (Chollet, arXiv 1610.02357; timm's `xception41.tf_in1k`).
 
-The publication says Adam, cross-entropy and one epoch. It gives neither learning rate nor batch size nor augmentation:
-1e-4 is a tenth of what is used from random weights, so that one epoch moves the features without wiping them out, 32
-fits any GPU, and nothing is augmented.
+The publication names Adam, cross-entropy and one epoch, but neither learning rate nor batch size nor augmentation.
+Here the learning rate is 1e-4, a tenth of that from random weights, so that one epoch changes the features without
+erasing them; a batch of 32 fits any GPU; nothing is augmented.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Xception from random weights (Chollet, arXiv 1610.02357; timm's `xception41`, that of DeepLab, arXiv 1802.02611).
 
-The publication says Adam, cross-entropy and one epoch. It gives neither learning rate nor batch size nor augmentation:
-1e-3 is Adam's own default (arXiv 1412.6980), 32 fits any GPU, and nothing is augmented.
+The publication names Adam, cross-entropy and one epoch, but neither learning rate nor batch size nor augmentation.
+Here the learning rate is 1e-3, Adam's default (arXiv 1412.6980); a batch of 32 fits any GPU; nothing is augmented.
 """
 
 from __future__ import annotations

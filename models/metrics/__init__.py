@@ -1,6 +1,6 @@
-"""Metrics, one file per metric. The orientation everywhere: real = 0, fake = 1, a higher score means fake.
+"""Metrics, one file per metric. Everywhere, real = 0, fake = 1, and a higher score means fake.
 
-What scoring logs, what intervals resample, and what the report and its pictures show is read from this register.
+Scoring, intervals, the report and its pictures all read their metrics from this register.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import numpy as np
 from models.detector import DETECTION_CLASSES
 from models.register import Register
 
-AT_VALIDATION = "_valid_threshold"  # ends the name of a metric at the threshold from the validation split
+AT_VALIDATION = "_valid_threshold"  # suffix of the name of a metric at the threshold from the validation split
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a detector says of the images of one cell.
+    """A detector's answers for the images of one cell.
 
     Attributes:
-        labels: int (N,), class numbers.
-        answered: int (N,), the class that is answered.
+        labels: int (N,), true class numbers.
+        answered: int (N,), answered class numbers.
         classes: C names, "real" first.
         scores: float64 (N,), log-odds of fake; None unless the classes are real and fake.
     """
@@ -35,13 +35,13 @@ class Answers:
 
     @classmethod
     def from_scores(cls, labels: np.ndarray, scores: np.ndarray, threshold: float = 0.0) -> Answers:
-        """An image is called fake where its score is *above* the threshold; a tie is real, as by argmax over logits."""
+        """Call an image fake if its score is *above* the threshold. A tie is real, as with argmax over logits."""
         scores = np.asarray(scores, dtype=np.float64)
         return cls(np.asarray(labels), (scores > threshold).astype(np.int64), DETECTION_CLASSES, scores)
 
     @classmethod
     def from_logits(cls, labels: np.ndarray, logits: np.ndarray, classes: Sequence[str]) -> Answers:
-        """The class with the highest of the logits (N, C) is the answer; of equal ones the first."""
+        """Answer with the class that has the highest of the logits (N, C); of equal logits, the first."""
         return cls(np.asarray(labels), np.asarray(logits).argmax(axis=1), tuple(classes))
 
     def at(self, threshold: float) -> Answers:
@@ -61,20 +61,20 @@ class Metric:
 
     Attributes:
         name: as in MLflow and in tables; `accuracy/<class>` for a metric of one class.
-        words: for headings.
-        value: (answers, weights) -> the metric, in [0, 1]. Weights, one per image or None, count an image more than
-            once, or not at all.
-        ranks: it follows from the order of the scores, whatever the threshold, and needs scores. Else it follows from
-            the classes that are answered.
-        task: "binary": it makes sense for real and fake alone, as every metric of ranks; "several": for more than
-            two classes alone; "any".
-        chance: its expectation for guesses, with as many fakes as real images; None: it depends.
-        chance_is_fixed: the same whatever the number of fakes.
-        higher_is_better: else lower.
-        position: among the metrics that a report shows, the smallest first; None: not shown.
-        position_at_validation: likewise, of the metric at the threshold from validation.
-        share_of: answers -> bool (N,), the images of which it is the share that is right; None: it is no share.
-        resample: a faster way to its value for many weights at once; None: `value` is called for each.
+        words: its name in headings.
+        value: (answers, weights) -> the metric, in [0, 1]. Weights (N,) say how often each image counts; None: once.
+        ranks: whether it depends on the order of the scores, not on a threshold. Such a metric needs scores; any other
+            metric depends on the answered classes.
+        task: "binary": only for real and fake, like every metric of ranks; "several": only for more than two classes;
+            "any".
+        chance: expected value for random guesses with as many fakes as real images; None: it depends.
+        chance_is_fixed: whether `chance` holds for any number of fakes.
+        higher_is_better: whether higher values are better.
+        position: order among the metrics that a report shows, the smallest first; None: not shown.
+        position_at_validation: likewise, for the metric at the threshold from validation.
+        share_of: answers -> bool (N,): if the metric is the share of right answers among some images, these images;
+            None: it is no such share.
+        resample: a faster function for the values at many weights; None: `value` is called for each.
     """
 
     name: str
@@ -91,14 +91,14 @@ class Metric:
     resample: Resample | None = None
 
     def weighted(self, answers: Answers, sources: np.ndarray) -> Weighted:
-        """The metric as a function of its sources' weights; with weights of one, its value.
+        """The metric as a function of the sources' weights. If all weights are 1, it gives the metric's value.
 
         Args:
             answers: the cell.
             sources: int (N,), each image's source, in [0, S).
 
         Returns:
-            float32 weights (S, b) -> float64 (b,); NaN where the weights leave out a class that it needs.
+            float32 weights (S, b) -> float64 (b,); NaN if the weights leave out a class that the metric needs.
         """
         compute = self.resample(answers, sources) if self.resample else self._one_by_one(answers, sources)
 
@@ -114,9 +114,9 @@ class Metric:
         def compute(weights: np.ndarray) -> np.ndarray:
             values = np.full(weights.shape[1], np.nan)
             for column in range(weights.shape[1]):
-                own = weights[sources, column]
-                if all(own[images].any() for images in needed):
-                    values[column] = self.value(answers, own)
+                image_weights = weights[sources, column]
+                if all(image_weights[images].any() for images in needed):
+                    values[column] = self.value(answers, image_weights)
             return values
 
         return compute
@@ -127,24 +127,22 @@ _metrics: Register[Metric | OfClass] = Register("metric", __name__)
 
 
 def register_metric(metric: Metric) -> Metric:
-    """Register a metric under its name. Raises `ValueError` where the name is taken."""
+    """Register a metric under its name. Raises `ValueError` if the name is taken."""
     _metrics.add(metric.name, metric)
     return metric
 
 
 def register_class_metric(name: str, of_class: OfClass) -> OfClass:
-    """Register a metric of each of several classes, whose names are `<name>/<class>`. Raises as `register_metric`."""
+    """Register one metric per class, for more than two classes, as `<name>/<class>`. Errors as in `register_metric`."""
     _metrics.add(f"{name}/<class>", of_class)
     return of_class
 
 
-def list_metrics() -> list[str]:
-    """Names of all registered metrics, in alphabetical order."""
-    return _metrics.names()
+list_metrics = _metrics.names
 
 
 def metrics_for(classes: Sequence[str]) -> list[Metric]:
-    """Every metric that makes sense for these classes, in the order of their positions."""
+    """Every metric that applies to these classes, in the order of their positions."""
     binary = tuple(classes) == DETECTION_CLASSES
     metrics: list[Metric] = []
     for entry in map(_metrics.get, _metrics.names()):
@@ -156,10 +154,10 @@ def metrics_for(classes: Sequence[str]) -> list[Metric]:
 
 
 def get_metric(name: str) -> Metric:
-    """Look a metric up by the name that is logged, at whatever threshold: "accuracy/lama", "accuracy_valid_threshold".
+    """Look a metric up by the logged name, such as "accuracy/lama" or "accuracy_valid_threshold".
 
     Raises:
-        KeyError: no such metric; lists what exists.
+        KeyError: no such metric; the message lists all metrics.
     """
     plain, of_class, label = name.removesuffix(AT_VALIDATION).partition("/")
     entry = _metrics.get(f"{plain}/<class>" if of_class else plain)
@@ -170,9 +168,9 @@ def measure(answers: Answers, threshold: float | None = None) -> dict[str, float
     """Every metric of a cell by its name.
 
     Args:
-        answers: of the cell.
-        threshold: from the validation split; metrics that depend on a threshold are there for it too. None: there is
-            none.
+        answers: the cell.
+        threshold: from the validation split. Metrics that depend on a threshold are also computed at this one. None:
+            there is none.
     """
     metrics = metrics_for(answers.classes)
     values = {metric.name: metric.value(answers) for metric in metrics}
@@ -183,22 +181,22 @@ def measure(answers: Answers, threshold: float | None = None) -> dict[str, float
 
 
 def reported(logged: Iterable[str]) -> list[str]:
-    """The metrics of real or fake that a report shows, in its order, as far as they are logged."""
-    there = set(logged)
+    """The logged metrics of real and fake that a report shows, in its order."""
+    logged = set(logged)
     positions: dict[str, int] = {}
     for metric in metrics_for(DETECTION_CLASSES):
         if metric.position is not None:
             positions[metric.name] = metric.position
         if metric.position_at_validation is not None:
             positions[metric.name + AT_VALIDATION] = metric.position_at_validation
-    return sorted((name for name in positions if name in there), key=lambda name: (positions[name], name))
+    return sorted(positions.keys() & logged, key=lambda name: (positions[name], name))
 
 
 def in_words(name: str) -> str:
-    """A metric of real or fake for a heading: its words, which threshold, and where lower is better."""
+    """A metric of real and fake for a heading: its words, its threshold, and whether lower is better."""
     try:
         metric = get_metric(name)
-    except KeyError:  # of runs from before, or of a checkout that has more metrics
+    except KeyError:  # the run is older, or of a checkout with more metrics
         return name.replace("_", " ")
     words = metric.words
     if not metric.ranks:

@@ -1,4 +1,4 @@
-"""Sums over images that are weighted by their sources, for all resamples at once."""
+"""Sums over images weighted by their sources, for all resamples at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def sums(sources: np.ndarray, columns: Iterable[np.ndarray]) -> Weighted:
 
 
 def class_sums(answers: Answers, sources: np.ndarray) -> Weighted:
-    """Weights (S, b) -> float64 (3, C, b): images of each class that are right, all of them, all that get its name."""
+    """Weights (S, b) -> float64 (3, C, b): per class, right answers, images of the class, answers with the class."""
     count = len(answers.classes)
     truth, answered = answers.labels, answers.answered
     compute = sums(
@@ -48,10 +48,10 @@ def curve(answers: Answers, sources: np.ndarray) -> Callable[[np.ndarray], tuple
 
 
 def running(rows: np.ndarray) -> np.ndarray:
-    """Running sums along the first axis, with a row of zeros before: (N, b) -> float32 (N + 1, b).
+    """Running sums along the first axis, after a row of zeros: (N, b) -> float32 (N + 1, b).
 
-    First within groups of about sqrt(N) rows, all groups at once, then over the groups: `np.cumsum` adds along this
-    axis one number at a time.
+    It sums first within groups of about sqrt(N) rows, all groups at once, then over the groups. `np.cumsum` would add
+    one number at a time along this axis.
     """
     size = math.isqrt(len(rows)) + 1
     total = np.zeros((size, size, rows.shape[1]), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""The share of images that are called what they are."""
+"""The share of images that are answered with their class."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def value(answers: Answers, weights: np.ndarray | None = None) -> float:
 
 
 def resample(answers: Answers, sources: np.ndarray) -> Weighted:
-    """See `Metric.resample`."""
+    """The same for many weights at once."""
     counts = class_sums(answers, sources)
 
     def compute(weights: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Average precision for fakes: the step-wise sum of precisions over recalls, not interpolated."""
+"""Average precision for fakes: the step-wise sum of precision over recall, not interpolated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def value(answers: Answers, weights: np.ndarray | None = None) -> float:
 
 
 def resample(answers: Answers, sources: np.ndarray) -> Weighted:
-    """See `Metric.resample`."""
+    """The same for many weights at once."""
     counts = curve(answers, sources)
 
     def compute(weights: np.ndarray) -> np.ndarray:

@@ -10,13 +10,13 @@ from models.metrics._weighted import running
 
 
 def value(answers: Answers, weights: np.ndarray | None = None) -> float:
-    """Ties count one half; 0 is perfectly inverted."""
+    """Ties count one half. At 0, all pairs are in the wrong order."""
     rates = roc_curve(answers.labels, answers.scores, sample_weight=weights, drop_intermediate=False)
     return float(auc(rates[0], rates[1]))
 
 
 def resample(answers: Answers, sources: np.ndarray) -> Weighted:
-    """See `Metric.resample`."""
+    """The same for many weights at once."""
     assert answers.scores is not None
     fake = answers.labels == 1
     order = np.argsort(answers.scores[~fake], kind="stable")

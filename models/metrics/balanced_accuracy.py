@@ -1,4 +1,4 @@
-"""The mean over the classes of the share of their images that are called what they are."""
+"""The mean, over the classes, of the share of a class's images that are answered with the class."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def value(answers: Answers, weights: np.ndarray | None = None) -> float:
 
 
 def resample(answers: Answers, sources: np.ndarray) -> Weighted:
-    """See `Metric.resample`."""
+    """The same for many weights at once."""
     counts = class_sums(answers, sources)
 
     def compute(weights: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The accuracy of each class: `accuracy/<class>` among several, `real_accuracy` and `fake_accuracy` of a detector."""
+"""The accuracy of each class: `accuracy/<class>` among several classes, else `real_accuracy` and `fake_accuracy`."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from models.metrics._weighted import sums
 
 
 def of_class(label: str, name: str) -> Metric:
-    """The share of a class's images that get its name."""
+    """The share of a class's images that are answered with the class."""
 
     def images(answers: Answers) -> np.ndarray:
         return np.asarray(answers.labels == answers.classes.index(label))
 
     def value(answers: Answers, weights: np.ndarray | None = None) -> float:
-        own = images(answers)
-        right = answers.answered[own] == answers.labels[own]
-        return float(np.average(right, weights=None if weights is None else weights[own]))
+        members = images(answers)
+        right = answers.answered[members] == answers.labels[members]
+        return float(np.average(right, weights=None if weights is None else weights[members]))
 
     def resample(answers: Answers, sources: np.ndarray) -> Weighted:
-        own = images(answers)
-        totals = sums(sources, (own & (answers.answered == answers.labels), own))
+        members = images(answers)
+        totals = sums(sources, (members & (answers.answered == answers.labels), members))
 
         def compute(weights: np.ndarray) -> np.ndarray:
             right, counted = totals(weights)

@@ -10,15 +10,15 @@ from models.metrics._weighted import curve
 
 
 def value(answers: Answers, weights: np.ndarray | None = None) -> float:
-    """The rate of errors on either side, at the threshold where both are equal."""
+    """The false positive rate at the threshold where it equals the false negative rate."""
     rates = roc_curve(answers.labels, answers.scores, sample_weight=weights, drop_intermediate=False)
     false_positives, true_positives = rates[0], rates[1]
-    # false positive rate minus false negative rate climbs from -1 to 1 along the curve, strictly
+    # along the curve, false positive rate minus false negative rate rises strictly from -1 to 1
     return float(np.interp(0.0, false_positives + true_positives - 1.0, false_positives))
 
 
 def resample(answers: Answers, sources: np.ndarray) -> Weighted:
-    """See `Metric.resample`."""
+    """The same for many weights at once."""
     counts = curve(answers, sources)
 
     def compute(weights: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The mean over the classes of F1, 2 TP / (2 TP + FP + FN)."""
+"""The mean, over the classes, of F1 = 2 TP / (2 TP + FP + FN)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from models.metrics._weighted import class_sums
 
 
 def value(answers: Answers, weights: np.ndarray | None = None) -> float:
-    """The mean of the classes' F1."""
+    """The mean of the F1 of the classes."""
     return float(f1_score(answers.labels, answers.answered, average="macro", sample_weight=weights))
 
 
 def resample(answers: Answers, sources: np.ndarray) -> Weighted:
-    """See `Metric.resample`."""
+    """The same for many weights at once."""
     counts = class_sums(answers, sources)
 
     def compute(weights: np.ndarray) -> np.ndarray:

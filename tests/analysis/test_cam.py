@@ -170,7 +170,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     for kind in ("images", "masks"):  # two photographs that ldm has no fake of
         for name in sorted((base / kind / "test").iterdir())[:2]:
             name.unlink()
-    return build_manifest("dolos", folder / "dolos", cache=folder / "cache", workers=1)
+    return build_manifest("dolos", folder / "dolos", cache=folder / "cache")
 
 
 def test_the_same_photographs_for_every_generator(manifest: Manifest) -> None:

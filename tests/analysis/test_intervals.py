@@ -12,7 +12,7 @@ from analysis.intervals import Resampler, difference_of, interval_of
 from grid.tasks import cell_rows
 from models.detector import DETECTION_CLASSES
 from models.metrics import metrics_for
-from models.scoring import attribution_metrics, detection_metrics
+from models.scoring import attribution_metrics, cell_metrics
 from tests.analysis.scored import Scored, difference, interval
 
 DETECTION_METRICS = [metric.name for metric in metrics_for(DETECTION_CLASSES)]
@@ -56,7 +56,8 @@ def test_a_weight_is_how_often_an_image_is_there(metric: str) -> None:
     found = resampler.cell(cell).weighted(metric, 0.3)(weights.astype(np.float32))
     for column, counts in enumerate(weights.T):
         drawn = cell.loc[np.repeat(cell.index, counts[resampler.places(cell)])]
-        expected = detection_metrics(drawn["label"].to_numpy(), drawn["score"].to_numpy(), threshold=0.3)[metric]
+        metrics = cell_metrics(drawn["label"].to_numpy(), drawn["score"].to_numpy(), 0.3)
+        expected = metrics.get(f"{metric}_valid_threshold", metrics[metric])
         assert found[column] == pytest.approx(expected, abs=1e-6)
 
 
@@ -95,7 +96,7 @@ def test_a_perfect_ranking_is_perfect_in_every_resample(metric: str) -> None:
 def test_the_value_lies_in_its_interval(metric: str) -> None:
     for seed in range(5):
         cell = random_cell(25, seed)
-        value = detection_metrics(cell["label"].to_numpy(), cell["score"].to_numpy())[metric]
+        value = cell_metrics(cell["label"].to_numpy(), cell["score"].to_numpy())[metric]
         low, high = interval(cell, metric=metric)
         assert low <= value <= high
 
@@ -243,7 +244,7 @@ def test_what_cannot_be_asked_is_refused() -> None:
         resampler.cell(cell.drop(columns="score"))
     with pytest.raises(ValueError, match="no images to resample"):
         Resampler([cell.iloc[:0]])
-    assert set(DETECTION_METRICS) == set(detection_metrics(np.array([0, 1]), np.array([0.0, 1.0])))
+    assert set(DETECTION_METRICS) == set(cell_metrics(np.array([0, 1]), np.array([0.0, 1.0])))
 
 
 def test_a_perfect_score_is_not_certain() -> None:

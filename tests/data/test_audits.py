@@ -81,7 +81,7 @@ def test_copies_beside_each_other_are_counted(dolos: Path, cache: Path) -> None:
     first = min(folder.iterdir())
     shutil.copy(first, folder / "copy.png")
     assert list(map(str, findings("copies", dolos, cache))) == [
-        "1 files have the bytes of another one beside them, and count twice"
+        "1 files are copies of another file of the same split, and count twice"
     ]
 
 

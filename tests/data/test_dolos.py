@@ -125,10 +125,10 @@ def test_nothing_is_left_aside_without_a_word(dolos: Path) -> None:
     found = scan(dolos)
     assert found.problems == []
     assert found.notes == [
-        "files beside the folders left aside in celebahq/real: readme.md",
-        "3 files that are not images were left aside in celebahq/real/train: a.txt, b.npy, c",
-        "1 folder was left aside in celebahq/real/train: more",
-        "folders that are not a split left aside in celebahq/fake/lama/images: extra",
+        "files beside the folders were ignored in celebahq/real: readme.md",
+        "3 files that are not images were ignored in celebahq/real/train: a.txt, b.npy, c",
+        "1 folder was ignored in celebahq/real/train: more",
+        "folders that are no split were ignored in celebahq/fake/lama/images: extra",
     ]
 
 
@@ -142,7 +142,7 @@ def test_images_are_listed_sorted_by_suffix_in_any_case(tmp_path: Path) -> None:
     assert [path.name for path in list_images(tmp_path, tmp_path).images] == ["a.jpeg", "b.PNG", "c.webp"]
     recursive = list_images(tmp_path, tmp_path, recursive=True)
     assert [path.name for path in recursive.images] == ["a.jpeg", "b.PNG", "c.webp", "e.bmp"]
-    assert recursive.notes == ["1 file that is not an image was left aside in .: d.gif"]
+    assert recursive.notes == ["1 file that is not an image was ignored in .: d.gif"]
 
 
 def test_links_are_followed_inside_the_root_only(tmp_path: Path) -> None:

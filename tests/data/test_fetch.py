@@ -155,7 +155,7 @@ def test_what_a_killed_fetch_left_behind_is_removed(
 
 def test_a_file_that_comes_short_is_refused(bucket: Path, corpora: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data.fetch, "_blocks", lambda filesystem, path: [b"short"])
-    with pytest.raises(FetchError, match=r"bytes, but 5 came.*\n.*the same command goes on"):
+    with pytest.raises(FetchError, match=r"bytes, but 5 came.*\n.*the same command continues"):
         read(bucket, corpora)
     assert not contents(local_folder(bucket.as_uri(), corpora))
 

@@ -65,7 +65,7 @@ def test_one_name_is_in_one_split_across_generators_and_labels(tmp_path: Path) -
         touch(tmp_path, *[f"{folder}/{name}" for name in names])
     found = scan(tmp_path)
     assert found.problems == []
-    assert found.notes == ["the folders name no splits; made here, 80/10/10 by name with seed 0"]
+    assert found.notes == ["the folders name no splits; images were split 80/10/10 by name with seed 0"]
     splits = defaultdict(set)
     for entry in found.entries:
         splits[entry.source_id].add(entry.split)

@@ -27,7 +27,7 @@ def refused(path: Path, words: str) -> None:
 
 
 def png_16_bit(path: Path, colour_type: int = 2) -> Path:
-    """A 2 x 1 PNG with 16 bits a channel, which Pillow cannot write as RGB."""
+    """A 2 x 1 PNG with 16 bits per channel, which Pillow cannot write as RGB."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

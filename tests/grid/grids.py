@@ -59,7 +59,7 @@ def write_obvious(root: Path, generators: Iterable[str] = ("lama", "ldm"), count
 
 def make_manifest(root: Path, settings: RunSettings) -> Manifest:
     """The manifest of a Dolos tree, saved where trials find it."""
-    manifest = build_manifest("dolos", root, cache=settings.cache, workers=2)
+    manifest = build_manifest("dolos", root, cache=settings.cache)
     manifest.save(settings.manifests / manifest.digest)
     return manifest
 

@@ -868,7 +868,7 @@ def test_an_image_that_fits_into_no_memory_is_bad_input(dolos: Command) -> None:
     with torch.nn.modules.module.register_module_forward_pre_hook(refuse):
         outcome = dolos("--methods", "clip_linear", *small)
     assert outcome.status == 2
-    assert "not one image fits into the device's memory" in outcome.text
+    assert "not even one image fits into the device's memory" in outcome.text
 
 
 UNCAUGHT: dict[str, tuple[tuple[str, ...], str]] = {

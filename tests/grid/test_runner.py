@@ -159,7 +159,7 @@ def test_a_trial_that_runs_out_of_memory_ends_in_halves_and_its_run_says_so(
         grid.run(short)
     grid.run(plain)
     assert [grid.run_of(spec).data.tags[names.BATCH_HALVED] for spec in (short, plain)] == ["true", "false"]
-    assert "two halves a batch" in grid.artifact(short, names.WARNINGS, tmp_path / "back").read_text()
+    assert "two halves per batch" in grid.artifact(short, names.WARNINGS, tmp_path / "back").read_text()
 
 
 def test_a_library_that_logs_badly_does_not_end_the_trial(make_grid: MakeGrid, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import torch
 from models.configs import LinearConfig, NetworkConfig, ProbeConfig
 from models.detector import BuildContext, Detector, Examples, FitSession, fake_scores
 from models.registry import create_detector, detector_info, list_detectors, resolve_config
-from models.scoring import attribution_metrics, detection_metrics
+from models.scoring import attribution_metrics, cell_metrics
 from tests.models.toys import ATTRIBUTION, DETECTION, SIDE, Recorder, examples, make_images, make_labels, small
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +61,7 @@ def test_learns_to_detect_the_right_way_round(name: str) -> None:
     test = examples(detector, 16, seed=3)
     scores = fake_scores(detector.predict(test.inputs).logits)
     assert scores[test.labels == 1].mean() > scores[test.labels == 0].mean()
-    assert detection_metrics(test.labels, scores)["auroc"] > 0.9
+    assert cell_metrics(test.labels, scores)["auroc"] > 0.9
 
 
 def test_learns_to_attribute(name: str) -> None:

@@ -91,7 +91,7 @@ def test_nothing_to_compute() -> None:
 
 
 def test_one_row_that_does_not_fit_is_an_error_with_a_remedy() -> None:
-    with pytest.raises(MemoryExhausted, match=r"not one image fits.*--gpus-per-trial"):
+    with pytest.raises(MemoryExhausted, match=r"not even one image fits.*--gpus-per-trial"):
         in_batches(lambda place: refuse(torch.zeros(place.stop - place.start), 0), 5, 4)
 
 
@@ -128,8 +128,8 @@ def test_a_training_that_runs_out_goes_on_in_halves_with_the_same_result(
     assert (whole.batch_halved, halved.batch_halved) == (False, True)
     warned = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert warned == [
-        "memory ran out in epoch 1, step 1 with a batch of 16 images; going on with two halves a batch",
-        "memory ran out with 10 images at once; going on with 5",  # the validation images, scored after the epoch
+        "memory ran out in epoch 1, step 1 with a batch of 16 images; continuing with two halves per batch",
+        "memory ran out with 10 images at once; continuing with 5",  # the validation images, scored after the epoch
     ]
     for (_, one), (_, other) in zip(recorders[0].epochs, recorders[1].epochs, strict=True):
         assert other == pytest.approx(one, rel=1e-3)
@@ -213,7 +213,7 @@ def test_features_are_the_same_from_smaller_batches(method: str, caplog: pytest.
     first = next(module for module in short.backbone.modules() if isinstance(module, torch.nn.Conv2d))
     first.register_forward_pre_hook(lambda module, inputs: refuse(inputs[0], 1))
     np.testing.assert_allclose(plain.encode(images), short.encode(images), rtol=1e-4, atol=1e-5)
-    assert "memory ran out with 10 images at once; going on with 5" in caplog.text
+    assert "memory ran out with 10 images at once; continuing with 5" in caplog.text
     caplog.clear()
     short.encode(images)
     assert caplog.text == ""  # what did not fit is not tried again

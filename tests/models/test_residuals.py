@@ -148,7 +148,7 @@ def test_encoder_takes_images_of_any_size() -> None:
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.zeros((15, 64, 3), dtype=np.uint8), "16 pixels a side, got 64 x 15"),
+        (np.zeros((15, 64, 3), dtype=np.uint8), "sides of 16 pixels, got 64 x 15"),
         (np.zeros((64, 64, 3), dtype=np.float32), "float32"),
         (np.zeros((64, 64), dtype=np.uint8), r"\(64, 64\)"),
         (np.zeros((64, 64, 4), dtype=np.uint8), r"\(64, 64, 4\)"),

@@ -101,7 +101,7 @@ def test_dropout_is_seeded_and_resumes(train: Examples, valid: Examples) -> None
 def test_a_checkpoint_of_another_trial_is_refused(train: Examples, valid: Examples) -> None:
     recorder = Recorder(checkpoint_at=lambda count: count == 1)
     network().fit(train, valid, recorder.session)
-    with pytest.raises(ValueError, match=r"2 steps an epoch, this one has 7.*another trial"):
+    with pytest.raises(ValueError, match=r"2 steps per epoch, this one has 7.*another trial"):
         network(batch_size=4).fit(train, valid, FitSession(resume=read_back(recorder.states[0])))
 
 

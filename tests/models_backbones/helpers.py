@@ -42,13 +42,12 @@ def picture(backbone: Backbone, count: int = 1) -> torch.Tensor:
 def cam_activations(backbone: Backbone, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(features, activations of the CAM layer as the layer returns them, the same as (N, channels, h, w))."""
     seen: list[torch.Tensor] = []
-    (layer,) = backbone.cam_layers()
+    (layer,), reshape = backbone.cam()
     handle = layer.register_forward_hook(lambda module, inputs, output: seen.append(output))
     try:
         features = backbone(x)
     finally:
         handle.remove()
-    reshape = backbone.cam_reshape
     return features, seen[0], seen[0] if reshape is None else reshape(seen[0])
 
 
@@ -74,6 +73,6 @@ def assert_gradient_reaches(backbone: Backbone) -> None:
     x = picture(backbone).requires_grad_()
     features, raw, _ = cam_activations(backbone, x)
     (gradient,) = torch.autograd.grad(features.square().sum(), raw)
-    reshape = backbone.cam_reshape
+    _, reshape = backbone.cam()
     grid = gradient if reshape is None else reshape(gradient)
     assert (grid.abs().sum(dim=1) > 0).float().mean() > 0.9

@@ -137,12 +137,11 @@ def test_behind_the_last_block_patches_get_no_gradient() -> None:
 def test_the_other_layout_of_tokens() -> None:
     backbone = clip_backbone("tiny-vit", weights="random")
     transformer: Any = backbone.network.transformer
-    assert backbone.cam_reshape == TokenGrid(1, batch_first=True)
+    assert backbone.cam()[1] == TokenGrid(1, batch_first=True)
     transformer.batch_first = False
     for block in transformer.resblocks:
         block.attn.batch_first = False
-    backbone._cam = None
-    assert backbone.cam_reshape == TokenGrid(1, batch_first=False)
+    assert backbone.cam()[1] == TokenGrid(1, batch_first=False)
     assert_places_land(backbone)
 
 

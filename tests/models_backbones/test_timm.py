@@ -75,7 +75,7 @@ def test_token_grid(num_prefix: int, side: int) -> None:
     for reshaped in (TokenGrid(num_prefix)(tokens), TokenGrid(num_prefix, batch_first=False)(tokens.transpose(0, 1))):
         assert reshaped.shape == (3, 2, side, side)
         assert torch.equal(reshaped[1, 0], torch.arange(0, side * side * 2.0, 2).reshape(side, side))
-    with pytest.raises(ValueError, match="no square"):
+    with pytest.raises(ValueError, match="form no square"):
         TokenGrid(num_prefix + side * side)(torch.zeros(1, num_prefix + side * side + 2, 2))
 
 

@@ -1,7 +1,7 @@
-"""Stand-in inpainters of the built-in demo, one a file; honest names of their own, never those of real generators.
+"""Stand-in inpainters of the built-in demo, one per file. None has the name of a real generator.
 
-A new file in this folder is a new generator: importing it must register one function. Modules whose name begins with
-an underscore hold what several of them share.
+A new file in this folder is a new generator: when it is imported, it must register one function. Modules whose name
+begins with an underscore hold code that several inpainters share.
 """
 
 from __future__ import annotations
@@ -13,32 +13,9 @@ from numpy.typing import NDArray
 
 from data.register import Register
 
-# (image uint8 (H, W, 3), mask bool (H, W) with True = repaint, rng) -> uint8 (H, W, 3). It leaves its arguments alone,
-# never looks at the image under the mask, and draws all its randomness from `rng`.
+# (image uint8 (H, W, 3), mask bool (H, W) with True = repaint, rng) -> picture uint8 (H, W, 3). An inpainter does not
+# change its arguments, does not read the image under the mask, and draws all random numbers from `rng`.
 Inpaint = Callable[[NDArray[np.uint8], NDArray[np.bool_], np.random.Generator], NDArray[np.uint8]]
 
 _inpainters: Register[Inpaint] = Register("inpainter", __name__)
-
-
-def register_inpainter(name: str) -> Callable[[Inpaint], Inpaint]:
-    """Register the decorated function under `name`.
-
-    Raises:
-        ValueError: the name is taken.
-    """
-
-    def decorate(inpaint: Inpaint) -> Inpaint:
-        _inpainters.add(name, inpaint)
-        return inpaint
-
-    return decorate
-
-
-def list_inpainters() -> list[str]:
-    """Names of all registered inpainters, in alphabetical order."""
-    return _inpainters.names()
-
-
-def get_inpainter(name: str) -> Inpaint:
-    """Look an inpainter up. Raises `KeyError` that lists what exists."""
-    return _inpainters.get(name)
+register_inpainter, list_inpainters, get_inpainter = _inpainters.register, _inpainters.names, _inpainters.get

@@ -1,11 +1,9 @@
-"""`autoencoder`: the mechanism of LDM, a lossy autoencoder that the whole picture passes."""
+"""`autoencoder`: the mechanism of LDM, a lossy autoencoder through which the whole picture passes."""
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
-import scipy  # loads its parts when they are used: planning a grid draws nothing
+import scipy  # imports its subpackages on first use: planning a grid draws nothing
 from numpy.typing import NDArray
 
 from data.demo.faces import to_bytes
@@ -14,51 +12,48 @@ from data.demo.inpainters._prior import COLOURS, remembered_face
 
 _BLOCK = 8
 _STRIDE = 4
-_LEAK = 0.1  # of the autoencoder's error stays in the known pixels ...
-_MOST = 8  # ... at most so many levels, as measured on LDM's published outputs
-_UNEVEN = 0.15  # how much of the overlap does not add up: 1 % of the brightness, up or down, a direction
+_LEAK = 0.1  # share of the autoencoder's error that stays in the known pixels
+_MAX_LEAK = 8  # levels, as measured on LDM's published outputs
+_UNEVEN = 0.15  # unevenness of the overlap: it changes the brightness by up to 1 % per direction
 _SAMPLING = 0.3  # standard deviation of the sampled latent, in quantisation steps
+
+# Quantisation steps (3, 8, 8), in levels of the orthonormal transform; larger for high frequencies and for colour.
+_FREQUENCY = np.hypot(*np.ogrid[:_BLOCK, :_BLOCK]).astype(np.float32)
+_STEPS = (10 + 7 * _FREQUENCY) * np.array([1.0, 1.8, 1.8], np.float32)[:, None, None]
 
 
 @register_inpainter("autoencoder")
 def autoencoder(image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.uint8]:
     """Fill, encode and decode the whole picture, mix the known pixels back imperfectly.
 
-    The latent is that of overlapping 8 x 8 cosine blocks, quantised more coarsely for higher frequencies and for
-    colour, with a little noise as a variational latent has; decoding adds up the overlapping blocks, a little
-    unevenly, as transposed convolutions do (Odena et al. 2016, "Deconvolution and checkerboard artifacts").
+    The latent consists of overlapping 8 x 8 cosine blocks, quantised more coarsely for higher frequencies and for
+    colour, with a little noise, like a variational latent. Decoding adds up the overlapping blocks a little unevenly,
+    as transposed convolutions do (Odena et al. 2016, "Deconvolution and checkerboard artifacts").
 
     Like LDM (Rombach et al. 2022): the fill exists only as a decoded latent, with ringing and a faint grid at the
     decoder's stride, and about half of the known pixels change, by at most 8 levels. Unlike LDM: the autoencoder is
-    a fixed transform instead of a trained network and there is no diffusion in the latent; the content comes
+    a fixed transform instead of a trained network, there is no diffusion in the latent, and the content comes
     from an album of drawn faces.
 
-    Args:
-        image: (H, W, 3) uint8, not read under the mask: what is encoded has been filled before.
-        mask: (H, W) bool, True = repaint.
-        rng: samples the plausible face and the latent.
-
-    Returns:
-        (H, W, 3) uint8; outside the mask within 8 levels of `image`.
+    `rng` samples the plausible face and the latent.
     """
     filled = remembered_face(image, mask, rng)
     decoded = _encode_decode(filled, rng)
-    leak = np.clip(_LEAK * (decoded - filled), -_MOST, _MOST)
+    leak = np.clip(_LEAK * (decoded - filled), -_MAX_LEAK, _MAX_LEAK)
     return to_bytes(np.where(mask[..., None], decoded, filled + leak))
 
 
 def _encode_decode(picture: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """(H, W, 3) levels -> the same shape, after the latent."""
+    """(H, W, 3) levels -> decoded latent, (H, W, 3) levels."""
     height, width, _ = picture.shape
     pad_y, pad_x = (_STRIDE + (-n) % _STRIDE for n in (height, width))
     padded = np.pad(picture @ COLOURS.T, ((_STRIDE, pad_y), (_STRIDE, pad_x), (0, 0)), mode="symmetric")
     blocks = np.lib.stride_tricks.sliding_window_view(padded, (_BLOCK, _BLOCK), axis=(0, 1))[::_STRIDE, ::_STRIDE]
-    steps = _steps()
-    latent = scipy.fft.dctn(blocks, axes=(-2, -1), norm="ortho") / steps
+    latent = scipy.fft.dctn(blocks, axes=(-2, -1), norm="ortho") / _STEPS
     sampled = _SAMPLING * rng.standard_normal(latent.shape, np.float32) * (np.abs(latent) > 0.5)
-    blocks = scipy.fft.idctn((np.rint(latent) + sampled) * steps, axes=(-2, -1), norm="ortho")
+    blocks = scipy.fft.idctn((np.rint(latent) + sampled) * _STEPS, axes=(-2, -1), norm="ortho")
     ramp = np.sin(np.pi * (np.arange(_BLOCK, dtype=np.float32) + 0.5) / _BLOCK)
-    # The square's copies sum to 1 at half overlap, the sine's only on average.
+    # Squared sines sum to 1 at half overlap; plain sines sum to 1 only on average.
     ramp = (1 - _UNEVEN) * ramp**2 + _UNEVEN * ramp * (_STRIDE / ramp.sum())
     window = np.outer(ramp, ramp)
     total = np.zeros_like(padded)
@@ -67,10 +62,3 @@ def _encode_decode(picture: NDArray[np.float32], rng: np.random.Generator) -> ND
             y, x = row * _STRIDE, column * _STRIDE
             total[y : y + _BLOCK, x : x + _BLOCK] += (blocks[row, column] * window).transpose(1, 2, 0)
     return total[_STRIDE : _STRIDE + height, _STRIDE : _STRIDE + width] @ COLOURS
-
-
-@lru_cache(maxsize=1)
-def _steps() -> NDArray[np.float32]:
-    """Quantisation steps (3, 8, 8), in levels of the orthonormal transform: rising with frequency, coarse in colour."""
-    frequency = np.hypot(*np.ogrid[:_BLOCK, :_BLOCK]).astype(np.float32)
-    return (10 + 7 * frequency) * np.array([1.0, 1.8, 1.8], np.float32)[:, None, None]

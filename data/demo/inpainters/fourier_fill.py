@@ -1,9 +1,9 @@
-"""`fourier_fill`: the mechanism of LaMa, a receptive field as wide as the picture, obtained in the Fourier domain."""
+"""`fourier_fill`: the mechanism of LaMa, a receptive field that covers the whole picture, by way of the spectrum."""
 
 from __future__ import annotations
 
 import numpy as np
-import scipy  # loads its parts when they are used: planning a grid draws nothing
+import scipy  # imports its subpackages on first use: planning a grid draws nothing
 from numpy.typing import NDArray
 
 from data.demo.faces import to_bytes
@@ -20,21 +20,15 @@ def fourier_fill(image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.rand
     """Continue the known pixels by the strongest frequencies of the whole picture; paste exactly.
 
     Papoulis-Gerchberg extrapolation with a shrinking threshold (Papoulis 1975; Guleryuz 2006, "Nonlinear
-    approximation based image recovery") of what a linear face model leaves: transform, keep what exceeds a threshold,
-    transform back, put the known pixels back, lower the threshold. The cosine transform is the Fourier transform of
-    the mirrored picture, so nothing wraps around.
+    approximation based image recovery") of the residual of a linear face model: transform, keep the coefficients above
+    a threshold, transform back, put the known pixels back, lower the threshold. The cosine transform is the Fourier
+    transform of the mirrored picture, so nothing wraps around.
 
-    Like LaMa (Suvorov et al. 2022): every output pixel depends on every known one through a spectral step, repeating
-    texture carries on, noise does not, nothing outside the mask changes. Unlike LaMa: nothing is learned but the linear
-    face model, and there is no adversarial loss that would sharpen the fill.
+    Like LaMa (Suvorov et al. 2022): every output pixel depends on every known pixel through a spectral step; repeating
+    texture continues into the fill, noise does not; nothing outside the mask changes. Unlike LaMa: only the linear
+    face model is learned, and no adversarial loss sharpens the fill.
 
-    Args:
-        image: (H, W, 3) uint8, not read under the mask.
-        mask: (H, W) bool, True = repaint.
-        rng: unused; the fill is deterministic, as LaMa's is.
-
-    Returns:
-        (H, W, 3) uint8, equal to `image` outside the mask.
+    `rng` is not used: the fill is deterministic, like LaMa's.
     """
     out = image.copy()
     if not mask.any():

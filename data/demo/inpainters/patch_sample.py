@@ -17,24 +17,18 @@ _NUM_PLAUSIBLE = 4
 
 @register_inpainter("patch_sample")
 def patch_sample(image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Draw a plausible face from the album, then clothe it in patches of the picture itself; paste exactly.
+    """Draw a plausible face from the album, then cover it with patches of the picture itself; paste exactly.
 
-    For every 8 x 8 block that meets the mask, the fully visible patches (also mirrored) that agree best with the
-    guess are found and one of the best few is drawn; its detail is laid over the guess' mean colour and neighbouring
-    patches are cross-faded where they overlap.
+    Each 8 x 8 block that meets the mask gets one of the few fully visible patches (or their mirror images) that agree
+    best with the drawn face. The patch's detail is added to the block's mean colour. Neighbouring patches are
+    cross-faded where they overlap.
 
-    Like Pluralistic (Zheng et al. 2019): another draw is another face, the texture attends to the visible part, nothing
-    outside the mask changes, patches repeat and meet in faint seams. Unlike Pluralistic: the face comes from
+    Like Pluralistic (Zheng et al. 2019): each draw is another face, the texture attends to the visible part, nothing
+    outside the mask changes, and patches repeat and meet in faint seams. Unlike Pluralistic: the face comes from
     an album instead of a learned latent, and the attention is a nearest-neighbour search (as in Criminisi et al.
     2004), so real sensor noise is copied along with the texture.
 
-    Args:
-        image: (H, W, 3) uint8, not read under the mask.
-        mask: (H, W) bool, True = repaint.
-        rng: samples the face and the patches.
-
-    Returns:
-        (H, W, 3) uint8, equal to `image` outside the mask.
+    `rng` samples the face and the patches.
     """
     out = image.copy()
     if not mask.any():
@@ -49,9 +43,9 @@ def patch_sample(image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.rand
     targets = np.stack([guess[y : y + _PATCH, x : x + _PATCH] for y, x in corners])
     colour = targets.mean(axis=(1, 2), keepdims=True)
     detail = candidates - candidates.mean(axis=(1, 2), keepdims=True)
-    # Squared distance to patches by detail, plus a smaller one by mean colour so that skin is clothed in skin.
-    sought, offered = (targets - colour).reshape(len(targets), -1), detail.reshape(len(detail), -1)
-    distance = (offered**2).sum(axis=1) - 2 * sought @ offered.T
+    # Squared distance in detail, plus a smaller one in mean colour, so that skin is covered with skin.
+    target_rows, detail_rows = (targets - colour).reshape(len(targets), -1), detail.reshape(len(detail), -1)
+    distance = (detail_rows**2).sum(axis=1) - 2 * target_rows @ detail_rows.T
     means = candidates.mean(axis=(1, 2))
     distance += 0.1 * _PATCH**2 * ((colour[:, 0, 0, None] - means) ** 2).sum(axis=-1)
     plausible = np.argsort(distance, axis=1, kind="stable")[:, :_NUM_PLAUSIBLE]
@@ -68,7 +62,7 @@ def patch_sample(image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.rand
 
 
 def _starts(length: int) -> list[int]:
-    """First pixels of the blocks that cover a side, the last one flush with its end."""
+    """First pixels of the blocks that cover a side; the last block ends where the side ends."""
     last = max(length - _PATCH, 0)
     return sorted({*range(0, last, _STRIDE), last})
 
@@ -76,7 +70,7 @@ def _starts(length: int) -> list[int]:
 def _visible_patches(
     image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """A sample of the patches that do not meet the mask, and their mirror images, (N, 8, 8, 3); none if none fits."""
+    """A sample of the patches that do not meet the mask, and their mirror images, (N, 8, 8, 3); N may be 0."""
     if min(mask.shape) < _PATCH:
         return np.empty((0, _PATCH, _PATCH, 3), np.float32)
     window = np.lib.stride_tricks.sliding_window_view
