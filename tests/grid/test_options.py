@@ -208,9 +208,9 @@ def test_the_training_condition_is_that_of_every_trial(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "generators", "message"),
     [
-        (("--train-on", "lamma"), ("lama", "ldm"), "no generator 'lamma' in the data (did you mean 'lama'?)"),
-        (("--train-on", ""), ("lama", "ldm"), "no generator '' in the data"),
-        (("--train-on", "all-but-one"), ("lama",), "nothing is left to train on"),
+        (("--train-on", "lamma"), ("lama", "ldm"), "no generator named 'lamma' (did you mean 'lama'?)"),
+        (("--train-on", ""), ("lama", "ldm"), "no generator named ''"),
+        (("--train-on", "all-but-one"), ("lama",), "none is left to train on"),
         (("--train-on", "none"), ("lama", "ldm"), "these options leave no trial to run"),
         ((), ("all", "ldm"), "rename these generators' folders: 'all'"),
         ((), ("sd (v1.5)",), "rename these generators' folders: 'sd (v1.5)'"),
