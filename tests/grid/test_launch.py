@@ -700,7 +700,7 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "GPUs of somebody else's Ray": (
         ("dolos", "--address", "10.0.0.1:6379", "--num-gpus", "1"),
-        ("--num-gpus is about a Ray of our own, not the cluster at 10.0.0.1:6379",),
+        ("--num-gpus is for a local Ray, not for the cluster at 10.0.0.1:6379",),
     ),
     "Ray Client": (("dolos", "--address", "ray://10.0.0.1:10001"), ("launch on a node of the cluster",)),
     "GPU in this process": (("dolos", "--accelerator", "T4", "--local"), ("leave it out with --local",)),
