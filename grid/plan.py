@@ -154,7 +154,9 @@ def distinct_inputs(work: Sequence[Work]) -> list[Inputs]:
     inputs: dict[tuple[object, ...], Inputs] = {}
     for item in work:
         spec, training = item.spec, item.spec.train_condition
-        needs = [(training, (TRAIN, VALID) if training != CLEAN else ())] if item.fits else []
+        needs: list[tuple[str, tuple[str, ...]]] = []
+        if item.fits:
+            needs.append((training, (TRAIN, VALID) if training != CLEAN else ()))
         needs += [(name, (TEST,) if name != CLEAN or training != CLEAN else ()) for name in item.conditions]
         for condition, splits in needs:
             shared = inputs.setdefault((spec.method, spec.config, condition), Inputs(spec, condition, splits))

@@ -1,8 +1,11 @@
-"""What Ray's preparing tasks do in their workers, which so import neither MLflow nor Ray Tune."""
+"""Preparing tasks, as they run in Ray's workers. Imports neither MLflow nor Ray Tune, so that workers start fast."""
 
 from __future__ import annotations
 
+import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from grid.plan import Inputs
@@ -11,43 +14,42 @@ from grid.settings import RunSettings
 
 
 class Board:
-    """Where preparing tasks write how far they are, for the driver to show."""
+    """An actor that collects the progress of preparing tasks for the driver."""
 
     def __init__(self) -> None:
-        self._done: dict[str, dict[int, int]] = {}
+        self._done: dict[tuple[str, int], int] = {}
 
     def write(self, key: str, number: int, done: int) -> None:
-        """So many images are done by this task of those that prepare an input."""
-        self._done.setdefault(key, {})[number] = done
+        """Set the number of images that a task has done: task `number` of the input `key`."""
+        self._done[key, number] = done
 
-    def read(self) -> dict[str, int]:
-        """Images done for each input; too many where a task has counted what another did."""
-        return {key: sum(done.values()) for key, done in self._done.items()}
+    def read(self, key: str) -> int:
+        """Images done for an input; more than there are if two tasks counted the same image."""
+        return sum(done for (name, _), done in self._done.items() if name == key)
 
 
-def _check_shared(inputs: Inputs, settings: RunSettings) -> None:
-    """Raise `ValueError` on a node that does not see what the driver has written."""
+@contextmanager
+def _task(inputs: Inputs, settings: RunSettings) -> Iterator[io.StringIO]:
+    """Collect warnings. Raises `ValueError` on a node that does not see the driver's cache."""
     if not (settings.manifests / inputs.spec.data).is_dir():
         raise ValueError(
             f"the node {os.uname().nodename} does not see {settings.cache}: give --runs (and --cache, where it lies "
             "elsewhere) a folder that all nodes of the cluster share"
         )
-
-
-def survey_input(inputs: dict[str, Any], settings: str, share: float) -> tuple[Survey, list[str]]:
-    """What is missing of an input, and what was warned of on the way."""
-    needed, told = Inputs.from_dict(inputs), RunSettings.from_json(settings)
-    _check_shared(needed, told)
     with kept_warnings() as warnings:
-        return survey_shared(needed, told, share), warnings
+        yield warnings
+
+
+def survey_input(inputs: Inputs, settings: RunSettings, share: float) -> tuple[Survey, str]:
+    """What an input still needs, and the warnings."""
+    with _task(inputs, settings) as warnings:
+        return survey_shared(inputs, settings, share), warnings.getvalue()
 
 
 def prepare_input(
-    inputs: dict[str, Any], settings: str, share: float, board: Any, key: str, number: int
-) -> tuple[None, list[str]]:
-    """Compute a part of what is missing of an input; gives what was warned of on the way."""
-    needed, told = Inputs.from_dict(inputs), RunSettings.from_json(settings)
-    _check_shared(needed, told)
-    with kept_warnings() as warnings:
-        prepare_shared(needed, told, share, lambda done, total: board.write.remote(key, number, done))
-    return None, warnings
+    inputs: Inputs, settings: RunSettings, share: float, board: Any, key: str, number: int
+) -> tuple[None, str]:
+    """Compute a part of what is missing of an input; returns the warnings."""
+    with _task(inputs, settings) as warnings:
+        prepare_shared(inputs, settings, share, lambda done, total: board.write.remote(key, number, done))
+        return None, warnings.getvalue()

@@ -1,7 +1,8 @@
-"""From pending trials to finished ones: what every executor does, and the in-process executor for debugging."""
+"""Runs one trial and records it in MLflow, for every executor; and the executor in this process, for debugging."""
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import shutil
@@ -16,18 +17,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from data.conditions import CLEAN
+from data.manifest import DataProblems, Manifest
 from grid import names
 from grid.checkpoints import latest_state, remove_states, write_state
 from grid.plan import FINISHED, Inputs, Work, distinct_inputs
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
+from grid.trial import build, choose_device, fill_inputs, fit, missing_inputs, restore, score, set_threads
+from models.detector import Detector, FitSession, TrainingDiverged, WeightsError
 from models.geometry import Geometry
 from models.registry import detector_info
 
 if TYPE_CHECKING:
-    from data.manifest import Manifest
     from grid.tracking import Tracker, TrialRun
-    from models.detector import Detector
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +38,13 @@ STARTED, REPORTED, DONE, FAILED = "started", "reported", "done", "failed"
 
 @dataclass(frozen=True)
 class TrialEvent:
-    """Something that happened to a trial, for whoever watches.
+    """A change in the state of a trial.
 
     Attributes:
-        key: the trial's.
+        key: the trial's key.
         kind: "started", "reported" (an epoch ended), "done" or "failed".
-        metrics: of the epoch.
-        error: one line, for "failed".
+        metrics: name -> value, with "epoch"; only for "reported".
+        error: one line; only for "failed".
     """
 
     key: str
@@ -52,19 +54,19 @@ class TrialEvent:
 
 
 class Executor(Protocol):
-    """Something that computes trials: in this process, on a Ray cluster, or not at all in a test."""
+    """Computes trials, in this process or on a Ray cluster."""
 
     def prepare(self, work: Sequence[Work], progress: Callable[[str, int, int], None]) -> None:
-        """Compute what several trials share, once for each distinct input: progress gets (what, done, total)."""
+        """Compute the pixels and features that trials share. `progress` gets (name of the input, done, total)."""
         ...
 
     def run(self, work: Sequence[Work], watch: Callable[[TrialEvent], None]) -> None:
-        """Do all work to its end; a failed trial does not stop the others. KeyboardInterrupt passes through."""
+        """Do all work. A failed trial does not stop the others; KeyboardInterrupt is not caught."""
         ...
 
 
 class PermanentFailureError(RuntimeError):
-    """A trial failed in a way that a retry would only repeat; already recorded in MLflow."""
+    """A trial failed, and a retry would fail in the same way; MLflow has the error."""
 
 
 def execute(
@@ -76,45 +78,31 @@ def execute(
     report: Callable[[dict[str, float], Path | None], None],
     resume_from: Sequence[Path] = (),
 ) -> None:
-    """Do what is left of one trial and record it in MLflow.
+    """Do what is left of one trial, and record it in MLflow.
 
     Args:
-        work: fit and score, or score a fitted one.
-        settings: with what.
-        tracker: where its results are kept.
-        share: of a GPU that it was given.
-        report: takes (metrics, checkpoint folder or None); the folder is the callee's only during the call.
+        work: fit and score the trial, or score its fitted detector.
+        settings: folders, device and resources.
+        tracker: of the grid.
+        share: the trial's share of a GPU, 0 to 1.
+        report: takes (metrics, checkpoint folder or None) and copies the folder before it returns.
         resume_from: checkpoint folders to consider besides those of the grid.
 
     Raises:
-        PermanentFailureError: a retry would fail the same way.
-        Exception: anything else. A retry goes on in the same run.
+        PermanentFailureError: a retry would fail in the same way.
+        Exception: any other error; a retry goes on in the same run.
     """
     try:
-        work = _left(work, tracker)
+        state = tracker.records.state(work.key)
+        if state is not None and state.state == FINISHED:  # an earlier attempt; a retry repeats nothing
+            missing = tuple(condition for condition in work.conditions if condition not in state.conditions)
+            work = Work(work.spec, missing, state.run_id)
         if work.fits:
             _fit_and_score(work, settings, tracker, share=share, report=report, resume_from=resume_from)
         elif work.conditions:
             _score(work, settings, tracker, share=share)
-    except Exception as error:
-        from data.manifest import DataProblems
-        from models.detector import TrainingDiverged, WeightsError
-
-        if isinstance(error, DataProblems | TrainingDiverged | WeightsError):
-            raise PermanentFailureError(f"{type(error).__name__}: {error}") from error
-        raise
-
-
-def _left(work: Work, tracker: Tracker) -> Work:
-    """The work without what an earlier attempt has finished, so that a retry trains and scores nothing again."""
-    from grid.records import speaking_runs, trial_state
-
-    run = speaking_runs(tracker.records.runs_of(work.key)).get(work.key)
-    known = None if run is None else trial_state(run)
-    if known is None or known.state != FINISHED:
-        return work
-    missing = tuple(condition for condition in work.conditions if condition not in known.conditions)
-    return Work(work.spec, missing, known.run_id)
+    except (DataProblems, TrainingDiverged, WeightsError) as error:
+        raise PermanentFailureError(f"{type(error).__name__}: {error}") from error
 
 
 def _fit_and_score(
@@ -126,10 +114,7 @@ def _fit_and_score(
     report: Callable[[dict[str, float], Path | None], None],
     resume_from: Sequence[Path],
 ) -> None:
-    """Fit a trial, going on from its newest sound checkpoint, and score it: clean pictures end its run."""
-    from grid.trial import Copied, choose_device, fit, score
-    from models.detector import FitSession
-
+    """Fit a trial from its newest sound checkpoint, and score it; its run is finished after clean pictures."""
     spec = work.spec
     run = tracker.open_trial(spec, {names.NODE: os.uname().nodename, names.GPU_SHARE: f"{share:g}"})
     with kept_warnings() as warnings:
@@ -137,7 +122,7 @@ def _fit_and_score(
         started = last_checkpoint = time.monotonic()
 
         def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
-            report({"epoch": epoch, **metrics}, None)  # first: it ends a worker that nobody waits for any more
+            report({"epoch": epoch, **metrics}, None)  # first, because it ends this worker if the driver was killed
             run.log_epoch(epoch, metrics)
 
         def checkpoint_due() -> bool:
@@ -152,7 +137,7 @@ def _fit_and_score(
             last_checkpoint = time.monotonic()
 
         session = FitSession(on_epoch, checkpoint_due, save_checkpoint, state)
-        copied = Copied()
+        copied = {names.COPY_SECONDS: 0.0, names.COPIED_BYTES: 0.0} if settings.local_copies else {}
         try:
             device, manifest = choose_device(settings, share), _manifest(spec, settings)
             with tempfile.TemporaryDirectory() as name:
@@ -160,20 +145,16 @@ def _fit_and_score(
                 fitted = fit(spec, settings, manifest, session, device=device, checkpoint_to=folder, copied=copied)
                 detector, threshold = fitted.detector, fitted.threshold
                 scored = score(spec, detector, settings, manifest, threshold=threshold, copied=copied)
-                metrics = fitted.metrics | {names.SECONDS: time.monotonic() - started}
-                if settings.local_copies is not None:
-                    metrics |= {names.COPY_SECONDS: copied.seconds, names.COPIED_BYTES: float(copied.bytes)}
-                run.finish(scored, metrics, fitted.tags, folder, warnings)
+                metrics = fitted.metrics | {names.SECONDS: time.monotonic() - started} | copied
+                run.finish(scored, metrics, fitted.tags, folder, warnings.getvalue())
         except Exception as error:
-            run.fail(error, traceback.format_exc(), warnings)
+            run.fail(error, traceback.format_exc(), warnings.getvalue())
             raise
         _score_conditions(work, detector, threshold, settings, manifest, run)
 
 
 def _score(work: Work, settings: RunSettings, tracker: Tracker, *, share: float) -> None:
-    """Score a finished trial under further conditions, from its checkpoint."""
-    from grid.trial import choose_device, restore
-
+    """Load a finished trial from its checkpoint, and score it under further conditions."""
     run = tracker.finished_trial(work.run_id)
     try:
         device, manifest = choose_device(settings, share), _manifest(work.spec, settings)
@@ -188,9 +169,7 @@ def _score(work: Work, settings: RunSettings, tracker: Tracker, *, share: float)
 def _score_conditions(
     work: Work, detector: Detector, threshold: float | None, settings: RunSettings, manifest: Manifest, run: TrialRun
 ) -> None:
-    """Score a fitted detector under each condition but clean, which its run has already."""
-    from grid.trial import score
-
+    """Score a fitted detector under each condition except "clean", which its run has already."""
     for condition in work.conditions:
         if condition == CLEAN:
             continue
@@ -202,41 +181,30 @@ def _score_conditions(
 
 
 def _manifest(spec: TrialSpec, settings: RunSettings) -> Manifest:
-    from data.manifest import Manifest
-
     return Manifest.load(settings.manifests / spec.data)
 
 
 @contextmanager
-def kept_warnings() -> Iterator[list[str]]:
-    """Collect what is logged as a warning or worse: a worker's terminal is nobody's."""
-    handler = _Warnings()
+def kept_warnings() -> Iterator[io.StringIO]:
+    """Collect the warnings and errors that this process logs, because nobody sees the terminal of a worker."""
+    text = io.StringIO()
+    handler = logging.StreamHandler(text)
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
     try:
-        yield handler.lines
+        yield text
     finally:
         logging.getLogger().removeHandler(handler)
 
 
-class _Warnings(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            self.lines.append(f"{record.levelname} {record.name}: {record.getMessage()}")
-        except Exception:  # whatever a library hands to its logger, it is no reason to end a trial
-            self.handleError(record)
-
-
 @dataclass(frozen=True)
 class Survey:
-    """What is left to prepare of an input.
+    """The preparation that an input still needs.
 
     Attributes:
-        missing: images that are neither decoded nor encoded for it yet.
-        encodes: whether a frozen encoder computes features; else images are decoded, which takes no GPU.
+        missing: number of images that are neither decoded nor encoded yet.
+        encodes: whether a frozen encoder computes features; otherwise images are decoded, which needs no GPU.
         fits_on_cpu: whether trials can run on a CPU once features exist; false for bf16 features, which only a GPU run
             may use.
     """
@@ -247,9 +215,7 @@ class Survey:
 
 
 def survey_shared(inputs: Inputs, settings: RunSettings, share: float) -> Survey:
-    """Count what `prepare_shared` would have to do here, on the same device: an encoder's key may depend on it."""
-    from grid.trial import build, choose_device, missing_inputs
-
+    """Count what `prepare_shared` would compute. Runs on the same device, because an encoder's key may depend on it."""
     device = choose_device(settings, share)
     detector = build(inputs.spec, settings, device)
     missing = missing_inputs(detector, _manifest(inputs.spec, settings), settings, inputs)
@@ -261,29 +227,24 @@ def survey_shared(inputs: Inputs, settings: RunSettings, share: float) -> Survey
 
 
 def prepare_shared(inputs: Inputs, settings: RunSettings, share: float, progress: Callable[[int, int], None]) -> None:
-    """Decode or encode the images of an input, unless that is done already.
+    """Decode or encode the images of an input that are missing.
 
-    Several processes that do this at once, on any machines with the same cache, share the work.
+    Processes that do this at the same time, on any machines with the same cache, share the work.
     """
-    from grid.trial import build, choose_device, fill_inputs, set_threads
-
     set_threads(settings)
     detector = build(inputs.spec, settings, choose_device(settings, share))
     fill_inputs(detector, _manifest(inputs.spec, settings), settings, inputs, progress=progress)
 
 
 def check_detectors(specs: Sequence[TrialSpec], settings: RunSettings) -> dict[str, Geometry | None]:
-    """Build each distinct detector once on the CPU, so that missing or wrong weights are known before the grid starts.
+    """Build each distinct detector once on the CPU, to find missing or wrong weights before the grid starts.
 
     Returns:
-        method -> how it sees a picture; None: as it is.
+        method -> how it resizes pictures; None: it takes them at their native size.
 
     Raises:
-        WeightsError: naming every method whose weights or architecture cannot be had.
+        WeightsError: weights or architectures cannot be loaded; the message names each method.
     """
-    from grid.trial import build
-    from models.detector import WeightsError
-
     problems, geometries = [], {}
     for spec in {(spec.method, spec.config): spec for spec in specs}.values():
         try:
@@ -297,7 +258,7 @@ def check_detectors(specs: Sequence[TrialSpec], settings: RunSettings) -> dict[s
 
 @dataclass
 class LocalExecutor:
-    """The same trials in this process, one after the other: for a debugger, and where Ray is not wanted."""
+    """Trials in this process, one after the other: for a debugger, or without Ray."""
 
     settings: RunSettings
     tracker: Tracker
@@ -314,7 +275,7 @@ class LocalExecutor:
         return settings.gpu_share(detector_info(spec.method).gpu_share, gpus_available=torch.cuda.device_count())
 
     def run(self, work: Sequence[Work], watch: Callable[[TrialEvent], None]) -> None:
-        """See `Executor`. A failed trial is not retried here: its traceback is what a debugging run is for."""
+        """See `Executor`. A failed trial is not retried, because a debugging run is there to show its traceback."""
         checkpoints = self.settings.checkpoints(self.tracker.parent_id)
         for item in work:
             folder = checkpoints / "local" / item.key
@@ -338,11 +299,10 @@ class LocalExecutor:
                 watch(TrialEvent(item.key, DONE))
 
 
-def _keep(checkpoint: Path, folder: Path, *, num_to_keep: int = 2) -> None:
-    """Copy a checkpoint into the trial's folder and drop all but the newest, as Ray Tune does."""
-    folder.mkdir(parents=True, exist_ok=True)
-    numbers = sorted(int(path.name.rpartition("_")[2]) for path in folder.glob("checkpoint_*"))
-    number = numbers[-1] + 1 if numbers else 0
+def _keep(checkpoint: Path, folder: Path) -> None:
+    """Copy a checkpoint into the trial's folder, and remove all but the newest two, as Ray Tune does."""
+    earlier = sorted(folder.glob("checkpoint_*"))
+    number = int(earlier[-1].name.rpartition("_")[2]) + 1 if earlier else 0
     shutil.copytree(checkpoint, folder / f"checkpoint_{number:06d}")
-    for old in [*numbers, number][:-num_to_keep]:
-        shutil.rmtree(folder / f"checkpoint_{old:06d}", ignore_errors=True)
+    for path in earlier[:-1]:
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""One trial: fit a detector, score it. Joins data and models; knows neither a scheduler nor a tracker."""
+"""One trial: fit a detector and score it. Joins data and models; knows neither Ray nor MLflow."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,30 +38,30 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Fitted:
-    """A detector that was trained.
+    """A trained detector.
 
     Attributes:
-        detector: it.
-        threshold: log-odds of fake, chosen on the validation split; None for a task without one.
-        metrics: the threshold, under the name of `grid.names`.
-        tags: facts about how it was computed: device, weights, whether memory ran out.
+        detector: the detector.
+        threshold: log-odds of fake, chosen on the validation split; None for a task without a threshold.
+        metrics: the threshold, under its name in `grid.names`; empty without a threshold.
+        tags: names of `grid.names` -> device, weights, whether the batch was halved, versions of packages.
     """
 
     detector: Detector
     threshold: float | None
     metrics: dict[str, float]
-    tags: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str]
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What a detector makes of the test split under a condition.
+    """Scores of the test split under a condition.
 
     Attributes:
         condition: name in `data.conditions`.
-        metrics: of every cell, under the names of `grid.names`.
+        metrics: metrics of every cell, by their names in `grid.names`.
         scores: one row per unique test image: path, digest, source_id, generator, label (0 real, 1 fake), condition,
-            `logit_<class>` for each class, and for a binary task `score` (log-odds of fake).
+            one column `logit_<class>` per class, and for a binary task `score` (log-odds of fake).
         embeddings: float16 (N, D), rows as in `scores`.
     """
 
@@ -73,10 +72,12 @@ class Scored:
 
 
 def choose_device(settings: RunSettings, share: float) -> str:
-    """The torch device of a trial with this share of a GPU; a share may be of a logical GPU where there is no real one.
+    """The torch device of a trial with this share of a GPU, "cuda" or "cpu".
+
+    A positive share of a logical GPU gives "cpu" on a machine without a real one.
 
     Raises:
-        InfeasibleError: "cuda" was asked for, and torch sees no GPU.
+        InfeasibleError: the settings ask for "cuda", and torch sees no GPU.
     """
     import torch
 
@@ -87,20 +88,20 @@ def choose_device(settings: RunSettings, share: float) -> str:
 
 
 def build(spec: TrialSpec, settings: RunSettings, device: str) -> Detector:
-    """The spec's detector, unfitted."""
+    """The spec's detector, not fitted."""
     context = BuildContext(spec.classes, spec.seed, device, settings.weight_files)
     return create_detector(spec.method, dict(spec.config), context)
 
 
 def restore(spec: TrialSpec, weight_files: dict[str, Path], device: str, checkpoint: Path) -> Detector:
-    """The spec's detector as it was fitted.
+    """The spec's fitted detector, loaded from its checkpoint.
 
-    A network of which everything trained needs no pretrained weights again: its checkpoint holds every tensor. A frozen
-    encoder is not in the checkpoint, so its weights must be had again, from where the trial had them.
+    The checkpoint of a network that was trained in full holds every tensor. A frozen encoder is not in the checkpoint,
+    so its weights are loaded from their original source.
 
     Raises:
-        WeightsError: the weights of a frozen encoder cannot be had.
-        ValueError: the checkpoint is damaged, or another detector's; the detector cannot be built.
+        WeightsError: the weights of a frozen encoder cannot be loaded.
+        ValueError: the checkpoint is damaged or belongs to another detector; the detector cannot be built.
     """
     context = BuildContext(spec.classes, spec.seed, device, weight_files, restoring=True)
     detector = create_detector(spec.method, dict(spec.config), context)
@@ -112,19 +113,19 @@ def restore(spec: TrialSpec, weight_files: dict[str, Path], device: str, checkpo
 
 
 def is_stored(detector: Detector, condition: str) -> bool:
-    """Whether inputs are kept on disk: features always, pixels of clean pictures alone."""
+    """Whether the detector's inputs are stored: features always, pixels only of clean pictures."""
     return detector.encoder is not None or condition == CLEAN
 
 
 def shared_store(detector: Detector, cache: Path, condition: str) -> ArrayStore:
-    """Where the decoded pixels or the features that this detector takes are kept."""
+    """The store of the pixels or features that this detector takes."""
     if detector.encoder is not None:
         return feature_store(cache, detector.encoder.key, detector.encoder.num_features, get_condition(condition))
     return pixel_store(cache, _geometry(detector))
 
 
 def missing_inputs(detector: Detector, manifest: Manifest, settings: RunSettings, inputs: Inputs) -> int:
-    """How many pictures are neither decoded nor encoded yet."""
+    """The number of pictures whose pixels or features are not in the store; 0 for inputs that are not stored."""
     if not is_stored(detector, inputs.condition):
         return 0
     keys = Pictures(manifest, inputs.condition).keys(inputs.rows(manifest))
@@ -139,9 +140,9 @@ def fill_inputs(
     *,
     progress: Progress | None = None,
 ) -> None:
-    """Decode or encode these pictures for the detector, as far as that is not done already.
+    """Decode or encode the pictures that are missing in the store.
 
-    Builders that ask for the same share the work.
+    Processes that fill the same store at the same time share the work.
     """
     if not is_stored(detector, inputs.condition):
         return
@@ -155,14 +156,6 @@ def fill_inputs(
         fill_features(store, pictures, rows, geometry, encode, batch=32, workers=workers, progress=progress)
 
 
-@dataclass
-class Copied:
-    """What a trial has copied to its node's disk so far."""
-
-    bytes: int = 0
-    seconds: float = 0.0
-
-
 def prepare_inputs(
     detector: Detector,
     manifest: Manifest,
@@ -170,49 +163,48 @@ def prepare_inputs(
     settings: RunSettings,
     inputs: Inputs,
     *,
-    copied: Copied | None = None,
+    copied: dict[str, float] | None = None,
 ) -> Rows:
-    """What the detector takes for the given manifest rows, decoded or encoded once and read back from the store.
+    """The detector's inputs for the given manifest rows, read from the store.
 
-    Where some are missing, all of `inputs` are prepared, because the next trial needs the rest. With
-    `settings.local_copies` the rows are read from this node's disk, to which whoever needs them first copies them;
-    `copied` counts that. Where that disk is full or may not be written, they are read from the shared store, with a
-    warning.
+    If some are missing, all of `inputs` are computed first, because the next trial needs the rest. With
+    `settings.local_copies` the rows are copied to this node's disk and read there. If that disk is full or read-only,
+    they are read from the shared store, with a warning.
+
+    Args:
+        detector: fitted or not.
+        manifest: of the data set.
+        rows: rows of `manifest.table`.
+        settings: folders and cores.
+        inputs: the part of the data set that `rows` belong to.
+        copied: `COPIED_BYTES` and `COPY_SECONDS` of `grid.names` -> totals, to which this call adds.
     """
     pictures = Pictures(manifest, inputs.condition)
     if not is_stored(detector, inputs.condition):
         return PictureRows(pictures, rows, _geometry(detector), workers=_threads(settings))
     store = shared_store(detector, settings.cache, inputs.condition)
+    source = shared_store(detector, settings.local_copies or settings.cache, inputs.condition)
     keys = pictures.keys(rows)
-
-    def fill() -> None:
+    for _ in range(2):  # the copy of a damaged shard fails; the second round computes the shard again and copies it
+        with suppress(KeyError):
+            return source.open(keys)
         if missing := store.missing(keys):
             log.warning("%d images are missing in %s; the trial itself computes them", missing, store.folder)
             fill_inputs(detector, manifest, settings, inputs)
-
-    if settings.local_copies is None:
-        with suppress(KeyError):
-            return store.open(keys)
-        fill()
-        return store.open(keys)
-
-    copy = shared_store(detector, settings.local_copies, inputs.condition)
-    for _ in range(2):  # a shard that turns out to be damaged when it is copied is made again and copied then
-        with suppress(KeyError):
-            return copy.open(keys)
-        fill()
+        if settings.local_copies is None:
+            break
         started = time.perf_counter()
         try:
-            num_bytes = copy.copy_from(store, keys)
+            num_bytes = source.copy_from(store, keys)
         except OSError as error:
             if error.errno not in (*DISK_FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
                 raise
             log.warning("no local copy: %s; reading from %s (--local-copies names the folder)", error, store.folder)
             return store.open(keys)
         if copied is not None:
-            copied.bytes += num_bytes
-            copied.seconds += time.perf_counter() - started
-    return copy.open(keys)
+            copied[names.COPIED_BYTES] += num_bytes
+            copied[names.COPY_SECONDS] += time.perf_counter() - started
+    return source.open(keys)
 
 
 def _geometry(detector: Detector) -> Geometry:
@@ -229,9 +221,9 @@ def _threads(settings: RunSettings) -> int:
 
 
 def check_data(spec: TrialSpec, manifest: Manifest) -> None:
-    """Raise `ValueError` where the manifest is another data set's."""
+    """Raise `ValueError` if the manifest belongs to another data set than the spec."""
     if manifest.digest != spec.data:
-        raise ValueError(f"the trial is about data set {spec.data}, but the manifest given is {manifest.digest}")
+        raise ValueError(f"the trial is for data set {spec.data}, but the manifest is of data set {manifest.digest}")
 
 
 def fit(
@@ -242,21 +234,21 @@ def fit(
     *,
     device: str,
     checkpoint_to: Path,
-    copied: Copied | None = None,
+    copied: dict[str, float] | None = None,
 ) -> Fitted:
-    """Train, and choose a threshold on the validation split.
+    """Train the detector, and choose a threshold on the validation split.
 
     Args:
-        spec: what to do.
-        settings: with what.
+        spec: the trial.
+        settings: folders, cores and weights files.
         manifest: of the data set that `spec.data` names.
-        session: progress, checkpoints, and the state to go on from.
+        session: call-backs for progress and checkpoints, and the state to resume from.
         device: a torch device string.
-        checkpoint_to: an existing empty folder, into which the fitted detector is saved.
-        copied: counts what is copied to this node's disk.
+        checkpoint_to: an existing empty folder; the fitted detector is saved there.
+        copied: as in `prepare_inputs`.
 
     Raises:
-        ValueError: the manifest is another data set's, or a split that is needed is empty.
+        ValueError: the manifest belongs to another data set, or the training or validation split is empty.
         TrainingDiverged, MemoryExhausted, WeightsError: from the detector.
     """
     check_data(spec, manifest)
@@ -296,21 +288,21 @@ def score(
     *,
     threshold: float | None,
     condition: str = CLEAN,
-    copied: Copied | None = None,
+    copied: dict[str, float] | None = None,
 ) -> Scored:
-    """Score each unique test image once under a condition; every cell is made from these scores.
+    """Score each unique test image once under a condition, and compute the metrics of every cell from the scores.
 
     Args:
-        spec: what the detector was fitted for.
-        detector: fitted.
-        settings: with what.
+        spec: the trial.
+        detector: fitted for `spec`.
+        settings: folders and cores.
         manifest: of the data set that `spec.data` names.
-        threshold: log-odds of fake, from the validation split; None for a task without one.
+        threshold: log-odds of fake, from the validation split; None for a task without a threshold.
         condition: name in `data.conditions`.
-        copied: as in `fit`.
+        copied: as in `prepare_inputs`.
 
     Raises:
-        ValueError: the manifest is another data set's, or a cell lacks a class.
+        ValueError: the manifest belongs to another data set, or a cell has no image of a class.
         MemoryExhausted: from the detector.
     """
     check_data(spec, manifest)
@@ -321,8 +313,8 @@ def score(
     prediction = detector.predict(prepare_inputs(detector, manifest, rows, settings, inputs, copied=copied))
     scores = rows[["path", "digest", "source_id", "generator", "label"]].reset_index(drop=True)
     scores["condition"] = condition
-    for position, name in enumerate(spec.classes):
-        scores[f"logit_{name}"] = prediction.logits[:, position]
+    for index, name in enumerate(spec.classes):
+        scores[f"logit_{name}"] = prediction.logits[:, index]
     if task.is_binary:
         scores["score"] = fake_scores(prediction.logits)
     measured = task.measure(scores, prediction.logits, spec.classes, threshold)
@@ -335,10 +327,10 @@ def score(
 
 
 def set_threads(settings: RunSettings) -> None:
-    """Compute with the cores that the trial was given, at least one, so that trials on one machine divide them.
+    """Use as many threads as the trial has cores, at least one, so that trials on one machine share its cores.
 
-    Holds for torch, BLAS and OpenMP until the next call. Ray's own limit is one thread for any share below two cores,
-    and the first task's for all that a reused worker does later.
+    Applies to torch, BLAS and OpenMP until the next call. Ray sets a limit of its own: one thread for any share below
+    two cores, and in a reused worker the limit of its first task.
     """
     import torch
     from threadpoolctl import threadpool_limits
@@ -347,9 +339,8 @@ def set_threads(settings: RunSettings) -> None:
     threadpool_limits(_threads(settings))
 
 
-@cache
 def versions() -> dict[str, str]:
-    """Versions of what a result may depend on."""
+    """Versions of Python and of the packages that a result may depend on."""
     import platform
     from importlib.metadata import version
 

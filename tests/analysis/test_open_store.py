@@ -215,7 +215,7 @@ def test_a_server_that_went_away_is_no_reason_to_delete_a_run(
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("grid.records.local_path", lambda uri: None)
-    monkeypatch.setattr(MlflowClient, "download_artifacts", gone)
+    monkeypatch.setattr(MlflowClient, "list_artifacts", gone)
     with pytest.raises(StoreError, match="Is the server running") as caught:
         store.scores(run_id)
     assert "delete" not in str(caught.value)

@@ -148,7 +148,6 @@ def test_grids_and_trials_are_told_apart_and_chosen_by_the_data(
     assert [run.info.run_id for run in records.grids()] == [tracker.parent_id, second.parent_id]
     assert [run.info.run_id for run in records.trials()] == [mine, theirs]
     assert [run.info.run_id for run in records.grids(other.digest)] == [second.parent_id]
-    assert [run.info.run_id for run in records.trials(spec.data)] == [mine]
     assert [run.info.run_id for run in records.runs_of(spec.key)] == [mine]
 
 

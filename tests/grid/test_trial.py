@@ -28,7 +28,6 @@ from grid.settings import InfeasibleError, RunSettings
 from grid.spec import TrialSpec
 from grid.tasks import ATTRIBUTION, WHOLE, get_task
 from grid.trial import (
-    Copied,
     Fitted,
     Scored,
     build,
@@ -57,7 +56,7 @@ class Result:
     fitted: Fitted
     scored: Scored
     checkpoint: Path
-    copied: Copied
+    copied: dict[str, float]
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -84,7 +83,8 @@ class Bench:
     def run(self, spec: TrialSpec, **session: Any) -> Result:
         folder = self.checkpoints / f"{len(list(self.checkpoints.iterdir())):03d}"
         folder.mkdir()
-        settings, manifest, copied = self.settings, self.manifest, Copied()
+        settings, manifest = self.settings, self.manifest
+        copied = {names.COPIED_BYTES: 0.0, names.COPY_SECONDS: 0.0}
         given = FitSession(**session)
         fitted = fit(spec, settings, manifest, given, device="cpu", checkpoint_to=folder, copied=copied)
         scored = score(spec, fitted.detector, settings, manifest, threshold=fitted.threshold, copied=copied)
@@ -613,13 +613,13 @@ def test_a_trial_reads_what_it_needs_from_its_nodes_disk(
     original = tmp_path / "cache" / copy.relative_to(tmp_path / "local")
     copies = list(copy.glob("shard-*/rows.npy"))
     assert len(copies) == len(list(original.glob("shard-*")))
-    assert first.copied.bytes == sum(path.stat().st_size for path in copies)
-    assert first.copied.seconds > 0
+    assert first.copied[names.COPIED_BYTES] == sum(path.stat().st_size for path in copies)
+    assert first.copied[names.COPY_SECONDS] > 0
 
     shutil.rmtree(original)  # the second trial neither reads the cache nor computes anything
     second = local.run(spec)
     assert second.metrics == first.metrics
-    assert second.copied.bytes == 0
+    assert second.copied[names.COPIED_BYTES] == 0
     assert not original.exists()
 
 
@@ -660,7 +660,7 @@ def test_a_full_disk_of_a_node_is_said_and_the_cache_is_read(
     spec = bench.spec()
     result = with_copies(bench, tmp_path).run(spec)
     assert result.metrics == bench.run(spec).metrics
-    assert result.copied.bytes == 0
+    assert result.copied[names.COPIED_BYTES] == 0
     assert "no local copy" in caplog.text
     assert f"reading from {tmp_path / 'cache'}" in caplog.text
     assert "--local-copies names the folder" in caplog.text
@@ -674,7 +674,7 @@ def test_a_folder_of_a_node_that_may_not_be_written_is_said_and_the_cache_is_rea
 
     monkeypatch.setattr(ArrayStore, "copy_from", refuse)
     result = with_copies(bench, tmp_path).run(bench.spec())
-    assert result.copied.bytes == 0
+    assert result.copied[names.COPIED_BYTES] == 0
     assert "no local copy" in caplog.text
 
 

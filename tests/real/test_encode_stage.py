@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
@@ -22,6 +21,7 @@ from data.images import decode
 from data.manifest import Manifest
 from data.store import ArrayStore
 from grid import cluster, ray_executor
+from grid.plan import Work
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
 from grid.tracking import Tracker
@@ -112,7 +112,7 @@ def test_trials_of_a_frozen_method_leave_the_gpus_to_those_that_train(
     stage = Stage(tmp_path, corpus, method)
     asked = tmp_path / "asked"
 
-    def note(spec: dict[str, Any], settings: str, tracker: Tracker, share: float) -> None:
+    def note(work: Work, settings: RunSettings, tracker: Tracker, share: float) -> None:
         asked.write_text(str(share))
 
     executor = ray_executor.RayExecutor(stage.settings, Tracker("sqlite:////none", "0", "0", {}), compute=note)
@@ -179,16 +179,16 @@ def test_a_killed_task_is_tried_again_and_goes_on_from_the_shards_that_are_there
 def test_tasks_on_one_machine_divide_its_cores(tmp_path: Path) -> None:
     """In the worker's own pools of threads, also where another task has used the worker before."""
 
-    def threads(settings: str) -> set[int]:
+    def threads(settings: RunSettings) -> set[int]:
         import torch
         from threadpoolctl import threadpool_info
 
         from grid.trial import set_threads
 
-        set_threads(RunSettings.from_json(settings))
+        set_threads(settings)
         return {torch.get_num_threads(), *(pool["num_threads"] for pool in threadpool_info())}
 
     for cores, expected in ((1.0, 1), (2.0, 2), (0.25, 1)):
         settings = make_settings(tmp_path, cpus_per_trial=cores)
         task = ray.remote(threads).options(num_cpus=cores)
-        assert ray.get(task.remote(settings.to_json())) == {expected}
+        assert ray.get(task.remote(settings)) == {expected}
