@@ -1,7 +1,7 @@
-"""Checkpoints of unfinished trials: folders `<root>/<launch>/<trial key>/checkpoint_<n>`, whoever wrote them.
+"""Checkpoints of unfinished trials, in folders `<root>/<launch>/<trial key>/checkpoint_<n>`.
 
-Ray Tune writes its checkpoints in exactly this layout and the in-process runner does the same, so that a later launch
-goes on from either. A finished trial's folders are removed; its weights are in MLflow.
+This is the layout of Ray Tune. The in-process executor uses it too, so that a later launch can go on from either. The
+folders of a finished trial are removed; its weights are in MLflow.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _STATE, _SEAL = "state.pt", "seal.json"
 
 
 def write_state(folder: Path, state: dict[str, Any], *, order: int) -> None:
-    """Write a training state into `folder`, sealed by its digest so that a truncated one is recognised.
+    """Write a training state into `folder`, with its digest as a seal, so that a truncated file is recognised.
 
     Args:
         folder: an existing empty folder.
-        state: anything that `torch.load(weights_only=True)` reads back.
-        order: grows from one checkpoint of a trial to the next, over retries and launches too.
+        state: must be readable by `torch.load(weights_only=True)`.
+        order: increases from each checkpoint of a trial to the next, across retries and launches.
     """
     import torch
 
@@ -34,7 +34,7 @@ def write_state(folder: Path, state: dict[str, Any], *, order: int) -> None:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """Read a state back. Raises `ValueError` when the folder is incomplete or its contents do not match the seal."""
+    """Read a state. Raises `ValueError` if the folder is incomplete or the state does not match the seal."""
     import torch
 
     seal = _seal(folder)
@@ -45,12 +45,12 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def latest_state(root: Path, key: str, *also: Path) -> tuple[dict[str, Any] | None, int]:
-    """The newest sound state of a trial and its order; (None, 0) when there is none.
+    """The newest sound state of a trial and its order; (None, 0) if there is none.
 
     Args:
-        root: as in the module's docstring.
-        key: the trial's.
-        also: further checkpoint folders to consider (a copy that Ray fetched, say).
+        root: see the module's docstring.
+        key: the trial's key.
+        also: further checkpoint folders to consider, such as a copy that Ray fetched.
     """
     folders = [*root.glob(f"*/{key}/checkpoint_*"), *also]
     sealed = sorted(((seal["order"], folder) for folder in folders if (seal := _seal(folder))), reverse=True)
@@ -63,7 +63,7 @@ def latest_state(root: Path, key: str, *also: Path) -> tuple[dict[str, Any] | No
 
 
 def remove_states(root: Path, keys: Collection[str]) -> None:
-    """Remove the checkpoints of finished trials."""
+    """Remove the checkpoints of the trials with these keys."""
     for folder in root.glob("*/*"):
         if folder.name in keys:
             shutil.rmtree(folder, ignore_errors=True)
