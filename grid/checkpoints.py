@@ -44,17 +44,15 @@ def read_state(folder: Path) -> dict[str, Any]:
     return state
 
 
-def latest_state(root: Path, key: str, *also: Path) -> tuple[dict[str, Any] | None, int]:
-    """The newest sound state of a trial and its order; (None, 0) if there is none.
+def latest_state(root: Path, key: str) -> tuple[dict[str, Any] | None, int]:
+    """The newest sound state of a trial, of any launch, and its order; (None, 0) if there is none.
 
     Args:
         root: see the module's docstring.
         key: the trial's key.
-        also: further checkpoint folders to consider, such as a copy that Ray fetched.
     """
-    folders = [*root.glob(f"*/{key}/checkpoint_*"), *also]
-    sealed = sorted(((seal["order"], folder) for folder in folders if (seal := _seal(folder))), reverse=True)
-    for order, folder in sealed:
+    folders = root.glob(f"*/{key}/checkpoint_*")
+    for order, folder in sorted(((seal["order"], path) for path in folders if (seal := _seal(path))), reverse=True):
         try:
             return read_state(folder), order
         except (ValueError, OSError) as error:

@@ -75,7 +75,9 @@ def connect(*, address: str | None = None, num_gpus: int | None = None, num_cpus
     Raises:
         ClusterError: the cluster does not answer, or refuses.
     """
-    local = {"num_gpus": num_gpus, "num_cpus": num_cpus, "include_dashboard": False} if address is None else {}
+    local: dict[str, Any] = (
+        {"num_gpus": num_gpus, "num_cpus": num_cpus, "include_dashboard": False} if address is None else {}
+    )
     on_termination = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(

@@ -161,16 +161,12 @@ def check_feasible(demands: Mapping[str, Demand], nodes: Sequence[Node]) -> None
         *(f"  {method}: {demand}" for method, demand in refused.items()),
         "these are the nodes:",
         *(f"  {number} × {kind}" for kind, number in kinds.items()),
-        "lower --cpus-per-trial, --gpus-per-trial or --memory-per-trial",
+        "lower --cpus-per-trial, --gpus-per-trial, --memory-per-trial or --gpu-memory, or name another --accelerator",
     ]
-    if any(name.startswith(ACCELERATOR) for demand in refused.values() for name in demand.resources):
-        lines[-1] += ", or name another type with --accelerator"
     if any(demand.gpu_memory for demand in refused.values()):
-        lines[-1] += ", or lower --gpu-memory; of a share of a GPU, it is that part of the GPU's memory"
-        if any(node.resources.get("GPU") and node.gpu_memory is None for node in nodes):
-            lines.append(
-                "GPUs whose memory is not declared do not count for --gpu-memory; nodes declare it with the label "
-                f'{GPU_MEMORY}: `labels: {{{GPU_MEMORY}: "24"}}` of the node type in the cluster file, or '
-                f"`ray start --labels={GPU_MEMORY}=24` on the node (docs/cluster.md)"
-            )
+        lines.append(
+            "a trial needs a GPU with --gpu-memory divided by its GPU share; a GPU counts if its node declares the "
+            f'memory with the label {GPU_MEMORY}: `labels: {{{GPU_MEMORY}: "24"}}` of the node type in the cluster '
+            f"file, or `ray start --labels={GPU_MEMORY}=24` on the node (docs/cluster.md)"
+        )
     raise InfeasibleError("\n".join(lines))

@@ -80,26 +80,21 @@ class Plan:
 
     def state(self, trial: TrialSpec) -> str:
         """The trial's state; "pending" if it has no run."""
-        state = self.states.get(trial.key)
-        return state.state if state else PENDING
+        return self.states[trial.key].state if trial.key in self.states else PENDING
 
     def missing(self, trial: TrialSpec) -> tuple[str, ...]:
         """The conditions that the trial has not been scored under."""
-        state = self.states.get(trial.key)
-        scored = state.conditions if state and state.state == FINISHED else frozenset()
+        scored = self.states[trial.key].conditions if trial.key in self.states else ()
         return tuple(name for name in self.conditions if name not in scored)
 
     @cached_property
     def pending(self) -> tuple[Work, ...]:
         """What is left: unfinished trials to fit and score, finished trials to score under missing conditions."""
-        work = []
-        for trial in self.trials:
-            missing = self.missing(trial)
-            if self.state(trial) != FINISHED:
-                work.append(Work(trial, self.conditions))
-            elif missing:
-                work.append(Work(trial, missing, self.states[trial.key].run_id))
-        return tuple(work)
+        return tuple(
+            Work(trial, missing, self.states[trial.key].run_id if self.state(trial) == FINISHED else "")
+            for trial in self.trials
+            if (missing := self.missing(trial))
+        )
 
     @property
     def finished(self) -> tuple[TrialSpec, ...]:

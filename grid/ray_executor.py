@@ -25,8 +25,8 @@ from grid.checkpoints import remove_states
 from grid.cluster import cluster_nodes, connect
 from grid.nodes import ACCELERATOR, Demand, check_feasible, num_gpus, slots, trial_demand
 from grid.plan import Inputs, Work, distinct_inputs
-from grid.preparing import Board, prepare_input, survey_input
-from grid.runner import DONE, FAILED, REPORTED, STARTED, PermanentFailureError, Survey, TrialEvent, execute
+from grid.preparing import Board, Survey, prepare_input, survey_input
+from grid.runner import DONE, FAILED, REPORTED, STARTED, PermanentFailureError, TrialEvent, execute
 from grid.settings import ClusterError, InfeasibleError, RunSettings
 from grid.tracking import Tracker
 from models.detector import MemoryExhausted
@@ -46,10 +46,8 @@ def _compute(work: Work, settings: RunSettings, tracker: Tracker, share: float) 
         kept = Checkpoint.from_directory(str(checkpoint)) if checkpoint else None
         tune.report({**metrics, "has_checkpoint": kept is not None}, checkpoint=kept)
 
-    last = tune.get_checkpoint()
-    resume_from = [Path(last.path)] if last else []
     try:
-        execute(work, settings, tracker, share=share, report=report, resume_from=resume_from)
+        execute(work, settings, tracker, share=share, report=report)
     except PermanentFailureError as error:
         tune.report({"permanent_failure": str(error)})
 
@@ -86,13 +84,11 @@ class RayExecutor:
         board: Any = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
         warned: set[str] = set()
 
-        def result(task: Any, method: str) -> Any:
-            value, warnings = task_result(task, method)
+        def warn(method: str, warnings: str) -> None:
             for line in warnings.splitlines():
                 if line not in warned:  # all tasks of a method report the same damage
                     log.warning("%s: %s", method, line)
                     warned.add(line)
-            return value
 
         surveys = {
             key: self._task(survey_input, inputs, self.settings, demands[inputs.spec.method])
@@ -102,7 +98,8 @@ class RayExecutor:
         tasks: dict[Any, str] = {}
         for key, inputs in needed.items():
             spec = inputs.spec
-            survey: Survey = result(surveys[key], spec.method)
+            survey: Survey = task_result(surveys[key], spec.method)
+            warn(spec.method, survey.warnings)
             if survey.fits_on_cpu and not self.settings.for_method(spec.method).asks_for_gpu:
                 self._fit_on_cpu.add((spec.method, spec.config))
             if survey.missing:
@@ -111,8 +108,8 @@ class RayExecutor:
         while tasks:
             ended, _ = ray.wait(list(tasks), timeout=0.5)
             for task in ended:
-                result(task, needed[tasks[task]].spec.method)
-                del tasks[task]
+                method = needed[tasks.pop(task)].spec.method
+                warn(method, task_result(task, method))
             for key, total in missing.items():
                 done = min(ray.get(board.read.remote(key)), total) if key in tasks.values() else total
                 progress(needed[key].name, done, total)
@@ -131,7 +128,11 @@ class RayExecutor:
         )
         log.info("%s: %d tasks for %d images, %g GPU each", inputs.name, num_tasks, survey.missing, share)
         demand = demand.with_share(share)
-        return [self._task(prepare_input, inputs, settings, demand, board, key, number) for number in range(num_tasks)]
+
+        def progress(number: int) -> Callable[[int, int], None]:
+            return lambda done, total: board.write.remote(key, number, done)
+
+        return [self._task(prepare_input, inputs, settings, demand, progress(number)) for number in range(num_tasks)]
 
     def _task(
         self, function: Callable[..., Any], inputs: Inputs, settings: RunSettings, demand: Demand, *more: Any

@@ -137,6 +137,8 @@ class Records:
     def artifact(self, run: Run, name: str) -> Path:
         """The path of an artifact that never changes: in a local store, or downloaded once from a remote store.
 
+        Downloads are kept in `inpaint-grid/artifacts` in XDG_CACHE_HOME or ~/.cache.
+
         Raises:
             FileNotFoundError: the run has no artifact of that name.
             StoreError: MLflow does not answer.
@@ -146,7 +148,8 @@ class Records:
             if not (folder / name).exists():
                 raise FileNotFoundError(f"nothing is at {folder / name}")
             return folder / name
-        target = artifact_cache() / run.info.run_id / name
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        target = cache / "inpaint-grid" / "artifacts" / run.info.run_id / name
         if not target.exists():
             with self._asking():
                 exists = self._has(run, name)
@@ -299,11 +302,6 @@ def conditions_of(run: Run) -> frozenset[str]:
 def spec_of(fields: dict[str, Any]) -> TrialSpec:
     """The spec of a trial in a plan."""
     return TrialSpec.from_dict({name: value for name, value in fields.items() if name != "key"})
-
-
-def artifact_cache() -> Path:
-    """Folder of downloaded artifacts: `inpaint-grid/artifacts` in XDG_CACHE_HOME or ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inpaint-grid" / "artifacts"
 
 
 def _unreachable(uri: str, error: Exception) -> StoreError:

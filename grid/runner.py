@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import shutil
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,10 +18,11 @@ from data.conditions import CLEAN
 from data.manifest import DataProblems, Manifest
 from grid import names
 from grid.checkpoints import latest_state, remove_states, write_state
-from grid.plan import FINISHED, Inputs, Work, distinct_inputs
+from grid.plan import FINISHED, Work, distinct_inputs
+from grid.preparing import kept_warnings, prepare_input
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
-from grid.trial import build, choose_device, fill_inputs, fit, missing_inputs, restore, score, set_threads
+from grid.trial import build, choose_device, fit, restore, score
 from models.detector import Detector, FitSession, TrainingDiverged, WeightsError
 from models.geometry import Geometry
 from models.registry import detector_info
@@ -76,7 +75,6 @@ def execute(
     *,
     share: float,
     report: Callable[[dict[str, float], Path | None], None],
-    resume_from: Sequence[Path] = (),
 ) -> None:
     """Do what is left of one trial, and record it in MLflow.
 
@@ -86,7 +84,6 @@ def execute(
         tracker: of the grid.
         share: the trial's share of a GPU, 0 to 1.
         report: takes (metrics, checkpoint folder or None) and copies the folder before it returns.
-        resume_from: checkpoint folders to consider besides those of the grid.
 
     Raises:
         PermanentFailureError: a retry would fail in the same way.
@@ -98,7 +95,7 @@ def execute(
             missing = tuple(condition for condition in work.conditions if condition not in state.conditions)
             work = Work(work.spec, missing, state.run_id)
         if work.fits:
-            _fit_and_score(work, settings, tracker, share=share, report=report, resume_from=resume_from)
+            _fit_and_score(work, settings, tracker, share=share, report=report)
         elif work.conditions:
             _score(work, settings, tracker, share=share)
     except (DataProblems, TrainingDiverged, WeightsError) as error:
@@ -112,13 +109,12 @@ def _fit_and_score(
     *,
     share: float,
     report: Callable[[dict[str, float], Path | None], None],
-    resume_from: Sequence[Path],
 ) -> None:
     """Fit a trial from its newest sound checkpoint, and score it; its run is finished after clean pictures."""
     spec = work.spec
     run = tracker.open_trial(spec, {names.NODE: os.uname().nodename, names.GPU_SHARE: f"{share:g}"})
     with kept_warnings() as warnings:
-        state, order = latest_state(settings.checkpoints(tracker.parent_id), spec.key, *resume_from)
+        state, order = latest_state(settings.checkpoints(tracker.parent_id), spec.key)
         started = last_checkpoint = time.monotonic()
 
         def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
@@ -139,7 +135,7 @@ def _fit_and_score(
         session = FitSession(on_epoch, checkpoint_due, save_checkpoint, state)
         copied = {names.COPY_SECONDS: 0.0, names.COPIED_BYTES: 0.0} if settings.local_copies else {}
         try:
-            device, manifest = choose_device(settings, share), _manifest(spec, settings)
+            device, manifest = choose_device(settings, share), Manifest.load(settings.manifests / spec.data)
             with tempfile.TemporaryDirectory() as name:
                 folder = Path(name)
                 fitted = fit(spec, settings, manifest, session, device=device, checkpoint_to=folder, copied=copied)
@@ -157,7 +153,7 @@ def _score(work: Work, settings: RunSettings, tracker: Tracker, *, share: float)
     """Load a finished trial from its checkpoint, and score it under further conditions."""
     run = tracker.finished_trial(work.run_id)
     try:
-        device, manifest = choose_device(settings, share), _manifest(work.spec, settings)
+        device, manifest = choose_device(settings, share), Manifest.load(settings.manifests / work.spec.data)
         checkpoint, threshold = run.fitted()
         detector = restore(work.spec, dict(settings.weight_files), device, checkpoint)
     except Exception as error:
@@ -178,62 +174,6 @@ def _score_conditions(
         except Exception as error:
             run.fail_condition(condition, error, traceback.format_exc())
             raise
-
-
-def _manifest(spec: TrialSpec, settings: RunSettings) -> Manifest:
-    return Manifest.load(settings.manifests / spec.data)
-
-
-@contextmanager
-def kept_warnings() -> Iterator[io.StringIO]:
-    """Collect the warnings and errors that this process logs, because nobody sees the terminal of a worker."""
-    text = io.StringIO()
-    handler = logging.StreamHandler(text)
-    handler.setLevel(logging.WARNING)
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-    logging.getLogger().addHandler(handler)
-    try:
-        yield text
-    finally:
-        logging.getLogger().removeHandler(handler)
-
-
-@dataclass(frozen=True)
-class Survey:
-    """The preparation that an input still needs.
-
-    Attributes:
-        missing: number of images that are neither decoded nor encoded yet.
-        encodes: whether a frozen encoder computes features; otherwise images are decoded, which needs no GPU.
-        fits_on_cpu: whether trials can run on a CPU once features exist; false for bf16 features, which only a GPU run
-            may use.
-    """
-
-    missing: int
-    encodes: bool
-    fits_on_cpu: bool
-
-
-def survey_shared(inputs: Inputs, settings: RunSettings, share: float) -> Survey:
-    """Count what `prepare_shared` would compute. Runs on the same device, because an encoder's key may depend on it."""
-    device = choose_device(settings, share)
-    detector = build(inputs.spec, settings, device)
-    missing = missing_inputs(detector, _manifest(inputs.spec, settings), settings, inputs)
-    encoder = detector.encoder
-    if encoder is None:
-        return Survey(missing, encodes=False, fits_on_cpu=False)
-    on_cpu = encoder if device == "cpu" else build(inputs.spec, settings, "cpu").encoder
-    return Survey(missing, encodes=True, fits_on_cpu=on_cpu is not None and on_cpu.key == encoder.key)
-
-
-def prepare_shared(inputs: Inputs, settings: RunSettings, share: float, progress: Callable[[int, int], None]) -> None:
-    """Decode or encode the images of an input that are missing.
-
-    Processes that do this at the same time, on any machines with the same cache, share the work.
-    """
-    set_threads(settings)
-    detector = build(inputs.spec, settings, choose_device(settings, share))
-    fill_inputs(detector, _manifest(inputs.spec, settings), settings, inputs, progress=progress)
 
 
 def check_detectors(specs: Sequence[TrialSpec], settings: RunSettings) -> dict[str, Geometry | None]:
@@ -266,7 +206,7 @@ class LocalExecutor:
     def prepare(self, work: Sequence[Work], progress: Callable[[str, int, int], None]) -> None:
         """See `Executor`."""
         for inputs in distinct_inputs(work):
-            prepare_shared(inputs, self.settings, self._share(inputs.spec), partial(progress, inputs.name))
+            prepare_input(inputs, self.settings, self._share(inputs.spec), partial(progress, inputs.name))
 
     def _share(self, spec: TrialSpec) -> float:
         import torch

@@ -12,7 +12,6 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from grid.names import PER_METHOD
-from grid.uris import sqlite_file
 from models.validation import in_words
 
 
@@ -22,19 +21,6 @@ class InfeasibleError(ValueError):
 
 class ClusterError(RuntimeError):
     """The cluster cannot be used; the message says why and what to do."""
-
-
-def _absolute(path: Path) -> Path:
-    if not path.is_absolute():
-        raise ValueError(f"must be an absolute path; got {path}")
-    return path
-
-
-def _absolute_store(uri: str) -> str:
-    file = sqlite_file(uri)
-    if file is not None:
-        _absolute(file)
-    return uri
 
 
 def _one_gpu(share: float) -> float:
@@ -64,13 +50,12 @@ def _overrides(by_method: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mappi
     return by_method
 
 
-Folder = Annotated[Path, AfterValidator(_absolute)]
 Gigabytes = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Paths, devices and shares. Every path is absolute, because each Ray trial runs in its own folder.
+    """Paths, devices and shares. Every path must be absolute, because each Ray trial runs in its own folder.
 
     Attributes:
         cache: folder of manifests, decoded pixels and features; may be deleted between runs.
@@ -91,9 +76,9 @@ class RunSettings:
             None: they read the cache.
     """
 
-    cache: Folder
-    runs: Folder
-    tracking_uri: Annotated[str, AfterValidator(_absolute_store)]
+    cache: Path
+    runs: Path
+    tracking_uri: str
     device: Literal["auto", "cpu", "cuda"] = "auto"
     cpus_per_trial: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     gpus_per_trial: Annotated[float, AfterValidator(_one_gpu)] | None = None
@@ -107,7 +92,7 @@ class RunSettings:
     max_failures: Annotated[int, Field(ge=0)] = 2
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
     weight_files: Mapping[str, Path] = dataclasses.field(default_factory=dict)
-    local_copies: Folder | None = None
+    local_copies: Path | None = None
 
     @property
     def manifests(self) -> Path:

@@ -72,7 +72,7 @@ def test_a_grid_of_two_methods_runs_and_a_second_launch_only_prints_it_again(
         raise AssertionError("a trial was computed again")
 
     monkeypatch.setattr(runner, "execute", nothing)
-    monkeypatch.setattr(runner, "prepare_shared", nothing)
+    monkeypatch.setattr(runner, "prepare_input", nothing)
     second = dolos(*arguments)
     assert second.status == 0
     assert "all 6 trials are finished; nothing to run" in second.text

@@ -296,7 +296,7 @@ def test_a_node_that_does_not_see_the_cache_is_named(
     with pytest.raises(ValueError, match=message):
         survey_input(inputs, settings, 0.0)
     with pytest.raises(ValueError, match=message):
-        prepare_input(inputs, settings, 0.0, None, "key", 0)
+        prepare_input(inputs, settings, 0.0, lambda done, total: None)
 
 
 @pytest.mark.parametrize(

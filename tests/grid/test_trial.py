@@ -624,10 +624,10 @@ def test_a_trial_reads_what_it_needs_from_its_nodes_disk(
 
 
 def test_preparing_for_all_nodes_copies_nothing(bench: Bench, tmp_path: Path) -> None:
-    from grid.runner import prepare_shared
+    from grid.preparing import prepare_input
 
     local = with_copies(bench, tmp_path)
-    prepare_shared(Inputs(bench.spec()), local.settings, 0.0, lambda done, total: None)
+    prepare_input(Inputs(bench.spec()), local.settings, 0.0, lambda done, total: None)
     assert list((tmp_path / "cache" / "features").glob("*/shard-*"))
     assert not (tmp_path / "local").exists()
 
