@@ -115,10 +115,10 @@ def prepare(inputs: Inputs, settings: RunSettings) -> None:
     prepare_input(inputs, settings, 0.0, lambda done, total: None)
 
 
-def compute(spec: TrialSpec, settings: RunSettings, manifest: Manifest) -> float:
+def compute(spec: TrialSpec, settings: RunSettings) -> float:
     """One trial's compute on the CPU, recorded nowhere: its seconds."""
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        fitted = fit(spec, settings, manifest, FitSession(), device="cpu", checkpoint_to=Path(folder))
-        score(spec, fitted.detector, settings, manifest, threshold=fitted.threshold)
+        fitted = fit(spec, settings, FitSession(), device="cpu", checkpoint_to=Path(folder))
+        score(spec, fitted.detector, settings, threshold=fitted.threshold)
     return time.perf_counter() - started

@@ -36,7 +36,6 @@ from benchmarks.measure import (
     timed,
 )
 from data.conditions import CLEAN
-from data.manifest import Manifest
 from data.pictures import Pictures
 from grid.settings import RunSettings
 from grid.spec import Scalar, TrialSpec
@@ -156,5 +155,5 @@ def measured_trial(spec: str, settings: str) -> dict[str, float]:
     wanted = TrialSpec.from_dict(json.loads(spec))
     build(wanted, told, "cpu")  # imports what it needs; a worker does that once
     with AnonymousPeak() as own:
-        seconds = timed(lambda: compute(wanted, told, Manifest.load(told.manifests / wanted.data)))
+        seconds = timed(lambda: compute(wanted, told))
     return {"peak_gb": peak_resident() / 1e9, "own_gb": own.bytes / 1e9, "seconds": seconds}

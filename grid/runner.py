@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from data.conditions import CLEAN
-from data.manifest import DataProblems, Manifest
+from data.manifest import DataProblems
 from grid import names
 from grid.checkpoints import latest_state, remove_states, write_state
 from grid.plan import FINISHED, Work, distinct_inputs
@@ -135,42 +135,40 @@ def _fit_and_score(
         session = FitSession(on_epoch, checkpoint_due, save_checkpoint, state)
         copied = {names.COPY_SECONDS: 0.0, names.COPIED_BYTES: 0.0} if settings.local_copies else {}
         try:
-            device, manifest = choose_device(settings, share), Manifest.load(settings.manifests / spec.data)
+            device = choose_device(settings, share)
             with tempfile.TemporaryDirectory() as name:
                 folder = Path(name)
-                fitted = fit(spec, settings, manifest, session, device=device, checkpoint_to=folder, copied=copied)
-                detector, threshold = fitted.detector, fitted.threshold
-                scored = score(spec, detector, settings, manifest, threshold=threshold, copied=copied)
+                fitted = fit(spec, settings, session, device=device, checkpoint_to=folder, copied=copied)
+                scored = score(spec, fitted.detector, settings, threshold=fitted.threshold, copied=copied)
                 metrics = fitted.metrics | {names.SECONDS: time.monotonic() - started} | copied
                 run.finish(scored, metrics, fitted.tags, folder, warnings.getvalue())
         except Exception as error:
             run.fail(error, traceback.format_exc(), warnings.getvalue())
             raise
-        _score_conditions(work, detector, threshold, settings, manifest, run)
+        _score_conditions(work, fitted.detector, fitted.threshold, settings, run)
 
 
 def _score(work: Work, settings: RunSettings, tracker: Tracker, *, share: float) -> None:
     """Load a finished trial from its checkpoint, and score it under further conditions."""
     run = tracker.finished_trial(work.run_id)
     try:
-        device, manifest = choose_device(settings, share), Manifest.load(settings.manifests / work.spec.data)
         checkpoint, threshold = run.fitted()
-        detector = restore(work.spec, dict(settings.weight_files), device, checkpoint)
+        detector = restore(work.spec, dict(settings.weight_files), choose_device(settings, share), checkpoint)
     except Exception as error:
         run.fail_condition(",".join(work.conditions), error, traceback.format_exc())
         raise
-    _score_conditions(work, detector, threshold, settings, manifest, run)
+    _score_conditions(work, detector, threshold, settings, run)
 
 
 def _score_conditions(
-    work: Work, detector: Detector, threshold: float | None, settings: RunSettings, manifest: Manifest, run: TrialRun
+    work: Work, detector: Detector, threshold: float | None, settings: RunSettings, run: TrialRun
 ) -> None:
     """Score a fitted detector under each condition except "clean", which its run has already."""
     for condition in work.conditions:
         if condition == CLEAN:
             continue
         try:
-            run.add_scores(score(work.spec, detector, settings, manifest, threshold=threshold, condition=condition))
+            run.add_scores(score(work.spec, detector, settings, threshold=threshold, condition=condition))
         except Exception as error:
             run.fail_condition(condition, error, traceback.format_exc())
             raise

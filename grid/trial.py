@@ -169,15 +169,8 @@ def prepare_inputs(
 
     If some are missing, all of `inputs` are computed first, because the next trial needs the rest. With
     `settings.local_copies` the rows are copied to this node's disk and read there. If that disk is full or read-only,
-    they are read from the shared store, with a warning.
-
-    Args:
-        detector: fitted or not.
-        manifest: of the data set.
-        rows: rows of `manifest.table`.
-        settings: folders and cores.
-        inputs: the part of the data set that `rows` belong to.
-        copied: `COPIED_BYTES` and `COPY_SECONDS` of `grid.names` -> totals, to which this call adds.
+    they are read from the shared store, with a warning. Bytes and seconds of copying are added to the totals
+    `COPIED_BYTES` and `COPY_SECONDS` in `copied`.
     """
     pictures = Pictures(manifest, inputs.condition)
     if not is_stored(detector, inputs.condition):
@@ -220,49 +213,40 @@ def _threads(settings: RunSettings) -> int:
 # Fitting and scoring -------------------------------------------------------------------------------------------------
 
 
-def check_data(spec: TrialSpec, manifest: Manifest) -> None:
-    """Raise `ValueError` if the manifest belongs to another data set than the spec."""
-    if manifest.digest != spec.data:
-        raise ValueError(f"the trial is for data set {spec.data}, but the manifest is of data set {manifest.digest}")
-
-
 def fit(
     spec: TrialSpec,
     settings: RunSettings,
-    manifest: Manifest,
     session: FitSession,
     *,
     device: str,
     checkpoint_to: Path,
     copied: dict[str, float] | None = None,
 ) -> Fitted:
-    """Train the detector, and choose a threshold on the validation split.
+    """Train the detector on a torch device, and choose a threshold on the validation split.
 
     Args:
         spec: the trial.
-        settings: folders, cores and weights files.
-        manifest: of the data set that `spec.data` names.
+        settings: folders, cores and weights files; the manifest of `spec.data` is in `settings.manifests`.
         session: call-backs for progress and checkpoints, and the state to resume from.
         device: a torch device string.
         checkpoint_to: an existing empty folder; the fitted detector is saved there.
         copied: as in `prepare_inputs`.
 
     Raises:
-        ValueError: the manifest belongs to another data set, or the training or validation split is empty.
+        ValueError: the training or validation split is empty.
         TrainingDiverged, MemoryExhausted, WeightsError: from the detector.
     """
-    check_data(spec, manifest)
     set_threads(settings)
+    manifest = Manifest.load(settings.manifests / spec.data)
     task, detector = get_task(spec.task), build(spec, settings, device)
-    whole = (TRAIN, VALID) if spec.train_condition != CLEAN else ()
-    inputs = Inputs(spec, spec.train_condition, whole)
-    train, valid = (
-        Examples(
-            prepare_inputs(detector, manifest, rows, settings, inputs, copied=copied),
-            task.class_numbers(rows, spec.classes),
-        )
-        for rows in (manifest.select(split, spec.train_generators) for split in (TRAIN, VALID))
-    )
+    inputs = Inputs(spec, spec.train_condition, (TRAIN, VALID) if spec.train_condition != CLEAN else ())
+
+    def examples(split: str) -> Examples:
+        rows = manifest.select(split, spec.train_generators)
+        pixels_or_features = prepare_inputs(detector, manifest, rows, settings, inputs, copied=copied)
+        return Examples(pixels_or_features, task.class_numbers(rows, spec.classes))
+
+    train, valid = examples(TRAIN), examples(VALID)
     detector.fit(train, valid, session)
     detector.save(checkpoint_to)
     threshold, metrics = None, dict[str, float]()
@@ -284,7 +268,6 @@ def score(
     spec: TrialSpec,
     detector: Detector,
     settings: RunSettings,
-    manifest: Manifest,
     *,
     threshold: float | None,
     condition: str = CLEAN,
@@ -295,19 +278,17 @@ def score(
     Args:
         spec: the trial.
         detector: fitted for `spec`.
-        settings: folders and cores.
-        manifest: of the data set that `spec.data` names.
+        settings: folders and cores; the manifest of `spec.data` is in `settings.manifests`.
         threshold: log-odds of fake, from the validation split; None for a task without a threshold.
         condition: name in `data.conditions`.
         copied: as in `prepare_inputs`.
 
     Raises:
-        ValueError: the manifest belongs to another data set, or a cell has no image of a class.
+        ValueError: a cell has no image of a class.
         MemoryExhausted: from the detector.
     """
-    check_data(spec, manifest)
     set_threads(settings)
-    task = get_task(spec.task)
+    task, manifest = get_task(spec.task), Manifest.load(settings.manifests / spec.data)
     rows = manifest.select(TEST, manifest.generators)
     inputs = Inputs(spec, condition, () if condition == CLEAN else (TEST,))
     prediction = detector.predict(prepare_inputs(detector, manifest, rows, settings, inputs, copied=copied))
