@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -96,8 +96,15 @@ def execute(
             work = Work(work.spec, missing, state.run_id)
         if work.fits:
             _fit_and_score(work, settings, tracker, share=share, report=report)
-        elif work.conditions:
-            _score(work, settings, tracker, share=share)
+        else:
+            run = tracker.finished_trial(work.run_id)
+
+            @cache
+            def load() -> tuple[Detector, float | None]:
+                (checkpoint, threshold), device = run.fitted(), choose_device(settings, share)
+                return restore(work.spec, dict(settings.weight_files), device, checkpoint), threshold
+
+            _score_conditions(work, settings, run, load)
     except (DataProblems, TrainingDiverged, WeightsError) as error:
         raise PermanentFailureError(f"{type(error).__name__}: {error}") from error
 
@@ -145,29 +152,18 @@ def _fit_and_score(
         except Exception as error:
             run.fail(error, traceback.format_exc(), warnings.getvalue())
             raise
-        _score_conditions(work, fitted.detector, fitted.threshold, settings, run)
-
-
-def _score(work: Work, settings: RunSettings, tracker: Tracker, *, share: float) -> None:
-    """Load a finished trial from its checkpoint, and score it under further conditions."""
-    run = tracker.finished_trial(work.run_id)
-    try:
-        checkpoint, threshold = run.fitted()
-        detector = restore(work.spec, dict(settings.weight_files), choose_device(settings, share), checkpoint)
-    except Exception as error:
-        run.fail_condition(",".join(work.conditions), error, traceback.format_exc())
-        raise
-    _score_conditions(work, detector, threshold, settings, run)
+    _score_conditions(work, settings, run, lambda: (fitted.detector, fitted.threshold))
 
 
 def _score_conditions(
-    work: Work, detector: Detector, threshold: float | None, settings: RunSettings, run: TrialRun
+    work: Work, settings: RunSettings, run: TrialRun, load: Callable[[], tuple[Detector, float | None]]
 ) -> None:
-    """Score a fitted detector under each condition except "clean", which its run has already."""
+    """Score a trial's detector, with its threshold, under each condition except "clean", which its run has already."""
     for condition in work.conditions:
         if condition == CLEAN:
             continue
         try:
+            detector, threshold = load()
             run.add_scores(score(work.spec, detector, settings, threshold=threshold, condition=condition))
         except Exception as error:
             run.fail_condition(condition, error, traceback.format_exc())
@@ -216,14 +212,11 @@ class LocalExecutor:
         """See `Executor`. A failed trial is not retried, because a debugging run is there to show its traceback."""
         checkpoints = self.settings.checkpoints(self.tracker.parent_id)
         for item in work:
-            folder = checkpoints / "local" / item.key
             watch(TrialEvent(item.key, STARTED))
 
-            def report(
-                metrics: dict[str, float], checkpoint: Path | None, key: str = item.key, folder: Path = folder
-            ) -> None:
+            def report(metrics: dict[str, float], checkpoint: Path | None, key: str = item.key) -> None:
                 if checkpoint is not None:
-                    _keep(checkpoint, folder)
+                    _keep(checkpoint, checkpoints / "local" / key)
                 if metrics:
                     watch(TrialEvent(key, REPORTED, metrics))
 

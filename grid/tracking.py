@@ -45,10 +45,6 @@ STALE_SECONDS = 60.0  # a launch on another machine without a heartbeat for this
 log = logging.getLogger(__name__)
 
 
-class GridBusyError(StoreError):
-    """Another launch runs this grid; the message says whose it is."""
-
-
 @dataclass(frozen=True)
 class Tracker:
     """Writes the runs of one grid.
@@ -125,26 +121,28 @@ class Tracker:
             client.set_terminated(state.run_id, "FAILED" if key in messages else "KILLED")
 
     @contextmanager
-    def claim(self) -> Iterator[Claim]:
+    def claim(self) -> Iterator[threading.Event]:
         """Make this process the only one that runs the grid, on any machine, for the duration of a block.
 
-        A thread writes a heartbeat meanwhile. If another launch takes the grid over, because no heartbeat reached
-        MLflow for too long, the claim is lost, and this process is interrupted as by Ctrl-C.
+        A thread writes a heartbeat meanwhile. If no heartbeat reaches MLflow for too long, another launch may take the
+        grid over; this process is then interrupted as by Ctrl-C.
+
+        Yields:
+            An event that is set if another launch has taken the grid over.
 
         Raises:
-            GridBusyError: another launch runs the grid.
+            StoreError: another launch runs the grid.
         """
-        claim, ended = Claim(_claim_launch(self)), threading.Event()
+        number, lost, ended = _claim_launch(self), threading.Event(), threading.Event()
 
         def write(text: str) -> None:
-            self.client.set_tag(self.parent_id, names.HEARTBEAT, f"{claim.number} {text}")
+            self.client.set_tag(self.parent_id, names.HEARTBEAT, f"{number} {text}")
 
         def beat() -> None:
             while not ended.wait(HEARTBEAT_SECONDS):
                 try:
-                    newest, _ = _newest_launch(self.client.get_run(self.parent_id))
-                    if newest != claim.number:
-                        claim.lost = True
+                    if _newest_launch(self.client.get_run(self.parent_id))[0] != number:
+                        lost.set()
                         log.error("another launch has taken this grid over; stopping")
                         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
                         return
@@ -156,30 +154,17 @@ class Tracker:
         heart = threading.Thread(target=beat, name="heartbeat", daemon=True)
         heart.start()
         try:
-            yield claim
+            yield lost
         finally:
             ended.set()
             heart.join()
-            if not claim.lost:
+            if not lost.is_set():
                 with suppress(MlflowException):  # others then see that the process or its heartbeat has ended
                     write("ended")
 
     def close_grid(self, *, complete: bool) -> None:
         """End the parent run; the next launch opens it again."""
         self.client.set_terminated(self.parent_id, "FINISHED" if complete else "FAILED")
-
-
-@dataclass
-class Claim:
-    """The right of this process to run a grid.
-
-    Attributes:
-        number: of the launch, from 1.
-        lost: another launch has taken the grid over.
-    """
-
-    number: int
-    lost: bool = False
 
 
 def _claim_launch(tracker: Tracker) -> int:
@@ -197,11 +182,9 @@ def _claim_launch(tracker: Tracker) -> int:
         "id": uuid.uuid4().hex,  # so that no two entries are equal
     }
     while True:
-        run = client.get_run(tracker.parent_id)
-        number, owner = _newest_launch(run)
-        seen = _last_seen(run, number, owner)
+        number, owner, seen = _newest_launch(client.get_run(tracker.parent_id))
         if seen is not None and _is_alive(owner, seen):
-            raise GridBusyError(
+            raise StoreError(
                 f"this grid is being run by {owner['user']} on {owner['host']} (process {owner['pid']}) since "
                 f"{owner['since']}, last sign of life {max(0, time.time() - seen):.0f} s ago\nWait for it "
                 "(--status shows its progress), stop it there, or give this launch another --experiment-name"
@@ -214,23 +197,19 @@ def _claim_launch(tracker: Tracker) -> int:
                 raise
 
 
-def _newest_launch(run: Run) -> tuple[int, dict[str, Any]]:
-    """Number and entry of the newest launch; (0, {}) before the first."""
+def _newest_launch(run: Run) -> tuple[int, dict[str, Any], float | None]:
+    """Number and entry of the newest launch, from 0 and {}; time of its last sign of life, None if it has ended."""
     entries = {
         int(name.removeprefix(names.LAUNCH)): text
         for name, text in run.data.params.items()
         if name.startswith(names.LAUNCH)
     }
     number = max(entries, default=0)
-    return number, json.loads(entries.get(number, "{}"))
-
-
-def _last_seen(run: Run, number: int, owner: Mapping[str, Any]) -> float | None:
-    """Time of the newest launch's last sign of life, in seconds since 1970; None: it has ended, or there is none."""
+    entry = json.loads(entries.get(number, "{}"))
     beating, _, text = run.data.tags.get(names.HEARTBEAT, "").partition(" ")
-    if beating == str(number):
-        return None if text == "ended" else float(text)
-    return owner.get("time")  # a new launch, before its first heartbeat
+    if beating != str(number):  # a new launch, before its first heartbeat
+        return number, entry, entry.get("time")
+    return number, entry, None if text == "ended" else float(text)
 
 
 def _is_alive(owner: Mapping[str, Any], seen: float) -> bool:
@@ -279,10 +258,9 @@ class TrialRun:
         """Log metrics at step `epoch`, unless an earlier attempt did; MLflow would keep both points."""
         client = self.client
         logged = client.get_run(self.run_id).data.metrics
-        for name in metrics:
-            if name in logged and any(point.step >= epoch for point in client.get_metric_history(self.run_id, name)):
-                return
-        client.log_batch(self.run_id, metrics=_points(metrics, step=epoch))
+        points = [point for name in metrics if name in logged for point in client.get_metric_history(self.run_id, name)]
+        if not any(point.step >= epoch for point in points):
+            client.log_batch(self.run_id, metrics=_points(metrics, step=epoch))
 
     def finish(
         self,
@@ -383,11 +361,8 @@ def open_grid(
         records = open_records(uri, experiment)
         if records is None:
             raise StoreError(f"the MLflow experiment {experiment!r} could not be created at {without_password(uri)}")
-    origin = _origin()
-    parent_id = _oldest_grid(records, manifest.digest)
-    if parent_id:
-        client.update_run(parent_id, status="RUNNING")
-    else:
+    origin, created = _origin(), ""
+    if not records.grids(manifest.digest):
         tags = {
             names.ROLE: names.GRID_ROLE,
             names.DATA: manifest.digest,
@@ -397,16 +372,17 @@ def open_grid(
         }
         name = f"{experiment} on {manifest.digest}"
         created = client.create_run(records.experiment_id, tags=tags, run_name=name).info.run_id
-        # If two launches create the run at the same time, both use the older one.
-        parent_id = _oldest_grid(records, manifest.digest) or created
-        if parent_id != created:
-            client.delete_run(created)
-        client.log_text(parent_id, manifest.summary(), names.MANIFEST_SUMMARY)
-        source = json.dumps({"uri": manifest.root.as_uri()})
-        profile = json.dumps({"num_rows": len(manifest.table), "generators": list(manifest.generators)})
-        dataset = Dataset(manifest.source, manifest.digest, "local", source, profile=profile)
-        client.log_inputs(parent_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "train, valid, test")])])
-    grid = records.run(parent_id)
+    # If two launches create a run at the same time, both use the older one.
+    grid = min(records.grids(manifest.digest), key=lambda run: (run.info.start_time, run.info.run_id))
+    parent_id = str(grid.info.run_id)
+    if created not in ("", parent_id):
+        client.delete_run(created)
+    client.update_run(parent_id, status="RUNNING")
+    client.log_text(parent_id, manifest.summary(), names.MANIFEST_SUMMARY)
+    source = json.dumps({"uri": manifest.root.as_uri()})
+    profile = json.dumps({"num_rows": len(manifest.table), "generators": list(manifest.generators)})
+    dataset = Dataset(manifest.source, manifest.digest, "local", source, profile=profile)
+    client.log_inputs(parent_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "train, valid, test")])])
     asked = sorted((conditions_of(grid) | set(conditions)) - {CLEAN})
     tags = {**(launched or {}), names.CONDITIONS: ",".join(asked)}
     client.log_batch(parent_id, tags=[RunTag(key, value) for key, value in tags.items()])
@@ -421,21 +397,10 @@ def open_grid(
     return Tracker(uri, records.experiment_id, parent_id, origin)
 
 
-def _oldest_grid(records: Records, digest: str) -> str | None:
-    """Id of the oldest parent run of the grid on a data set."""
-    grids = [(run.info.start_time, str(run.info.run_id)) for run in records.grids(digest)]
-    return min(grids)[1] if grids else None
-
-
 def keep_report(uri: str, parent_id: str, folder: Path) -> None:
-    """Log a report as artifacts of the grid's parent run.
+    """Log a folder with a report as artifacts of the grid's parent run.
 
     Overwrites files of an earlier report. Its other files stay, because MLflow removes no artifacts.
-
-    Args:
-        uri: tracking URI.
-        parent_id: id of the parent run.
-        folder: folder of the report.
 
     Raises:
         StoreError: MLflow did not accept the report.
@@ -459,12 +424,11 @@ def _one_line(error: BaseException) -> str:
 def _origin() -> dict[str, str]:
     """Tags with the user, the commit (if this is a git checkout) and the MLflow version."""
     tags = {names.SOURCE_NAME: "launch.py", names.MLFLOW_VERSION: mlflow.__version__}
-    checkout = git_state()
-    if checkout is not None:
-        commit, changed = checkout
-        tags |= {names.GIT_COMMIT: commit, names.GIT_CHANGED: str(changed).lower()}
-    user = _user()
-    return tags | {names.USER: user} if user else tags
+    if checkout := git_state():
+        tags |= {names.GIT_COMMIT: checkout[0], names.GIT_CHANGED: str(checkout[1]).lower()}
+    if user := _user():
+        tags[names.USER] = user
+    return tags
 
 
 def git_state() -> tuple[str, bool] | None:

@@ -25,12 +25,12 @@ import launch
 from analysis.matrices import attribution_table, cross_generator_matrix
 from analysis.store import open_store
 from data.conditions import Picture, register_condition
-from grid import names, runner, tracking
+from grid import names, runner
 from grid.commands import run as run_command
 from grid.options import resolve
 from grid.plan import Work
 from grid.progress import GridProgress
-from grid.records import spec_of
+from grid.records import StoreError, spec_of
 from grid.runner import DONE, FAILED, STARTED, TrialEvent
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
@@ -210,7 +210,7 @@ def test_a_grid_that_somebody_else_runs_is_refused_and_left_alone(
     dolos: Command, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def busy(tracker: Tracker) -> None:
-        raise tracking.GridBusyError("this grid is being run by ada on node7")
+        raise StoreError("this grid is being run by ada on node7")
 
     monkeypatch.setattr(Tracker, "claim", busy)
     outcome = dolos("--methods", "residual_linear")
