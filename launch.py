@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     level = logging.INFO if options.verbose else logging.WARNING
     logging.basicConfig(level=level, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell starts with SIGINT ignored
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
 
     try:
         return get_command(options.command).run(options, Context(console, partial(show_results, console)))
@@ -92,12 +92,10 @@ def show_results(console: Console, uri: str, experiment: str, data: str, keys: C
     store = open_store(experiment, tracking_uri=uri, data=data, unfinished=True)
     results = store.results()
     print_results(results[results["key"].isin(set(keys))], console, store)
-    if uri.startswith("http"):
-        console.print(f"\nMLflow UI:  {without_password(uri)}", highlight=False, soft_wrap=True)
-    else:
-        mlflow = Path(sys.executable).with_name("mlflow")
-        command = shlex.join([str(mlflow), "ui", "--backend-store-uri", uri])
-        console.print(f"\nMLflow UI:  {command}", highlight=False, markup=False, soft_wrap=True)
+    mlflow = Path(sys.executable).with_name("mlflow")
+    command = shlex.join([str(mlflow), "ui", "--backend-store-uri", uri])
+    shown = without_password(uri) if uri.startswith("http") else command
+    console.print(f"\nMLflow UI:  {shown}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _disk_is_full(error: BaseException | None) -> bool:
@@ -107,10 +105,6 @@ def _disk_is_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _as_interrupt(number: int, frame: object) -> None:
-    signal.raise_signal(signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ from data.conditions import CLEAN
 from data.manifest import Manifest
 from grid.experiments import PUBLISHED, cross_generator_trials
 from grid.plan import FINISHED, TrialState, Work, make_plan
-from grid.records import open_records, spec_of
+from grid.records import open_records
 from grid.runner import execute
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
@@ -135,7 +135,7 @@ def one_more_trial(spec: str, settings: str) -> dict[str, float]:
     records = open_records(told.tracking_uri, EXPERIMENT)
     assert records is not None
     (grid,) = records.grids()
-    planned = [spec_of(fields) for fields in records.plan(grid).values()]
+    planned = [TrialSpec.from_dict(fields) for fields in records.plan(grid).values()]
     started = time.perf_counter()
     states = records.states(trial.key for trial in planned)
     seconds = {"look-up": time.perf_counter() - started}

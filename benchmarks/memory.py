@@ -123,6 +123,7 @@ def stored(folder: Path, kind: str, num_images: int) -> dict[str, str]:
     config = tuple(resolve_config(method, overrides).items())
     spec = TrialSpec(DETECTION, method, config, GENERATORS[:1], 0, manifest.digest)
     store = shared_store(build(spec, settings, "cpu"), settings.cache, CLEAN)
+    assert store is not None
     fill_with_noise(store, Pictures(manifest).keys(manifest.table), batch=1024)
     return {"spec": json.dumps(spec.to_dict()), "settings": TypeAdapter(RunSettings).dump_json(settings).decode()}
 

@@ -6,13 +6,14 @@ folders of a finished trial are removed; its weights are in MLflow.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
+
+from data.images import file_digest
 
 log = logging.getLogger(__name__)
 _STATE, _SEAL = "state.pt", "seal.json"
@@ -29,8 +30,7 @@ def write_state(folder: Path, state: dict[str, Any], *, order: int) -> None:
     import torch
 
     torch.save(state, folder / _STATE)
-    digest = _digest(folder / _STATE)
-    (folder / _SEAL).write_text(json.dumps({"sha256": digest, "order": order}))
+    (folder / _SEAL).write_text(json.dumps({"sha256": file_digest(folder / _STATE), "order": order}))
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -38,19 +38,13 @@ def read_state(folder: Path) -> dict[str, Any]:
     import torch
 
     seal = _seal(folder)
-    if seal is None or not (folder / _STATE).is_file() or _digest(folder / _STATE) != seal["sha256"]:
+    if seal is None or not (folder / _STATE).is_file() or file_digest(folder / _STATE) != seal["sha256"]:
         raise ValueError(f"the checkpoint {folder} is truncated or incomplete")
-    state: dict[str, Any] = torch.load(folder / _STATE, map_location="cpu", weights_only=True)
-    return state
+    return dict(torch.load(folder / _STATE, map_location="cpu", weights_only=True))
 
 
 def latest_state(root: Path, key: str) -> tuple[dict[str, Any] | None, int]:
-    """The newest sound state of a trial, of any launch, and its order; (None, 0) if there is none.
-
-    Args:
-        root: see the module's docstring.
-        key: the trial's key.
-    """
+    """The newest sound state of the trial with this key, of any launch, and its order; (None, 0) if there is none."""
     folders = root.glob(f"*/{key}/checkpoint_*")
     for order, folder in sorted(((seal["order"], path) for path in folders if (seal := _seal(path))), reverse=True):
         try:
@@ -73,8 +67,3 @@ def _seal(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return seal if isinstance(seal, dict) and {"sha256", "order"} <= seal.keys() else None
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

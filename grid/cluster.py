@@ -10,7 +10,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -119,10 +119,8 @@ def check_versions() -> None:
     def report(packages: Sequence[str] = PACKAGES) -> dict[str, str]:  # pickled by value: the node imports no code
         versions = {"Python": platform.python_version()}
         for package in packages:
-            try:
+            with suppress(metadata.PackageNotFoundError):
                 versions[package] = metadata.version(package)
-            except metadata.PackageNotFoundError:
-                continue
         return versions
 
     tasks = {}
@@ -149,12 +147,7 @@ def check_versions() -> None:
 
 
 def version_differences(driver: Mapping[str, str], nodes: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """One line per node that differs from the driver.
-
-    Args:
-        driver: package -> version, without packages that are not installed.
-        nodes: name of the node -> its versions, in the same form.
-    """
+    """One line per node that differs from the driver. Versions are by package, without packages that are missing."""
     lines = []
     for name, versions in sorted(nodes.items()):
         differences = [

@@ -15,9 +15,9 @@ DATA = "grid.data"  # digest of the manifest
 SOURCE = "grid.source"  # the corpus
 SKIPPED = "grid.skipped_files"
 
-# Which launch runs a grid, on the grid's parent run. MLflow never changes a parameter: if two launches write the same
-# number, it refuses one of them.
-LAUNCH = "launch/"  # parameters launch/1, launch/2, …: user, machine and process of each launch, as JSON
+# Parameters launch/1, launch/2, … of the grid's run: user, machine and process of each launch, as JSON. MLflow never
+# changes a parameter: if two launches write the same number, it refuses one of them.
+LAUNCH = "launch/"
 # Tag: number of the newest launch, then the time of its last sign of life (seconds since 1970) or "ended".
 HEARTBEAT = "grid.heartbeat"
 

@@ -66,10 +66,6 @@ class Demand:
         """The share of one GPU, 0 to 1."""
         return self.resources["GPU"]
 
-    def with_share(self, share: float) -> Demand:
-        """The same demand with another share of a GPU."""
-        return dataclasses.replace(self, resources={**self.resources, "GPU": share})
-
     def without_gpu(self) -> Demand:
         """The same demand without a GPU, a GPU type or GPU memory."""
         kept = {name: part for name, part in self.resources.items() if not name.startswith(ACCELERATOR)}
@@ -144,12 +140,7 @@ def trial_demand(method: str, settings: RunSettings, nodes: Sequence[Node]) -> D
 
 
 def check_feasible(demands: Mapping[str, Demand], nodes: Sequence[Node]) -> None:
-    """Raise `InfeasibleError` if no node can run a trial of some method; Ray would wait for a node forever.
-
-    Args:
-        demands: method -> demand of its trials.
-        nodes: of the cluster.
-    """
+    """Raise `InfeasibleError` if no node can meet the demand of some method's trials; Ray would wait forever."""
     refused = {method: demand for method, demand in demands.items() if not any(map(demand.times_on, nodes))}
     if not refused:
         return

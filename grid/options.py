@@ -214,8 +214,7 @@ def resolve(options: argparse.Namespace) -> Launch:
         problems = _gpu_problems(options, settings, list(configs))
     if settings is None or problems:
         raise BadInputError("\n".join(problems))
-    conditions = list(dict.fromkeys([CLEAN, *options.conditions]))
-    name = options.experiment_name or experiment.name
+    name, conditions = options.experiment_name or experiment.name, list(dict.fromkeys([CLEAN, *options.conditions]))
     return Launch(options, experiment, name, settings, configs, tasks, conditions)
 
 
@@ -346,11 +345,8 @@ def _gpu_problems(options: argparse.Namespace, settings: RunSettings, methods: S
     without = "--local" if options.local else "--device cpu" if options.device == "cpu" else ""
     problems = []
     for name in ("accelerator", "gpu_memory"):
-        asking = [
-            method
-            for method in methods
-            if name in settings.by_method.get(method, {}) and getattr(settings.for_method(method), name)
-        ]
+        overridden = [method for method in methods if name in settings.by_method.get(method, {})]
+        asking = [method for method in overridden if getattr(settings.for_method(method), name)]
         if without and (getattr(options, name) or asking):
             problems.append(f"{option_of(name)} chooses among the GPUs of a cluster; leave it out with {without}")
             continue

@@ -105,13 +105,7 @@ class Plan:
 def make_plan(
     trials: Iterable[TrialSpec], states: Mapping[str, TrialState], conditions: Sequence[str] = (CLEAN,)
 ) -> Plan:
-    """The plan for these trials, without duplicates.
-
-    Args:
-        trials: in order.
-        states: key -> state, for trials that have a run.
-        conditions: to score under; "clean" is added where it is missing.
-    """
+    """The plan for these trials, without duplicates. The condition "clean" is added, as the first."""
     unique = {trial.key: trial for trial in trials}
     return Plan(tuple(unique.values()), states, tuple(dict.fromkeys([CLEAN, *conditions])))
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeElapsedColumn
 
 from grid.plan import Work
 from grid.runner import DONE, FAILED, REPORTED, STARTED, TrialEvent
@@ -24,7 +24,7 @@ def counting(console: Console) -> Iterator[Callable[[str, int, int], None]]:
     Yields:
         a function that takes (name of the item, done, total).
     """
-    columns = (TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = ("{task.description:<34}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     tasks: dict[str, TaskID] = {}
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
 
@@ -60,12 +60,7 @@ class GridProgress:
         self._started = time.monotonic()
         self.done: set[str] = set()
         self.failed: dict[str, str] = {}
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(20),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
+        columns = ("{task.description}", BarColumn(20), MofNCompleteColumn(), "{task.fields[note]}")
         self._bars = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
         self._bar = self._bars.add_task("trials", total=self._total, completed=finished, note="")
 

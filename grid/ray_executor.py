@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from grid.nodes import ACCELERATOR, Demand, check_feasible, num_gpus, slots, tri
 from grid.plan import Inputs, Work, distinct_inputs
 from grid.preparing import Board, Survey, prepare_input, survey_input
 from grid.runner import DONE, FAILED, REPORTED, STARTED, PermanentFailureError, TrialEvent, execute
-from grid.settings import ClusterError, InfeasibleError, RunSettings
+from grid.settings import ClusterError, RunSettings
 from grid.tracking import Tracker
 from models.detector import MemoryExhausted
 
@@ -73,8 +74,6 @@ class RayExecutor:
     def prepare(self, work: Sequence[Work], progress: Callable[[str, int, int], None]) -> None:
         """See `grid.runner.Executor`: one survey per distinct input, then tasks that share what is missing."""
         nodes = cluster_nodes()
-        if self.settings.device == "cuda" and not num_gpus(nodes):
-            raise InfeasibleError("--device cuda was asked for but Ray knows of no GPU; use --device auto or cpu")
         needed = {f"{inputs.spec.key} {inputs.condition}": inputs for inputs in distinct_inputs(work)}
         methods = {inputs.spec.method for inputs in needed.values()}
         demands = {method: trial_demand(method, self.settings, nodes) for method in methods}
@@ -127,7 +126,7 @@ class RayExecutor:
             slots=min(slots(demand, nodes), settings.max_concurrent or sys.maxsize),
         )
         log.info("%s: %d tasks for %d images, %g GPU each", inputs.name, num_tasks, survey.missing, share)
-        demand = demand.with_share(share)
+        demand = dataclasses.replace(demand, resources={**demand.resources, "GPU": share})
 
         def progress(number: int) -> Callable[[int, int], None]:
             return lambda done, total: board.write.remote(key, number, done)
@@ -267,11 +266,9 @@ class _Watcher(Callback):
 
 
 def _last_error(trial: Trial) -> str:
-    try:
-        lines = [line for line in Path(trial.error_file).read_text().splitlines() if line.strip()]
-    except (OSError, TypeError):  # a worker that was killed may leave no file
-        lines = []
-    return lines[-1] if lines else "the worker died"
+    with suppress(OSError, TypeError, IndexError):  # a worker that was killed may leave no file
+        return Path(trial.error_file).read_text().strip().splitlines()[-1]
+    return "the worker died"
 
 
 # Preparing -----------------------------------------------------------------------------------------------------------
@@ -300,13 +297,8 @@ def task_result(task: Any, method: str) -> Any:
 def spread(num_images: int, *, share: float, num_gpus: float, slots: int) -> tuple[int, float]:
     """The number of tasks that prepare these images, and the GPU share of each.
 
-    Ray fills one GPU before it takes the next, so the share grows until the tasks occupy all GPUs.
-
-    Args:
-        num_images: number of missing images.
-        share: GPU share that a trial of the method asks for, 0 to 1.
-        num_gpus: of the cluster.
-        slots: number of tasks with that share that fit at once.
+    `slots` tasks with the share of a trial fit at once. Ray fills one GPU before it takes the next, so the share grows
+    until the tasks occupy all GPUs.
     """
     num_tasks = min(max(slots, 1), -(-num_images // IMAGES_PER_TASK))
     if num_tasks and num_gpus and 0 < share < 1:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import sqlite3
@@ -34,10 +33,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from data.conditions import CLEAN
 from grid import names
 from grid.plan import FAILED, FINISHED, INTERRUPTED, RUNNING, TrialState
-from grid.spec import TrialSpec
 from grid.uris import local_path, sqlite_file, without_password
-
-log = logging.getLogger(__name__)
 
 _STATES = {"FINISHED": FINISHED, "FAILED": FAILED, "KILLED": INTERRUPTED, "RUNNING": RUNNING, "SCHEDULED": RUNNING}
 _PREFERENCE = (FINISHED, RUNNING, INTERRUPTED, FAILED)
@@ -56,13 +52,11 @@ class Records:
         uri: tracking URI.
         experiment_id: id of the experiment.
         experiment: name of the experiment; "" in a trial, which needs no name.
-        patient: wait for a server that is away, as a trial does; otherwise raise `StoreError` at once.
     """
 
     uri: str
     experiment_id: str
     experiment: str = ""
-    patient: bool = True
 
     @property
     def client(self) -> MlflowClient:
@@ -97,13 +91,8 @@ class Records:
         chosen = set(keys)
         return {key: trial_state(run) for key, run in speaking_runs(self.trials()).items() if key in chosen}
 
-    def run(self, run_id: str) -> Run:
-        """One run, as it is now."""
-        with self._asking():
-            return self.client.get_run(run_id)
-
     def plan(self, grid: Run) -> dict[str, dict[str, Any]]:
-        """Key -> specification, as plain types, of every trial that was ever planned in a grid.
+        """Key -> fields of the spec, for every trial that was ever planned in a grid; see `TrialSpec.from_dict`.
 
         Raises:
             StoreError: the plan exists and cannot be read.
@@ -112,8 +101,8 @@ class Records:
         if text is None:
             return {}
         try:
-            return {trial["key"]: trial for trial in json.loads(text)["trials"]}
-        except (ValueError, KeyError, TypeError) as error:
+            return {trial.pop("key"): trial for trial in json.loads(text)["trials"]}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StoreError(
                 f"{names.PLAN} of the grid's run {grid.info.run_id} is damaged, so trials that never started are "
                 f"unknown: {error}. Launching the grid again writes it"
@@ -121,7 +110,7 @@ class Records:
 
     def history(self, run_id: str, metric: str) -> list[Metric]:
         """Every logged point of a metric."""
-        with self._asking():
+        with answering(self.uri):
             return list(self.client.get_metric_history(run_id, metric))
 
     def text(self, run: Run, name: str) -> str | None:
@@ -129,7 +118,7 @@ class Records:
         folder = local_path(run.info.artifact_uri)
         if folder is not None:
             return (folder / name).read_text(encoding="utf-8") if (folder / name).is_file() else None
-        with self._asking(), tempfile.TemporaryDirectory() as target:
+        with answering(self.uri), tempfile.TemporaryDirectory() as target:
             if not self._has(run, name):
                 return None
             return Path(self.client.download_artifacts(run.info.run_id, name, target)).read_text(encoding="utf-8")
@@ -151,12 +140,12 @@ class Records:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         target = cache / "inpaint-grid" / "artifacts" / run.info.run_id / name
         if not target.exists():
-            with self._asking():
+            with answering(self.uri):
                 exists = self._has(run, name)
             if not exists:
                 raise FileNotFoundError(f"the run has no artifact {name}")
             target.parent.mkdir(parents=True, exist_ok=True)
-            with self._asking(), tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+            with answering(self.uri), tempfile.TemporaryDirectory(dir=target.parent) as temporary:
                 fetched = self.client.download_artifacts(run.info.run_id, name, temporary)
                 if not target.exists():
                     shutil.move(fetched, target)
@@ -166,17 +155,10 @@ class Records:
         folder = name.rpartition("/")[0]
         return name in {artifact.path for artifact in self.client.list_artifacts(run.info.run_id, folder or None)}
 
-    @contextmanager
-    def _asking(self) -> Iterator[None]:
-        if not self.patient:
-            knock(self.uri)
-        with answering(self.uri):
-            yield
-
     def _search(self, query: str) -> list[Run]:
         runs: list[Run] = []
         token = None
-        with self._asking():
+        with answering(self.uri):
             while True:
                 page = self.client.search_runs(
                     [self.experiment_id], query, max_results=1000, order_by=["attributes.start_time ASC"],
@@ -188,13 +170,8 @@ class Records:
                     return runs
 
 
-def open_records(uri: str, experiment: str, *, patient: bool = True) -> Records | None:
-    """Open an experiment; None if there is no such experiment or no store. Creates nothing.
-
-    Args:
-        uri: tracking URI.
-        experiment: name of the experiment.
-        patient: see `Records`.
+def open_records(uri: str, experiment: str) -> Records | None:
+    """Open an experiment by its name; None if there is no such experiment or no store. Creates nothing.
 
     Raises:
         StoreError: the store cannot be read, or the experiment is deleted.
@@ -212,7 +189,7 @@ def open_records(uri: str, experiment: str, *, patient: bool = True) -> Records 
             f"the MLflow experiment {experiment!r} is deleted; restore it (`mlflow experiments restore -x "
             f"{record.experiment_id}`), or choose another name with --experiment-name"
         )
-    return Records(uri, str(record.experiment_id), experiment, patient)
+    return Records(uri, str(record.experiment_id), experiment)
 
 
 def list_experiments(uri: str) -> dict[str, str]:
@@ -297,11 +274,6 @@ def trial_state(run: Run) -> TrialState:
 def conditions_of(run: Run) -> frozenset[str]:
     """The conditions in the run's tag, and "clean"."""
     return frozenset({CLEAN, *filter(None, run.data.tags.get(names.CONDITIONS, "").split(","))})
-
-
-def spec_of(fields: dict[str, Any]) -> TrialSpec:
-    """The spec of a trial in a plan."""
-    return TrialSpec.from_dict({name: value for name, value in fields.items() if name != "key"})
 
 
 def _unreachable(uri: str, error: Exception) -> StoreError:

@@ -57,11 +57,9 @@ class Executor(Protocol):
 
     def prepare(self, work: Sequence[Work], progress: Callable[[str, int, int], None]) -> None:
         """Compute the pixels and features that trials share. `progress` gets (name of the input, done, total)."""
-        ...
 
     def run(self, work: Sequence[Work], watch: Callable[[TrialEvent], None]) -> None:
         """Do all work. A failed trial does not stop the others; KeyboardInterrupt is not caught."""
-        ...
 
 
 class PermanentFailureError(RuntimeError):

@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
-from grid.names import PER_METHOD
 from models.validation import in_words
 
 
@@ -38,9 +37,6 @@ def _gpu_type(name: str) -> str:
 def _overrides(by_method: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
     problems = []
     for method, changes in by_method.items():
-        if unknown := sorted(changes.keys() - set(PER_METHOD.values())):
-            problems.append(f"{method}: not a setting of a method: {', '.join(unknown)}")
-            continue
         try:
             RunSettings(cache=Path("/"), runs=Path("/"), tracking_uri="", **changes)
         except ValidationError as error:
@@ -100,12 +96,9 @@ class RunSettings:
         return self.cache / "manifests"
 
     def checkpoints(self, grid: str) -> Path:
-        """Folder of the checkpoints of a grid's unfinished trials.
+        """Folder of the checkpoints of a grid's unfinished trials, by the id of the grid's parent run.
 
         One folder per grid, because grids in different MLflow experiments may have trials with the same key.
-
-        Args:
-            grid: id of the grid's parent run.
         """
         return self.runs / "tune" / grid
 

@@ -108,9 +108,7 @@ class Tracker:
     def close_interrupted(self, keys: Iterable[str], errors: Mapping[str, str] | None = None) -> None:
         """End the runs that are still open although their trials have stopped.
 
-        Args:
-            keys: keys of the trials.
-            errors: key -> one line, for trials that failed; a worker that died could not record its error.
+        `errors`: key -> one line, for trials that failed; a worker that died could not record its error.
         """
         client, messages = self.client, errors or {}
         for key, state in self.records.states(keys).items():
@@ -199,13 +197,8 @@ def _claim_launch(tracker: Tracker) -> int:
 
 def _newest_launch(run: Run) -> tuple[int, dict[str, Any], float | None]:
     """Number and entry of the newest launch, from 0 and {}; time of its last sign of life, None if it has ended."""
-    entries = {
-        int(name.removeprefix(names.LAUNCH)): text
-        for name, text in run.data.params.items()
-        if name.startswith(names.LAUNCH)
-    }
-    number = max(entries, default=0)
-    entry = json.loads(entries.get(number, "{}"))
+    number = sum(name.startswith(names.LAUNCH) for name in run.data.params)
+    entry = json.loads(run.data.params.get(f"{names.LAUNCH}{number}", "{}"))
     beating, _, text = run.data.tags.get(names.HEARTBEAT, "").partition(" ")
     if beating != str(number):  # a new launch, before its first heartbeat
         return number, entry, entry.get("time")
@@ -215,10 +208,9 @@ def _newest_launch(run: Run) -> tuple[int, dict[str, Any], float | None]:
 def _is_alive(owner: Mapping[str, Any], seen: float) -> bool:
     if owner["machine"] != _machine():
         return time.time() - seen < STALE_SECONDS
-    try:
+    with suppress(psutil.NoSuchProcess):
         return bool(psutil.Process(owner["pid"]).create_time() == owner["process_started"])
-    except psutil.NoSuchProcess:
-        return False
+    return False
 
 
 def _machine() -> str:
@@ -279,7 +271,8 @@ class TrialRun:
             checkpoint: folder with the fitted detector.
             warnings: lines that were logged as warnings.
         """
-        self._log_warnings(warnings)
+        if warnings:
+            self.client.log_text(self.run_id, warnings, names.WARNINGS)
         self._log_scores(scored, with_embeddings=True)
         self.client.log_artifacts(self.run_id, str(checkpoint), names.CHECKPOINT)
         self._log_final({**metrics, **scored.metrics}, {**tags, names.ERROR: ""})
@@ -315,15 +308,11 @@ class TrialRun:
 
     def fail(self, error: BaseException, traceback: str, warnings: str = "") -> None:
         """Record why the trial failed, and end its run."""
-        self._log_warnings(warnings)
-        client = self.client
-        client.log_text(self.run_id, traceback, names.TRACEBACK)
-        client.set_tag(self.run_id, names.ERROR, _one_line(error))
-        client.set_terminated(self.run_id, "FAILED")
-
-    def _log_warnings(self, text: str) -> None:
-        if text:
-            self.client.log_text(self.run_id, text, names.WARNINGS)
+        if warnings:
+            self.client.log_text(self.run_id, warnings, names.WARNINGS)
+        self.client.log_text(self.run_id, traceback, names.TRACEBACK)
+        self.client.set_tag(self.run_id, names.ERROR, _one_line(error))
+        self.client.set_terminated(self.run_id, "FAILED")
 
 
 def open_grid(
@@ -392,8 +381,8 @@ def open_grid(
     except StoreError as error:
         log.warning("%s", error)
         planned = {}
-    planned |= {trial.key: trial.to_dict() | {"key": trial.key} for trial in trials}
-    client.log_dict(parent_id, {"trials": list(planned.values())}, names.PLAN)
+    planned |= {trial.key: trial.to_dict() for trial in trials}
+    client.log_dict(parent_id, {"trials": [fields | {"key": key} for key, fields in planned.items()]}, names.PLAN)
     return Tracker(uri, records.experiment_id, parent_id, origin)
 
 
@@ -434,12 +423,11 @@ def _origin() -> dict[str, str]:
 def git_state() -> tuple[str, bool] | None:
     """This checkout's commit, and whether files differ from it; None without git."""
     git = ["git", "-C", str(ROOT)]
-    try:
+    with suppress(OSError, subprocess.CalledProcessError):
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
         changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit, bool(changed.strip())
+        return commit, bool(changed.strip())
+    return None
 
 
 def _user() -> str:

@@ -54,8 +54,7 @@ class TrainSet:
     def label(self, generators: Collection[str]) -> str:
         """A short heading: the generator's name, "A + B", "all", "all but X" or "no generator".
 
-        Args:
-            generators: all generators of the data set.
+        `generators` are all generators of the data set.
         """
         everything, trained = set(generators), set(self.generators)
         left_out = everything - trained
@@ -84,9 +83,7 @@ def parse_train_sets(text: str, generators: Iterable[str]) -> list[TrainSet]:
 def ordered(train_sets: Iterable[TrainSet], generators: Sequence[str]) -> list[TrainSet]:
     """Training sets in the order of a table's columns: no generator, single generators, then unions by size.
 
-    Args:
-        train_sets: in any order.
-        generators: all generators, in the order of the table's rows.
+    Single generators are in the order of `generators`, which is that of the table's rows.
     """
     rank = {name: number for number, name in enumerate(generators)}
 

@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
+from platform import python_version
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +33,8 @@ from models.scoring import choose_threshold
 if TYPE_CHECKING:
     import pandas as pd
 
+# The packages that a result may depend on.
+PACKAGES = ("torch", "timm", "open_clip_torch", "segment-anything", "scikit-learn", "numpy", "pillow")
 Progress = Callable[[int, int], None]
 
 log = logging.getLogger(__name__)
@@ -112,24 +116,17 @@ def restore(spec: TrialSpec, weight_files: dict[str, Path], device: str, checkpo
 # Inputs --------------------------------------------------------------------------------------------------------------
 
 
-def is_stored(detector: Detector, condition: str) -> bool:
-    """Whether the detector's inputs are stored: features always, pixels only of clean pictures."""
-    return detector.encoder is not None or condition == CLEAN
-
-
-def shared_store(detector: Detector, cache: Path, condition: str) -> ArrayStore:
-    """The store of the pixels or features that this detector takes."""
+def shared_store(detector: Detector, cache: Path, condition: str) -> ArrayStore | None:
+    """The store of the features or clean pixels that this detector takes; None for pixels under another condition."""
     if detector.encoder is not None:
         return feature_store(cache, detector.encoder.key, detector.encoder.num_features, get_condition(condition))
-    return pixel_store(cache, _geometry(detector))
+    return pixel_store(cache, _geometry(detector)) if condition == CLEAN else None
 
 
 def missing_inputs(detector: Detector, manifest: Manifest, settings: RunSettings, inputs: Inputs) -> int:
     """The number of pictures whose pixels or features are not in the store; 0 for inputs that are not stored."""
-    if not is_stored(detector, inputs.condition):
-        return 0
-    keys = Pictures(manifest, inputs.condition).keys(inputs.rows(manifest))
-    return shared_store(detector, settings.cache, inputs.condition).missing(keys)
+    store = shared_store(detector, settings.cache, inputs.condition)
+    return store.missing(Pictures(manifest, inputs.condition).keys(inputs.rows(manifest))) if store else 0
 
 
 def fill_inputs(
@@ -144,9 +141,9 @@ def fill_inputs(
 
     Processes that fill the same store at the same time share the work.
     """
-    if not is_stored(detector, inputs.condition):
-        return
     store = shared_store(detector, settings.cache, inputs.condition)
+    if store is None:
+        return
     pictures, rows = Pictures(manifest, inputs.condition), inputs.rows(manifest)
     workers = _threads(settings)
     if detector.encoder is None:
@@ -173,10 +170,10 @@ def prepare_inputs(
     `COPIED_BYTES` and `COPY_SECONDS` in `copied`.
     """
     pictures = Pictures(manifest, inputs.condition)
-    if not is_stored(detector, inputs.condition):
-        return PictureRows(pictures, rows, _geometry(detector), workers=_threads(settings))
     store = shared_store(detector, settings.cache, inputs.condition)
     source = shared_store(detector, settings.local_copies or settings.cache, inputs.condition)
+    if store is None or source is None:
+        return PictureRows(pictures, rows, _geometry(detector), workers=_threads(settings))
     keys = pictures.keys(rows)
     for _ in range(2):  # the copy of a damaged shard fails; the second round computes the shard again and copies it
         with suppress(KeyError):
@@ -259,7 +256,7 @@ def fit(
         names.DEVICE: device,
         names.WEIGHTS: detector.weights_note,
         names.BATCH_HALVED: str(detector.batch_halved).lower(),
-        names.VERSIONS: json.dumps(versions()),
+        names.VERSIONS: json.dumps({"python": python_version()} | {name: version(name) for name in PACKAGES}),
     }
     return Fitted(detector, threshold, metrics, tags)
 
@@ -318,12 +315,3 @@ def set_threads(settings: RunSettings) -> None:
 
     torch.set_num_threads(_threads(settings))
     threadpool_limits(_threads(settings))
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a result may depend on."""
-    import platform
-    from importlib.metadata import version
-
-    packages = ("torch", "timm", "open_clip_torch", "segment-anything", "scikit-learn", "numpy", "pillow")
-    return {"python": platform.python_version()} | {name: version(name) for name in packages}

@@ -30,15 +30,14 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(uri.removeprefix(SQLITE).partition("?")[0]) if uri.startswith(SQLITE) else None
 
 
-def absolute(uri: str) -> str:
-    """The URI with an absolute path if it names an SQLite file: each trial runs in its own folder."""
+def tracking_uri(folder: Path) -> str:
+    """The store that MLFLOW_TRACKING_URI names, else the SQLite store in `folder`.
+
+    The path of an SQLite file becomes absolute, because each trial runs in its own folder.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(folder / STORE)
     path, mark, options = uri.removeprefix(SQLITE).partition("?")
     return f"{SQLITE}{Path(path).absolute()}{mark}{options}" if uri.startswith(SQLITE) else uri
-
-
-def tracking_uri(folder: Path) -> str:
-    """The store that MLFLOW_TRACKING_URI names, else the SQLite store in `folder`."""
-    return absolute(os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(folder / STORE))
 
 
 def local_path(uri: str) -> Path | None:

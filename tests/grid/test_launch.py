@@ -30,7 +30,7 @@ from grid.commands import run as run_command
 from grid.options import resolve
 from grid.plan import Work
 from grid.progress import GridProgress
-from grid.records import StoreError, spec_of
+from grid.records import StoreError
 from grid.runner import DONE, FAILED, STARTED, TrialEvent
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
@@ -588,7 +588,7 @@ def test_the_status_shows_the_latest_figures_of_what_is_running(
     dolos("--methods", "residual_linear", "--tasks", "attribution")
     (grid,) = mlflow_runs(runs, "grid")
     tracker = Tracker(store, grid.info.experiment_id, grid.info.run_id, {})
-    planned = [spec_of(fields) for fields in tracker.records.plan(grid).values()]
+    planned = [TrialSpec.from_dict(fields) for fields in tracker.records.plan(grid).values()]
     other = make_spec(planned[0].data, seed=7)
     tracker.client.log_dict(
         grid.info.run_id,

@@ -79,7 +79,6 @@ def test_making_settings_makes_no_folder(plain: RunSettings) -> None:
             "sam_linear.gpus_per_trial is a share of one GPU, 0 to 1, because a trial computes on one GPU; got 1.5",
         ),
         ({"by_method": {"sam_linear": {"memory_per_trial": "much"}}}, "sam_linear.memory_per_trial must be a number"),
-        ({"by_method": {"sam_linear": {"device": "cpu"}}}, "sam_linear: not a setting of a method: device"),
         ({"gpus_per_trial": 2}, "because a trial computes on one GPU; got 2"),
         ({"gpus_per_trial": 1.5}, "a share of one GPU, 0 to 1, because a trial computes on one GPU; got 1.5"),
         ({"max_concurrent": 1.5}, "max_concurrent must be a whole number; got 1.5"),

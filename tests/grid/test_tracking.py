@@ -22,7 +22,7 @@ from data.manifest import Manifest
 from data.sources.base import Problem
 from grid import names, tracking
 from grid.plan import FAILED, FINISHED, INTERRUPTED, RUNNING, TrialState
-from grid.records import StoreError, knock, open_records, spec_of
+from grid.records import StoreError, knock, open_records
 from grid.spec import TrialSpec
 from grid.tasks import ATTRIBUTION
 from grid.tracking import Tracker, TrialRun
@@ -58,7 +58,7 @@ def runs_of(tracker: Tracker, role: str = names.TRIAL_ROLE) -> list[Run]:
 def planned_in(tracker: Tracker) -> list[TrialSpec]:
     """The trials of the grid's plan."""
     records = tracker.records
-    return [spec_of(fields) for fields in records.plan(records.run(tracker.parent_id)).values()]
+    return [TrialSpec.from_dict(fields) for fields in records.plan(records.client.get_run(tracker.parent_id)).values()]
 
 
 def steps(trial: TrialRun, metric: str) -> list[tuple[int, float]]:

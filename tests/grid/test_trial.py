@@ -34,7 +34,6 @@ from grid.trial import (
     choose_device,
     fill_inputs,
     fit,
-    is_stored,
     missing_inputs,
     prepare_inputs,
     restore,
@@ -533,8 +532,8 @@ def test_pixels_under_a_condition_are_kept_nowhere_and_features_are(bench: Bench
     )
     for spec, stored in ((on_pixels, False), (on_features, True)):
         detector = build(spec, fresh.settings, "cpu")
-        assert is_stored(detector, "clean")
-        assert is_stored(detector, "jpeg-95") == stored
+        assert shared_store(detector, fresh.settings.cache, "clean") is not None
+        assert (shared_store(detector, fresh.settings.cache, "jpeg-95") is not None) == stored
         result = fresh.run(spec)
         fresh.score(spec, result.fitted, "jpeg-75")
     cache = tmp_path / "cache"
