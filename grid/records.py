@@ -45,23 +45,28 @@ class StoreError(ValueError):
 
 
 @dataclass(frozen=True)
-class Records:
+class StoreAccess:
+    """Access to an MLflow store, by its tracking URI."""
+
+    uri: str
+
+    @property
+    def client(self) -> MlflowClient:
+        """A new client of the store."""
+        return MlflowClient(tracking_uri=self.uri)
+
+
+@dataclass(frozen=True)
+class Records(StoreAccess):
     """One MLflow experiment, to read.
 
     Attributes:
-        uri: tracking URI.
         experiment_id: id of the experiment.
         experiment: name of the experiment; "" in a trial, which needs no name.
     """
 
-    uri: str
     experiment_id: str
     experiment: str = ""
-
-    @property
-    def client(self) -> MlflowClient:
-        """A client of this store."""
-        return MlflowClient(tracking_uri=self.uri)
 
     def grids(self, data: str | None = None) -> list[Run]:
         """The parent runs, the oldest first.

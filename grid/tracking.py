@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grid.records import Records, StoreError, answering, conditions_of, open_records  # isort: skip  # before mlflow: sets its variables
+from grid.records import Records, StoreAccess, StoreError, answering, conditions_of, open_records  # isort: skip  # before mlflow
 
 import mlflow
 import numpy as np
@@ -46,25 +46,18 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Tracker:
+class Tracker(StoreAccess):
     """Writes the runs of one grid.
 
     Attributes:
-        uri: tracking URI.
         experiment_id: id of the MLflow experiment.
         parent_id: id of the grid's parent run.
         origin: tags with the user and the version of the code; from the driver, because workers have no git history.
     """
 
-    uri: str
     experiment_id: str
     parent_id: str
     origin: Mapping[str, str]
-
-    @property
-    def client(self) -> MlflowClient:
-        """A client of this store."""
-        return MlflowClient(tracking_uri=self.uri)
 
     @property
     def records(self) -> Records:
@@ -219,16 +212,10 @@ def _machine() -> str:
 
 
 @dataclass(frozen=True)
-class TrialRun:
+class TrialRun(StoreAccess):
     """Writes one trial's run, from the process that computes the trial."""
 
-    uri: str
     run_id: str
-
-    @property
-    def client(self) -> MlflowClient:
-        """A client of this store."""
-        return MlflowClient(tracking_uri=self.uri)
 
     def fitted(self) -> tuple[Path, float | None]:
         """The checkpoint folder and the threshold of a finished trial; None for a task without a threshold.

@@ -20,7 +20,7 @@ from mlflow.tracking import MlflowClient
 from data.audits import Finding
 from data.manifest import Manifest
 from data.sources.base import Problem
-from grid import names, tracking
+from grid import names, records, tracking
 from grid.plan import FAILED, FINISHED, INTERRUPTED, RUNNING, TrialState
 from grid.records import StoreError, knock, open_records
 from grid.spec import TrialSpec
@@ -339,7 +339,7 @@ def test_a_run_is_never_finished_before_it_is_whole(
     trial = tracker.open_trial(spec, {})
     result = planted_result(spec, {"lama": 0.9, "ldm": 0.6})
     with monkeypatch.context() as patched:
-        patched.setattr(tracking, "MlflowClient", Stops)
+        patched.setattr(records, "MlflowClient", Stops)
         patched.setattr(Stops, "at", lost_at)
         with pytest.raises(ConnectionError):
             result.finish(trial, fitted(tmp_path))
@@ -358,7 +358,7 @@ def test_figures_are_those_of_the_scores_beside_them_though_a_retry_computed_oth
     first, second = (planted_result(spec, {"lama": accuracy, "ldm": 0.6}) for accuracy in (0.9, 0.8))
     trial = tracker.open_trial(spec, {})
     with monkeypatch.context() as patched:
-        patched.setattr(tracking, "MlflowClient", Stops)
+        patched.setattr(records, "MlflowClient", Stops)
         patched.setattr(Stops, "at", "set_terminated")
         with pytest.raises(ConnectionError):
             first.finish(trial, fitted(tmp_path))
@@ -428,7 +428,7 @@ def test_a_condition_is_not_there_before_its_scores_are(
 ) -> None:
     jpeg = planted_result(spec, CELLS, condition="jpeg-75").scored
     with monkeypatch.context() as patched:
-        patched.setattr(tracking, "MlflowClient", Stops)
+        patched.setattr(records, "MlflowClient", Stops)
         patched.setattr(Stops, "at", lost_at)
         with pytest.raises(ConnectionError):
             finished.add_scores(jpeg)
