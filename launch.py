@@ -15,6 +15,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,11 +25,11 @@ from grid.experiments import list_experiments
 if TYPE_CHECKING:
     from rich.console import Console
 
-RUN = "run"  # what a bare experiment is short for
+RUN = "run"  # the command if the first word is no command
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line; see `--help`. The command's name is in `command`.
+    """Parse the command line; see `--help`. The command's name is in `command`.
 
     Raises:
         ValueError: a command and an experiment have the same name.
@@ -39,24 +40,20 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         raise ValueError(f"both a command and an experiment are named {', '.join(sorted(twice))}; rename one of them")
     name = words.pop(0) if words and words[0] in commands else RUN
     command = get_command(name)
+    parser = argparse.ArgumentParser(
+        prog=f"launch.py {name}", description=command.summary, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     if name == RUN:
         listed = "".join(f"  {title:<12} {get_command(title).summary}\n" for title in commands)
-        text, epilog = __doc__, f"commands (python launch.py COMMAND --help):\n{listed}"
-    else:
-        text, epilog = command.summary, ""
-    parser = argparse.ArgumentParser(
-        prog=f"launch.py {name}" if name != RUN else "launch.py",
-        description=text,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+        parser.prog, parser.description = "launch.py", __doc__
+        parser.epilog = f"commands (python launch.py COMMAND --help):\n{listed}"
     command.add_options(parser)
     parser.add_argument("--verbose", action="store_true", help="log what the parts do; full tracebacks")
     return argparse.Namespace(**vars(parser.parse_args(words)), command=name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says. Returns the exit status: 0, 1 some trials failed, 2 bad input, 130 interrupted."""
+    """Run the command. Returns the exit status: 0, 1 some trials failed, 2 bad input, 130 interrupted."""
     options = parse_arguments(arguments)
     from rich.console import Console
     from rich.logging import RichHandler
@@ -65,30 +62,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 120)
     level = logging.INFO if options.verbose else logging.WARNING
     logging.basicConfig(level=level, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
-    signal.signal(signal.SIGTERM, _as_interrupt)
-
-    def show(uri: str, experiment: str, data: str, keys: Collection[str]) -> None:
-        show_results(console, uri, experiment, data, keys)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell starts with SIGINT ignored
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
 
     try:
-        return get_command(options.command).run(options, Context(console, show))
-    except BadInputError as error:
-        if options.verbose:
-            console.print_exception()
-        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        return BAD_INPUT
+        return get_command(options.command).run(options, Context(console, partial(show_results, console)))
     except Exception as error:
-        if not _disk_is_full(error):
-            raise
+        message = str(error)
+        if not isinstance(error, BadInputError):
+            if not _disk_is_full(error):
+                raise
+            message = f"a disk is full: {error}\nMake space where --runs and --cache are; "
+            message += "the same command goes on from the last checkpoints"
         if options.verbose:
             console.print_exception()
-        console.print(
-            f"[bold red]error:[/] a disk is full: {escape(str(error))}\nMake space where --runs and --cache are; "
-            "the same command goes on from the last checkpoints",
-            highlight=False,
-            soft_wrap=True,
-        )
+        console.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
         return BAD_INPUT
     except KeyboardInterrupt:
         console.print("\ninterrupted; the same command goes on from here")
@@ -96,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def show_results(console: Console, uri: str, experiment: str, data: str, keys: Collection[str]) -> None:
-    """Print the tables of these trials, as far as they are finished, and how to look further."""
+    """Print the tables of the finished trials among these, and the address of the MLflow UI."""
     from analysis.store import open_store
     from analysis.text import print_results
     from grid.uris import without_password
@@ -104,12 +92,10 @@ def show_results(console: Console, uri: str, experiment: str, data: str, keys: C
     store = open_store(experiment, tracking_uri=uri, data=data, unfinished=True)
     results = store.results()
     print_results(results[results["key"].isin(set(keys))], console, store)
-    if uri.startswith("http"):
-        console.print(f"\nMLflow UI:  {without_password(uri)}", highlight=False, soft_wrap=True)
-    else:
-        mlflow = Path(sys.executable).with_name("mlflow")
-        command = shlex.join([str(mlflow), "ui", "--backend-store-uri", uri])
-        console.print(f"\nMLflow UI:  {command}", highlight=False, markup=False, soft_wrap=True)
+    mlflow = Path(sys.executable).with_name("mlflow")
+    command = shlex.join([str(mlflow), "ui", "--backend-store-uri", uri])
+    shown = without_password(uri) if uri.startswith("http") else command
+    console.print(f"\nMLflow UI:  {shown}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _disk_is_full(error: BaseException | None) -> bool:
@@ -119,10 +105,6 @@ def _disk_is_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _as_interrupt(number: int, frame: object) -> None:
-    signal.raise_signal(signal.SIGINT)
 
 
 if __name__ == "__main__":

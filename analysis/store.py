@@ -472,12 +472,12 @@ def _find_experiment(uri: str, experiment: str | None) -> Records:
     check_store(uri)
     known = list_experiments(uri)
     if experiment is not None:
-        records = open_records(uri, experiment, patient=False)
+        records = open_records(uri, experiment)
         if records is None:
             listed = ", ".join(sorted(known)) or "none"
             raise StoreError(f"no MLflow experiment named {experiment!r} at {uri}; there are: {listed}")
         return records
-    grids = [Records(uri, number, name, patient=False) for name, number in known.items()]
+    grids = [Records(uri, number, name) for name, number in known.items()]
     grids = [records for records in grids if records.grids()]
     if len(grids) == 1:
         return grids[0]

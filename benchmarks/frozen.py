@@ -97,7 +97,7 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
             settings = fresh_settings(place, manifest)
             (inputs,) = distinct_inputs([Work(spec) for spec in some])
             seconds = [timed(lambda: prepare(inputs, settings))]
-            seconds += [compute(spec, settings, manifest) for spec in some]
+            seconds += [compute(spec, settings) for spec in some]
             shutil.rmtree(place)
             return seconds
 
@@ -106,7 +106,7 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
             place = folder / f"loop{next(numbers)}"
             seconds = []
             for spec in one_of_each_kind(specs):
-                seconds.append(compute(spec, fresh_settings(place, manifest), manifest))
+                seconds.append(compute(spec, fresh_settings(place, manifest)))
                 shutil.rmtree(place)
             return seconds
 

@@ -19,7 +19,7 @@ from data.sources import get_source
 from data.store import ArrayStore
 from grid.experiments.demo import demo
 from grid.plan import Inputs
-from grid.runner import prepare_shared
+from grid.preparing import prepare_input
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
 from grid.tasks import ATTRIBUTION, DETECTION
@@ -112,13 +112,13 @@ def demo_trials(manifest: Manifest, methods: Sequence[str]) -> list[TrialSpec]:
 
 def prepare(inputs: Inputs, settings: RunSettings) -> None:
     """Decode or encode what trials share, on the CPU."""
-    prepare_shared(inputs, settings, 0.0, lambda done, total: None)
+    prepare_input(inputs, settings, 0.0, lambda done, total: None)
 
 
-def compute(spec: TrialSpec, settings: RunSettings, manifest: Manifest) -> float:
+def compute(spec: TrialSpec, settings: RunSettings) -> float:
     """One trial's compute on the CPU, recorded nowhere: its seconds."""
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        fitted = fit(spec, settings, manifest, FitSession(), device="cpu", checkpoint_to=Path(folder))
-        score(spec, fitted.detector, settings, manifest, threshold=fitted.threshold)
+        fitted = fit(spec, settings, FitSession(), device="cpu", checkpoint_to=Path(folder))
+        score(spec, fitted.detector, settings, threshold=fitted.threshold)
     return time.perf_counter() - started

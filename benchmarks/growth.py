@@ -17,6 +17,8 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from benchmarks.finished import record
 from benchmarks.grids import GENERATORS, TASKS
 from benchmarks.measure import (
@@ -36,7 +38,7 @@ from data.conditions import CLEAN
 from data.manifest import Manifest
 from grid.experiments import PUBLISHED, cross_generator_trials
 from grid.plan import FINISHED, TrialState, Work, make_plan
-from grid.records import open_records, spec_of
+from grid.records import open_records
 from grid.runner import execute
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
@@ -55,14 +57,15 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         told = stored(folder, "probe", NUM_IMAGES)
-        settings = RunSettings.from_json(told["settings"])
+        settings = TypeAdapter(RunSettings).validate_json(told["settings"])
         spec = TrialSpec.from_dict(json.loads(told["spec"]))
         databases = fill(folder / "finished", settings, spec, sizes)
         numbers = count()
 
         def one_more(size: int) -> dict[str, float]:
             copy = Path(shutil.copy(databases[size], folder / f"{next(numbers)}.db"))
-            own = told | {"settings": replace(settings, tracking_uri=sqlite_uri(copy)).to_json()}
+            changed = replace(settings, tracking_uri=sqlite_uri(copy))
+            own = told | {"settings": TypeAdapter(RunSettings).dump_json(changed).decode()}
             found: dict[str, float] = in_new_process("benchmarks.growth", "one_more_trial", own, threads=1)
             return found
 
@@ -127,12 +130,12 @@ def fill(folder: Path, settings: RunSettings, like: TrialSpec, sizes: Sequence[i
 
 def one_more_trial(spec: str, settings: str) -> dict[str, float]:
     """Seconds of the look-up and of a trial, and peak memory in GB."""
-    told = RunSettings.from_json(settings)
+    told = TypeAdapter(RunSettings).validate_json(settings)
     like = TrialSpec.from_dict(json.loads(spec))
     records = open_records(told.tracking_uri, EXPERIMENT)
     assert records is not None
     (grid,) = records.grids()
-    planned = [spec_of(fields) for fields in records.plan(grid).values()]
+    planned = [TrialSpec.from_dict(fields) for fields in records.plan(grid).values()]
     started = time.perf_counter()
     states = records.states(trial.key for trial in planned)
     seconds = {"look-up": time.perf_counter() - started}

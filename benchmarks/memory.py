@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 import psutil
+from pydantic import TypeAdapter
 
 from benchmarks.grids import GENERATORS, compute, fill_with_noise, fresh_settings, paper_manifest
 from benchmarks.measure import (
@@ -35,7 +36,6 @@ from benchmarks.measure import (
     timed,
 )
 from data.conditions import CLEAN
-from data.manifest import Manifest
 from data.pictures import Pictures
 from grid.settings import RunSettings
 from grid.spec import Scalar, TrialSpec
@@ -123,8 +123,9 @@ def stored(folder: Path, kind: str, num_images: int) -> dict[str, str]:
     config = tuple(resolve_config(method, overrides).items())
     spec = TrialSpec(DETECTION, method, config, GENERATORS[:1], 0, manifest.digest)
     store = shared_store(build(spec, settings, "cpu"), settings.cache, CLEAN)
+    assert store is not None
     fill_with_noise(store, Pictures(manifest).keys(manifest.table), batch=1024)
-    return {"spec": json.dumps(spec.to_dict()), "settings": settings.to_json()}
+    return {"spec": json.dumps(spec.to_dict()), "settings": TypeAdapter(RunSettings).dump_json(settings).decode()}
 
 
 def two_at_once(arguments: dict[str, str]) -> dict[str, float]:
@@ -151,9 +152,9 @@ def _proportional(process: psutil.Process) -> float:
 
 def measured_trial(spec: str, settings: str) -> dict[str, float]:
     """The trial as a worker computes it, manifest and all: seconds after the imports, and memory in GB."""
-    told = RunSettings.from_json(settings)
+    told = TypeAdapter(RunSettings).validate_json(settings)
     wanted = TrialSpec.from_dict(json.loads(spec))
     build(wanted, told, "cpu")  # imports what it needs; a worker does that once
     with AnonymousPeak() as own:
-        seconds = timed(lambda: compute(wanted, told, Manifest.load(told.manifests / wanted.data)))
+        seconds = timed(lambda: compute(wanted, told))
     return {"peak_gb": peak_resident() / 1e9, "own_gb": own.bytes / 1e9, "seconds": seconds}

@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 from benchmarks import machine
 from benchmarks.grids import demo_trials, drawn_manifest, fresh_settings
@@ -21,6 +20,7 @@ from benchmarks.measure import Figure, Outcome, Target, column, interleave, rati
 from benchmarks.ray_grid import TOY as TOY_SIZE
 from benchmarks.ray_grid import Size, recorded, run_all, warm_workers
 from data.manifest import Manifest
+from grid.plan import Work
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
 from grid.tracking import Tracker
@@ -103,10 +103,10 @@ def on_nodes(
         cluster.shutdown()
 
 
-def sleeper(seconds: float) -> Callable[[dict[str, Any], str, Tracker, float], None]:
+def sleeper(seconds: float) -> Callable[[Work, RunSettings, Tracker, float], None]:
     """A trial that takes so long and does nothing."""
 
-    def sleep(spec: dict[str, Any], settings: str, tracker: Tracker, share: float) -> None:
+    def sleep(work: Work, settings: RunSettings, tracker: Tracker, share: float) -> None:
         import time
 
         time.sleep(seconds)

@@ -1,12 +1,11 @@
-"""Checkpoints of unfinished trials: folders `<root>/<launch>/<trial key>/checkpoint_<n>`, whoever wrote them.
+"""Checkpoints of unfinished trials, in folders `<root>/<launch>/<trial key>/checkpoint_<n>`.
 
-Ray Tune writes its checkpoints in exactly this layout and the in-process runner does the same, so that a later launch
-goes on from either. A finished trial's folders are removed; its weights are in MLflow.
+This is the layout of Ray Tune. The in-process executor uses it too, so that a later launch can go on from either. The
+folders of a finished trial are removed; its weights are in MLflow.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -14,47 +13,40 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from data.images import file_digest
+
 log = logging.getLogger(__name__)
 _STATE, _SEAL = "state.pt", "seal.json"
 
 
 def write_state(folder: Path, state: dict[str, Any], *, order: int) -> None:
-    """Write a training state into `folder`, sealed by its digest so that a truncated one is recognised.
+    """Write a training state into `folder`, with its digest as a seal, so that a truncated file is recognised.
 
     Args:
         folder: an existing empty folder.
-        state: anything that `torch.load(weights_only=True)` reads back.
-        order: grows from one checkpoint of a trial to the next, over retries and launches too.
+        state: must be readable by `torch.load(weights_only=True)`.
+        order: increases from each checkpoint of a trial to the next, across retries and launches.
     """
     import torch
 
     torch.save(state, folder / _STATE)
-    digest = _digest(folder / _STATE)
-    (folder / _SEAL).write_text(json.dumps({"sha256": digest, "order": order}))
+    (folder / _SEAL).write_text(json.dumps({"sha256": file_digest(folder / _STATE), "order": order}))
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """Read a state back. Raises `ValueError` when the folder is incomplete or its contents do not match the seal."""
+    """Read a state. Raises `ValueError` if the folder is incomplete or the state does not match the seal."""
     import torch
 
     seal = _seal(folder)
-    if seal is None or not (folder / _STATE).is_file() or _digest(folder / _STATE) != seal["sha256"]:
+    if seal is None or not (folder / _STATE).is_file() or file_digest(folder / _STATE) != seal["sha256"]:
         raise ValueError(f"the checkpoint {folder} is truncated or incomplete")
-    state: dict[str, Any] = torch.load(folder / _STATE, map_location="cpu", weights_only=True)
-    return state
+    return dict(torch.load(folder / _STATE, map_location="cpu", weights_only=True))
 
 
-def latest_state(root: Path, key: str, *also: Path) -> tuple[dict[str, Any] | None, int]:
-    """The newest sound state of a trial and its order; (None, 0) when there is none.
-
-    Args:
-        root: as in the module's docstring.
-        key: the trial's.
-        also: further checkpoint folders to consider (a copy that Ray fetched, say).
-    """
-    folders = [*root.glob(f"*/{key}/checkpoint_*"), *also]
-    sealed = sorted(((seal["order"], folder) for folder in folders if (seal := _seal(folder))), reverse=True)
-    for order, folder in sealed:
+def latest_state(root: Path, key: str) -> tuple[dict[str, Any] | None, int]:
+    """The newest sound state of the trial with this key, of any launch, and its order; (None, 0) if there is none."""
+    folders = root.glob(f"*/{key}/checkpoint_*")
+    for order, folder in sorted(((seal["order"], path) for path in folders if (seal := _seal(path))), reverse=True):
         try:
             return read_state(folder), order
         except (ValueError, OSError) as error:
@@ -63,7 +55,7 @@ def latest_state(root: Path, key: str, *also: Path) -> tuple[dict[str, Any] | No
 
 
 def remove_states(root: Path, keys: Collection[str]) -> None:
-    """Remove the checkpoints of finished trials."""
+    """Remove the checkpoints of the trials with these keys."""
     for folder in root.glob("*/*"):
         if folder.name in keys:
             shutil.rmtree(folder, ignore_errors=True)
@@ -75,8 +67,3 @@ def _seal(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return seal if isinstance(seal, dict) and {"sha256", "order"} <= seal.keys() else None
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""A Ray to run on: this machine's own or a cluster's, its nodes, and whether they are fit for a grid."""
+"""Connects to Ray, on this machine or on a cluster; checks the nodes' packages and lists the nodes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-# Read by Ray when it is imported: no usage statistics, no warning that frequent checkpoints are slow, no result files
-# that nobody reads.
+# Ray reads these when it is imported: no usage statistics, no warning that frequent checkpoints are slow, no result
+# files.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
@@ -24,15 +24,16 @@ os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 
 import ray
 import yaml
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from grid.nodes import Node
 from grid.settings import ClusterError
 
 ROOT = Path(__file__).resolve().parents[1]
-CODE = ("launch.py", "grid", "models", "data", "analysis")  # what a worker needs of the checkout
-# What may change a result, or keep a trial from starting, where a node has another version of it than the driver.
+ANSWER_SECONDS = 180.0  # for all nodes to report their packages
+CODE = ("launch.py", "grid", "models", "data", "analysis")  # the part of the checkout that workers need
+# Another version of one of these on a node could change a result, or keep a trial from starting.
 PACKAGES = (
     "mlflow", "numpy", "open_clip_torch", "pandas", "pillow", "pyarrow", "ray", "safetensors", "scikit-learn", "scipy",
     "segment-anything", "timm", "torch", "torchvision",
@@ -40,9 +41,9 @@ PACKAGES = (
 
 
 def find_cluster() -> str | None:
-    """Address of the Ray that `ray up` keeps running on this machine; None where this is not the head of a cluster.
+    """Address of the cluster that `ray up` started with this machine as its head; None if there is none.
 
-    A Ray that somebody started here in another way is not ours to fill.
+    A Ray that was started in another way does not count: it may have another purpose.
     """
     current = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
     if not _cluster_file().is_file() or not current.is_file():  # `ray stop` removes the latter
@@ -55,28 +56,28 @@ def _cluster_file() -> Path:
 
 
 def excludes(root: Path) -> list[str]:
-    """What is not sent to the workers, as patterns of a `.gitignore`: whatever is no code, wherever somebody put it.
+    """Patterns, as in `.gitignore`, of files that are not sent to the workers: everything except code.
 
-    Ray refuses to send 512 MiB or more, and a corpus, a cache or weights may lie below the checkout.
+    Ray refuses to send 512 MiB or more, and a corpus, a cache or weights may lie in the checkout.
     """
     others = [re.sub(r"([^\w./-])", r"\\\1", path.name) for path in root.iterdir() if path.name not in CODE]
     return ["?*.?*", "!*.py", "!*.json", *(f"/{name}" for name in sorted(others))]
 
 
 def connect(*, address: str | None = None, num_gpus: int | None = None, num_cpus: int | None = None) -> None:
-    """Start Ray on this machine, or join the cluster at `address`; the workers import this checkout's code, always.
+    """Start Ray on this machine, or join a cluster. Workers always import the code of this checkout.
 
     Args:
-        address: of a running cluster ("auto" on its head); None: a Ray of our own on this machine.
-        num_gpus: logical GPUs of a Ray of our own; None: what the machine has.
-        num_cpus: likewise.
+        address: of a running cluster ("auto" on its head); None: start a local Ray.
+        num_gpus: number of (logical) GPUs of the local Ray; None: those of the machine.
+        num_cpus: number of CPU cores of the local Ray; None: those of the machine.
 
     Raises:
-        ClusterError: nobody answers at `address`, or refuses.
+        ClusterError: the cluster does not answer, or refuses.
     """
-    own: dict[str, Any] = {}
-    if address is None:
-        own = {"num_gpus": num_gpus, "num_cpus": num_cpus, "include_dashboard": False}
+    local: dict[str, Any] = (
+        {"num_gpus": num_gpus, "num_cpus": num_cpus, "include_dashboard": False} if address is None else {}
+    )
     on_termination = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
@@ -85,21 +86,21 @@ def connect(*, address: str | None = None, num_gpus: int | None = None, num_cpus
             log_to_driver=False,
             logging_level=logging.ERROR,
             configure_logging=True,
-            **own,
+            **local,
         )
     except (ConnectionError, RuntimeError, RayError, ValueError) as error:
         if address is None:
             raise
         hint = "Is it up (`ray status` on its head), and the address right? --local runs without Ray"
-        if "runtime env" in str(error):  # a job that brings code of its own
+        if "runtime env" in str(error):  # this process is a Ray job with its own code
             hint = "Leave --working-dir out of `ray job submit`: a launch sends the code of its own checkout"
         raise ClusterError(f"cannot join the Ray cluster at {address}: {error}\n{hint}") from error
-    signal.signal(signal.SIGTERM, on_termination)  # Ray has put its own, which ends the process at once, in this place
+    signal.signal(signal.SIGTERM, on_termination)  # Ray's handler would end the process at once
 
 
 @contextmanager
 def session(**connection: Any) -> Iterator[None]:
-    """`connect` for the duration of a block; a cluster's nodes must have the driver's packages."""
+    """`connect` for the duration of a block, and `check_versions` if it is a cluster."""
     connect(**connection)
     try:
         if connection.get("address"):
@@ -109,53 +110,44 @@ def session(**connection: Any) -> Iterator[None]:
         ray.shutdown()
 
 
-def check_versions(*, timeout: float = 180.0) -> None:
-    """Raise `ClusterError`, naming nodes and packages, where a node differs from this process.
+def check_versions() -> None:
+    """Raise `ClusterError` if a node has other versions of packages than this process; the message lists them.
 
-    Only packages: the code itself travels with the job. Nodes that join later come from the same set-up.
+    The code itself travels with the job. Nodes that join later have the same set-up as those that are there.
     """
 
-    def report(packages: Sequence[str] = PACKAGES) -> dict[str, str]:  # sent by value: imports nothing of ours
+    def report(packages: Sequence[str] = PACKAGES) -> dict[str, str]:  # pickled by value: the node imports no code
         versions = {"Python": platform.python_version()}
         for package in packages:
-            try:
+            with suppress(metadata.PackageNotFoundError):
                 versions[package] = metadata.version(package)
-            except metadata.PackageNotFoundError:
-                continue
         return versions
 
-    names, tasks = {}, {}
+    tasks = {}
     for node in ray.nodes():
         if node["Alive"]:
             strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             task: Any = ray.remote(report).options(num_cpus=0, max_retries=0, scheduling_strategy=strategy)
-            names[node["NodeID"]] = (
-                f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:8]})"
-            )
-            tasks[node["NodeID"]] = task.remote()
-    deadline = time.monotonic() + timeout
+            name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:8]})"
+            tasks[name] = task.remote()
+    deadline = time.monotonic() + ANSWER_SECONDS
     reports: dict[str, dict[str, str]] = {}
     problems = []
-    for node_id, reported in tasks.items():
+    for name, reported in tasks.items():
         try:
-            reports[names[node_id]] = ray.get(reported, timeout=max(0.0, deadline - time.monotonic()))
-        except (RayError, GetTimeoutError) as error:
-            problems.append(f"{names[node_id]}: does not answer ({type(error).__name__})")
+            reports[name] = ray.get(reported, timeout=max(0.0, deadline - time.monotonic()))
+        except RayError as error:
+            problems.append(f"{name}: does not answer ({type(error).__name__})")
     problems += version_differences(report(), reports)
     if problems:
         raise ClusterError(
-            "these nodes are not as this machine is:\n  " + "\n  ".join(problems) + "\n"
-            "run `make setup` of this checkout on them (`ray up` does), or start from the machine that they agree with"
+            "these nodes differ from this machine:\n  " + "\n  ".join(problems) + "\n"
+            "run `make setup` of this checkout on them (`ray up` does), or launch from a machine that is like them"
         )
 
 
 def version_differences(driver: Mapping[str, str], nodes: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """One line a node that differs.
-
-    Args:
-        driver: package -> version; a package that is missing has no entry.
-        nodes: name of a node -> the same of that node.
-    """
+    """One line per node that differs from the driver. Versions are by package, without packages that are missing."""
     lines = []
     for name, versions in sorted(nodes.items()):
         differences = [
@@ -169,7 +161,7 @@ def version_differences(driver: Mapping[str, str], nodes: Mapping[str, Mapping[s
 
 
 def describe_cluster() -> str:
-    """What the Ray that is connected has at the moment, and what it may start on demand."""
+    """The resources of the connected Ray, and the number of nodes that it may start on demand."""
     nodes = [node for node in ray.nodes() if node["Alive"]]
     total = ray.cluster_resources()
     on_demand = sum(node.number for node in _startable())
@@ -178,13 +170,12 @@ def describe_cluster() -> str:
 
 
 def cluster_nodes() -> list[Node]:
-    """The nodes of the Ray that is connected, and those that it may start on demand."""
-    there = [Node(node["Resources"], node.get("Labels", {})) for node in ray.nodes() if node["Alive"]]
-    return there + _startable()
+    """The nodes of the connected Ray, and those that it may start on demand."""
+    return [Node(node["Resources"], node.get("Labels", {})) for node in ray.nodes() if node["Alive"]] + _startable()
 
 
 def _startable() -> list[Node]:
-    """What this head's cluster may start when trials ask for it."""
+    """The nodes that this head's cluster may start when trials ask for them."""
     address = find_cluster()
     if address is None or address != ray.get_runtime_context().gcs_address:
         return []

@@ -1,4 +1,4 @@
-"""Names under which a grid is kept in MLflow: the one contract between what is written and what is read."""
+"""Names of tags, parameters, metrics and artifacts in MLflow, for the code that writes and the code that reads them."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from data.conditions import CLEAN
 ROLE = "grid.role"  # GRID_ROLE or TRIAL_ROLE
 GRID_ROLE = "grid"
 TRIAL_ROLE = "trial"
-DATA = "grid.data"  # the manifest's digest
+DATA = "grid.data"  # digest of the manifest
 SOURCE = "grid.source"  # the corpus
 SKIPPED = "grid.skipped_files"
 
-# Who runs a grid, on its parent run. Parameters are written once and never changed, so that of two launches that name
-# themselves with the same number MLflow refuses one.
-LAUNCH = "launch/"  # parameter launch/1, launch/2, …: whose the grid was then, as JSON
-HEARTBEAT = (
-    "grid.heartbeat"  # tag: number of the newest launch, then seconds since 1970 of its last sign of life or "ended"
-)
+# Parameters launch/1, launch/2, … of the grid's run: user, machine and process of each launch, as JSON. MLflow never
+# changes a parameter: if two launches write the same number, it refuses one of them.
+LAUNCH = "launch/"
+# Tag: number of the newest launch, then the time of its last sign of life (seconds since 1970) or "ended".
+HEARTBEAT = "grid.heartbeat"
 
-EXPERIMENT = "grid.experiment"  # in `grid.experiments`; the MLflow experiment may have another name
-OPTIONS = "grid.options"  # of launch.py, as typed: those of the newest launch that the same grid needs again
-DATA_OPTIONS = "grid.data_options"  # of grids from before there were the two above
+EXPERIMENT = "grid.experiment"  # name in `grid.experiments`; the MLflow experiment may have another name
+OPTIONS = "grid.options"  # options of the newest launch that another launch of the same grid needs, as typed
+DATA_OPTIONS = "grid.data_options"  # the only one of these two tags on grids from before EXPERIMENT and OPTIONS
 
 # Tags of a trial's run.
 KEY = "grid.key"  # the trial's identity
@@ -32,36 +31,35 @@ TASK = "grid.task"
 METHOD = "grid.method"
 TRAIN_GENERATORS = "grid.train_generators"  # a training set as text, see `grid.train_sets`
 TRAIN_CONDITION = "grid.train_condition"  # absent: "clean"
-CONDITIONS = "grid.conditions"  # besides "clean", joined by commas: scored under; on the grid's run, asked for
+CONDITIONS = "grid.conditions"  # joined by commas, without "clean": a trial was scored under them, a grid asks for them
 CONDITION_ERROR = "grid.condition_error"  # why a finished trial could not be scored under a condition
 SEED = "grid.seed"
-WEIGHTS = "grid.weights"  # where the backbone's weights come from, in words
+WEIGHTS = "grid.weights"  # source of the backbone's weights, in words
 DEVICE = "grid.device"
 NODE = "grid.node"
 GPU_SHARE = "grid.gpu_share"
-BATCH_HALVED = "grid.batch_halved"  # "true": memory ran out, and training went on with two halves a batch
+BATCH_HALVED = "grid.batch_halved"  # "true": GPU memory ran out, and training went on with two halves per batch
 VERSIONS = "grid.versions"
 ERROR = "grid.error"
 GIT_CHANGED = "grid.git_changed"  # "true": the checkout differed from the commit
 MLFLOW_VERSION = "grid.mlflow_version"
 
-# MLflow's own.
+# Tags that MLflow defines.
 PARENT_RUN = "mlflow.parentRunId"
-RUN_NAME = "mlflow.runName"
 GIT_COMMIT = "mlflow.source.git.commit"
 SOURCE_NAME = "mlflow.source.name"
 USER = "mlflow.user"
 
-# Metrics of a trial: `train/…` and `valid/…` over epochs, then once:
-THRESHOLD = "valid/threshold"  # log-odds of fake, chosen on the trial's own validation split
+# Metrics of a trial: `train/…` and `valid/…` per epoch, then once:
+THRESHOLD = "valid/threshold"  # log-odds of fake, chosen on the trial's validation split
 SECONDS = "time/seconds"
-# Only with local copies: what the trial itself copied to its node's disk; others may have copied the rest.
-COPY_SECONDS = "copy/seconds"  # waiting for others included
+# Only with --local-copies: what this trial copied to its node's disk. Other trials may have copied the rest.
+COPY_SECONDS = "copy/seconds"  # includes waiting for other trials
 COPIED_BYTES = "copy/bytes"
 
 
 def check_generators(generators: Iterable[str]) -> None:
-    """Raise `ValueError` for generators whose names MLflow could not hold in a metric's name, or that read as two."""
+    """Raise `ValueError` for generators whose names MLflow refuses in a metric's name, or that read as two names."""
     bad = [name for name in generators if not re.fullmatch(r"[\w .:-]+", name, re.ASCII)]
     if bad:
         raise ValueError(
@@ -71,42 +69,37 @@ def check_generators(generators: Iterable[str]) -> None:
 
 
 def metric_name(tested_on: str, metric: str, condition: str = CLEAN) -> str:
-    """`test/<tested on>/<metric>`, or `test.<condition>/…` for pictures that are not clean."""
+    """`test/<tested on>/<metric>`; `test.<condition>/<tested on>/<metric>` for a condition other than "clean"."""
     test = "test" if condition == CLEAN else f"test.{condition}"
     return f"{test}/{tested_on}/{metric}"
 
 
 def parse_metric(name: str) -> tuple[str, str, str] | None:
     """(condition, tested on, metric) of a test metric; None for any other name."""
-    where, _, rest = name.partition("/")
-    test, dot, condition = where.partition(".")
-    tested_on, slash, metric = rest.partition("/")
-    if test != "test" or not slash or (dot and not condition):
-        return None
-    return condition or CLEAN, tested_on, metric
+    match = re.fullmatch(r"test(?:\.([^/]+))?/([^/]*)/(.*)", name)
+    return (match[1] or CLEAN, match[2], match[3]) if match else None
 
 
 def condition_artifact(condition: str, name: str) -> str:
-    """Where an artifact of a condition is kept: at the top for clean pictures, else `conditions/<condition>/…`."""
-    return name if condition == CLEAN else f"{CONDITION_FOLDER}/{condition}/{name}"
+    """The artifact's path: `name` for clean pictures, else `conditions/<condition>/<name>`."""
+    return name if condition == CLEAN else f"conditions/{condition}/{name}"
 
 
 # Artifacts of a trial's run.
-SCORES = "scores.parquet"  # one row per unique test image
-CONDITION_FOLDER = "conditions"  # below it, a folder with SCORES for each condition besides "clean"
+SCORES = "scores.parquet"  # one row per unique test image; one file per condition
 EMBEDDINGS = "embeddings.npy"  # float16 (N, D), rows as in SCORES
 CHECKPOINT = "checkpoint"  # folder, written by the detector
 SPEC = "spec.json"
 TRACEBACK = "traceback.txt"
-WARNINGS = "warnings.txt"  # what the trial's process logged at that level; absent when nothing
+WARNINGS = "warnings.txt"  # warnings that the trial logged; absent if there are none
 
 # Artifacts of the grid's parent run.
-REPORT = "report"  # folder: what `python -m analysis` made of the grid, index.html first
+REPORT = "report"  # folder: the report of `python -m analysis`, with index.html
 PLAN = "plan.json"  # every trial of the grid, finished or not
 MANIFEST_SUMMARY = "manifest.txt"
-NOTES = "notes.txt"  # what the newest launch found that a reader should know of the data set, a line each
+NOTES = "notes.txt"  # remarks of the newest launch on the data set, one per line
 
-# What may differ between the trials of two methods: its name in --set METHOD.NAME=VALUE -> field of `RunSettings`.
+# Settings that may differ between methods: name in --set METHOD.NAME=VALUE -> field of `RunSettings`.
 PER_METHOD = {
     "gpus": "gpus_per_trial",
     "memory": "memory_per_trial",

@@ -1,4 +1,4 @@
-"""What trials ask of a node, and which nodes have it; pure: what there is, is told."""
+"""The resources that trials request, and which nodes have them. Pure: callers pass in the nodes."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from dataclasses import dataclass, field
 from grid.settings import InfeasibleError, RunSettings
 from models.registry import detector_info
 
-ACCELERATOR = "accelerator_type:"  # before a type of GPU: Ray's resource of which a node with such GPUs has 1
-ACCELERATOR_PART = 0.001  # of it, as Ray's own option asks for
-GPU_MEMORY = "gpu-memory-gb"  # label of a node: memory of each of its GPUs; Ray has no such resource
+ACCELERATOR = "accelerator_type:"  # prefix of Ray's resource for a GPU type; a node with such GPUs has 1 of it
+ACCELERATOR_PART = 0.001  # the amount that Ray's own option `accelerator_type` requests
+GPU_MEMORY = "gpu-memory-gb"  # a node's label with the memory of each of its GPUs; Ray has no such resource
 ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node of the cluster, or several alike that the cluster may start.
+    """A node of the cluster, or several equal nodes that the cluster may start.
 
     Attributes:
-        resources: Ray's name -> amount on each.
-        labels: Ray's.
-        number: how many.
-        on_demand: they are not there yet.
+        resources: Ray's name -> amount per node.
+        labels: Ray's labels.
+        number: number of nodes.
+        on_demand: whether the nodes are started on demand.
     """
 
     resources: Mapping[str, float]
@@ -35,7 +35,7 @@ class Node:
 
     @property
     def gpu_memory(self) -> float | None:
-        """Of each GPU, in GB; None where the node does not declare it as a number."""
+        """Memory per GPU in GB; None if the node does not declare it as a number."""
         try:
             declared = float(self.labels[GPU_MEMORY])
         except (KeyError, ValueError):
@@ -43,19 +43,18 @@ class Node:
         return declared if math.isfinite(declared) else None
 
     def __str__(self) -> str:
-        return _in_words(
-            self.resources, "memory not declared" if self.gpu_memory is None else f"{self.gpu_memory:g} GB each"
-        )
+        memory = "memory not declared" if self.gpu_memory is None else f"{self.gpu_memory:g} GB each"
+        return _in_words(self.resources, memory)
 
 
 @dataclass(frozen=True)
 class Demand:
-    """What a trial, or a task that prepares for it, asks of its node.
+    """The resources that a trial or a preparing task requests.
 
     Attributes:
-        resources: Ray's name -> amount; CPU and GPU always.
-        gpu_memory: GB that each GPU of the node must have; 0: not asked about.
-        labels: Ray's selector of the nodes that have it.
+        resources: Ray's name -> amount; always with CPU and GPU.
+        gpu_memory: memory in GB that each GPU of the node must have; 0: no requirement.
+        labels: Ray's label selector for nodes with that memory.
     """
 
     resources: Mapping[str, float]
@@ -64,31 +63,28 @@ class Demand:
 
     @property
     def share(self) -> float:
-        """Of one GPU, 0 to 1."""
+        """The share of one GPU, 0 to 1."""
         return self.resources["GPU"]
 
-    def with_share(self, share: float) -> Demand:
-        """The same with another share of a GPU."""
-        return dataclasses.replace(self, resources={**self.resources, "GPU": share})
-
     def without_gpu(self) -> Demand:
-        """The same without a GPU, whatever its kind."""
+        """The same demand without a GPU, a GPU type or GPU memory."""
         kept = {name: part for name, part in self.resources.items() if not name.startswith(ACCELERATOR)}
         return Demand({**kept, "GPU": 0})
 
     def times_on(self, node: Node) -> int:
-        """How many of it one such node holds at once while it is idle."""
+        """How many tasks with this demand one such node runs at once while it is idle."""
         if self.gpu_memory and not (node.gpu_memory or 0) >= self.gpu_memory * (1 - ROUNDING):
             return 0
-        asked = {name: amount for name, amount in self.resources.items() if amount}
-        return min(_times(name, amount, node.resources.get(name, 0)) for name, amount in asked.items())
+        return min(
+            _times(name, amount, node.resources.get(name, 0)) for name, amount in self.resources.items() if amount
+        )
 
     def __str__(self) -> str:
         return _in_words(self.resources, f"{self.gpu_memory:g} GB each" if self.gpu_memory else "")
 
 
 def _times(name: str, amount: float, available: float) -> int:
-    if name == "GPU" and amount < 1:  # a share lies on one GPU: of three fifths, two GPUs hold two
+    if name == "GPU" and amount < 1:  # a share lies on one GPU: two GPUs hold two shares of 0.6, not three
         return int(available) * int(1 / amount + ROUNDING)
     return int(available / amount + ROUNDING)
 
@@ -96,40 +92,40 @@ def _times(name: str, amount: float, available: float) -> int:
 def _in_words(resources: Mapping[str, float], gpu_memory: str) -> str:
     parts = [f"{resources.get('CPU', 0):g} CPU"]
     if resources.get("GPU"):
-        about = sorted(name.removeprefix(ACCELERATOR) for name in resources if name.startswith(ACCELERATOR))
-        about += [gpu_memory] if gpu_memory else []
-        parts.append(f"{resources['GPU']:g} GPU" + (f" ({', '.join(about)})" if about else ""))
+        types = sorted(name.removeprefix(ACCELERATOR) for name in resources if name.startswith(ACCELERATOR))
+        details = ", ".join(filter(None, [*types, gpu_memory]))
+        parts.append(f"{resources['GPU']:g} GPU" + (f" ({details})" if details else ""))
     if "memory" in resources:
         parts.append(f"{resources['memory'] / 1e9:.3g} GB of memory")
     return ", ".join(parts)
 
 
 def num_gpus(nodes: Sequence[Node], demand: Demand | None = None) -> float:
-    """GPUs, real or logical, of these nodes, or of those among them that hold such a demand."""
+    """The number of GPUs, real or logical, of the nodes that can run such a demand; None: of all nodes."""
     return _in_all(nodes, lambda node: node.resources.get("GPU", 0) if demand is None or demand.times_on(node) else 0)
 
 
 def slots(demand: Demand, nodes: Sequence[Node]) -> int:
-    """How many tasks with this demand the cluster holds at once while it is idle, with what it may start on demand."""
+    """How many tasks with this demand the idle cluster runs at once, nodes on demand included."""
     return int(_in_all(nodes, demand.times_on))
 
 
 def _in_all(nodes: Sequence[Node], amount: Callable[[Node], float]) -> float:
-    """The amounts of the nodes that are there, or of those on demand where they have more: some may be up already."""
-    there, on_demand = (
-        sum(amount(node) * node.number for node in nodes if node.on_demand == kind) for kind in (False, True)
-    )
-    return max(there, on_demand)
+    """The sum over running nodes or over nodes on demand, whichever is larger: nodes on demand may run already."""
+    sums = {False: 0.0, True: 0.0}
+    for node in nodes:
+        sums[node.on_demand] += amount(node) * node.number
+    return max(sums.values())
 
 
 def trial_demand(method: str, settings: RunSettings, nodes: Sequence[Node]) -> Demand:
-    """What a trial of the method asks for on a cluster of these nodes.
+    """The resources that a trial of the method requests on a cluster of these nodes.
 
-    Where a certain GPU is asked for and there is none at all, the trial asks for it nevertheless, and is not feasible.
+    A trial that needs a GPU type or GPU memory requests it on a cluster without GPUs too, and is then infeasible.
     """
     settings = settings.for_method(method)
-    certain = bool(settings.accelerator or settings.gpu_memory)
-    share = settings.gpu_share(detector_info(method).gpu_share, gpus_available=num_gpus(nodes) or certain)
+    needs_gpu = bool(settings.accelerator or settings.gpu_memory)
+    share = settings.gpu_share(detector_info(method).gpu_share, gpus_available=num_gpus(nodes) or needs_gpu)
     resources = {"CPU": settings.cpus_per_trial, "GPU": share}
     if settings.memory_per_trial:
         resources["memory"] = int(settings.memory_per_trial * 1e9)
@@ -138,18 +134,13 @@ def trial_demand(method: str, settings: RunSettings, nodes: Sequence[Node]) -> D
     if not share or not settings.gpu_memory:
         return Demand(resources)
     demand = Demand(resources, settings.gpu_memory / share)
-    # Ray compares labels as text. Where no node has enough, the trial waits for one; it is never left without a bound.
+    # Ray compares labels as text, so the selector lists all values that are enough; if no node has any, the demand.
     enough = sorted({node.labels[GPU_MEMORY] for node in nodes if demand.times_on(node)}) or [f"{demand.gpu_memory:g}"]
     return dataclasses.replace(demand, labels={GPU_MEMORY: f"in({','.join(enough)})"})
 
 
 def check_feasible(demands: Mapping[str, Demand], nodes: Sequence[Node]) -> None:
-    """Raise `InfeasibleError` where no node could hold a trial: Ray would wait for one without end.
-
-    Args:
-        demands: method -> what a trial of it asks for.
-        nodes: of the cluster.
-    """
+    """Raise `InfeasibleError` if no node can meet the demand of some method's trials; Ray would wait forever."""
     refused = {method: demand for method, demand in demands.items() if not any(map(demand.times_on, nodes))}
     if not refused:
         return
@@ -161,16 +152,12 @@ def check_feasible(demands: Mapping[str, Demand], nodes: Sequence[Node]) -> None
         *(f"  {method}: {demand}" for method, demand in refused.items()),
         "these are the nodes:",
         *(f"  {number} × {kind}" for kind, number in kinds.items()),
-        "lower --cpus-per-trial, --gpus-per-trial or --memory-per-trial",
+        "lower --cpus-per-trial, --gpus-per-trial, --memory-per-trial or --gpu-memory, or name another --accelerator",
     ]
-    if any(name.startswith(ACCELERATOR) for demand in refused.values() for name in demand.resources):
-        lines[-1] += ", or name another type with --accelerator"
     if any(demand.gpu_memory for demand in refused.values()):
-        lines[-1] += ", or lower --gpu-memory; of a share of a GPU, it is that part of the GPU's memory"
-        if any(node.resources.get("GPU") and node.gpu_memory is None for node in nodes):
-            lines.append(
-                "GPUs whose memory is not declared do not count for --gpu-memory; nodes declare it with the label "
-                f'{GPU_MEMORY}: `labels: {{{GPU_MEMORY}: "24"}}` of the node type in the cluster file, or '
-                f"`ray start --labels={GPU_MEMORY}=24` on the node (docs/cluster.md)"
-            )
+        lines.append(
+            "a trial needs a GPU with --gpu-memory divided by its GPU share; a GPU counts if its node declares the "
+            f'memory with the label {GPU_MEMORY}: `labels: {{{GPU_MEMORY}: "24"}}` of the node type in the cluster '
+            f"file, or `ray start --labels={GPU_MEMORY}=24` on the node (docs/cluster.md)"
+        )
     raise InfeasibleError("\n".join(lines))

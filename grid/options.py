@@ -1,4 +1,4 @@
-"""What the command line asks for: its options, and every mistake in them in one message, before the data are read."""
+"""The command line's options, checked: all mistakes in one message, before any data are read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from grid.spec import TrialSpec
 
 ROOT = Path(__file__).resolve().parents[1]
-# What another launch of the same grid needs again, besides what chooses trials and where the store is.
+# Options that another launch of the same grid needs, besides those that choose trials and the store.
 REPEATED = (
     "generators", "limit", "split_seed", "skip_bad", "cache", "local_copies", "device", "cpus_per_trial",
     "gpus_per_trial", "memory_per_trial", "accelerator", "gpu_memory", "max_concurrent", "address", "local",
@@ -31,7 +31,7 @@ REPEATED = (
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say which images take part."""
+    """Add the options that choose images."""
     data = parser.add_argument_group("which images")
     data.add_argument(
         "--data", metavar="DIR", help="the corpus' folder, or s3://BUCKET/FOLDER, gs://…; the demo draws its own"
@@ -40,12 +40,12 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         "--generators", type=_names, metavar="A,B", help="only these generators take part, in training and in tests"
     )
     data.add_argument("--limit", type=int, metavar="N", help="at most N images per class and split: a quick look")
-    data.add_argument("--split-seed", type=int, default=0, metavar="N", help="of splits made where a corpus has none")
+    data.add_argument("--split-seed", type=int, default=0, metavar="N", help="seed of splits, for a corpus without any")
     data.add_argument("--skip-bad", action="store_true", help="leave bad files out, and record how many")
 
 
 def add_trial_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say which trials make the grid."""
+    """Add the options that choose trials."""
     what = parser.add_argument_group("what to run")
     what.add_argument("--methods", type=_names, metavar="A,B", help="only these methods")
     what.add_argument("--tasks", type=_names, metavar="A,B", help=f"only these of {', '.join(list_tasks())}")
@@ -55,25 +55,25 @@ def add_trial_options(parser: argparse.ArgumentParser) -> None:
         "A+B, or none for methods that need no fakes",
     )  # fmt: skip
     what.add_argument(
-        "--train-condition", default=CLEAN, metavar="NAME", help="done to training and validation pictures: jpeg-95, …"
+        "--train-condition", default=CLEAN, metavar="NAME", help="of training and validation pictures: jpeg-95, …"
     )
     what.add_argument(
         "--conditions", type=_names, default=[CLEAN], metavar="A,B",
-        help="score under these conditions too: jpeg-75, …; trains nothing that is trained already",
+        help="score under these conditions too: jpeg-75, …; trained detectors are not trained again",
     )  # fmt: skip
-    what.add_argument("--seeds", type=int, nargs="+", metavar="N", help="default: the experiment's own")
+    what.add_argument("--seeds", type=int, nargs="+", metavar="N", help="default: the experiment's seeds")
     what.add_argument(
         "--weights", action="append", default=[], metavar="METHOD=W", help="a local file, hub, hub:TAG or random"
     )
     what.add_argument(
         "--set", action="append", default=[], metavar="METHOD.NAME=VALUE",
-        help="a method's setting, or gpus, memory, accelerator, gpu_memory of its trials; METHOD * is every method "
-        "that has the setting",
+        help="a setting of a method, or gpus, memory, accelerator, gpu_memory of its trials; METHOD * means every "
+        "method that has the setting",
     )  # fmt: skip
 
 
 def add_place_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say where results are kept, and on which resources trials run."""
+    """Add the options that choose folders, the MLflow store and the resources of trials."""
     where = parser.add_argument_group("where and how")
     where.add_argument("--experiment-name", metavar="NAME", help="of the MLflow experiment; default: the experiment")
     where.add_argument(
@@ -82,46 +82,46 @@ def add_place_options(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--cache", type=Path, metavar="DIR", help="decoded pixels and features; default: RUNS/cache")
     where.add_argument(
         "--local-copies", type=Path, metavar="DIR",
-        help="a folder on each node's own disk, from which pixels and features are read; default: the cache",
+        help="a folder on each node's own disk, for copies of pixels and features; default: trials read the cache",
     )  # fmt: skip
     where.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    where.add_argument("--cpus-per-trial", type=float, default=1.0, metavar="X", help="default: 1")
-    where.add_argument("--gpus-per-trial", type=float, metavar="X", help="share of a GPU; default: the method's own")
+    where.add_argument("--cpus-per-trial", type=float, metavar="X", help="CPU cores; default: 1")
+    where.add_argument("--gpus-per-trial", type=float, metavar="X", help="share of a GPU; default: the method's share")
     where.add_argument("--memory-per-trial", type=float, metavar="GB", help="host memory; default: no request")
     where.add_argument("--accelerator", metavar="TYPE", help="only GPUs of this type, by Ray's names: T4, A10G, A100")
     where.add_argument(
         "--gpu-memory", type=float, metavar="GB",
         help="GPU memory that a trial needs; nodes declare theirs, see docs/cluster.md",
     )  # fmt: skip
-    where.add_argument("--max-concurrent", type=int, default=0, metavar="N", help="trials at once; default: what fits")
-    where.add_argument("--max-failures", type=int, default=2, metavar="N", help="retries of a trial; default: 2")
-    where.add_argument("--checkpoint-seconds", type=float, default=60.0, metavar="S", help="default: 60")
+    where.add_argument("--max-concurrent", type=int, metavar="N", help="trials at once; default: as many as fit")
+    where.add_argument("--max-failures", type=int, metavar="N", help="retries per trial; default: 2")
+    where.add_argument("--checkpoint-seconds", type=float, metavar="S", help="default: 60")
     where.add_argument("--local", action="store_true", help="in this process, one trial after the other, without Ray")
     where.add_argument(
         "--address", metavar="ADDRESS",
-        help="of a Ray cluster; default: RAY_ADDRESS, else on a head the cluster of `ray up`, else a Ray of our own",
+        help="of a Ray cluster; default: RAY_ADDRESS, else this head's cluster (`ray up`), else a new local Ray",
     )  # fmt: skip
-    where.add_argument("--num-gpus", type=int, metavar="N", help="GPUs of our own Ray; may be logical, for a trial run")
-    where.add_argument("--num-cpus", type=int, metavar="N", help="CPU cores of our own Ray")
+    where.add_argument("--num-gpus", type=int, metavar="N", help="GPUs of the local Ray; may be logical, for a test")
+    where.add_argument("--num-cpus", type=int, metavar="N", help="CPU cores of the local Ray")
 
 
 def add_experiment(parser: argparse.ArgumentParser) -> None:
-    """The experiment as a positional argument."""
+    """Add the experiment as a positional argument."""
     parser.add_argument("experiment", nargs="?", default="demo", help=f"one of: {', '.join(list_experiments())}")
 
 
 @dataclass(frozen=True)
 class Launch:
-    """What the command line asks for, checked.
+    """The command line's options, checked.
 
     Attributes:
         options: as parsed.
-        experiment: which one.
+        experiment: the experiment.
         name: of the MLflow experiment.
-        settings: where and how.
+        settings: folders, devices and resources.
         configs: method -> its whole configuration.
-        tasks: names.
-        conditions: to score under, "clean" first.
+        tasks: names of tasks.
+        conditions: names of conditions to score under, "clean" first.
     """
 
     options: argparse.Namespace
@@ -130,13 +130,13 @@ class Launch:
     settings: RunSettings
     configs: dict[str, dict[str, Any]]
     tasks: list[str]
-    conditions: list[str] = field(default_factory=lambda: [CLEAN])
+    conditions: list[str]
 
     def trials(self, manifest: Manifest) -> list[TrialSpec]:
-        """The grid's trials, all of them.
+        """All trials of the grid.
 
         Raises:
-            BadInputError: a generator's name that cannot be used, a training set that does not exist, or no trial.
+            BadInputError: a generator's name is not allowed, a training set does not exist, or there is no trial.
         """
         from grid import names, train_sets
         from models.registry import detector_info
@@ -164,17 +164,16 @@ class Launch:
         return trials
 
     def repeated(self) -> str:
-        """The options that another launch of the same grid needs, as typed, besides those that choose trials."""
+        """The options that another launch of the same grid needs, as typed, without those that choose trials."""
         parser = argparse.ArgumentParser()
         add_data_options(parser)
         add_place_options(parser)
         words: list[str] = []
         for name in REPEATED:
             value = getattr(self.options, name)
-            if value == parser.get_default(name):
-                continue
-            words.append(option_of(name))
-            words += [] if value is True else [",".join(value) if isinstance(value, list) else str(value)]
+            if value != parser.get_default(name):
+                words.append(option_of(name))
+                words += [] if value is True else [",".join(value) if isinstance(value, list) else str(value)]
         short = {setting: name for name, setting in PER_METHOD.items()}
         for method, changes in self.settings.by_method.items():
             words += [word for name, value in changes.items() for word in ("--set", f"{method}.{short[name]}={value}")]
@@ -182,10 +181,10 @@ class Launch:
 
 
 def resolve(options: argparse.Namespace) -> Launch:
-    """Check the command line; every mistake in one message.
+    """Check the command line.
 
     Raises:
-        BadInputError: there are mistakes.
+        BadInputError: there are mistakes; the message has all of them.
     """
     from data.conditions import get_condition
     from grid.tasks import get_task
@@ -209,27 +208,25 @@ def resolve(options: argparse.Namespace) -> Launch:
             except KeyError as error:
                 problems.append(f"{option}: {error.args[0]}")
     configs, weight_files, by_method = _methods(options, experiment, problems)
-    problems += _about_ray(options)
+    problems += _ray_problems(options)
     settings = _settings(options, weight_files, by_method, problems)
-    if problems or settings is None:
+    if settings is not None and not problems:
+        problems = _gpu_problems(options, settings, list(configs))
+    if settings is None or problems:
         raise BadInputError("\n".join(problems))
-    problems = _about_gpus(options, settings, list(configs))
-    if problems:
-        raise BadInputError("\n".join(problems))
-    conditions = list(dict.fromkeys([CLEAN, *options.conditions]))
-    name = options.experiment_name or experiment.name
+    name, conditions = options.experiment_name or experiment.name, list(dict.fromkeys([CLEAN, *options.conditions]))
     return Launch(options, experiment, name, settings, configs, tasks, conditions)
 
 
 def option_of(setting: str) -> str:
-    """How a setting is called on the command line."""
+    """The setting's option on the command line."""
     return "--" + setting.replace("_", "-")
 
 
 def _methods(
     options: argparse.Namespace, experiment: Experiment, problems: list[str]
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Path], dict[str, dict[str, Any]]]:
-    """Each method's configuration, local weights by digest, and what holds for the trials of one method alone."""
+    """Configurations by method, local weights by digest, and overrides of `RunSettings` by method."""
     from models.detector import WeightsError
     from models.registry import detector_info, resolve_config
     from models.weights import parse_weights_argument
@@ -252,13 +249,12 @@ def _methods(
             problems.append(f"--weights wants METHOD=W with METHOD of {', '.join(chosen)}; got {text!r}")
             continue
         try:
-            weights, path = parse_weights_argument(value)
+            chosen[method]["weights"], path = parse_weights_argument(value)
         except WeightsError as error:
             problems.append(f"--weights {text}: {error}")
             continue
-        chosen[method]["weights"] = weights
         if path is not None:
-            weight_files[weights.removeprefix("file:")] = path.resolve()
+            weight_files[chosen[method]["weights"].removeprefix("file:")] = path.resolve()
     configs = {}
     for method, overrides in chosen.items():
         try:
@@ -271,31 +267,29 @@ def _methods(
 def _set(
     text: str, chosen: dict[str, dict[str, Any]], by_method: dict[str, dict[str, Any]], problems: list[str]
 ) -> None:
-    """Enter one `--set METHOD.NAME=VALUE`."""
-    target, equals, value = text.partition("=")
-    method, _, name = target.rpartition(".")
+    """Apply one `--set METHOD.NAME=VALUE`."""
+    from models.registry import detector_info
+
+    setting, equals, value = text.partition("=")
+    method, _, name = setting.rpartition(".")
     if not method or not name or not equals:
         problems.append(f"--set wants METHOD.NAME=VALUE, got {text!r}")
         return
     if method != "*" and method not in chosen:
         problems.append(f"--set {text}: no method {method!r} in this grid; there are: {', '.join(chosen)}")
         return
-    of_trials = PER_METHOD.get(name)
-    if of_trials is not None:
-        for candidate in chosen if method == "*" else [method]:
-            by_method.setdefault(candidate, {})[of_trials] = value
+    if name in PER_METHOD:
+        for target in chosen if method == "*" else [method]:
+            by_method.setdefault(target, {})[PER_METHOD[name]] = value
         return
-    targets = [candidate for candidate in chosen if name in _settings_of(candidate)] if method == "*" else [method]
+    targets = [method]
+    if method == "*":
+        fields = {candidate: dataclasses.fields(detector_info(candidate).config) for candidate in chosen}
+        targets = [candidate for candidate in chosen if name in {field.name for field in fields[candidate]}]
     if not targets:
         problems.append(f"--set {text}: no method of this grid has a setting {name!r}")
-    for candidate in targets:
-        chosen[candidate][name] = value
-
-
-def _settings_of(method: str) -> set[str]:
-    from models.registry import detector_info
-
-    return {field.name for field in dataclasses.fields(detector_info(method).config)}
+    for target in targets:
+        chosen[target][name] = value
 
 
 def _settings(
@@ -311,70 +305,57 @@ def _settings(
     from models.validation import in_words
 
     runs = options.runs.resolve()
-    given = ("memory_per_trial", "accelerator", "gpu_memory")
-    sound = {}
-    for method, changes in by_method.items():
-        try:
-            RunSettings(cache=runs, runs=runs, tracking_uri="", **changes)
-            sound[method] = changes
-        except ValidationError as error:
-            problems += in_words(error, method)
+    values = {field.name: getattr(options, field.name, None) for field in dataclasses.fields(RunSettings)}
+    values |= {
+        "cache": (options.cache or runs / "cache").resolve(),
+        "runs": runs,
+        "local_copies": options.local_copies and options.local_copies.absolute(),
+        "weight_files": weight_files,
+        "by_method": by_method,
+    }
     try:
-        return RunSettings(
-            cache=(options.cache or runs / "cache").resolve(),
-            runs=runs,
-            local_copies=options.local_copies and options.local_copies.absolute(),
-            tracking_uri=tracking_uri(runs),
-            device=options.device,
-            cpus_per_trial=options.cpus_per_trial,
-            gpus_per_trial=options.gpus_per_trial,
-            max_concurrent=options.max_concurrent,
-            max_failures=options.max_failures,
-            checkpoint_seconds=options.checkpoint_seconds,
-            weight_files=weight_files,
-            by_method=sound,
-            **{name: getattr(options, name) for name in given if getattr(options, name) is not None},
-        )
+        values["tracking_uri"] = tracking_uri(runs)
+        return RunSettings(**{name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
-        problems += in_words(error)
+        problems += [line.removeprefix("by_method ") for line in in_words(error)]
     except ValueError as error:  # a path that no store can have
         problems.append(str(error))
     return None
 
 
-def _about_ray(options: argparse.Namespace) -> list[str]:
-    """One line for each option about Ray that could not be kept."""
-    own = [option for option in ("num_gpus", "num_cpus") if getattr(options, option) is not None]
-    problems = [f"{option_of(name)} must not be negative" for name in own if getattr(options, name) < 0]
+def _ray_problems(options: argparse.Namespace) -> list[str]:
+    """One line per option about Ray that contradicts another option."""
+    sizes = [option for option in ("num_gpus", "num_cpus") if getattr(options, option) is not None]
+    problems = [f"{option_of(name)} must not be negative" for name in sizes if getattr(options, name) < 0]
     if options.local:
-        given = own + (["address"] if options.address else [])
+        given = sizes + (["address"] if options.address else [])
         return problems + [f"{option_of(name)} is about Ray; leave it out with --local" for name in given]
     address = options.address or os.environ.get("RAY_ADDRESS") or ""
     if address:
-        problems += [f"{option_of(name)} is about a Ray of our own, not the cluster at {address}" for name in own]
+        problems += [f"{option_of(name)} is for a local Ray, not for the cluster at {address}" for name in sizes]
     if "://" in address:
         problems.append(f"no Ray Client: launch on a node of the cluster, with --address HOST:PORT; got {address}")
     return problems
 
 
-def _about_gpus(options: argparse.Namespace, settings: RunSettings, methods: Sequence[str]) -> list[str]:
-    """One line for each certain GPU that is asked for where none is used."""
+def _gpu_problems(options: argparse.Namespace, settings: RunSettings, methods: Sequence[str]) -> list[str]:
+    """One line per GPU type or GPU memory that is asked for where no GPU is used."""
     from models.registry import detector_info
 
+    without = "--local" if options.local else "--device cpu" if options.device == "cpu" else ""
     problems = []
-    for short in ("accelerator", "gpu_memory"):
-        named = [method for method in methods if short in settings.by_method.get(method, {})]
-        asking = [method for method in named if getattr(settings.for_method(method), short)]
-        if (getattr(options, short) or asking) and (options.local or options.device == "cpu"):
-            without = "--local" if options.local else "--device cpu"
-            problems.append(f"{option_of(short)} chooses among the GPUs of a cluster; leave it out with {without}")
+    for name in ("accelerator", "gpu_memory"):
+        overridden = [method for method in methods if name in settings.by_method.get(method, {})]
+        asking = [method for method in overridden if getattr(settings.for_method(method), name)]
+        if without and (getattr(options, name) or asking):
+            problems.append(f"{option_of(name)} chooses among the GPUs of a cluster; leave it out with {without}")
             continue
-        for method in asking:
-            if not settings.for_method(method).gpu_share(detector_info(method).gpu_share, gpus_available=1):
-                problems.append(
-                    f"--set {method}.{short}=…: the method uses no GPU; give its trials a share with "
-                    f"--set {method}.gpus=X, or leave it out"
-                )
+        problems += [
+            f"--set {method}.{name}=…: the method uses no GPU; give its trials a share with --set {method}.gpus=X, "
+            "or leave it out"
+            for method in asking
+            if not settings.for_method(method).gpu_share(detector_info(method).gpu_share, gpus_available=1)
+        ]
     return problems
 
 

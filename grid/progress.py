@@ -3,56 +3,53 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeElapsedColumn
 
 from grid.plan import Work
 from grid.runner import DONE, FAILED, REPORTED, STARTED, TrialEvent
 
+# What the note of the bar says about a running trial: metric -> form.
+_SHOWN = {"epoch": "epoch {:.0f}", "train/loss": "loss {:.3f}", "valid/accuracy": "valid accuracy {:.3f}"}
+
 
 @contextmanager
-def counting(console: Console) -> Iterator[Counter]:
-    """Bars for counted work before the trials: images read, decoded, encoded."""
-    columns = (TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+def counting(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """Show work before the trials, such as images read or encoded: one bar per item; without a terminal, a line each.
+
+    Yields:
+        a function that takes (name of the item, done, total).
+    """
+    columns = ("{task.description:<34}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    tasks: dict[str, TaskID] = {}
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
-        counter = Counter(console, bars)
-        yield counter
-    counter.summarise()
 
+        def count(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name)
+            bars.update(tasks[name], completed=done, total=total)
 
-class Counter:
-    """One bar for each thing that is counted."""
-
-    def __init__(self, console: Console, bars: Progress) -> None:
-        self._console, self._bars = console, bars
-        self._tasks: dict[str, TaskID] = {}
-        self._totals: dict[str, tuple[int, int]] = {}
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Show that `done` of `total` are done."""
-        if what not in self._tasks:
-            self._tasks[what] = self._bars.add_task(what, total=total)
-        self._bars.update(self._tasks[what], completed=done, total=total)
-        self._totals[what] = (done, total)
-
-    def summarise(self) -> None:
-        """Where there is no terminal: one line for each thing, at the end."""
-        if not self._console.is_terminal:
-            for what, (done, total) in self._totals.items():
-                self._console.print(f"{what}: {done}/{total}")
+        yield count
+    if not console.is_terminal:
+        for task in bars.tasks:
+            console.print(f"{task.description}: {task.completed:.0f}/{task.total:.0f}")
 
 
 class GridProgress:
     """Follows the events of a grid's trials.
 
     Args:
-        console: where to.
-        work: what is about to be done.
-        finished: number of the grid's trials for which there is nothing to do.
+        console: the terminal.
+        work: the work that is about to start.
+        finished: number of the grid's other trials, which need no work.
+
+    Attributes:
+        done: keys of the trials that finished.
+        failed: key -> error of the trials that failed.
     """
 
     def __init__(self, console: Console, work: Sequence[Work], *, finished: int) -> None:
@@ -63,12 +60,7 @@ class GridProgress:
         self._started = time.monotonic()
         self.done: set[str] = set()
         self.failed: dict[str, str] = {}
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(20),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
+        columns = ("{task.description}", BarColumn(20), MofNCompleteColumn(), "{task.fields[note]}")
         self._bars = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
         self._bar = self._bars.add_task("trials", total=self._total, completed=finished, note="")
 
@@ -80,12 +72,13 @@ class GridProgress:
         self._bars.stop()
 
     def __call__(self, event: TrialEvent) -> None:
-        """Take an event in."""
+        """Show an event."""
         name = escape(self._names[event.key])
         if event.kind == STARTED:
             self._running.setdefault(event.key, "")
         elif event.kind == REPORTED:
-            self._running[event.key] = _figures(event.metrics)
+            shown = [form.format(event.metrics[metric]) for metric, form in _SHOWN.items() if metric in event.metrics]
+            self._running[event.key] = ", ".join(shown)
         elif event.kind == DONE:
             self._running.pop(event.key, None)
             self.done.add(event.key)
@@ -94,10 +87,9 @@ class GridProgress:
             self._running.pop(event.key, None)
             self.failed[event.key] = event.error
             self._line(f"[red]failed[/]  {name}: {escape(event.error)}")
-        finished = self._before + len(self.done)
-        latest = next((figures for figures in reversed(self._running.values()) if figures), "")
+        latest = next((text for text in reversed(self._running.values()) if text), "")
         note = f"{len(self._running)} running, {len(self.failed)} failed, {self._left()} left  {latest}"
-        self._bars.update(self._bar, completed=finished, note=note)
+        self._bars.update(self._bar, completed=self._before + len(self.done), note=note)
 
     def _line(self, text: str) -> None:
         count = self._before + len(self.done) + len(self.failed)
@@ -110,8 +102,3 @@ class GridProgress:
         rest = self._total - self._before - ended
         seconds = (time.monotonic() - self._started) / ended * rest
         return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s" if seconds >= 60 else f"{seconds:.0f} s"
-
-
-def _figures(metrics: dict[str, float]) -> str:
-    wanted = {"epoch": "epoch {:.0f}", "train/loss": "loss {:.3f}", "valid/accuracy": "valid accuracy {:.3f}"}
-    return ", ".join(form.format(metrics[name]) for name, form in wanted.items() if name in metrics)

@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,81 +26,96 @@ from grid.checkpoints import remove_states
 from grid.cluster import cluster_nodes, connect
 from grid.nodes import ACCELERATOR, Demand, check_feasible, num_gpus, slots, trial_demand
 from grid.plan import Inputs, Work, distinct_inputs
-from grid.preparing import Board, prepare_input, survey_input
-from grid.runner import (
-    DONE,
-    FAILED,
-    REPORTED,
-    STARTED,
-    PermanentFailureError,
-    Survey,
-    TrialEvent,
-    execute,
-)
-from grid.settings import ClusterError, InfeasibleError, RunSettings
+from grid.preparing import Board, Survey, prepare_input, survey_input
+from grid.runner import DONE, FAILED, REPORTED, STARTED, PermanentFailureError, TrialEvent, execute
+from grid.settings import ClusterError, RunSettings
 from grid.tracking import Tracker
 from models.detector import MemoryExhausted
+
+IMAGES_PER_TASK = 128  # at least, for a preparing task: its worker takes seconds to start
 
 log = logging.getLogger(__name__)
 
 
+def _compute(work: Work, settings: RunSettings, tracker: Tracker, share: float) -> None:
+    """Do the work of a trial in its worker."""
+    raylet = os.getppid()
+
+    def report(metrics: dict[str, float], checkpoint: Path | None) -> None:
+        if os.getppid() != raylet:  # the driver was killed, and Ray with it; the next launch may run this trial
+            os._exit(1)
+        kept = Checkpoint.from_directory(str(checkpoint)) if checkpoint else None
+        tune.report({**metrics, "has_checkpoint": kept is not None}, checkpoint=kept)
+
+    try:
+        execute(work, settings, tracker, share=share, report=report)
+    except PermanentFailureError as error:
+        tune.report({"permanent_failure": str(error)})
+
+
 @dataclass
 class RayExecutor:
-    """Trials as Ray Tune trials, what they share as Ray tasks before them."""
+    """Runs trials as Ray Tune trials, and prepares what they share in Ray tasks.
+
+    Attributes:
+        settings: folders, device and resources.
+        tracker: of the grid.
+        connection: the arguments of `grid.cluster.connect`, to connect again after a failure.
+        compute: does a trial's work in its worker; gets the work, the settings, the tracker and the GPU share.
+    """
 
     settings: RunSettings
     tracker: Tracker
-    connection: Mapping[str, Any] = field(default_factory=dict)  # what `connect` was called with
-    # What a trial's worker does with the work's fields, the settings as JSON, the tracker and its share of a GPU.
-    compute: Callable[[dict[str, Any], str, Tracker, float], None] = field(default_factory=lambda: _compute)
-    # Methods with configurations whose trials need no GPU any more: their features are there.
+    connection: Mapping[str, Any] = field(default_factory=dict)
+    compute: Callable[[Work, RunSettings, Tracker, float], None] = _compute
+    # Methods with configurations whose trials can run on a CPU, because their features exist.
     _fit_on_cpu: set[tuple[Any, ...]] = field(default_factory=set, init=False)
 
     def prepare(self, work: Sequence[Work], progress: Callable[[str, int, int], None]) -> None:
-        """See `grid.runner.Executor`: one look at each distinct input, then tasks that share what is missing."""
+        """See `grid.runner.Executor`: one survey per distinct input, then tasks that share what is missing."""
         nodes = cluster_nodes()
-        if self.settings.device == "cuda" and not num_gpus(nodes):
-            raise InfeasibleError("--device cuda was asked for but Ray knows of no GPU; use --device auto or cpu")
         needed = {f"{inputs.spec.key} {inputs.condition}": inputs for inputs in distinct_inputs(work)}
         methods = {inputs.spec.method for inputs in needed.values()}
         demands = {method: trial_demand(method, self.settings, nodes) for method in methods}
         check_feasible(demands, nodes)
+        # On the driver's node, because other nodes may go away.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        # Here, because another node may go away.
         board: Any = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
+        warned: set[str] = set()
+
+        def warn(method: str, warnings: str) -> None:
+            for line in warnings.splitlines():
+                if line not in warned:  # all tasks of a method report the same damage
+                    log.warning("%s: %s", method, line)
+                    warned.add(line)
+
         surveys = {
-            self._task(survey_input, inputs, self.settings, demands[inputs.spec.method]): key
+            key: self._task(survey_input, inputs, self.settings, demands[inputs.spec.method])
             for key, inputs in needed.items()
         }
         missing: dict[str, int] = {}
         tasks: dict[Any, str] = {}
-        said: set[str] = set()
-        while surveys or tasks:
-            ended, _ = ray.wait([*surveys, *tasks], timeout=0.5)
+        for key, inputs in needed.items():
+            spec = inputs.spec
+            survey: Survey = task_result(surveys[key], spec.method)
+            warn(spec.method, survey.warnings)
+            if survey.fits_on_cpu and not self.settings.for_method(spec.method).asks_for_gpu:
+                self._fit_on_cpu.add((spec.method, spec.config))
+            if survey.missing:
+                missing[key] = survey.missing
+            tasks |= dict.fromkeys(self._start(key, inputs, survey, board), key)
+        while tasks:
+            ended, _ = ray.wait(list(tasks), timeout=0.5)
             for task in ended:
-                key = surveys.get(task) or tasks[task]
-                spec = needed[key].spec
-                survey, warnings = _result(task, spec.method)
-                for line in warnings:
-                    if line not in said:  # every task of a method sees the same damage
-                        log.warning("%s: %s", spec.method, line)
-                said.update(warnings)
-                if surveys.pop(task, None):
-                    missing[key] = survey.missing
-                    if survey.fits_on_cpu and not self.settings.for_method(spec.method).asks_for_gpu:
-                        self._fit_on_cpu.add((spec.method, spec.config))
-                    tasks |= dict.fromkeys(self._start(key, needed[key], survey, board), key)
-                else:
-                    del tasks[task]
-            done = ray.get(board.read.remote())
+                method = needed[tasks.pop(task)].spec.method
+                warn(method, task_result(task, method))
             for key, total in missing.items():
-                if total:
-                    over = key not in tasks.values()
-                    progress(needed[key].name, total if over else min(done.get(key, 0), total), total)
+                done = min(ray.get(board.read.remote(key)), total) if key in tasks.values() else total
+                progress(needed[key].name, done, total)
         ray.kill(board)
 
     def _start(self, key: str, inputs: Inputs, survey: Survey, board: Any) -> list[Any]:
-        """Start as many tasks as fit at once to prepare what is missing; decoding takes no GPU."""
+        """Start tasks that prepare what is missing, as many as fit at once; decoding needs no GPU."""
         settings = self.settings if survey.encodes else dataclasses.replace(self.settings, device="cpu")
         nodes = cluster_nodes()
         demand = trial_demand(inputs.spec.method, settings, nodes)
@@ -110,13 +126,17 @@ class RayExecutor:
             slots=min(slots(demand, nodes), settings.max_concurrent or sys.maxsize),
         )
         log.info("%s: %d tasks for %d images, %g GPU each", inputs.name, num_tasks, survey.missing, share)
-        demand = demand.with_share(share)
-        return [self._task(prepare_input, inputs, settings, demand, board, key, number) for number in range(num_tasks)]
+        demand = dataclasses.replace(demand, resources={**demand.resources, "GPU": share})
+
+        def progress(number: int) -> Callable[[int, int], None]:
+            return lambda done, total: board.write.remote(key, number, done)
+
+        return [self._task(prepare_input, inputs, settings, demand, progress(number)) for number in range(num_tasks)]
 
     def _task(
         self, function: Callable[..., Any], inputs: Inputs, settings: RunSettings, demand: Demand, *more: Any
     ) -> Any:
-        """Start a Ray task; `function` gets the input, the settings and the share of a GPU first."""
+        """Start a Ray task: function(inputs, settings, share of a GPU, *more)."""
         options: dict[str, Any] = {
             "max_retries": 2,
             "num_cpus": demand.resources["CPU"],
@@ -125,19 +145,19 @@ class RayExecutor:
             "resources": {name: part for name, part in demand.resources.items() if name.startswith(ACCELERATOR)},
             "label_selector": dict(demand.labels),
         }
-        # Not `.options(…)`, with which the worker of a task that had a GPU would live on, and hold the GPU's memory.
+        # Not `.options(…)`: the worker of a task that had a GPU would then live on, and hold the GPU's memory.
         task: Any = ray.remote(**options)(function)
-        return task.remote(inputs.to_dict(), settings.to_json(), demand.share, *more)
+        return task.remote(inputs, settings, demand.share, *more)
 
     def run(self, work: Sequence[Work], watch: Callable[[TrialEvent], None]) -> None:
         """See `grid.runner.Executor`. Retries go on from the last checkpoint, in the same MLflow run.
 
-        Where the memory of a node runs out, Ray ends a worker and Tune falls with it: the trials that have no outcome
-        then go on with half as many at once.
+        If a node runs out of memory, Ray ends a worker, and Tune fails with it. Trials without an outcome then run
+        again, half as many at once.
         """
         pending = {item.key: item for item in work}
         running: set[str] = set()
-        done: list[str] = []
+        done: set[str] = set()
 
         def follow(event: TrialEvent) -> None:
             if event.kind == STARTED:
@@ -145,7 +165,7 @@ class RayExecutor:
             elif event.kind in (DONE, FAILED):
                 running.discard(event.key)
                 pending.pop(event.key, None)
-                done.extend([event.key] if event.kind == DONE else [])
+                done.update([event.key] if event.kind == DONE else [])
             watch(event)
 
         checkpoints = self.settings.checkpoints(self.tracker.parent_id)
@@ -155,7 +175,7 @@ class RayExecutor:
             launches.append(checkpoints / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
             try:
                 self._tune(list(pending.values()), launches[-1], at_once, follow)
-                break  # what is still pending was interrupted
+                break  # trials that are still pending were interrupted
             except RuntimeError as error:
                 if not isinstance(error.__cause__, OutOfMemoryError) or not running:
                     raise
@@ -168,31 +188,33 @@ class RayExecutor:
                     running.clear()
                 ray.shutdown()
                 connect(**self.connection)
-        remove_states(checkpoints, set(done))
+        remove_states(checkpoints, done)
         for folder in launches:
             if not any(folder.glob("*/checkpoint_*")):
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _tune(self, work: Sequence[Work], folder: Path, at_once: int, watch: Callable[[TrialEvent], None]) -> None:
-        by_key = {item.key: item.to_dict() for item in work}
+        by_key = {item.key: item for item in work}
         nodes = cluster_nodes()
-        specs = [item.spec for item in work]
-        by_method = {method: trial_demand(method, self.settings, nodes) for method in {spec.method for spec in specs}}
-        demands = {
-            spec.key: by_method[spec.method].without_gpu()
-            if (spec.method, spec.config) in self._fit_on_cpu
-            else by_method[spec.method]
-            for spec in specs
-        }
-        settings, tracker, do = self.settings.to_json(), self.tracker, self.compute
+        demands: dict[str, Demand] = {}
+        for item in work:
+            demand = trial_demand(item.spec.method, self.settings, nodes)
+            on_cpu = (item.spec.method, item.spec.config) in self._fit_on_cpu
+            demands[item.key] = demand.without_gpu() if on_cpu else demand
+        settings, tracker, do = self.settings, self.tracker, self.compute
 
         def compute(config: dict[str, Any]) -> None:
             key = config["trial"]
             do(by_key[key], settings, tracker, demands[key].share)
 
+        def placement(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+            demand = demands[config["trial"]]
+            labels = [dict(demand.labels)] if demand.labels else None
+            return tune.PlacementGroupFactory([dict(demand.resources)], bundle_label_selector=labels)
+
         folder.parent.mkdir(parents=True, exist_ok=True)
         Tuner(
-            tune.with_resources(compute, lambda config: placement(demands[config["trial"]])),
+            tune.with_resources(compute, placement),
             param_space={"trial": tune.grid_search(list(by_key))},
             tune_config=TuneConfig(
                 max_concurrent_trials=at_once or None,
@@ -211,39 +233,8 @@ class RayExecutor:
         ).fit()
 
 
-def placement(demand: Demand) -> tune.PlacementGroupFactory:
-    """What Tune reserves for a trial."""
-    labels = [dict(demand.labels)] if demand.labels else None
-    return tune.PlacementGroupFactory([dict(demand.resources)], bundle_label_selector=labels)
-
-
 def _key_of(trial: Trial) -> str:
     return str(trial.config["trial"])
-
-
-def _compute(work: dict[str, Any], settings: str, tracker: Tracker, share: float) -> None:
-    """Runs in the trial's worker."""
-    raylet = os.getppid()
-
-    def report(metrics: dict[str, float], checkpoint: Path | None) -> None:
-        if os.getppid() != raylet:  # the driver was killed and Ray with it; the next launch may have this trial
-            os._exit(1)
-        kept = Checkpoint.from_directory(str(checkpoint)) if checkpoint else None
-        tune.report({**metrics, "has_checkpoint": kept is not None}, checkpoint=kept)
-
-    last = tune.get_checkpoint()
-    resume = [Path(last.path)] if last else []
-    try:
-        execute(
-            Work.from_dict(work),
-            RunSettings.from_json(settings),
-            tracker,
-            share=share,
-            report=report,
-            resume_from=resume,
-        )
-    except PermanentFailureError as error:
-        tune.report({"permanent_failure": str(error)})
 
 
 class _Watcher(Callback):
@@ -251,10 +242,9 @@ class _Watcher(Callback):
 
     def __init__(self, watch: Callable[[TrialEvent], None]) -> None:
         self._watch = watch
-        self._gave_up: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune snapshots its call-backs; this one watches a terminal, and no experiment is ever restored
+        return {}  # Tune saves its call-backs, but `watch` cannot be pickled, and no experiment is restored
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._watch(TrialEvent(_key_of(trial), STARTED))
@@ -262,66 +252,55 @@ class _Watcher(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        if "permanent_failure" in result:
-            self._gave_up.add(_key_of(trial))
-            self._watch(TrialEvent(_key_of(trial), FAILED, error=result["permanent_failure"]))
-        elif "epoch" in result:
+        if "epoch" in result:
             metrics = {name: value for name, value in result.items() if "/" in name and isinstance(value, float)}
             self._watch(TrialEvent(_key_of(trial), REPORTED, {"epoch": result["epoch"], **metrics}))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        if _key_of(trial) not in self._gave_up:
-            self._watch(TrialEvent(_key_of(trial), DONE))
+        error = trial.last_result.get("permanent_failure", "")
+        self._watch(TrialEvent(_key_of(trial), FAILED if error else DONE, error=error))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        if trial.status == Trial.ERROR:  # else it is about to be retried
+        if trial.status == Trial.ERROR:  # otherwise Tune retries it
             self._watch(TrialEvent(_key_of(trial), FAILED, error=_last_error(trial)))
 
 
 def _last_error(trial: Trial) -> str:
-    try:
-        lines = [line for line in Path(trial.error_file).read_text().splitlines() if line.strip()]
-    except (OSError, TypeError):  # a worker that was killed may leave no file
-        lines = []
-    return lines[-1] if lines else "the worker died"
+    with suppress(OSError, TypeError, IndexError):  # a worker that was killed may leave no file
+        return Path(trial.error_file).read_text().strip().splitlines()[-1]
+    return "the worker died"
 
 
 # Preparing -----------------------------------------------------------------------------------------------------------
 
-IMAGES_A_TASK = 128  # at least, where images are prepared: a worker takes seconds to start
 
-
-def _result(task: Any, method: str) -> Any:
-    """What a preparing task gives, or its own error.
+def task_result(task: Any, method: str) -> Any:
+    """The result of a preparing task.
 
     Raises:
-        ClusterError: its worker died, each time.
+        ValueError, MemoryExhausted: the task's own error, about the data or the images.
+        ClusterError: the task's worker died, in each attempt.
     """
     try:
         return ray.get(task)
     except RayTaskError as error:
-        if isinstance(error.cause, ValueError | MemoryExhausted):  # about the data or a trial, and told as such
+        if isinstance(error.cause, ValueError | MemoryExhausted):
             raise error.cause from None
         raise
     except RayError as error:
         raise ClusterError(
-            f"{method}: its images could not be prepared, as every worker that tried died; what they finished stays, "
+            f"{method}: its images could not be prepared, because every worker that tried died; finished images stay, "
             f"and the same command goes on from there ({str(error).splitlines()[0]})"
         ) from error
 
 
 def spread(num_images: int, *, share: float, num_gpus: float, slots: int) -> tuple[int, float]:
-    """How many tasks prepare so many images, and on what share of a GPU each.
+    """The number of tasks that prepare these images, and the GPU share of each.
 
-    Ray fills one GPU before it takes the next, so the share grows until the tasks that there are lie on all of them.
-
-    Args:
-        num_images: what is missing.
-        share: of a GPU that a trial of the method asks for, 0 to 1.
-        num_gpus: of the cluster.
-        slots: tasks with that share that fit at once.
+    `slots` tasks with the share of a trial fit at once. Ray fills one GPU before it takes the next, so the share grows
+    until the tasks occupy all GPUs.
     """
-    num_tasks = min(max(slots, 1), -(-num_images // IMAGES_A_TASK))
+    num_tasks = min(max(slots, 1), -(-num_images // IMAGES_PER_TASK))
     if num_tasks and num_gpus and 0 < share < 1:
         share = max(share, 1 / math.ceil(num_tasks / num_gpus))
     return num_tasks, share

@@ -1,9 +1,8 @@
-"""The one reader of MLflow: experiments, grids, trials, their states and their artifacts."""
+"""The only reader of MLflow: experiments, grids, trials, their states and their artifacts."""
 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import sqlite3
@@ -11,18 +10,18 @@ import ssl
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Read by MLflow when it is imported: no telemetry, no bars, no line for each migration.
+# MLflow reads these when it is imported: no telemetry, no progress bars, no line per migration.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-# A server that goes away is waited for, 2 + 4 + … + 128 seconds: what a trial logs meanwhile is late, not lost.
+# Wait 2 + 4 + … + 128 seconds for a server that goes away: what a trial logs meanwhile is late, not lost.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "7")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "2")
 
@@ -34,101 +33,108 @@ from sqlalchemy.exc import SQLAlchemyError
 from data.conditions import CLEAN
 from grid import names
 from grid.plan import FAILED, FINISHED, INTERRUPTED, RUNNING, TrialState
-from grid.spec import TrialSpec
 from grid.uris import local_path, sqlite_file, without_password
-
-log = logging.getLogger(__name__)
 
 _STATES = {"FINISHED": FINISHED, "FAILED": FAILED, "KILLED": INTERRUPTED, "RUNNING": RUNNING, "SCHEDULED": RUNNING}
 _PREFERENCE = (FINISHED, RUNNING, INTERRUPTED, FAILED)
 _KNOCK_SECONDS = 5.0
-_NO_ANSWER = ("API request to", "Max retries", "onnection", "timed out")  # of a server, which is no artifact's fault
 
 
 class StoreError(ValueError):
-    """MLflow cannot be reached or refuses, or what it holds cannot be used; the message says what to do."""
+    """MLflow cannot be reached, refuses, or holds something unusable; the message says what to do."""
 
 
 @dataclass(frozen=True)
-class Records:
-    """One MLflow experiment, read.
-
-    Attributes:
-        uri: tracking URI.
-        experiment_id: its id.
-        experiment: its name, where somebody asked by it.
-        patient: a server that is away is waited for, as a trial does; else it is given up at once.
-    """
+class StoreAccess:
+    """Access to an MLflow store, by its tracking URI."""
 
     uri: str
-    experiment_id: str
-    experiment: str = ""
-    patient: bool = True
 
     @property
     def client(self) -> MlflowClient:
-        """A client of this store."""
+        """A new client of the store."""
         return MlflowClient(tracking_uri=self.uri)
 
-    def grids(self, data: str | None = None) -> list[Run]:
-        """The parent runs, the oldest first; with `data`, those of one data set."""
-        return self._search(names.GRID_ROLE, data)
 
-    def trials(self, data: str | None = None) -> list[Run]:
-        """The runs of all trials, the oldest first; with `data`, those of one data set."""
-        return self._search(names.TRIAL_ROLE, data)
+@dataclass(frozen=True)
+class Records(StoreAccess):
+    """One MLflow experiment, to read.
+
+    Attributes:
+        experiment_id: id of the experiment.
+        experiment: name of the experiment; "" in a trial, which needs no name.
+    """
+
+    experiment_id: str
+    experiment: str = ""
+
+    def grids(self, data: str | None = None) -> list[Run]:
+        """The parent runs, the oldest first.
+
+        Args:
+            data: digest of a data set, for the grids on it alone; None: all grids.
+        """
+        return self._search(
+            f"tags.`{names.ROLE}` = '{names.GRID_ROLE}'" + (f" and tags.`{names.DATA}` = '{data}'" if data else "")
+        )
+
+    def trials(self) -> list[Run]:
+        """The runs of all trials, the oldest first."""
+        return self._search(f"tags.`{names.ROLE}` = '{names.TRIAL_ROLE}'")
 
     def runs_of(self, key: str) -> list[Run]:
         """The runs of one trial, the oldest first."""
-        return self._all(f"tags.`{names.KEY}` = '{key}'")
+        return self._search(f"tags.`{names.KEY}` = '{key}'")
+
+    def state(self, key: str) -> TrialState | None:
+        """The state of one trial; None if it has no run."""
+        run = speaking_runs(self.runs_of(key)).get(key)
+        return None if run is None else trial_state(run)
 
     def states(self, keys: Iterable[str]) -> dict[str, TrialState]:
-        """What MLflow knows of the given trials; those without a run are absent."""
+        """Key -> state of these trials, without those that have no run."""
         chosen = set(keys)
         return {key: trial_state(run) for key, run in speaking_runs(self.trials()).items() if key in chosen}
 
-    def run(self, run_id: str) -> Run:
-        """One run, as it is now."""
-        with self._asking():
-            return self.client.get_run(run_id)
-
     def plan(self, grid: Run) -> dict[str, dict[str, Any]]:
-        """Key -> specification, as plain types, of every trial that was ever planned in a grid.
+        """Key -> fields of the spec, for every trial that was ever planned in a grid; see `TrialSpec.from_dict`.
 
         Raises:
-            StoreError: there is a plan, and it cannot be read.
+            StoreError: the plan exists and cannot be read.
         """
         text = self.text(grid, names.PLAN)
         if text is None:
             return {}
         try:
-            return {trial["key"]: trial for trial in json.loads(text)["trials"]}
-        except (ValueError, KeyError, TypeError) as error:
+            return {trial.pop("key"): trial for trial in json.loads(text)["trials"]}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StoreError(
-                f"{names.PLAN} of the grid's run {grid.info.run_id} is damaged, so trials that never started are not "
-                f"known: {error}. Launching the grid again writes it"
+                f"{names.PLAN} of the grid's run {grid.info.run_id} is damaged, so trials that never started are "
+                f"unknown: {error}. Launching the grid again writes it"
             ) from error
 
     def history(self, run_id: str, metric: str) -> list[Metric]:
         """Every logged point of a metric."""
-        with self._asking():
+        with answering(self.uri):
             return list(self.client.get_metric_history(run_id, metric))
 
     def text(self, run: Run, name: str) -> str | None:
-        """A text artifact in its newest form; None where there is none."""
+        """The newest content of a text artifact at the top of a run; None if there is none."""
         folder = local_path(run.info.artifact_uri)
         if folder is not None:
             return (folder / name).read_text(encoding="utf-8") if (folder / name).is_file() else None
-        with self._asking(), tempfile.TemporaryDirectory() as target:
-            if name not in {artifact.path for artifact in self.client.list_artifacts(run.info.run_id)}:
+        with answering(self.uri), tempfile.TemporaryDirectory() as target:
+            if not self._has(run, name):
                 return None
             return Path(self.client.download_artifacts(run.info.run_id, name, target)).read_text(encoding="utf-8")
 
     def artifact(self, run: Run, name: str) -> Path:
-        """A file or folder that never changes: in place where the store is on this machine, else downloaded once.
+        """The path of an artifact that never changes: in a local store, or downloaded once from a remote store.
+
+        Downloads are kept in `inpaint-grid/artifacts` in XDG_CACHE_HOME or ~/.cache.
 
         Raises:
-            FileNotFoundError: the run has none of that name.
+            FileNotFoundError: the run has no artifact of that name.
             StoreError: MLflow does not answer.
         """
         folder = local_path(run.info.artifact_uri)
@@ -136,33 +142,28 @@ class Records:
             if not (folder / name).exists():
                 raise FileNotFoundError(f"nothing is at {folder / name}")
             return folder / name
-        target = artifact_cache() / run.info.run_id / name
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        target = cache / "inpaint-grid" / "artifacts" / run.info.run_id / name
         if not target.exists():
+            with answering(self.uri):
+                exists = self._has(run, name)
+            if not exists:
+                raise FileNotFoundError(f"the run has no artifact {name}")
             target.parent.mkdir(parents=True, exist_ok=True)
-            with (
-                tempfile.TemporaryDirectory(dir=target.parent) as temporary,
-                self._asking(lambda error: FileNotFoundError(str(error))),
-            ):
-                fetched = Path(self.client.download_artifacts(run.info.run_id, name, temporary))
+            with answering(self.uri), tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+                fetched = self.client.download_artifacts(run.info.run_id, name, temporary)
                 if not target.exists():
                     shutil.move(fetched, target)
         return target
 
-    @contextmanager
-    def _asking(self, refused: Callable[[Exception], Exception] | None = None) -> Iterator[None]:
-        if not self.patient:
-            knock(self.uri)
-        with answering(self.uri, refused):
-            yield
+    def _has(self, run: Run, name: str) -> bool:
+        folder = name.rpartition("/")[0]
+        return name in {artifact.path for artifact in self.client.list_artifacts(run.info.run_id, folder or None)}
 
-    def _search(self, role: str, data: str | None) -> list[Run]:
-        query = f"tags.`{names.ROLE}` = '{role}'"
-        return self._all(query + (f" and tags.`{names.DATA}` = '{data}'" if data is not None else ""))
-
-    def _all(self, query: str) -> list[Run]:
+    def _search(self, query: str) -> list[Run]:
         runs: list[Run] = []
         token = None
-        with self._asking():
+        with answering(self.uri):
             while True:
                 page = self.client.search_runs(
                     [self.experiment_id], query, max_results=1000, order_by=["attributes.start_time ASC"],
@@ -174,20 +175,15 @@ class Records:
                     return runs
 
 
-def open_records(uri: str, experiment: str, *, patient: bool = True) -> Records | None:
-    """Find an experiment; None where there is no such experiment, or no store yet. Nothing is made by looking.
-
-    Args:
-        uri: tracking URI.
-        experiment: its name.
-        patient: see `Records`.
+def open_records(uri: str, experiment: str) -> Records | None:
+    """Open an experiment by its name; None if there is no such experiment or no store. Creates nothing.
 
     Raises:
         StoreError: the store cannot be read, or the experiment is deleted.
     """
     file = sqlite_file(uri)
     if file is not None and not file.exists():
-        return None  # MLflow would make the file
+        return None  # MLflow would create the file
     knock(uri)
     with answering(uri):
         record = MlflowClient(tracking_uri=uri).get_experiment_by_name(experiment)
@@ -198,7 +194,7 @@ def open_records(uri: str, experiment: str, *, patient: bool = True) -> Records 
             f"the MLflow experiment {experiment!r} is deleted; restore it (`mlflow experiments restore -x "
             f"{record.experiment_id}`), or choose another name with --experiment-name"
         )
-    return Records(uri, str(record.experiment_id), experiment, patient)
+    return Records(uri, str(record.experiment_id), experiment)
 
 
 def list_experiments(uri: str) -> dict[str, str]:
@@ -209,23 +205,18 @@ def list_experiments(uri: str) -> dict[str, str]:
 
 
 def check_store(uri: str) -> None:
-    """Raise `StoreError` for a store that is not there, or that does not answer. Nothing is made by looking."""
+    """Raise `StoreError` if the store does not exist or does not answer. Creates nothing."""
     remedy = "`python launch.py` writes one; name another with --tracking-uri or MLFLOW_TRACKING_URI"
     file = sqlite_file(uri)
+    path = local_path(uri) if file is None else file
+    if path is not None and not path.exists():
+        raise StoreError(f"no MLflow store at {path}; {remedy}")
     if file is None:
-        folder = local_path(uri)
-        if folder is not None and not folder.is_dir():
-            raise StoreError(f"no MLflow store at {folder}; {remedy}")
         knock(uri)
         return
-    if not file.is_file():
-        raise StoreError(f"no MLflow store at {file}; {remedy}")
     try:
-        connection = sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)
-        try:
+        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             row = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone()
-        finally:
-            connection.close()
     except sqlite3.Error as error:
         raise StoreError(f"{file} cannot be read as an MLflow store: {error}; {remedy}") from error
     if row is None:
@@ -233,40 +224,33 @@ def check_store(uri: str) -> None:
 
 
 def knock(uri: str) -> None:
-    """Raise `StoreError` where no server answers: MLflow's own patience with a server that is not there is minutes."""
+    """Raise `StoreError` if no server answers within seconds; MLflow itself would retry for minutes."""
     if not uri.startswith("http"):
         return
     try:
         urllib.request.urlopen(without_password(uri), timeout=_KNOCK_SECONDS).close()  # noqa: S310
-    except urllib.error.HTTPError:  # an answer, if only "who are you?"
+    except urllib.error.HTTPError:  # an answer, such as "401 Unauthorized"
         pass
     except OSError as error:
-        if isinstance(getattr(error, "reason", None), ssl.SSLError):  # whether a certificate will do, MLflow says
+        if isinstance(getattr(error, "reason", None), ssl.SSLError):  # MLflow itself judges certificates
             return
         raise _unreachable(uri, error) from error
 
 
 @contextmanager
-def answering(uri: str, refused: Callable[[Exception], Exception] | None = None) -> Iterator[None]:
-    """Ask MLflow; what it raises becomes a `StoreError`.
-
-    Args:
-        uri: of the store.
-        refused: what to raise instead where MLflow does answer, but with an error.
-    """
+def answering(uri: str) -> Iterator[None]:
+    """Turn what MLflow raises in a block into `StoreError`."""
     try:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        if refused is not None and not any(sign in str(error) for sign in _NO_ANSWER):
-            raise refused(error) from error
         raise _unreachable(uri, error) from error
 
 
 def speaking_runs(runs: Iterable[Run]) -> dict[str, Run]:
-    """Key -> the run that speaks for a trial: its first finished one, else its newest in the best state.
+    """Key -> the run that counts for a trial: its first finished run, else its newest run in the best state.
 
     Args:
-        runs: of trials, the oldest first.
+        runs: runs of trials, the oldest first.
     """
     chosen: dict[str, Run] = {}
     for run in runs:
@@ -282,30 +266,19 @@ def speaking_runs(runs: Iterable[Run]) -> dict[str, Run]:
 
 
 def state_of(run: Run) -> str:
-    """One of the states of `grid.plan`."""
+    """The run's state, one of the states of `grid.plan`."""
     return _STATES.get(run.info.status, FAILED)
 
 
 def trial_state(run: Run) -> TrialState:
-    """What a run says of its trial."""
+    """The state of the run's trial."""
     state = state_of(run)
     return TrialState(run.info.run_id, state, conditions_of(run) if state == FINISHED else frozenset())
 
 
 def conditions_of(run: Run) -> frozenset[str]:
-    """The conditions that a finished trial was scored under."""
-    more = run.data.tags.get(names.CONDITIONS, "")
-    return frozenset({CLEAN, *filter(None, more.split(","))})
-
-
-def spec_of(fields: dict[str, Any]) -> TrialSpec:
-    """A trial as a plan has it."""
-    return TrialSpec.from_dict({name: value for name, value in fields.items() if name != "key"})
-
-
-def artifact_cache() -> Path:
-    """Where artifacts of remote stores are kept: `inpaint-grid/artifacts` in XDG_CACHE_HOME or ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inpaint-grid" / "artifacts"
+    """The conditions in the run's tag, and "clean"."""
+    return frozenset({CLEAN, *filter(None, run.data.tags.get(names.CONDITIONS, "").split(","))})
 
 
 def _unreachable(uri: str, error: Exception) -> StoreError:

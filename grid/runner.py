@@ -1,4 +1,4 @@
-"""From pending trials to finished ones: what every executor does, and the in-process executor for debugging."""
+"""Runs one trial and records it in MLflow, for every executor; and the executor in this process, for debugging."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ import shutil
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from data.conditions import CLEAN
+from data.manifest import DataProblems
 from grid import names
 from grid.checkpoints import latest_state, remove_states, write_state
-from grid.plan import FINISHED, Inputs, Work, distinct_inputs
+from grid.plan import FINISHED, Work, distinct_inputs
+from grid.preparing import kept_warnings, prepare_input
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
+from grid.trial import build, choose_device, fit, restore, score
+from models.detector import Detector, FitSession, TrainingDiverged, WeightsError
 from models.geometry import Geometry
 from models.registry import detector_info
 
 if TYPE_CHECKING:
-    from data.manifest import Manifest
     from grid.tracking import Tracker, TrialRun
-    from models.detector import Detector
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +37,13 @@ STARTED, REPORTED, DONE, FAILED = "started", "reported", "done", "failed"
 
 @dataclass(frozen=True)
 class TrialEvent:
-    """Something that happened to a trial, for whoever watches.
+    """A change in the state of a trial.
 
     Attributes:
-        key: the trial's.
+        key: the trial's key.
         kind: "started", "reported" (an epoch ended), "done" or "failed".
-        metrics: of the epoch.
-        error: one line, for "failed".
+        metrics: name -> value, with "epoch"; only for "reported".
+        error: one line; only for "failed".
     """
 
     key: str
@@ -52,19 +53,17 @@ class TrialEvent:
 
 
 class Executor(Protocol):
-    """Something that computes trials: in this process, on a Ray cluster, or not at all in a test."""
+    """Computes trials, in this process or on a Ray cluster."""
 
     def prepare(self, work: Sequence[Work], progress: Callable[[str, int, int], None]) -> None:
-        """Compute what several trials share, once for each distinct input: progress gets (what, done, total)."""
-        ...
+        """Compute the pixels and features that trials share. `progress` gets (name of the input, done, total)."""
 
     def run(self, work: Sequence[Work], watch: Callable[[TrialEvent], None]) -> None:
-        """Do all work to its end; a failed trial does not stop the others. KeyboardInterrupt passes through."""
-        ...
+        """Do all work. A failed trial does not stop the others; KeyboardInterrupt is not caught."""
 
 
 class PermanentFailureError(RuntimeError):
-    """A trial failed in a way that a retry would only repeat; already recorded in MLflow."""
+    """A trial failed, and a retry would fail in the same way; MLflow has the error."""
 
 
 def execute(
@@ -74,47 +73,38 @@ def execute(
     *,
     share: float,
     report: Callable[[dict[str, float], Path | None], None],
-    resume_from: Sequence[Path] = (),
 ) -> None:
-    """Do what is left of one trial and record it in MLflow.
+    """Do what is left of one trial, and record it in MLflow.
 
     Args:
-        work: fit and score, or score a fitted one.
-        settings: with what.
-        tracker: where its results are kept.
-        share: of a GPU that it was given.
-        report: takes (metrics, checkpoint folder or None); the folder is the callee's only during the call.
-        resume_from: checkpoint folders to consider besides those of the grid.
+        work: fit and score the trial, or score its fitted detector.
+        settings: folders, device and resources.
+        tracker: of the grid.
+        share: the trial's share of a GPU, 0 to 1.
+        report: takes (metrics, checkpoint folder or None) and copies the folder before it returns.
 
     Raises:
-        PermanentFailureError: a retry would fail the same way.
-        Exception: anything else. A retry goes on in the same run.
+        PermanentFailureError: a retry would fail in the same way.
+        Exception: any other error; a retry goes on in the same run.
     """
     try:
-        work = _left(work, tracker)
+        state = tracker.records.state(work.key)
+        if state is not None and state.state == FINISHED:  # an earlier attempt; a retry repeats nothing
+            missing = tuple(condition for condition in work.conditions if condition not in state.conditions)
+            work = Work(work.spec, missing, state.run_id)
         if work.fits:
-            _fit_and_score(work, settings, tracker, share=share, report=report, resume_from=resume_from)
-        elif work.conditions:
-            _score(work, settings, tracker, share=share)
-    except Exception as error:
-        from data.manifest import DataProblems
-        from models.detector import TrainingDiverged, WeightsError
+            _fit_and_score(work, settings, tracker, share=share, report=report)
+        else:
+            run = tracker.finished_trial(work.run_id)
 
-        if isinstance(error, DataProblems | TrainingDiverged | WeightsError):
-            raise PermanentFailureError(f"{type(error).__name__}: {error}") from error
-        raise
+            @cache
+            def load() -> tuple[Detector, float | None]:
+                (checkpoint, threshold), device = run.fitted(), choose_device(settings, share)
+                return restore(work.spec, dict(settings.weight_files), device, checkpoint), threshold
 
-
-def _left(work: Work, tracker: Tracker) -> Work:
-    """The work without what an earlier attempt has finished, so that a retry trains and scores nothing again."""
-    from grid.records import speaking_runs, trial_state
-
-    run = speaking_runs(tracker.records.runs_of(work.key)).get(work.key)
-    known = None if run is None else trial_state(run)
-    if known is None or known.state != FINISHED:
-        return work
-    missing = tuple(condition for condition in work.conditions if condition not in known.conditions)
-    return Work(work.spec, missing, known.run_id)
+            _score_conditions(work, settings, run, load)
+    except (DataProblems, TrainingDiverged, WeightsError) as error:
+        raise PermanentFailureError(f"{type(error).__name__}: {error}") from error
 
 
 def _fit_and_score(
@@ -124,20 +114,16 @@ def _fit_and_score(
     *,
     share: float,
     report: Callable[[dict[str, float], Path | None], None],
-    resume_from: Sequence[Path],
 ) -> None:
-    """Fit a trial, going on from its newest sound checkpoint, and score it: clean pictures end its run."""
-    from grid.trial import Copied, choose_device, fit, score
-    from models.detector import FitSession
-
+    """Fit a trial from its newest sound checkpoint, and score it; its run is finished after clean pictures."""
     spec = work.spec
     run = tracker.open_trial(spec, {names.NODE: os.uname().nodename, names.GPU_SHARE: f"{share:g}"})
     with kept_warnings() as warnings:
-        state, order = latest_state(settings.checkpoints(tracker.parent_id), spec.key, *resume_from)
+        state, order = latest_state(settings.checkpoints(tracker.parent_id), spec.key)
         started = last_checkpoint = time.monotonic()
 
         def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
-            report({"epoch": epoch, **metrics}, None)  # first: it ends a worker that nobody waits for any more
+            report({"epoch": epoch, **metrics}, None)  # first, because it ends this worker if the driver was killed
             run.log_epoch(epoch, metrics)
 
         def checkpoint_due() -> bool:
@@ -152,138 +138,45 @@ def _fit_and_score(
             last_checkpoint = time.monotonic()
 
         session = FitSession(on_epoch, checkpoint_due, save_checkpoint, state)
-        copied = Copied()
+        copied = {names.COPY_SECONDS: 0.0, names.COPIED_BYTES: 0.0} if settings.local_copies else {}
         try:
-            device, manifest = choose_device(settings, share), _manifest(spec, settings)
+            device = choose_device(settings, share)
             with tempfile.TemporaryDirectory() as name:
                 folder = Path(name)
-                fitted = fit(spec, settings, manifest, session, device=device, checkpoint_to=folder, copied=copied)
-                detector, threshold = fitted.detector, fitted.threshold
-                scored = score(spec, detector, settings, manifest, threshold=threshold, copied=copied)
-                metrics = fitted.metrics | {names.SECONDS: time.monotonic() - started}
-                if settings.local_copies is not None:
-                    metrics |= {names.COPY_SECONDS: copied.seconds, names.COPIED_BYTES: float(copied.bytes)}
-                run.finish(scored, metrics, fitted.tags, folder, warnings)
+                fitted = fit(spec, settings, session, device=device, checkpoint_to=folder, copied=copied)
+                scored = score(spec, fitted.detector, settings, threshold=fitted.threshold, copied=copied)
+                metrics = fitted.metrics | {names.SECONDS: time.monotonic() - started} | copied
+                run.finish(scored, metrics, fitted.tags, folder, warnings.getvalue())
         except Exception as error:
-            run.fail(error, traceback.format_exc(), warnings)
+            run.fail(error, traceback.format_exc(), warnings.getvalue())
             raise
-        _score_conditions(work, detector, threshold, settings, manifest, run)
-
-
-def _score(work: Work, settings: RunSettings, tracker: Tracker, *, share: float) -> None:
-    """Score a finished trial under further conditions, from its checkpoint."""
-    from grid.trial import choose_device, restore
-
-    run = tracker.finished_trial(work.run_id)
-    try:
-        device, manifest = choose_device(settings, share), _manifest(work.spec, settings)
-        checkpoint, threshold = run.fitted()
-        detector = restore(work.spec, dict(settings.weight_files), device, checkpoint)
-    except Exception as error:
-        run.fail_condition(",".join(work.conditions), error, traceback.format_exc())
-        raise
-    _score_conditions(work, detector, threshold, settings, manifest, run)
+    _score_conditions(work, settings, run, lambda: (fitted.detector, fitted.threshold))
 
 
 def _score_conditions(
-    work: Work, detector: Detector, threshold: float | None, settings: RunSettings, manifest: Manifest, run: TrialRun
+    work: Work, settings: RunSettings, run: TrialRun, load: Callable[[], tuple[Detector, float | None]]
 ) -> None:
-    """Score a fitted detector under each condition but clean, which its run has already."""
-    from grid.trial import score
-
+    """Score a trial's detector, with its threshold, under each condition except "clean", which its run has already."""
     for condition in work.conditions:
         if condition == CLEAN:
             continue
         try:
-            run.add_scores(score(work.spec, detector, settings, manifest, threshold=threshold, condition=condition))
+            detector, threshold = load()
+            run.add_scores(score(work.spec, detector, settings, threshold=threshold, condition=condition))
         except Exception as error:
             run.fail_condition(condition, error, traceback.format_exc())
             raise
 
 
-def _manifest(spec: TrialSpec, settings: RunSettings) -> Manifest:
-    from data.manifest import Manifest
-
-    return Manifest.load(settings.manifests / spec.data)
-
-
-@contextmanager
-def kept_warnings() -> Iterator[list[str]]:
-    """Collect what is logged as a warning or worse: a worker's terminal is nobody's."""
-    handler = _Warnings()
-    logging.getLogger().addHandler(handler)
-    try:
-        yield handler.lines
-    finally:
-        logging.getLogger().removeHandler(handler)
-
-
-class _Warnings(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            self.lines.append(f"{record.levelname} {record.name}: {record.getMessage()}")
-        except Exception:  # whatever a library hands to its logger, it is no reason to end a trial
-            self.handleError(record)
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What is left to prepare of an input.
-
-    Attributes:
-        missing: images that are neither decoded nor encoded for it yet.
-        encodes: whether a frozen encoder computes features; else images are decoded, which takes no GPU.
-        fits_on_cpu: whether trials can run on a CPU once features exist; false for bf16 features, which only a GPU run
-            may use.
-    """
-
-    missing: int
-    encodes: bool
-    fits_on_cpu: bool
-
-
-def survey_shared(inputs: Inputs, settings: RunSettings, share: float) -> Survey:
-    """Count what `prepare_shared` would have to do here, on the same device: an encoder's key may depend on it."""
-    from grid.trial import build, choose_device, missing_inputs
-
-    device = choose_device(settings, share)
-    detector = build(inputs.spec, settings, device)
-    missing = missing_inputs(detector, _manifest(inputs.spec, settings), settings, inputs)
-    encoder = detector.encoder
-    if encoder is None:
-        return Survey(missing, encodes=False, fits_on_cpu=False)
-    on_cpu = encoder if device == "cpu" else build(inputs.spec, settings, "cpu").encoder
-    return Survey(missing, encodes=True, fits_on_cpu=on_cpu is not None and on_cpu.key == encoder.key)
-
-
-def prepare_shared(inputs: Inputs, settings: RunSettings, share: float, progress: Callable[[int, int], None]) -> None:
-    """Decode or encode the images of an input, unless that is done already.
-
-    Several processes that do this at once, on any machines with the same cache, share the work.
-    """
-    from grid.trial import build, choose_device, fill_inputs, set_threads
-
-    set_threads(settings)
-    detector = build(inputs.spec, settings, choose_device(settings, share))
-    fill_inputs(detector, _manifest(inputs.spec, settings), settings, inputs, progress=progress)
-
-
 def check_detectors(specs: Sequence[TrialSpec], settings: RunSettings) -> dict[str, Geometry | None]:
-    """Build each distinct detector once on the CPU, so that missing or wrong weights are known before the grid starts.
+    """Build each distinct detector once on the CPU, to find missing or wrong weights before the grid starts.
 
     Returns:
-        method -> how it sees a picture; None: as it is.
+        method -> how it resizes pictures; None: it takes them at their native size.
 
     Raises:
-        WeightsError: naming every method whose weights or architecture cannot be had.
+        WeightsError: weights or architectures cannot be loaded; the message names each method.
     """
-    from grid.trial import build
-    from models.detector import WeightsError
-
     problems, geometries = [], {}
     for spec in {(spec.method, spec.config): spec for spec in specs}.values():
         try:
@@ -297,7 +190,7 @@ def check_detectors(specs: Sequence[TrialSpec], settings: RunSettings) -> dict[s
 
 @dataclass
 class LocalExecutor:
-    """The same trials in this process, one after the other: for a debugger, and where Ray is not wanted."""
+    """Trials in this process, one after the other: for a debugger, or without Ray."""
 
     settings: RunSettings
     tracker: Tracker
@@ -305,7 +198,7 @@ class LocalExecutor:
     def prepare(self, work: Sequence[Work], progress: Callable[[str, int, int], None]) -> None:
         """See `Executor`."""
         for inputs in distinct_inputs(work):
-            prepare_shared(inputs, self.settings, self._share(inputs.spec), partial(progress, inputs.name))
+            prepare_input(inputs, self.settings, self._share(inputs.spec), partial(progress, inputs.name))
 
     def _share(self, spec: TrialSpec) -> float:
         import torch
@@ -314,17 +207,14 @@ class LocalExecutor:
         return settings.gpu_share(detector_info(spec.method).gpu_share, gpus_available=torch.cuda.device_count())
 
     def run(self, work: Sequence[Work], watch: Callable[[TrialEvent], None]) -> None:
-        """See `Executor`. A failed trial is not retried here: its traceback is what a debugging run is for."""
+        """See `Executor`. A failed trial is not retried, because a debugging run is there to show its traceback."""
         checkpoints = self.settings.checkpoints(self.tracker.parent_id)
         for item in work:
-            folder = checkpoints / "local" / item.key
             watch(TrialEvent(item.key, STARTED))
 
-            def report(
-                metrics: dict[str, float], checkpoint: Path | None, key: str = item.key, folder: Path = folder
-            ) -> None:
+            def report(metrics: dict[str, float], checkpoint: Path | None, key: str = item.key) -> None:
                 if checkpoint is not None:
-                    _keep(checkpoint, folder)
+                    _keep(checkpoint, checkpoints / "local" / key)
                 if metrics:
                     watch(TrialEvent(key, REPORTED, metrics))
 
@@ -338,11 +228,10 @@ class LocalExecutor:
                 watch(TrialEvent(item.key, DONE))
 
 
-def _keep(checkpoint: Path, folder: Path, *, num_to_keep: int = 2) -> None:
-    """Copy a checkpoint into the trial's folder and drop all but the newest, as Ray Tune does."""
-    folder.mkdir(parents=True, exist_ok=True)
-    numbers = sorted(int(path.name.rpartition("_")[2]) for path in folder.glob("checkpoint_*"))
-    number = numbers[-1] + 1 if numbers else 0
+def _keep(checkpoint: Path, folder: Path) -> None:
+    """Copy a checkpoint into the trial's folder, and remove all but the newest two, as Ray Tune does."""
+    earlier = sorted(folder.glob("checkpoint_*"))
+    number = int(earlier[-1].name.rpartition("_")[2]) + 1 if earlier else 0
     shutil.copytree(checkpoint, folder / f"checkpoint_{number:06d}")
-    for old in [*numbers, number][:-num_to_keep]:
-        shutil.rmtree(folder / f"checkpoint_{old:06d}", ignore_errors=True)
+    for path in earlier[:-1]:
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What a trial is, and its key. Planning needs nothing heavy, so neither does this."""
+"""What a trial is, and its key. Imports nothing heavy, so that planning stays fast."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class TrialSpec:
         task: name in `grid.tasks`.
         method: name in `models.registry`.
         config: the method's whole resolved configuration, as sorted pairs; a mapping is accepted and sorted.
-        train_generators: the generators whose fakes are trained on, sorted and unique; for attribution, all classes;
-            empty for a method that is trained without fakes.
-        seed: initial weights and data order.
+        train_generators: the generators whose fakes are trained on, sorted and unique; for attribution, all
+            generators; empty for training without fakes.
+        seed: of the initial weights and the data order.
         data: digest of the manifest.
-        version: of the meaning of a spec; results of another version are not reused.
-        train_condition: name in `data.conditions` of what is done to training and validation pictures.
+        version: of what a spec means; results of another version are not reused.
+        train_condition: name in `data.conditions`; applied to training and validation pictures.
     """
 
     task: str
@@ -52,7 +52,7 @@ class TrialSpec:
             raise ValueError("train_generators is a collection of names, not one string")
         generators = TrainSet(tuple(self.train_generators)).generators
         if REAL in generators:
-            raise ValueError(f"train_generators never names {REAL!r}; got {generators}")
+            raise ValueError(f"train_generators must not contain {REAL!r}; got {generators}")
         if task.needs_fakes and not generators:
             raise ValueError(f"{self.task} needs at least one generator to train on")
         if self.seed < 0:
@@ -66,23 +66,23 @@ class TrialSpec:
 
     @property
     def train_set(self) -> TrainSet:
-        """What it is trained on."""
+        """The training set."""
         return TrainSet(self.train_generators)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names in the order of the logits; "real" is always 0."""
+        """Class names in the order of the logits; "real" is always the first."""
         return get_task(self.task).classes(self.train_set)
 
     @cached_property
     def key(self) -> str:
-        """The trial's identity: 16 hex digits over everything above."""
+        """The trial's identity: 16 hex digits, a hash of all fields."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def name(self) -> str:
-        """A short name for people; not unique across configurations."""
+        """A short name for display; trials that differ in their configuration alone share it."""
         parts = [self.method, get_task(self.task).trial_name(self.train_set)]
         parts += [self.train_condition] if self.train_condition != CLEAN else []
         return "/".join([*parts, f"seed{self.seed}"])
@@ -90,7 +90,7 @@ class TrialSpec:
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types.
 
-        A clean training condition is left out, so that keys are those of specs from before there were conditions.
+        A clean training condition is left out: keys from before there were conditions stay valid.
         """
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         if self.train_condition == CLEAN:
@@ -104,7 +104,7 @@ class TrialSpec:
         return cls(**{**fields, "config": config, "train_generators": tuple(fields["train_generators"])})
 
     def params(self) -> dict[str, Scalar]:
-        """The whole spec, flattened for MLflow."""
+        """The whole spec, flattened into parameters for MLflow."""
         flat: dict[str, Scalar] = {f"config.{name}": value for name, value in self.config}
         flat |= {name: getattr(self, name) for name in ("task", "method", "seed", "data")}
         flat |= {"train_condition": self.train_condition} if self.train_condition != CLEAN else {}

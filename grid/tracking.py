@@ -13,13 +13,13 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grid.records import Records, StoreError, answering, conditions_of, open_records  # isort: skip  # sets what MLflow reads first
+from grid.records import Records, StoreAccess, StoreError, answering, conditions_of, open_records  # isort: skip  # before mlflow
 
 import mlflow
 import numpy as np
@@ -40,43 +40,32 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 HEARTBEAT_SECONDS = 10.0
-STALE_SECONDS = 60.0  # after so long without a heartbeat a launch on another machine counts as dead
+STALE_SECONDS = 60.0  # a launch on another machine without a heartbeat for this long counts as dead
 
 log = logging.getLogger(__name__)
 
 
-class GridBusyError(StoreError):
-    """Somebody else runs this grid; the message says who."""
-
-
 @dataclass(frozen=True)
-class Tracker:
-    """A grid's place in MLflow.
+class Tracker(StoreAccess):
+    """Writes the runs of one grid.
 
     Attributes:
-        uri: tracking URI.
-        experiment_id: of the MLflow experiment.
-        parent_id: of the grid's parent run.
-        origin: tags that say who runs which code; found once, by the driver, because workers have no git history.
+        experiment_id: id of the MLflow experiment.
+        parent_id: id of the grid's parent run.
+        origin: tags with the user and the version of the code; from the driver, because workers have no git history.
     """
 
-    uri: str
     experiment_id: str
     parent_id: str
     origin: Mapping[str, str]
 
     @property
-    def client(self) -> MlflowClient:
-        """A client of this store."""
-        return MlflowClient(tracking_uri=self.uri)
-
-    @property
     def records(self) -> Records:
-        """What this store holds."""
+        """The reader of this experiment."""
         return Records(self.uri, self.experiment_id)
 
     def open_trial(self, spec: TrialSpec, tags: Mapping[str, str]) -> TrialRun:
-        """Find the trial's unfinished run, or create one: a retry and a later launch go on in the same run."""
+        """Find or create the trial's unfinished run; retries and later launches go on in the same run."""
         client = self.client
         unfinished = [run for run in self.records.runs_of(spec.key) if run.info.status != "FINISHED"]
         all_tags = {
@@ -95,28 +84,24 @@ class Tracker:
         if unfinished:
             run_id = unfinished[-1].info.run_id
             client.update_run(run_id, status="RUNNING")
-            client.log_batch(run_id, tags=[RunTag(key, value) for key, value in all_tags.items()])
         else:
             run_id = client.create_run(self.experiment_id, tags=all_tags, run_name=spec.name).info.run_id
-        if names.SPEC not in {artifact.path for artifact in client.list_artifacts(run_id)}:
-            params = [Param(key, str(value)) for key, value in spec.params().items()]
-            client.log_batch(run_id, params=params)
-            inputs = client.get_run(self.parent_id).inputs
-            if inputs:
-                client.log_inputs(run_id, inputs.dataset_inputs)
-            client.log_dict(run_id, spec.to_dict(), names.SPEC)  # the last of it: says that the rest is there
+        # For every run, because the process that created it may have died here; the same values again are harmless.
+        params = [Param(key, str(value)) for key, value in spec.params().items()]
+        client.log_batch(run_id, params=params, tags=[RunTag(key, value) for key, value in all_tags.items()])
+        if inputs := client.get_run(self.parent_id).inputs:
+            client.log_inputs(run_id, inputs.dataset_inputs)
+        client.log_dict(run_id, spec.to_dict(), names.SPEC)
         return TrialRun(self.uri, run_id)
 
     def finished_trial(self, run_id: str) -> TrialRun:
-        """The run of a trial that was finished before."""
+        """The run of a finished trial."""
         return TrialRun(self.uri, run_id)
 
     def close_interrupted(self, keys: Iterable[str], errors: Mapping[str, str] | None = None) -> None:
-        """Mark the runs of trials that nobody is running any more; those that have an outcome stay as they are.
+        """End the runs that are still open although their trials have stopped.
 
-        Args:
-            keys: of the trials.
-            errors: key -> one line, of those that failed: where a worker died, its trial could not record it itself.
+        `errors`: key -> one line, for trials that failed; a worker that died could not record its error.
         """
         client, messages = self.client, errors or {}
         for key, state in self.records.states(keys).items():
@@ -127,66 +112,54 @@ class Tracker:
             client.set_terminated(state.run_id, "FAILED" if key in messages else "KILLED")
 
     @contextmanager
-    def claim(self) -> Iterator[Claim]:
-        """Be the only one who runs this grid, on whatever machine, for the duration of a block.
+    def claim(self) -> Iterator[threading.Event]:
+        """Make this process the only one that runs the grid, on any machine, for the duration of a block.
+
+        A thread writes a heartbeat meanwhile. If no heartbeat reaches MLflow for too long, another launch may take the
+        grid over; this process is then interrupted as by Ctrl-C.
+
+        Yields:
+            An event that is set if another launch has taken the grid over.
 
         Raises:
-            GridBusyError: somebody else is.
+            StoreError: another launch runs the grid.
         """
-        claim = Claim(self, _claim_launch(self))
+        number, lost, ended = _claim_launch(self), threading.Event(), threading.Event()
+
+        def write(text: str) -> None:
+            self.client.set_tag(self.parent_id, names.HEARTBEAT, f"{number} {text}")
+
+        def beat() -> None:
+            while not ended.wait(HEARTBEAT_SECONDS):
+                try:
+                    if _newest_launch(self.client.get_run(self.parent_id))[0] != number:
+                        lost.set()
+                        log.error("another launch has taken this grid over; stopping")
+                        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                        return
+                    write(f"{time.time():.0f}")
+                except Exception:  # the server is away; trials wait for it too
+                    log.debug("no heartbeat", exc_info=True)
+
+        write(f"{time.time():.0f}")
+        heart = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        heart.start()
         try:
-            yield claim
+            yield lost
         finally:
-            claim.end()
+            ended.set()
+            heart.join()
+            if not lost.is_set():
+                with suppress(MlflowException):  # others then see that the process or its heartbeat has ended
+                    write("ended")
 
     def close_grid(self, *, complete: bool) -> None:
         """End the parent run; the next launch opens it again."""
         self.client.set_terminated(self.parent_id, "FINISHED" if complete else "FAILED")
 
 
-class Claim:
-    """This process is the one that runs a grid, for as long as it gives signs of life.
-
-    Attributes:
-        lost: somebody else has taken the grid over, because no sign of life reached MLflow for too long; this process
-            is then interrupted as by Ctrl-C.
-    """
-
-    def __init__(self, tracker: Tracker, number: int) -> None:
-        self.lost = False
-        self._tracker, self._number = tracker, number
-        self._ended = threading.Event()
-        self._say(f"{time.time():.0f}")
-        self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
-        self._heart.start()
-
-    def _say(self, what: str) -> None:
-        self._tracker.client.set_tag(self._tracker.parent_id, names.HEARTBEAT, f"{self._number} {what}")
-
-    def _beat(self) -> None:
-        while not self._ended.wait(HEARTBEAT_SECONDS):
-            try:
-                newest, _ = _newest_launch(self._tracker.client.get_run(self._tracker.parent_id))
-                if newest != self._number:
-                    self.lost = True
-                    log.error("another launch has taken this grid over; stopping")
-                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-                    return
-                self._say(f"{time.time():.0f}")
-            except Exception:  # the server is away, and trials wait for it too
-                log.debug("no heartbeat", exc_info=True)
-
-    def end(self) -> None:
-        """Let the next one run the grid."""
-        self._ended.set()
-        self._heart.join()
-        if not self.lost:
-            with suppress(MlflowException):  # then it is the end of this process, or of its heartbeat, that tells
-                self._say("ended")
-
-
 def _claim_launch(tracker: Tracker) -> int:
-    """Enter this process as the grid's next launch: its number."""
+    """Enter this process as the grid's newest launch; returns its number."""
     client = tracker.client
     process = psutil.Process()
     me = {
@@ -200,69 +173,52 @@ def _claim_launch(tracker: Tracker) -> int:
         "id": uuid.uuid4().hex,  # so that no two entries are equal
     }
     while True:
-        run = client.get_run(tracker.parent_id)
-        number, owner = _newest_launch(run)
-        if owner:
-            seen = _last_seen(run, number, owner)
-            if seen is not None and _is_alive(owner, seen):
-                raise GridBusyError(
-                    f"this grid is being run by {owner['user']} on {owner['host']} (process {owner['pid']}) since "
-                    f"{owner['since']}, last sign of life {max(0, time.time() - seen):.0f} s ago\nWait for it "
-                    "(--status shows how far it is), stop it there, or give this one an --experiment-name of its own"
-                )
+        number, owner, seen = _newest_launch(client.get_run(tracker.parent_id))
+        if seen is not None and _is_alive(owner, seen):
+            raise StoreError(
+                f"this grid is being run by {owner['user']} on {owner['host']} (process {owner['pid']}) since "
+                f"{owner['since']}, last sign of life {max(0, time.time() - seen):.0f} s ago\nWait for it "
+                "(--status shows its progress), stop it there, or give this launch another --experiment-name"
+            )
         try:
             client.log_param(tracker.parent_id, f"{names.LAUNCH}{number + 1}", json.dumps(me))
-        except MlflowException:  # refused, because somebody else was faster, who is then found; or a real error
+            return number + 1
+        except MlflowException:  # another launch has taken the number, and the next round finds it; or a real error
             if _newest_launch(client.get_run(tracker.parent_id))[0] == number:
                 raise
-            continue
-        return number + 1
 
 
-def _newest_launch(run: Run) -> tuple[int, dict[str, Any]]:
-    """Number and entry of the newest launch; (0, {}) before the first."""
-    numbers = [int(name.removeprefix(names.LAUNCH)) for name in run.data.params if name.startswith(names.LAUNCH)]
-    if not numbers:
-        return 0, {}
-    return max(numbers), json.loads(run.data.params[f"{names.LAUNCH}{max(numbers)}"])
-
-
-def _last_seen(run: Run, number: int, owner: Mapping[str, Any]) -> float | None:
-    """When the newest launch gave its last sign of life, in seconds since 1970; None: it has ended."""
-    beating, _, what = run.data.tags.get(names.HEARTBEAT, "").partition(" ")
-    if beating != str(number):
-        return float(owner["time"])  # it has entered itself and not come further yet
-    return None if what == "ended" else float(what)
+def _newest_launch(run: Run) -> tuple[int, dict[str, Any], float | None]:
+    """Number and entry of the newest launch, from 0 and {}; time of its last sign of life, None if it has ended."""
+    number = sum(name.startswith(names.LAUNCH) for name in run.data.params)
+    entry = json.loads(run.data.params.get(f"{names.LAUNCH}{number}", "{}"))
+    beating, _, text = run.data.tags.get(names.HEARTBEAT, "").partition(" ")
+    if beating != str(number):  # a new launch, before its first heartbeat
+        return number, entry, entry.get("time")
+    return number, entry, None if text == "ended" else float(text)
 
 
 def _is_alive(owner: Mapping[str, Any], seen: float) -> bool:
     if owner["machine"] != _machine():
         return time.time() - seen < STALE_SECONDS
-    try:
+    with suppress(psutil.NoSuchProcess):
         return bool(psutil.Process(owner["pid"]).create_time() == owner["process_started"])
-    except psutil.NoSuchProcess:
-        return False
+    return False
 
 
 def _machine() -> str:
-    """Equal for two processes that can see each other by their process ids."""
+    """The same text for two processes that see each other's process ids."""
     return f"{socket.gethostname()} {psutil.boot_time():.0f} {Path('/proc/self/ns/pid').readlink()}"
 
 
 @dataclass(frozen=True)
-class TrialRun:
-    """One trial's run, written to from the process that computes it."""
+class TrialRun(StoreAccess):
+    """Writes one trial's run, from the process that computes the trial."""
 
-    uri: str
     run_id: str
 
-    @property
-    def client(self) -> MlflowClient:
-        """A client of this store."""
-        return MlflowClient(tracking_uri=self.uri)
-
     def fitted(self) -> tuple[Path, float | None]:
-        """Of a finished trial: the folder with its checkpoint, and its threshold; None for a task without one.
+        """The checkpoint folder and the threshold of a finished trial; None for a task without a threshold.
 
         Raises:
             StoreError: the checkpoint is gone.
@@ -273,18 +229,17 @@ class TrialRun:
         except FileNotFoundError as error:
             raise StoreError(
                 f"the checkpoint of run {self.run_id} ({run.info.run_name}) is gone: {error}. Delete the run "
-                f"(mlflow runs delete --run-id {self.run_id}) and launch again, which runs this trial anew"
+                f"(mlflow runs delete --run-id {self.run_id}) and launch again, to run this trial again"
             ) from error
         return folder, run.data.metrics.get(names.THRESHOLD)
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Log metrics at step `epoch`, unless an earlier attempt has: a repeated step would be a second point."""
+        """Log metrics at step `epoch`, unless an earlier attempt did; MLflow would keep both points."""
         client = self.client
         logged = client.get_run(self.run_id).data.metrics
-        for name in metrics:
-            if name in logged and any(point.step >= epoch for point in client.get_metric_history(self.run_id, name)):
-                return
-        client.log_batch(self.run_id, metrics=_points(metrics, step=epoch))
+        points = [point for name in metrics if name in logged for point in client.get_metric_history(self.run_id, name)]
+        if not any(point.step >= epoch for point in points):
+            client.log_batch(self.run_id, metrics=_points(metrics, step=epoch))
 
     def finish(
         self,
@@ -292,31 +247,32 @@ class TrialRun:
         metrics: Mapping[str, float],
         tags: Mapping[str, str],
         checkpoint: Path,
-        warnings: Sequence[str] = (),
+        warnings: str = "",
     ) -> None:
-        """Log everything that a trial leaves behind, artifacts first: a run is FINISHED only when it is whole.
+        """Log all results of a trial, then end its run: a FINISHED run is always complete.
 
         Args:
-            scored: on clean pictures.
-            metrics: besides those of `scored`.
-            tags: facts about how it was computed.
+            scored: scores of clean pictures.
+            metrics: metrics besides those of `scored`.
+            tags: facts about the computation.
             checkpoint: folder with the fitted detector.
-            warnings: what was logged as a warning.
+            warnings: lines that were logged as warnings.
         """
-        self._log_warnings(warnings)
+        if warnings:
+            self.client.log_text(self.run_id, warnings, names.WARNINGS)
         self._log_scores(scored, with_embeddings=True)
         self.client.log_artifacts(self.run_id, str(checkpoint), names.CHECKPOINT)
         self._log_final({**metrics, **scored.metrics}, {**tags, names.ERROR: ""})
         self.client.set_terminated(self.run_id, "FINISHED")
 
     def add_scores(self, scored: Scored) -> None:
-        """Log what a finished trial's detector makes of a further condition; the tag that says so comes last."""
+        """Log a finished trial's scores under a further condition; the tag with the condition comes last."""
         self._log_scores(scored, with_embeddings=False)
         done = conditions_of(self.client.get_run(self.run_id)) - {CLEAN} | {scored.condition}
         self._log_final(scored.metrics, {names.CONDITIONS: ",".join(sorted(done)), names.CONDITION_ERROR: ""})
 
     def fail_condition(self, condition: str, error: BaseException, traceback: str) -> None:
-        """Record why a finished trial could not be scored under a condition; the run stays as it is."""
+        """Record why a finished trial could not be scored under a condition; the run stays finished."""
         self.client.log_text(self.run_id, traceback, names.condition_artifact(condition, names.TRACEBACK))
         self.client.set_tag(self.run_id, names.CONDITION_ERROR, f"{condition}: {_one_line(error)}")
 
@@ -332,22 +288,18 @@ class TrialRun:
 
     def _log_final(self, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
         logged = self.client.get_run(self.run_id).data.metrics
-        # An attempt that died here has logged its own values, and the scores beside them are now this one's.
+        # Only new values: an attempt that died here may have logged some, and a second point would be a duplicate.
         final = {metric: value for metric, value in metrics.items() if logged.get(metric) != value}
         entries = [RunTag(key, value) for key, value in tags.items()]
         self.client.log_batch(self.run_id, metrics=_points(final, step=0), tags=entries)
 
-    def fail(self, error: BaseException, traceback: str, warnings: Sequence[str] = ()) -> None:
-        """Record why the trial failed, then end its run."""
-        self._log_warnings(warnings)
-        client = self.client
-        client.log_text(self.run_id, traceback, names.TRACEBACK)
-        client.set_tag(self.run_id, names.ERROR, _one_line(error))
-        client.set_terminated(self.run_id, "FAILED")
-
-    def _log_warnings(self, lines: Sequence[str]) -> None:
-        if lines:  # a worker's terminal is nobody's
-            self.client.log_text(self.run_id, "\n".join(lines) + "\n", names.WARNINGS)
+    def fail(self, error: BaseException, traceback: str, warnings: str = "") -> None:
+        """Record why the trial failed, and end its run."""
+        if warnings:
+            self.client.log_text(self.run_id, warnings, names.WARNINGS)
+        self.client.log_text(self.run_id, traceback, names.TRACEBACK)
+        self.client.set_tag(self.run_id, names.ERROR, _one_line(error))
+        self.client.set_terminated(self.run_id, "FAILED")
 
 
 def open_grid(
@@ -360,36 +312,33 @@ def open_grid(
     conditions: Iterable[str] = (),
     launched: Mapping[str, str] | None = None,
 ) -> Tracker:
-    """Find or create the experiment and the grid's parent run: one per experiment and data set.
+    """Find or create the experiment and the grid's parent run, one per experiment and data set.
 
-    Call it from one process before any trial starts: several processes that create a fresh SQLite store at once fail.
+    Call it from one process before any trial starts: processes that create an SQLite store at the same time fail.
 
     Args:
         uri: tracking URI.
         experiment: name of the MLflow experiment.
         manifest: the data set, logged as an MLflow input.
-        trials: the whole grid, logged so that progress can be told from MLflow alone.
-        artifacts: where a local store keeps artifacts; a server decides for itself.
-        conditions: that trials are to be scored under; those that were asked for before stay.
-        launched: further tags of the parent run, which say what made the grid: `names.EXPERIMENT`, `names.OPTIONS`.
+        trials: all trials of the grid, added to the grid's plan.
+        artifacts: folder for the artifacts of a local store; a server chooses its own.
+        conditions: conditions to score under, added to those of earlier launches.
+        launched: tags of the parent run that describe the launch: `names.EXPERIMENT`, `names.OPTIONS`.
 
     Raises:
-        StoreError: the store cannot be reached, or the experiment was deleted.
+        StoreError: the store cannot be reached, or the experiment is deleted.
     """
     client = MlflowClient(tracking_uri=uri)
     records = open_records(uri, experiment)
     if records is None:
         location = artifacts.resolve().as_uri() if sqlite_file(uri) is not None else None
-        with answering(uri), suppress(MlflowException):  # somebody else was faster
+        with answering(uri), suppress(MlflowException):  # another launch created it meanwhile
             client.create_experiment(experiment, artifact_location=location)
         records = open_records(uri, experiment)
         if records is None:
-            raise StoreError(f"the MLflow experiment {experiment!r} could not be made at {without_password(uri)}")
-    origin = _origin()
-    parent_id = _oldest_grid(records, manifest.digest)
-    if parent_id:
-        client.update_run(parent_id, status="RUNNING")
-    else:
+            raise StoreError(f"the MLflow experiment {experiment!r} could not be created at {without_password(uri)}")
+    origin, created = _origin(), ""
+    if not records.grids(manifest.digest):
         tags = {
             names.ROLE: names.GRID_ROLE,
             names.DATA: manifest.digest,
@@ -399,49 +348,38 @@ def open_grid(
         }
         name = f"{experiment} on {manifest.digest}"
         created = client.create_run(records.experiment_id, tags=tags, run_name=name).info.run_id
-        # Of two that create it at once both go on with the older one.
-        parent_id = _oldest_grid(records, manifest.digest) or created
-        if parent_id != created:
-            client.delete_run(created)
-        client.log_text(parent_id, manifest.summary(), names.MANIFEST_SUMMARY)
-        source = json.dumps({"uri": manifest.root.as_uri()})
-        profile = json.dumps({"num_rows": len(manifest.table), "generators": list(manifest.generators)})
-        dataset = Dataset(manifest.source, manifest.digest, "local", source, profile=profile)
-        client.log_inputs(parent_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "train, valid, test")])])
-    grid = records.run(parent_id)
-    for tag, value in (launched or {}).items():
-        client.set_tag(parent_id, tag, value)
-    asked = sorted(conditions_of(grid) - {CLEAN} | set(conditions) - {CLEAN})
-    client.set_tag(parent_id, names.CONDITIONS, ",".join(asked))
+    # If two launches create a run at the same time, both use the older one.
+    grid = min(records.grids(manifest.digest), key=lambda run: (run.info.start_time, run.info.run_id))
+    parent_id = str(grid.info.run_id)
+    if created not in ("", parent_id):
+        client.delete_run(created)
+    client.update_run(parent_id, status="RUNNING")
+    client.log_text(parent_id, manifest.summary(), names.MANIFEST_SUMMARY)
+    source = json.dumps({"uri": manifest.root.as_uri()})
+    profile = json.dumps({"num_rows": len(manifest.table), "generators": list(manifest.generators)})
+    dataset = Dataset(manifest.source, manifest.digest, "local", source, profile=profile)
+    client.log_inputs(parent_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "train, valid, test")])])
+    asked = sorted((conditions_of(grid) | set(conditions)) - {CLEAN})
+    tags = {**(launched or {}), names.CONDITIONS: ",".join(asked)}
+    client.log_batch(parent_id, tags=[RunTag(key, value) for key, value in tags.items()])
     client.log_text(parent_id, "".join(f"{note}\n" for note in manifest.remarks), names.NOTES)
     try:
         planned = records.plan(grid)
     except StoreError as error:
         log.warning("%s", error)
         planned = {}
-    planned |= {trial.key: trial.to_dict() | {"key": trial.key} for trial in trials}
-    client.log_dict(parent_id, {"trials": list(planned.values())}, names.PLAN)
+    planned |= {trial.key: trial.to_dict() for trial in trials}
+    client.log_dict(parent_id, {"trials": [fields | {"key": key} for key, fields in planned.items()]}, names.PLAN)
     return Tracker(uri, records.experiment_id, parent_id, origin)
 
 
-def _oldest_grid(records: Records, digest: str) -> str | None:
-    """Id of the parent run of the grid on that data set."""
-    grids = sorted(records.grids(digest), key=lambda run: (run.info.start_time, run.info.run_id))
-    return str(grids[0].info.run_id) if grids else None
-
-
 def keep_report(uri: str, parent_id: str, folder: Path) -> None:
-    """Log a report on a grid as artifacts of the grid's parent run, over an earlier one.
+    """Log a folder with a report as artifacts of the grid's parent run.
 
-    MLflow removes no artifacts: files of an earlier report that this one does not have stay.
-
-    Args:
-        uri: tracking URI.
-        parent_id: the parent run.
-        folder: everything in it is logged.
+    Overwrites files of an earlier report. Its other files stay, because MLflow removes no artifacts.
 
     Raises:
-        StoreError: MLflow did not take it.
+        StoreError: MLflow did not accept the report.
     """
     with answering(uri):
         MlflowClient(tracking_uri=uri).log_artifacts(parent_id, str(folder), names.REPORT)
@@ -460,28 +398,26 @@ def _one_line(error: BaseException) -> str:
 
 
 def _origin() -> dict[str, str]:
-    """Who runs which code, as far as it can be told: a checkout without git has no commit."""
+    """Tags with the user, the commit (if this is a git checkout) and the MLflow version."""
     tags = {names.SOURCE_NAME: "launch.py", names.MLFLOW_VERSION: mlflow.__version__}
-    checkout = git_state()
-    if checkout is not None:
-        commit, changed = checkout
-        tags |= {names.GIT_COMMIT: commit, names.GIT_CHANGED: str(changed).lower()}
-    user = _user()
-    return tags | {names.USER: user} if user else tags
+    if checkout := git_state():
+        tags |= {names.GIT_COMMIT: checkout[0], names.GIT_CHANGED: str(checkout[1]).lower()}
+    if user := _user():
+        tags[names.USER] = user
+    return tags
 
 
 def git_state() -> tuple[str, bool] | None:
-    """This checkout's commit, and whether its files differ from it; None where it is no git checkout."""
+    """This checkout's commit, and whether files differ from it; None without git."""
     git = ["git", "-C", str(ROOT)]
-    try:
+    with suppress(OSError, subprocess.CalledProcessError):
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
         changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit, bool(changed.strip())
+        return commit, bool(changed.strip())
+    return None
 
 
 def _user() -> str:
-    with suppress(OSError, KeyError):  # a container may run under a user id without a name
+    with suppress(OSError, KeyError):  # in a container, the user id may have no name
         return getpass.getuser()
     return ""

@@ -1,35 +1,34 @@
-"""Training sets: the generators whose fakes a detector is trained on, and the words for them.
+"""Training sets: the generators whose fakes a detector is trained on, and their names.
 
-On the command line a training set is one of
+The command line takes a list of these words, separated by commas:
 
-    each            a training set per generator
-    all             every generator in one set
-    all-but-one     a set per generator, which leaves that generator out
-    all-but-X       every generator but X
-    X, A+B          these generators in one set
-    none            no fakes at all, for methods that need none
-
-and a list of them is separated by commas.
+    each            one training set per generator
+    all             one set with every generator
+    all-but-one     one set per generator, with all other generators
+    all-but-X       one set with every generator except X
+    X, A+B          one set with these generators
+    none            no fakes, for methods that need none
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from data.register import no_entry
+
 SEPARATOR = "+"
 NONE, EACH, ALL, ALL_BUT_ONE, ALL_BUT = "none", "each", "all", "all-but-one", "all-but-"
-NO_GENERATOR = "no generator"  # the set `none` in tables
-RESERVED = ("real", "fake", NONE, EACH, ALL)  # what no generator may be called, besides what begins with ALL_BUT
+NO_GENERATOR = "no generator"  # label of the set `none` in tables
+RESERVED = ("real", "fake", NONE, EACH, ALL)  # no generator may have these names, or a name that starts with ALL_BUT
 
 
 @dataclass(frozen=True, order=True)
 class TrainSet:
-    """The generators whose fakes are trained on.
+    """The generators whose fakes a detector is trained on.
 
     Attributes:
-        generators: sorted and unique; empty for a method that is trained without fakes.
+        generators: sorted and unique; empty for training without fakes.
     """
 
     generators: tuple[str, ...]
@@ -39,58 +38,52 @@ class TrainSet:
 
     @classmethod
     def parse(cls, text: str) -> TrainSet:
-        """The inverse of `str`: as in the column `trained_on` of every table."""
+        """The inverse of `str`; tables have this text in the column `trained_on`."""
         return cls(()) if text == NONE else cls(tuple(text.split(SEPARATOR)))
 
     def __str__(self) -> str:
         return SEPARATOR.join(self.generators) or NONE
 
     def __contains__(self, generator: str) -> bool:
-        """Whether a test on this generator is in-domain."""
+        """Whether the generator is in the set, so that a test on it is in-domain."""
         return generator in self.generators
 
     def __len__(self) -> int:
         return len(self.generators)
 
     def label(self, generators: Collection[str]) -> str:
-        """A short heading: the generator, "A + B", "all", "all but X" or "no generator".
+        """A short heading: the generator's name, "A + B", "all", "all but X" or "no generator".
 
-        Args:
-            generators: all generators of the data set.
+        `generators` are all generators of the data set.
         """
-        everything, own = set(generators), set(self.generators)
-        left_out = everything - own
-        if not own:
+        everything, trained = set(generators), set(self.generators)
+        left_out = everything - trained
+        if not trained:
             return NO_GENERATOR
-        if len(everything) < 3 or len(own) < 2 or not own <= everything or len(left_out) > 1:
+        if len(everything) < 3 or len(trained) < 2 or not trained <= everything or len(left_out) > 1:
             return f" {SEPARATOR} ".join(self.generators)
         return f"all but {left_out.pop()}" if left_out else ALL
 
 
 def parse_train_sets(text: str, generators: Iterable[str]) -> list[TrainSet]:
-    """The training sets that a text names, each once, in its order.
+    """The training sets that a text names, in its order, without duplicates.
 
     Args:
         text: see the module's docstring.
         generators: all generators of the data set.
 
     Raises:
-        ValueError: a generator that does not exist, or a set that would be empty; the message lists what exists.
+        ValueError: a generator that does not exist, with the list of those that do; or a set that would be empty.
     """
     everything = sorted(set(generators))
-    sets: dict[TrainSet, None] = {}
-    for word in (part.strip() for part in text.split(",")):
-        for names in _sets_of(word, everything):
-            sets[TrainSet(tuple(names))] = None
-    return list(sets)
+    words = [word.strip() for word in text.split(",")]
+    return list(dict.fromkeys(TrainSet(tuple(names)) for word in words for names in _sets_of(word, everything)))
 
 
 def ordered(train_sets: Iterable[TrainSet], generators: Sequence[str]) -> list[TrainSet]:
-    """Training sets in the order of a table's columns: no generator, single ones, then unions by their size.
+    """Training sets in the order of a table's columns: no generator, single generators, then unions by size.
 
-    Args:
-        train_sets: in any order.
-        generators: all generators in the order of the rows.
+    Single generators are in the order of `generators`, which is that of the table's rows.
     """
     rank = {name: number for number, name in enumerate(generators)}
 
@@ -102,12 +95,12 @@ def ordered(train_sets: Iterable[TrainSet], generators: Sequence[str]) -> list[T
 
 
 def check_names(generators: Iterable[str]) -> None:
-    """Raise `ValueError` for generators whose names mean a training set."""
+    """Raise `ValueError` for generators whose names have another meaning."""
     bad = [name for name in generators if name in RESERVED or name.startswith(ALL_BUT)]
     if bad:
         raise ValueError(
             f"rename these generators' folders: {', '.join(map(repr, bad))}; in --train-on and in tables the words "
-            f"{', '.join(RESERVED)} and all that begins with {ALL_BUT} mean something else"
+            f"{', '.join(RESERVED)} and every word that starts with {ALL_BUT} have another meaning"
         )
 
 
@@ -121,23 +114,21 @@ def _sets_of(word: str, everything: Sequence[str]) -> list[list[str]]:
     if word == ALL_BUT_ONE:
         return [_without(name, everything, word) for name in everything]
     if word.startswith(ALL_BUT):
-        return [_without(_known(word.removeprefix(ALL_BUT), everything, word), everything, word)]
-    return [[_known(name.strip(), everything, word) for name in word.split(SEPARATOR)]]
+        return [_without(_existing(word.removeprefix(ALL_BUT), everything, word), everything, word)]
+    return [[_existing(name.strip(), everything, word) for name in word.split(SEPARATOR)]]
 
 
-def _known(name: str, everything: Sequence[str], word: str) -> str:
+def _existing(name: str, everything: Sequence[str], word: str) -> str:
     if name in everything:
         return name
-    near = difflib.get_close_matches(name, everything, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    problem = no_entry("generator", name, everything).args[0]
     raise ValueError(
-        f"--train-on {word}: no generator {name!r} in the data{hint}; there are: {', '.join(everything)}; "
-        f"besides, {EACH}, {ALL}, {ALL_BUT_ONE}, {ALL_BUT}X and {NONE}"
+        f"--train-on {word}: {problem}; other words are {EACH}, {ALL}, {ALL_BUT_ONE}, {ALL_BUT}X and {NONE}"
     )
 
 
 def _without(name: str, everything: Sequence[str], word: str) -> list[str]:
     rest = [other for other in everything if other != name]
     if not rest:
-        raise ValueError(f"--train-on {word}: the data have one generator, {name}, so nothing is left to train on")
+        raise ValueError(f"--train-on {word}: the data have one generator, {name}, so none is left to train on")
     return rest

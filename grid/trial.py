@@ -1,4 +1,4 @@
-"""One trial: fit a detector, score it. Joins data and models; knows neither a scheduler nor a tracker."""
+"""One trial: fit a detector and score it. Joins data and models; knows neither Ray nor MLflow."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
+from platform import python_version
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +33,8 @@ from models.scoring import choose_threshold
 if TYPE_CHECKING:
     import pandas as pd
 
+# The packages that a result may depend on.
+PACKAGES = ("torch", "timm", "open_clip_torch", "segment-anything", "scikit-learn", "numpy", "pillow")
 Progress = Callable[[int, int], None]
 
 log = logging.getLogger(__name__)
@@ -39,30 +42,30 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Fitted:
-    """A detector that was trained.
+    """A trained detector.
 
     Attributes:
-        detector: it.
-        threshold: log-odds of fake, chosen on the validation split; None for a task without one.
-        metrics: the threshold, under the name of `grid.names`.
-        tags: facts about how it was computed: device, weights, whether memory ran out.
+        detector: the detector.
+        threshold: log-odds of fake, chosen on the validation split; None for a task without a threshold.
+        metrics: the threshold, under its name in `grid.names`; empty without a threshold.
+        tags: names of `grid.names` -> device, weights, whether the batch was halved, versions of packages.
     """
 
     detector: Detector
     threshold: float | None
     metrics: dict[str, float]
-    tags: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str]
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What a detector makes of the test split under a condition.
+    """Scores of the test split under a condition.
 
     Attributes:
         condition: name in `data.conditions`.
-        metrics: of every cell, under the names of `grid.names`.
+        metrics: metrics of every cell, by their names in `grid.names`.
         scores: one row per unique test image: path, digest, source_id, generator, label (0 real, 1 fake), condition,
-            `logit_<class>` for each class, and for a binary task `score` (log-odds of fake).
+            one column `logit_<class>` per class, and for a binary task `score` (log-odds of fake).
         embeddings: float16 (N, D), rows as in `scores`.
     """
 
@@ -73,10 +76,12 @@ class Scored:
 
 
 def choose_device(settings: RunSettings, share: float) -> str:
-    """The torch device of a trial with this share of a GPU; a share may be of a logical GPU where there is no real one.
+    """The torch device of a trial with this share of a GPU, "cuda" or "cpu".
+
+    A positive share of a logical GPU gives "cpu" on a machine without a real one.
 
     Raises:
-        InfeasibleError: "cuda" was asked for, and torch sees no GPU.
+        InfeasibleError: the settings ask for "cuda", and torch sees no GPU.
     """
     import torch
 
@@ -87,20 +92,20 @@ def choose_device(settings: RunSettings, share: float) -> str:
 
 
 def build(spec: TrialSpec, settings: RunSettings, device: str) -> Detector:
-    """The spec's detector, unfitted."""
+    """The spec's detector, not fitted."""
     context = BuildContext(spec.classes, spec.seed, device, settings.weight_files)
     return create_detector(spec.method, dict(spec.config), context)
 
 
 def restore(spec: TrialSpec, weight_files: dict[str, Path], device: str, checkpoint: Path) -> Detector:
-    """The spec's detector as it was fitted.
+    """The spec's fitted detector, loaded from its checkpoint.
 
-    A network of which everything trained needs no pretrained weights again: its checkpoint holds every tensor. A frozen
-    encoder is not in the checkpoint, so its weights must be had again, from where the trial had them.
+    The checkpoint of a network that was trained in full holds every tensor. A frozen encoder is not in the checkpoint,
+    so its weights are loaded from their original source.
 
     Raises:
-        WeightsError: the weights of a frozen encoder cannot be had.
-        ValueError: the checkpoint is damaged, or another detector's; the detector cannot be built.
+        WeightsError: the weights of a frozen encoder cannot be loaded.
+        ValueError: the checkpoint is damaged or belongs to another detector; the detector cannot be built.
     """
     context = BuildContext(spec.classes, spec.seed, device, weight_files, restoring=True)
     detector = create_detector(spec.method, dict(spec.config), context)
@@ -111,24 +116,17 @@ def restore(spec: TrialSpec, weight_files: dict[str, Path], device: str, checkpo
 # Inputs --------------------------------------------------------------------------------------------------------------
 
 
-def is_stored(detector: Detector, condition: str) -> bool:
-    """Whether inputs are kept on disk: features always, pixels of clean pictures alone."""
-    return detector.encoder is not None or condition == CLEAN
-
-
-def shared_store(detector: Detector, cache: Path, condition: str) -> ArrayStore:
-    """Where the decoded pixels or the features that this detector takes are kept."""
+def shared_store(detector: Detector, cache: Path, condition: str) -> ArrayStore | None:
+    """The store of the features or clean pixels that this detector takes; None for pixels under another condition."""
     if detector.encoder is not None:
         return feature_store(cache, detector.encoder.key, detector.encoder.num_features, get_condition(condition))
-    return pixel_store(cache, _geometry(detector))
+    return pixel_store(cache, _geometry(detector)) if condition == CLEAN else None
 
 
 def missing_inputs(detector: Detector, manifest: Manifest, settings: RunSettings, inputs: Inputs) -> int:
-    """How many pictures are neither decoded nor encoded yet."""
-    if not is_stored(detector, inputs.condition):
-        return 0
-    keys = Pictures(manifest, inputs.condition).keys(inputs.rows(manifest))
-    return shared_store(detector, settings.cache, inputs.condition).missing(keys)
+    """The number of pictures whose pixels or features are not in the store; 0 for inputs that are not stored."""
+    store = shared_store(detector, settings.cache, inputs.condition)
+    return store.missing(Pictures(manifest, inputs.condition).keys(inputs.rows(manifest))) if store else 0
 
 
 def fill_inputs(
@@ -139,13 +137,13 @@ def fill_inputs(
     *,
     progress: Progress | None = None,
 ) -> None:
-    """Decode or encode these pictures for the detector, as far as that is not done already.
+    """Decode or encode the pictures that are missing in the store.
 
-    Builders that ask for the same share the work.
+    Processes that fill the same store at the same time share the work.
     """
-    if not is_stored(detector, inputs.condition):
-        return
     store = shared_store(detector, settings.cache, inputs.condition)
+    if store is None:
+        return
     pictures, rows = Pictures(manifest, inputs.condition), inputs.rows(manifest)
     workers = _threads(settings)
     if detector.encoder is None:
@@ -155,14 +153,6 @@ def fill_inputs(
         fill_features(store, pictures, rows, geometry, encode, batch=32, workers=workers, progress=progress)
 
 
-@dataclass
-class Copied:
-    """What a trial has copied to its node's disk so far."""
-
-    bytes: int = 0
-    seconds: float = 0.0
-
-
 def prepare_inputs(
     detector: Detector,
     manifest: Manifest,
@@ -170,49 +160,41 @@ def prepare_inputs(
     settings: RunSettings,
     inputs: Inputs,
     *,
-    copied: Copied | None = None,
+    copied: dict[str, float] | None = None,
 ) -> Rows:
-    """What the detector takes for the given manifest rows, decoded or encoded once and read back from the store.
+    """The detector's inputs for the given manifest rows, read from the store.
 
-    Where some are missing, all of `inputs` are prepared, because the next trial needs the rest. With
-    `settings.local_copies` the rows are read from this node's disk, to which whoever needs them first copies them;
-    `copied` counts that. Where that disk is full or may not be written, they are read from the shared store, with a
-    warning.
+    If some are missing, all of `inputs` are computed first, because the next trial needs the rest. With
+    `settings.local_copies` the rows are copied to this node's disk and read there. If that disk is full or read-only,
+    they are read from the shared store, with a warning. Bytes and seconds of copying are added to the totals
+    `COPIED_BYTES` and `COPY_SECONDS` in `copied`.
     """
     pictures = Pictures(manifest, inputs.condition)
-    if not is_stored(detector, inputs.condition):
-        return PictureRows(pictures, rows, _geometry(detector), workers=_threads(settings))
     store = shared_store(detector, settings.cache, inputs.condition)
+    source = shared_store(detector, settings.local_copies or settings.cache, inputs.condition)
+    if store is None or source is None:
+        return PictureRows(pictures, rows, _geometry(detector), workers=_threads(settings))
     keys = pictures.keys(rows)
-
-    def fill() -> None:
+    for _ in range(2):  # the copy of a damaged shard fails; the second round computes the shard again and copies it
+        with suppress(KeyError):
+            return source.open(keys)
         if missing := store.missing(keys):
             log.warning("%d images are missing in %s; the trial itself computes them", missing, store.folder)
             fill_inputs(detector, manifest, settings, inputs)
-
-    if settings.local_copies is None:
-        with suppress(KeyError):
-            return store.open(keys)
-        fill()
-        return store.open(keys)
-
-    copy = shared_store(detector, settings.local_copies, inputs.condition)
-    for _ in range(2):  # a shard that turns out to be damaged when it is copied is made again and copied then
-        with suppress(KeyError):
-            return copy.open(keys)
-        fill()
+        if settings.local_copies is None:
+            break
         started = time.perf_counter()
         try:
-            num_bytes = copy.copy_from(store, keys)
+            num_bytes = source.copy_from(store, keys)
         except OSError as error:
             if error.errno not in (*DISK_FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
                 raise
             log.warning("no local copy: %s; reading from %s (--local-copies names the folder)", error, store.folder)
             return store.open(keys)
         if copied is not None:
-            copied.bytes += num_bytes
-            copied.seconds += time.perf_counter() - started
-    return copy.open(keys)
+            copied[names.COPIED_BYTES] += num_bytes
+            copied[names.COPY_SECONDS] += time.perf_counter() - started
+    return source.open(keys)
 
 
 def _geometry(detector: Detector) -> Geometry:
@@ -228,49 +210,40 @@ def _threads(settings: RunSettings) -> int:
 # Fitting and scoring -------------------------------------------------------------------------------------------------
 
 
-def check_data(spec: TrialSpec, manifest: Manifest) -> None:
-    """Raise `ValueError` where the manifest is another data set's."""
-    if manifest.digest != spec.data:
-        raise ValueError(f"the trial is about data set {spec.data}, but the manifest given is {manifest.digest}")
-
-
 def fit(
     spec: TrialSpec,
     settings: RunSettings,
-    manifest: Manifest,
     session: FitSession,
     *,
     device: str,
     checkpoint_to: Path,
-    copied: Copied | None = None,
+    copied: dict[str, float] | None = None,
 ) -> Fitted:
-    """Train, and choose a threshold on the validation split.
+    """Train the detector on a torch device, and choose a threshold on the validation split.
 
     Args:
-        spec: what to do.
-        settings: with what.
-        manifest: of the data set that `spec.data` names.
-        session: progress, checkpoints, and the state to go on from.
+        spec: the trial.
+        settings: folders, cores and weights files; the manifest of `spec.data` is in `settings.manifests`.
+        session: call-backs for progress and checkpoints, and the state to resume from.
         device: a torch device string.
-        checkpoint_to: an existing empty folder, into which the fitted detector is saved.
-        copied: counts what is copied to this node's disk.
+        checkpoint_to: an existing empty folder; the fitted detector is saved there.
+        copied: as in `prepare_inputs`.
 
     Raises:
-        ValueError: the manifest is another data set's, or a split that is needed is empty.
+        ValueError: the training or validation split is empty.
         TrainingDiverged, MemoryExhausted, WeightsError: from the detector.
     """
-    check_data(spec, manifest)
     set_threads(settings)
+    manifest = Manifest.load(settings.manifests / spec.data)
     task, detector = get_task(spec.task), build(spec, settings, device)
-    whole = (TRAIN, VALID) if spec.train_condition != CLEAN else ()
-    inputs = Inputs(spec, spec.train_condition, whole)
-    train, valid = (
-        Examples(
-            prepare_inputs(detector, manifest, rows, settings, inputs, copied=copied),
-            task.class_numbers(rows, spec.classes),
-        )
-        for rows in (manifest.select(split, spec.train_generators) for split in (TRAIN, VALID))
-    )
+    inputs = Inputs(spec, spec.train_condition, (TRAIN, VALID) if spec.train_condition != CLEAN else ())
+
+    def examples(split: str) -> Examples:
+        rows = manifest.select(split, spec.train_generators)
+        pixels_or_features = prepare_inputs(detector, manifest, rows, settings, inputs, copied=copied)
+        return Examples(pixels_or_features, task.class_numbers(rows, spec.classes))
+
+    train, valid = examples(TRAIN), examples(VALID)
     detector.fit(train, valid, session)
     detector.save(checkpoint_to)
     threshold, metrics = None, dict[str, float]()
@@ -283,7 +256,7 @@ def fit(
         names.DEVICE: device,
         names.WEIGHTS: detector.weights_note,
         names.BATCH_HALVED: str(detector.batch_halved).lower(),
-        names.VERSIONS: json.dumps(versions()),
+        names.VERSIONS: json.dumps({"python": python_version()} | {name: version(name) for name in PACKAGES}),
     }
     return Fitted(detector, threshold, metrics, tags)
 
@@ -292,37 +265,34 @@ def score(
     spec: TrialSpec,
     detector: Detector,
     settings: RunSettings,
-    manifest: Manifest,
     *,
     threshold: float | None,
     condition: str = CLEAN,
-    copied: Copied | None = None,
+    copied: dict[str, float] | None = None,
 ) -> Scored:
-    """Score each unique test image once under a condition; every cell is made from these scores.
+    """Score each unique test image once under a condition, and compute the metrics of every cell from the scores.
 
     Args:
-        spec: what the detector was fitted for.
-        detector: fitted.
-        settings: with what.
-        manifest: of the data set that `spec.data` names.
-        threshold: log-odds of fake, from the validation split; None for a task without one.
+        spec: the trial.
+        detector: fitted for `spec`.
+        settings: folders and cores; the manifest of `spec.data` is in `settings.manifests`.
+        threshold: log-odds of fake, from the validation split; None for a task without a threshold.
         condition: name in `data.conditions`.
-        copied: as in `fit`.
+        copied: as in `prepare_inputs`.
 
     Raises:
-        ValueError: the manifest is another data set's, or a cell lacks a class.
+        ValueError: a cell has no image of a class.
         MemoryExhausted: from the detector.
     """
-    check_data(spec, manifest)
     set_threads(settings)
-    task = get_task(spec.task)
+    task, manifest = get_task(spec.task), Manifest.load(settings.manifests / spec.data)
     rows = manifest.select(TEST, manifest.generators)
     inputs = Inputs(spec, condition, () if condition == CLEAN else (TEST,))
     prediction = detector.predict(prepare_inputs(detector, manifest, rows, settings, inputs, copied=copied))
     scores = rows[["path", "digest", "source_id", "generator", "label"]].reset_index(drop=True)
     scores["condition"] = condition
-    for position, name in enumerate(spec.classes):
-        scores[f"logit_{name}"] = prediction.logits[:, position]
+    for index, name in enumerate(spec.classes):
+        scores[f"logit_{name}"] = prediction.logits[:, index]
     if task.is_binary:
         scores["score"] = fake_scores(prediction.logits)
     measured = task.measure(scores, prediction.logits, spec.classes, threshold)
@@ -335,23 +305,13 @@ def score(
 
 
 def set_threads(settings: RunSettings) -> None:
-    """Compute with the cores that the trial was given, at least one, so that trials on one machine divide them.
+    """Use as many threads as the trial has cores, at least one, so that trials on one machine share its cores.
 
-    Holds for torch, BLAS and OpenMP until the next call. Ray's own limit is one thread for any share below two cores,
-    and the first task's for all that a reused worker does later.
+    Applies to torch, BLAS and OpenMP until the next call. Ray sets a limit of its own: one thread for any share below
+    two cores, and in a reused worker the limit of its first task.
     """
     import torch
     from threadpoolctl import threadpool_limits
 
     torch.set_num_threads(_threads(settings))
     threadpool_limits(_threads(settings))
-
-
-@cache
-def versions() -> dict[str, str]:
-    """Versions of what a result may depend on."""
-    import platform
-    from importlib.metadata import version
-
-    packages = ("torch", "timm", "open_clip_torch", "segment-anything", "scikit-learn", "numpy", "pillow")
-    return {"python": platform.python_version()} | {name: version(name) for name in packages}

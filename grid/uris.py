@@ -1,4 +1,4 @@
-"""Tracking URIs: from a local store's file to its URI and back, and what of a URI people may see."""
+"""Tracking URIs: from the file of a local store to its URI and back; URIs without passwords."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from urllib.parse import urlparse, urlsplit
 from urllib.request import url2pathname
 
 SQLITE = "sqlite:///"
-STORE = "mlflow.db"  # the file of a local store in the folder of `--runs`
+STORE = "mlflow.db"  # name of a local store's file in the folder of `--runs`
 
 
 def sqlite_uri(file: Path) -> str:
     """The tracking URI of an SQLite file.
 
     Raises:
-        ValueError: a "?" in the path: what follows it would be taken for options of SQLite.
+        ValueError: the path has a "?"; SQLite would read the rest as options.
     """
     if "?" in str(file):
         raise ValueError(
@@ -26,26 +26,22 @@ def sqlite_uri(file: Path) -> str:
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """The file of an SQLite store, without options such as `?timeout=60`; None for any other store."""
+    """The file of an SQLite store, without options such as `?timeout=60`; None for any other kind of store."""
     return Path(uri.removeprefix(SQLITE).partition("?")[0]) if uri.startswith(SQLITE) else None
 
 
-def absolute(uri: str) -> str:
-    """The same store with an absolute path where it is a file: trials run in folders of their own."""
-    file = sqlite_file(uri)
-    if file is None:
-        return uri
-    options = uri.partition("?")[2]
-    return f"{SQLITE}{file.absolute()}" + (f"?{options}" if options else "")
-
-
 def tracking_uri(folder: Path) -> str:
-    """The store that MLFLOW_TRACKING_URI names, else the one in a folder."""
-    return absolute(os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(folder / STORE))
+    """The store that MLFLOW_TRACKING_URI names, else the SQLite store in `folder`.
+
+    The path of an SQLite file becomes absolute, because each trial runs in its own folder.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(folder / STORE)
+    path, mark, options = uri.removeprefix(SQLITE).partition("?")
+    return f"{SQLITE}{Path(path).absolute()}{mark}{options}" if uri.startswith(SQLITE) else uri
 
 
 def local_path(uri: str) -> Path | None:
-    """The path that a file URI or a plain path means; None for anything remote."""
+    """The path of a file URI or a plain path; None for a remote URI."""
     parsed = urlparse(uri)
     if parsed.scheme == "file":
         return Path(url2pathname(parsed.path))
@@ -53,6 +49,6 @@ def local_path(uri: str) -> Path | None:
 
 
 def without_password(uri: str) -> str:
-    """A tracking URI for people to read, without the user's name and password that may be in it."""
+    """The tracking URI without user name and password, for messages."""
     user, at, _ = urlsplit(uri).netloc.rpartition("@")
     return uri.replace(f"{user}{at}", "", 1) if at else uri

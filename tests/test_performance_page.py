@@ -64,4 +64,4 @@ def test_bytes_an_image(tmp_path: Path) -> None:
 
 def test_images_a_task() -> None:
     (number,) = re.findall(r"at least (\d+) images each", PAGE)
-    assert int(number) == ray_executor.IMAGES_A_TASK
+    assert int(number) == ray_executor.IMAGES_PER_TASK

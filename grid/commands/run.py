@@ -24,6 +24,8 @@ from grid.options import (
 from grid.uris import sqlite_file
 
 if TYPE_CHECKING:
+    from threading import Event
+
     from rich.console import Console
 
     from data.manifest import Manifest
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from grid.runner import Executor
     from grid.settings import RunSettings
     from grid.spec import TrialSpec
-    from grid.tracking import Claim, Tracker
+    from grid.tracking import Tracker
 
 NOTE = "yellow"
 
@@ -202,14 +204,14 @@ def run_pending(plan: Plan, launch: Launch, manifest: Manifest, console: Console
         conditions=plan.conditions,
         launched={names.EXPERIMENT: launch.experiment.name, names.OPTIONS: launch.repeated()},
     )
-    with tracker.claim() as claim:
+    with tracker.claim() as lost:
         # Looked up again: whoever ran this grid until now may have finished some of it meanwhile.
         states = tracker.records.states([trial.key for trial in plan.trials])
         plan = make_plan(plan.trials, states, plan.conditions)
-        return run_claimed(plan, launch, tracker, claim, console)
+        return run_claimed(plan, launch, tracker, lost, console)
 
 
-def run_claimed(plan: Plan, launch: Launch, tracker: Tracker, claim: Claim, console: Console) -> bool:
+def run_claimed(plan: Plan, launch: Launch, tracker: Tracker, lost: Event, console: Console) -> bool:
     """Do what is pending of a grid that nobody else runs. Returns whether any trial failed."""
     from grid.checkpoints import remove_states
     from grid.progress import GridProgress, counting
@@ -242,12 +244,12 @@ def run_claimed(plan: Plan, launch: Launch, tracker: Tracker, claim: Claim, cons
             progress = on_ray(execute, launch, tracker, console)
         failed = progress.failed
         # Tune ends its trials when it is interrupted and returns; what has no outcome then was interrupted.
-        lost = set(keys) - progress.done - failed.keys()
-        if lost:
+        unfinished = set(keys) - progress.done - failed.keys()
+        if unfinished:
             raise KeyboardInterrupt
         complete = not failed
     finally:
-        if not claim.lost:
+        if not lost.is_set():
             tracker.close_interrupted(keys, failed)
             tracker.close_grid(complete=complete)
     if failed:

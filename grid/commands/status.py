@@ -53,7 +53,8 @@ def print_status(name: str, uri: str, console: Console) -> int:
     from data.conditions import CLEAN
     from grid import names
     from grid.plan import RUNNING, make_plan
-    from grid.records import StoreError, conditions_of, open_records, speaking_runs, spec_of, trial_state
+    from grid.records import StoreError, conditions_of, open_records, speaking_runs, trial_state
+    from grid.spec import TrialSpec
 
     try:
         records = open_records(uri, name)
@@ -64,7 +65,7 @@ def print_status(name: str, uri: str, console: Console) -> int:
         runs = speaking_runs(records.trials())
         states = {key: trial_state(run) for key, run in runs.items()}
         for grid in reversed(records.grids()):
-            trials = [spec_of(fields) for fields in records.plan(grid).values()]
+            trials = [TrialSpec.from_dict(fields) for fields in records.plan(grid).values()]
             plan = make_plan(trials, states, sorted(conditions_of(grid) - {CLEAN}))
             counts: Counter[str] = Counter()
             table = Table(title=grid.info.run_name, title_justify="left")

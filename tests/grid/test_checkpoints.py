@@ -23,8 +23,8 @@ def truncate(folder: Path) -> None:
     file.write_bytes(file.read_bytes()[:-7])
 
 
-def epoch(root: Path, *also: Path) -> tuple[int | None, int]:
-    state, order = latest_state(root, KEY, *also)
+def epoch(root: Path) -> tuple[int | None, int]:
+    state, order = latest_state(root, KEY)
     return (None if state is None else state["epoch"]), order
 
 
@@ -51,13 +51,6 @@ def test_the_newest_one_wins_over_several_launches_whatever_they_are_called(tmp_
     write(tmp_path, "20250101-000000", 0, order=11)
     write(tmp_path, "local", 9, order=10)
     assert epoch(tmp_path) == (11, 11)
-
-
-def test_a_folder_from_elsewhere_is_considered_too(tmp_path: Path) -> None:
-    write(tmp_path / "root", "local", 0, order=2)
-    fetched = write(tmp_path / "fetched", "x", 0, order=3)
-    assert epoch(tmp_path / "root", fetched) == (3, 3)
-    assert epoch(tmp_path / "root", tmp_path / "gone") == (2, 2)
 
 
 def test_a_truncated_one_is_passed_over_with_a_warning_that_names_it(

@@ -17,7 +17,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from grid import names, tracking
-from grid.tracking import GridBusyError, Tracker
+from grid.records import StoreError
+from grid.tracking import Tracker
 from tests.grid.grids import make_spec, paper_manifest
 
 
@@ -39,7 +40,7 @@ def stranger(tracker: Tracker, **changes: Any) -> None:
 
 def test_a_grid_that_somebody_runs_is_refused_with_who_and_since_when(tracker: Tracker) -> None:
     stranger(tracker)
-    with pytest.raises(GridBusyError) as raised, tracker.claim():
+    with pytest.raises(StoreError) as raised, tracker.claim():
         pass
     message = str(raised.value)
     assert "by ada on node7 (process 4711) since 2026-11-23 12:00:00 UTC" in message
@@ -47,7 +48,7 @@ def test_a_grid_that_somebody_runs_is_refused_with_who_and_since_when(tracker: T
 
 
 def test_a_second_claim_in_the_same_place_is_refused_too(tracker: Tracker) -> None:
-    with tracker.claim(), pytest.raises(GridBusyError, match=f"process {os.getpid()}"), tracker.claim():
+    with tracker.claim(), pytest.raises(StoreError, match=f"process {os.getpid()}"), tracker.claim():
         pass
 
 
@@ -62,8 +63,8 @@ def test_a_claim_ends_with_its_block(tracker: Tracker) -> None:
 
 def test_a_launch_elsewhere_that_gives_no_sign_of_life_is_taken_over(tracker: Tracker) -> None:
     stranger(tracker, time=time.time() - tracking.STALE_SECONDS - 1)
-    with tracker.claim() as claim:
-        assert not claim.lost
+    with tracker.claim() as lost:
+        assert not lost.is_set()
 
 
 def test_a_launch_here_whose_process_is_gone_is_taken_over_at_once(tracker: Tracker) -> None:
@@ -84,7 +85,7 @@ def test_another_process_with_the_same_number_is_not_taken_for_it(tracker: Track
 def test_a_launch_that_was_entered_and_has_not_come_further_counts(tracker: Tracker) -> None:
     stranger(tracker)
     tracker.client.set_tag(tracker.parent_id, names.HEARTBEAT, "0 ended")
-    with pytest.raises(GridBusyError), tracker.claim():
+    with pytest.raises(StoreError, match="this grid is being run by ada"), tracker.claim():
         pass
 
 
@@ -98,7 +99,7 @@ def test_of_two_who_enter_at_once_one_is_refused(tracker: Tracker, monkeypatch: 
         return log_param(self, run_id, key, value)
 
     monkeypatch.setattr(MlflowClient, "log_param", slow)
-    with pytest.raises(GridBusyError, match="ada"), tracker.claim():
+    with pytest.raises(StoreError, match="ada"), tracker.claim():
         pass
     assert calls == ["launch/1"]
 
@@ -106,14 +107,14 @@ def test_of_two_who_enter_at_once_one_is_refused(tracker: Tracker, monkeypatch: 
 def test_whoever_is_taken_over_stops(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking, "HEARTBEAT_SECONDS", 0.05)
     interrupted = False
-    with tracker.claim() as claim:
+    with tracker.claim() as lost:
         try:
             stranger(tracker)
             threading.Event().wait(timeout=60)
         except KeyboardInterrupt:
             interrupted = True
     assert interrupted
-    assert claim.lost
+    assert lost.is_set()
 
 
 def test_signs_of_life_are_given_though_the_server_is_away_for_a_while(
@@ -132,9 +133,9 @@ def test_signs_of_life_are_given_though_the_server_is_away_for_a_while(
         return get_run(self, run_id)
 
     monkeypatch.setattr(MlflowClient, "get_run", away)
-    with tracker.claim() as claim:
+    with tracker.claim() as lost:
         assert came_back.wait(timeout=60)
-    assert not claim.lost
+    assert not lost.is_set()
 
 
 def test_an_end_that_cannot_be_told_hides_no_error(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -226,5 +226,5 @@ def test_the_training_condition_is_that_of_every_trial_and_clean_changes_no_key(
 
 
 def test_a_training_set_that_does_not_exist_is_refused_with_what_exists() -> None:
-    with pytest.raises(ValueError, match=r"no generator 'lamma' in the data \(did you mean 'lama'"):
+    with pytest.raises(ValueError, match=r"no generator named 'lamma' \(did you mean 'lama'"):
         list(cross_generator_trials(**GRID, train_on="lamma"))

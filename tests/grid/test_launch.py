@@ -25,12 +25,12 @@ import launch
 from analysis.matrices import attribution_table, cross_generator_matrix
 from analysis.store import open_store
 from data.conditions import Picture, register_condition
-from grid import names, runner, tracking
+from grid import names, runner
 from grid.commands import run as run_command
 from grid.options import resolve
 from grid.plan import Work
 from grid.progress import GridProgress
-from grid.records import spec_of
+from grid.records import StoreError
 from grid.runner import DONE, FAILED, STARTED, TrialEvent
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
@@ -72,7 +72,7 @@ def test_a_grid_of_two_methods_runs_and_a_second_launch_only_prints_it_again(
         raise AssertionError("a trial was computed again")
 
     monkeypatch.setattr(runner, "execute", nothing)
-    monkeypatch.setattr(runner, "prepare_shared", nothing)
+    monkeypatch.setattr(runner, "prepare_input", nothing)
     second = dolos(*arguments)
     assert second.status == 0
     assert "all 6 trials are finished; nothing to run" in second.text
@@ -210,7 +210,7 @@ def test_a_grid_that_somebody_else_runs_is_refused_and_left_alone(
     dolos: Command, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def busy(tracker: Tracker) -> None:
-        raise tracking.GridBusyError("this grid is being run by ada on node7")
+        raise StoreError("this grid is being run by ada on node7")
 
     monkeypatch.setattr(Tracker, "claim", busy)
     outcome = dolos("--methods", "residual_linear")
@@ -588,7 +588,7 @@ def test_the_status_shows_the_latest_figures_of_what_is_running(
     dolos("--methods", "residual_linear", "--tasks", "attribution")
     (grid,) = mlflow_runs(runs, "grid")
     tracker = Tracker(store, grid.info.experiment_id, grid.info.run_id, {})
-    planned = [spec_of(fields) for fields in tracker.records.plan(grid).values()]
+    planned = [TrialSpec.from_dict(fields) for fields in tracker.records.plan(grid).values()]
     other = make_spec(planned[0].data, seed=7)
     tracker.client.log_dict(
         grid.info.run_id,
@@ -700,7 +700,7 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "GPUs of somebody else's Ray": (
         ("dolos", "--address", "10.0.0.1:6379", "--num-gpus", "1"),
-        ("--num-gpus is about a Ray of our own, not the cluster at 10.0.0.1:6379",),
+        ("--num-gpus is for a local Ray, not for the cluster at 10.0.0.1:6379",),
     ),
     "Ray Client": (("dolos", "--address", "ray://10.0.0.1:10001"), ("launch on a node of the cluster",)),
     "GPU in this process": (("dolos", "--accelerator", "T4", "--local"), ("leave it out with --local",)),

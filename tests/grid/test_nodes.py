@@ -119,11 +119,10 @@ def test_the_refusal_names_methods_demands_nodes_and_remedies(plain: RunSettings
         "  2 × 4 CPU, 1 GPU (T4, 16 GB each), 16 GB of memory",
         "  1 × 4 CPU, 1 GPU (memory not declared), 16 GB of memory",
         "  1 × 64 CPU, 256 GB of memory",
-        "lower --cpus-per-trial, --gpus-per-trial or --memory-per-trial, or name another type with --accelerator, "
-        "or lower --gpu-memory; of a share of a GPU, it is that part of the GPU's memory",
-        "GPUs whose memory is not declared do not count for --gpu-memory; nodes declare it with the label "
-        'gpu-memory-gb: `labels: {gpu-memory-gb: "24"}` of the node type in the cluster file, or '
-        "`ray start --labels=gpu-memory-gb=24` on the node (docs/cluster.md)",
+        "lower --cpus-per-trial, --gpus-per-trial, --memory-per-trial or --gpu-memory, or name another --accelerator",
+        "a trial needs a GPU with --gpu-memory divided by its GPU share; a GPU counts if its node declares the "
+        'memory with the label gpu-memory-gb: `labels: {gpu-memory-gb: "24"}` of the node type in the cluster '
+        "file, or `ray start --labels=gpu-memory-gb=24` on the node (docs/cluster.md)",
     ]
 
 

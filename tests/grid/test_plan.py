@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +160,7 @@ def test_work_in_words_names_conditions_where_nothing_is_fitted() -> None:
 
 @pytest.mark.parametrize("work", [Work(TRIALS[0]), Work(TRIALS[1], ("jpeg-75", "jpeg-50"), "run")])
 def test_work_survives_the_trip_to_another_process(work: Work) -> None:
-    back = Work.from_dict(json.loads(json.dumps(work.to_dict())))
+    back = pickle.loads(pickle.dumps(work))
     assert back == work
     assert (back.key, back.fits) == (work.spec.key, work.fits)
 
@@ -240,7 +240,7 @@ def test_inputs_name_the_method_and_a_condition_that_is_not_clean() -> None:
 
 def test_inputs_survive_the_trip_to_another_process() -> None:
     for inputs in (Inputs(TRIALS[0]), Inputs(on_jpeg(TRIALS[0]), "jpeg-95", ("train", "valid"))):
-        assert Inputs.from_dict(json.loads(json.dumps(inputs.to_dict()))) == inputs
+        assert pickle.loads(pickle.dumps(inputs)) == inputs
 
 
 def test_the_rows_of_inputs_are_those_of_their_splits(tmp_path: Path) -> None:

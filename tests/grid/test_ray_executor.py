@@ -291,12 +291,12 @@ def test_the_worker_of_a_task_that_had_a_gpu_ends_with_it(
 def test_a_node_that_does_not_see_the_cache_is_named(
     executor: ray_executor.RayExecutor, trials: list[TrialSpec]
 ) -> None:
-    inputs, settings = Inputs(trials[0]).to_dict(), executor.settings
+    inputs, settings = Inputs(trials[0]), executor.settings
     message = rf"{os.uname().nodename} does not see {settings.cache}: give --runs"
     with pytest.raises(ValueError, match=message):
-        survey_input(inputs, settings.to_json(), 0.0)
+        survey_input(inputs, settings, 0.0)
     with pytest.raises(ValueError, match=message):
-        prepare_input(inputs, settings.to_json(), 0.0, None, "key", 0)
+        prepare_input(inputs, settings, 0.0, lambda done, total: None)
 
 
 @pytest.mark.parametrize(
@@ -320,4 +320,4 @@ def test_what_ends_a_preparing_task_is_told_without_rays_words(
 
     monkeypatch.setattr(ray_executor.ray, "get", get)
     with pytest.raises(raised, match=message):
-        ray_executor._result(None, "clip")
+        ray_executor.task_result(None, "clip")

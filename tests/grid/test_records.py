@@ -22,7 +22,6 @@ from grid.records import (
     list_experiments,
     open_records,
     speaking_runs,
-    spec_of,
     state_of,
     trial_state,
 )
@@ -148,17 +147,16 @@ def test_grids_and_trials_are_told_apart_and_chosen_by_the_data(
     assert [run.info.run_id for run in records.grids()] == [tracker.parent_id, second.parent_id]
     assert [run.info.run_id for run in records.trials()] == [mine, theirs]
     assert [run.info.run_id for run in records.grids(other.digest)] == [second.parent_id]
-    assert [run.info.run_id for run in records.trials(spec.data)] == [mine]
     assert [run.info.run_id for run in records.runs_of(spec.key)] == [mine]
 
 
 def test_a_plan_is_read_as_specs(tracker: Tracker, records: Records, spec: TrialSpec) -> None:
-    planned = records.plan(records.run(tracker.parent_id))
-    assert {key: spec_of(fields) for key, fields in planned.items()} == {spec.key: spec}
+    planned = records.plan(records.client.get_run(tracker.parent_id))
+    assert {key: TrialSpec.from_dict(fields) for key, fields in planned.items()} == {spec.key: spec}
 
 
 def test_a_run_without_a_plan_has_an_empty_one(tracker: Tracker, records: Records, spec: TrialSpec) -> None:
-    run = records.run(tracker.open_trial(spec, {}).run_id)
+    run = records.client.get_run(tracker.open_trial(spec, {}).run_id)
     assert records.plan(run) == {}
     assert records.text(run, "nothing.txt") is None
 
@@ -169,17 +167,17 @@ def test_a_damaged_plan_is_told_with_what_writes_it_again(
 ) -> None:
     tracker.client.log_text(tracker.parent_id, text, names.PLAN)
     with pytest.raises(StoreError, match=rf"plan.json of the grid's run {tracker.parent_id} is damaged") as caught:
-        records.plan(records.run(tracker.parent_id))
+        records.plan(records.client.get_run(tracker.parent_id))
     assert "Launching the grid again writes it" in str(caught.value)
     manifest = paper_manifest(tmp_path / "images")
     tracking.open_grid(tracker.uri, "dolos", manifest, [spec], tmp_path / "runs" / "artifacts")
-    assert list(records.plan(records.run(tracker.parent_id))) == [spec.key]
+    assert list(records.plan(records.client.get_run(tracker.parent_id))) == [spec.key]
 
 
 def test_artifacts_on_this_machine_are_read_in_place(
     tracker: Tracker, records: Records, spec: TrialSpec, tmp_path: Path
 ) -> None:
-    run = records.run(finish(tracker, spec, tmp_path / "fitted"))
+    run = records.client.get_run(finish(tracker, spec, tmp_path / "fitted"))
     kept = tmp_path / "runs" / "artifacts" / run.info.run_id / "artifacts"
     assert records.artifact(run, names.CHECKPOINT) == kept / "checkpoint"
     assert (kept / "checkpoint" / "head.json").read_text() == "{}"
@@ -198,8 +196,8 @@ def test_every_point_of_a_metric_is_its_history(tracker: Tracker, records: Recor
 
 
 def test_an_experiment_is_found_by_its_name(tracker: Tracker) -> None:
-    found = open_records(tracker.uri, "dolos", patient=False)
-    assert found == Records(tracker.uri, tracker.experiment_id, "dolos", patient=False)
+    found = open_records(tracker.uri, "dolos")
+    assert found == Records(tracker.uri, tracker.experiment_id, "dolos")
     assert list_experiments(tracker.uri)["dolos"] == tracker.experiment_id
     assert open_records(tracker.uri, "demo") is None
 

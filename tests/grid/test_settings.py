@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def test_settings_survive_the_trip_to_another_process(tmp_path: Path) -> None:
         local_copies=tmp_path / "local",
         weight_files={"0123456789abcdef": tmp_path / "weights.pt"},
     )
-    back = RunSettings.from_json(settings.to_json())
+    back = pickle.loads(pickle.dumps(settings))
     assert back == settings
     assert isinstance(back.cache, Path)
     assert isinstance(back.local_copies, Path)
@@ -43,8 +43,7 @@ def test_settings_survive_the_trip_to_another_process(tmp_path: Path) -> None:
 
 
 def test_the_defaults_survive_it_too(plain: RunSettings) -> None:
-    assert RunSettings.from_json(plain.to_json()) == plain
-    assert json.loads(plain.to_json())["gpus_per_trial"] is None
+    assert pickle.loads(pickle.dumps(plain)) == plain
 
 
 def test_everything_that_is_kept_lies_below_the_two_folders(plain: RunSettings) -> None:
@@ -66,11 +65,6 @@ def test_making_settings_makes_no_folder(plain: RunSettings) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"cache": Path("cache")}, "cache must be an absolute path; got cache"),
-        ({"runs": Path("runs")}, "runs must be an absolute path; got runs"),
-        ({"local_copies": Path("local")}, "local_copies must be an absolute path; got local"),
-        ({"tracking_uri": "sqlite:///mlflow.db"}, "tracking_uri must be an absolute path; got mlflow.db"),
-        ({"tracking_uri": "sqlite:///mlflow.db?timeout=60"}, "tracking_uri must be an absolute path; got mlflow.db"),
         ({"device": "gpu"}, "device must be one of 'auto', 'cpu', 'cuda'; got 'gpu'"),
         ({"cpus_per_trial": 0}, "cpus_per_trial must be above 0; got 0"),
         ({"cpus_per_trial": -1}, "cpus_per_trial must be above 0; got -1"),
@@ -85,7 +79,6 @@ def test_making_settings_makes_no_folder(plain: RunSettings) -> None:
             "sam_linear.gpus_per_trial is a share of one GPU, 0 to 1, because a trial computes on one GPU; got 1.5",
         ),
         ({"by_method": {"sam_linear": {"memory_per_trial": "much"}}}, "sam_linear.memory_per_trial must be a number"),
-        ({"by_method": {"sam_linear": {"device": "cpu"}}}, "sam_linear: not a setting of a method: device"),
         ({"gpus_per_trial": 2}, "because a trial computes on one GPU; got 2"),
         ({"gpus_per_trial": 1.5}, "a share of one GPU, 0 to 1, because a trial computes on one GPU; got 1.5"),
         ({"max_concurrent": 1.5}, "max_concurrent must be a whole number; got 1.5"),
@@ -104,9 +97,8 @@ def test_what_cannot_work_is_refused_in_one_plain_line(
 
 def test_every_wrong_setting_has_a_line_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(ValidationError) as caught:
-        RunSettings(cache=tmp_path, runs=Path("runs"), tracking_uri="", cpus_per_trial=0, max_failures=-2)
+        RunSettings(cache=tmp_path, runs=tmp_path, tracking_uri="", cpus_per_trial=0, max_failures=-2)
     assert in_words(caught.value) == [
-        "runs must be an absolute path; got runs",
         "cpus_per_trial must be above 0; got 0",
         "max_failures must be at least 0; got -2",
     ]

@@ -219,7 +219,7 @@ def test_detection_is_trained_on_each_generator_unless_somebody_asks_for_other_s
 
 
 def test_a_text_without_a_word_is_refused_and_not_taken_for_the_tasks_own() -> None:
-    with pytest.raises(ValueError, match="no generator ''"):
+    with pytest.raises(ValueError, match="no generator named ''"):
         get_task(DETECTION).train_sets("", GENERATORS)
 
 

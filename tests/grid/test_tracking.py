@@ -20,9 +20,9 @@ from mlflow.tracking import MlflowClient
 from data.audits import Finding
 from data.manifest import Manifest
 from data.sources.base import Problem
-from grid import names, tracking
+from grid import names, records, tracking
 from grid.plan import FAILED, FINISHED, INTERRUPTED, RUNNING, TrialState
-from grid.records import StoreError, knock, open_records, spec_of
+from grid.records import StoreError, knock, open_records
 from grid.spec import TrialSpec
 from grid.tasks import ATTRIBUTION
 from grid.tracking import Tracker, TrialRun
@@ -58,7 +58,7 @@ def runs_of(tracker: Tracker, role: str = names.TRIAL_ROLE) -> list[Run]:
 def planned_in(tracker: Tracker) -> list[TrialSpec]:
     """The trials of the grid's plan."""
     records = tracker.records
-    return [spec_of(fields) for fields in records.plan(records.run(tracker.parent_id)).values()]
+    return [TrialSpec.from_dict(fields) for fields in records.plan(records.client.get_run(tracker.parent_id)).values()]
 
 
 def steps(trial: TrialRun, metric: str) -> list[tuple[int, float]]:
@@ -339,7 +339,7 @@ def test_a_run_is_never_finished_before_it_is_whole(
     trial = tracker.open_trial(spec, {})
     result = planted_result(spec, {"lama": 0.9, "ldm": 0.6})
     with monkeypatch.context() as patched:
-        patched.setattr(tracking, "MlflowClient", Stops)
+        patched.setattr(records, "MlflowClient", Stops)
         patched.setattr(Stops, "at", lost_at)
         with pytest.raises(ConnectionError):
             result.finish(trial, fitted(tmp_path))
@@ -358,7 +358,7 @@ def test_figures_are_those_of_the_scores_beside_them_though_a_retry_computed_oth
     first, second = (planted_result(spec, {"lama": accuracy, "ldm": 0.6}) for accuracy in (0.9, 0.8))
     trial = tracker.open_trial(spec, {})
     with monkeypatch.context() as patched:
-        patched.setattr(tracking, "MlflowClient", Stops)
+        patched.setattr(records, "MlflowClient", Stops)
         patched.setattr(Stops, "at", "set_terminated")
         with pytest.raises(ConnectionError):
             first.finish(trial, fitted(tmp_path))
@@ -428,7 +428,7 @@ def test_a_condition_is_not_there_before_its_scores_are(
 ) -> None:
     jpeg = planted_result(spec, CELLS, condition="jpeg-75").scored
     with monkeypatch.context() as patched:
-        patched.setattr(tracking, "MlflowClient", Stops)
+        patched.setattr(records, "MlflowClient", Stops)
         patched.setattr(Stops, "at", lost_at)
         with pytest.raises(ConnectionError):
             finished.add_scores(jpeg)

@@ -62,11 +62,11 @@ def test_one_generator_alone(text: str, expected: list[str]) -> None:
 
 @pytest.mark.parametrize("text", ["all-but-one", "all-but-lama"])
 def test_of_one_generator_alone_none_can_be_left_out(text: str) -> None:
-    with pytest.raises(ValueError, match=rf"--train-on {text}: the data have one generator, lama, so nothing is left"):
+    with pytest.raises(ValueError, match=rf"--train-on {text}: the data have one generator, lama, so none is left"):
         sets_of(text, ("lama",))
 
 
-WORDS = "besides, each, all, all-but-one, all-but-X and none"
+WORDS = "other words are each, all, all-but-one, all-but-X and none"
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_an_unknown_generator_is_answered_with_those_that_exist(text: str, word:
         sets_of(text)
     hint = f" (did you mean {near!r}?)" if near else ""
     assert str(caught.value) == (
-        f"--train-on {word}: no generator {unknown!r} in the data{hint}; there are: lama, ldm, repaint; {WORDS}"
+        f"--train-on {word}: no generator named {unknown!r}{hint}; there are: lama, ldm, repaint; {WORDS}"
     )
 
 

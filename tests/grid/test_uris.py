@@ -21,9 +21,10 @@ def test_options_are_no_part_of_the_file() -> None:
 
 
 @pytest.mark.parametrize("uri", ["http://host:5000", "postgresql://me@host/db", "/runs/mlruns", "file:///runs/mlruns"])
-def test_other_stores_have_no_sqlite_file(uri: str) -> None:
+def test_other_stores_have_no_sqlite_file(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert uris.sqlite_file(uri) is None
-    assert uris.absolute(uri) == uri
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert uris.tracking_uri(tmp_path) == uri
 
 
 def test_a_question_mark_in_a_path_is_refused_with_what_to_do() -> None:
@@ -37,9 +38,13 @@ def test_a_relative_file_becomes_absolute_and_keeps_its_options(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert uris.absolute("sqlite:///mlflow.db") == f"sqlite:///{tmp_path}/mlflow.db"
-    assert uris.absolute("sqlite:///mlflow.db?timeout=60") == f"sqlite:///{tmp_path}/mlflow.db?timeout=60"
-    assert uris.absolute(f"sqlite:///{tmp_path}/x.db?a=1") == f"sqlite:///{tmp_path}/x.db?a=1"
+    for named, absolute in (
+        ("sqlite:///mlflow.db", f"sqlite:///{tmp_path}/mlflow.db"),
+        ("sqlite:///mlflow.db?timeout=60", f"sqlite:///{tmp_path}/mlflow.db?timeout=60"),
+        (f"sqlite:///{tmp_path}/x.db?a=1", f"sqlite:///{tmp_path}/x.db?a=1"),
+    ):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", named)
+        assert uris.tracking_uri(tmp_path / "elsewhere") == absolute
 
 
 def test_the_store_is_the_one_of_the_environment_else_the_one_in_the_folder(

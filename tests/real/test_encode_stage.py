@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from logging.handlers import BufferingHandler
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
@@ -142,7 +141,7 @@ def test_trials_of_a_frozen_method_leave_the_gpus_to_those_that_train(
     stage = prepared(method).copy(tmp_path / "stage")
     asked = tmp_path / "asked"
 
-    def note(work: dict[str, Any], settings: str, tracker: Tracker, share: float) -> None:
+    def note(work: Work, settings: RunSettings, tracker: Tracker, share: float) -> None:
         asked.write_text(str(share))
 
     executor = RayExecutor(stage.settings, Tracker("sqlite:////none", "0", "0", {}), compute=note)
@@ -200,16 +199,16 @@ def test_a_killed_task_is_tried_again_and_goes_on_from_the_shards_that_are_there
 def test_tasks_on_one_machine_divide_its_cores(tmp_path: Path) -> None:
     """In the worker's own pools of threads, also where another task has used the worker before."""
 
-    def threads(settings: str) -> set[int]:
+    def threads(settings: RunSettings) -> set[int]:
         import torch
         from threadpoolctl import threadpool_info
 
         from grid.trial import set_threads
 
-        set_threads(RunSettings.from_json(settings))
+        set_threads(settings)
         return {torch.get_num_threads(), *(pool["num_threads"] for pool in threadpool_info())}
 
     for cores, expected in ((1.0, 1), (2.0, 2), (0.25, 1)):
         settings = make_settings(tmp_path, cpus_per_trial=cores)
         task = ray.remote(threads).options(num_cpus=cores)
-        assert ray.get(task.remote(settings.to_json())) == {expected}
+        assert ray.get(task.remote(settings)) == {expected}

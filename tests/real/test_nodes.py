@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import ray
@@ -13,7 +12,7 @@ from ray.cluster_utils import Cluster
 
 from grid import cluster
 from grid.nodes import check_feasible, trial_demand
-from grid.plan import Work, distinct_inputs
+from grid.plan import Inputs, Work, distinct_inputs
 from grid.ray_executor import RayExecutor
 from grid.runner import DONE, TrialEvent
 from grid.settings import InfeasibleError, RunSettings
@@ -78,11 +77,10 @@ def test_trials_run_only_on_nodes_that_have_what_they_ask_for(
     places = tmp_path / "places"
     places.mkdir()
 
-    def compute(work: dict[str, Any], settings: str, tracker: Tracker, share: float) -> None:  # sent by value
+    def compute(work: Work, settings: RunSettings, tracker: Tracker, share: float) -> None:  # sent by value
         import time
 
-        spec = work["spec"]
-        (places / f"{spec['method']}-{spec['seed']}").write_text(ray.get_runtime_context().get_node_id())
+        (places / f"{work.spec.method}-{work.spec.seed}").write_text(ray.get_runtime_context().get_node_id())
         time.sleep(1)  # so that trials are spread over all nodes that may have them
 
     executor.compute = compute
@@ -97,7 +95,7 @@ def test_trials_run_only_on_nodes_that_have_what_they_ask_for(
 
 
 def test_preparing_tasks_go_where_trials_may(nodes: dict[str, str], executor: RayExecutor) -> None:
-    def place(inputs: dict[str, Any], settings: str, share: float) -> str:
+    def place(inputs: Inputs, settings: RunSettings, share: float) -> str:
         import time
 
         time.sleep(1)
