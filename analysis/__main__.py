@@ -95,11 +95,11 @@ def _report(options: argparse.Namespace, command: str, console: object) -> Path:
     weight_files = {}
     for path in options.weights:
         try:
-            weights, found = parse_weights_argument(str(path))
+            weights, files = parse_weights_argument(str(path))
         except WeightsError as error:
             raise StoreError(f"--weights {path}: {error}") from error
-        if found is not None:
-            weight_files[weights.removeprefix("file:")] = found.resolve()
+        if files is not None:
+            weight_files[weights.removeprefix("file:")] = files.resolve()
     store = open_store(
         options.experiment, tracking_uri=options.tracking_uri, data=options.data, spec_version=options.spec_version
     )

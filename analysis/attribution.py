@@ -26,10 +26,10 @@ def confusion_table(scores: pd.DataFrame, generators: Sequence[str] = ()) -> pd.
     if not classes:
         raise ValueError("these scores have no logit_<class> columns, so nothing was attributed")
     truth = get_task(ATTRIBUTION).class_numbers(scores, classes)
-    known = truth >= 0
-    logits = scores.loc[known, [f"logit_{name}" for name in classes]].to_numpy()
-    answered = attributed(truth[known], logits, len(classes))
-    counts = confusion_matrix(truth[known], answered, labels=range(len(classes)))
+    has_class = truth >= 0
+    logits = scores.loc[has_class, [f"logit_{name}" for name in classes]].to_numpy()
+    answered = attributed(truth[has_class], logits, len(classes))
+    counts = confusion_matrix(truth[has_class], answered, labels=range(len(classes)))
     order = [name for name in (REAL, *generators) if name in classes]
     order += sorted(set(classes) - set(order))
     table = pd.DataFrame(counts, index=classes, columns=classes).loc[order, order]

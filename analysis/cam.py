@@ -86,7 +86,7 @@ def cam_maps(
             for start in range(0, len(pixels), batch_size):
                 part = slice(start, start + batch_size)
                 batch = target.normalise(torch.from_numpy(np.ascontiguousarray(pixels[part])))
-                chosen = None if classes is None else [ClassifierOutputTarget(int(one)) for one in classes[part]]
+                chosen = None if classes is None else [ClassifierOutputTarget(int(number)) for number in classes[part]]
                 with torch.no_grad():  # `_gradients_from` switches gradients on; off again for the next batch
                     maps[part] = cam(batch, chosen)
         finally:
@@ -102,15 +102,15 @@ def cam_grid(detector: Detector) -> tuple[int, int] | None:
         return None
     import torch
 
-    found: list[torch.Tensor] = []
-    handle = target.layers[-1].register_forward_hook(lambda module, inputs, output: found.append(output))
+    maps: list[torch.Tensor] = []
+    handle = target.layers[-1].register_forward_hook(lambda module, inputs, output: maps.append(output))
     size, parameter = detector.geometry.size, next(target.module.parameters())
     try:
         with torch.no_grad():
             target.module(torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype))
     finally:
         handle.remove()
-    activations = found[0] if target.reshape is None else target.reshape(found[0])
+    activations = maps[0] if target.reshape is None else target.reshape(maps[0])
     return int(activations.shape[2]), int(activations.shape[3])
 
 
@@ -224,7 +224,7 @@ def answers(scores: pd.DataFrame, spec: TrialSpec) -> Answers:
         log_odds = scores["score"].to_numpy(np.float64)
         said = log_odds > 0
         return Answers(
-            [DETECTION_CLASSES[int(one)] for one in said], log_odds, said == (scores["label"] == FAKE_LABEL).to_numpy()
+            [DETECTION_CLASSES[int(number)] for number in said], log_odds, said == (scores["label"] == FAKE_LABEL).to_numpy()
         )
     highest = logits.argmax(axis=1)
     chosen = np.take_along_axis(logits, highest[:, None], axis=1)[:, 0]
@@ -321,9 +321,9 @@ def choose_images(
     Raises:
         ValueError: no such generator, or it has no image in the split.
     """
-    known = (*manifest.generators, SHARED_REAL)
-    if generator not in known:
-        raise ValueError(f"no generator {generator!r}; there are: {', '.join(known)}")
+    names = (*manifest.generators, SHARED_REAL)
+    if generator not in names:
+        raise ValueError(f"no generator {generator!r}; there are: {', '.join(names)}")
     table = manifest.table[manifest.table["split"] == split]
     is_fake = table["label"] == FAKE_LABEL
     sources = table[is_fake].groupby("generator")["source_id"].agg(set)
@@ -334,7 +334,7 @@ def choose_images(
     ranks = [
         (source not in in_all, hashlib.sha256(f"{seed}/{source}".encode()).hexdigest()) for source in rows["source_id"]
     ]
-    order = sorted(range(len(rows)), key=lambda place: (ranks[place], rows["digest"].iloc[place]))
+    order = sorted(range(len(rows)), key=lambda row: (ranks[row], rows["digest"].iloc[row]))
     return rows.iloc[order[:count]]
 
 
@@ -360,10 +360,10 @@ def _verified(path: Path, digest: str) -> Path:
     """The path again, if its bytes are those of the data set."""
     remedy = "bring the data set's own file back, or say where the data folder is with --images DIR"
     try:
-        found = file_digest(path)
+        actual = file_digest(path)
     except OSError as error:
         raise StoreError(f"{path} cannot be read ({error.strerror or error}); {remedy}") from error
-    if found != digest:
+    if actual != digest:
         raise StoreError(f"{path} is another file than the grid was made on (by its SHA-256); {remedy}")
     return path
 

@@ -210,8 +210,8 @@ def compare(
     results = of_condition(store.results(), CLEAN)
     for variant in (a, b):
         if variant not in set(results["variant"]):
-            known = ", ".join(dict.fromkeys(results["variant"]))
-            raise ValueError(f"no finished run of {variant!r}; there are: {known}")
+            names = ", ".join(dict.fromkeys(results["variant"]))
+            raise ValueError(f"no finished run of {variant!r}; there are: {names}")
     results = results[results["variant"].isin([a, b])]
     columns = ["kind", "task", "trained_on", "tested_on", "metric", "a", "b", "difference", "low", "high", "p"]
     resampler = _resampler(store, results, num_resamples, seed)
@@ -285,7 +285,7 @@ def _resample(
 
     On one thread: the matrix products are so small that more only wait for each other.
     """
-    found: dict[Where, _Resampled] = {}
+    resampled: dict[Where, _Resampled] = {}
     with threadpool_limits(limits=1, user_api="blas"):
         for (run_id, trained_on, seed, task), logged in results.groupby(
             ["run_id", "trained_on", "seed", "task"], sort=False
@@ -295,14 +295,14 @@ def _resample(
                 (str(tested_on), str(metric)): float(value)
                 for tested_on, metric, value in logged[["tested_on", "metric", "value"]].to_numpy().tolist()
             }
-            wanted = _wanted(values, metrics, classes, binary=get_task(str(task)).is_binary)
-            resamples = any(has_interval(classes, metric) for _, metric in wanted)
-            tested = {tested_on for tested_on, _ in wanted}
+            names = _wanted(values, metrics, classes, binary=get_task(str(task)).is_binary)
+            resamples = any(has_interval(classes, metric) for _, metric in names)
+            tested = {tested_on for tested_on, _ in names}
             read = (store, str(run_id), str(task), classes, tested, resampler, condition)
             cells = _read_cells(*read) if resamples else {}
             threshold = store.threshold(str(run_id))
-            for tested_on, metric in wanted:
-                entry = found.setdefault((str(trained_on), tested_on, metric), _Resampled([]))
+            for tested_on, metric in names:
+                entry = resampled.setdefault((str(trained_on), tested_on, metric), _Resampled([]))
                 value = values.get((tested_on, metric))
                 if has_interval(classes, metric):
                     plain = metric.removesuffix(AT_VALIDATION)
@@ -315,7 +315,7 @@ def _resample(
                         value = get_metric(plain).value(answers if answers.scores is None else answers.at(at))
                 if value is not None:
                     entry.values.append((str(run_id), int(str(seed)), value))
-    return {where: found[where] for where in _in_order(store, found) if found[where].values}
+    return {where: resampled[where] for where in _in_order(store, resampled) if resampled[where].values}
 
 
 def _in_order(store: Store, cells: Iterable[Where]) -> list[Where]:
@@ -338,14 +338,14 @@ def _wanted(
     logged: Mapping[tuple[str, str], float], metrics: Sequence[str], classes: Sequence[str], *, binary: bool
 ) -> list[tuple[str, str]]:
     """(tested on, metric) of a run's cells: what was logged, and what can be computed from its scores."""
-    wanted = dict.fromkeys(
+    names = dict.fromkeys(
         where for where in logged if where[1] in metrics or (where[1].startswith("accuracy/") and "accuracy" in metrics)
     )
     for tested_on in dict.fromkeys(tested_on for tested_on, _ in logged):
         for metric in metrics:
             if has_interval(classes, metric) and (binary or not metric.endswith(AT_VALIDATION)):
-                wanted.setdefault((tested_on, metric))
-    return list(wanted)
+                names.setdefault((tested_on, metric))
+    return list(names)
 
 
 def _read_cells(

@@ -82,9 +82,9 @@ def store_variable(tracking_uri: str) -> str:
 
 def _experiment(name: str, corpus: str) -> Experiment:
     """The experiment that made a grid; of grids that do not say it, the one of that name or of the corpus."""
-    known = list_experiments()
+    experiments = list_experiments()
     for candidate in (name, corpus):
-        if candidate in known:
+        if candidate in experiments:
             return load_experiment(candidate)
     return Experiment(corpus, source=corpus, methods={})
 

@@ -37,11 +37,11 @@ def reliability(labels: np.ndarray, scores: np.ndarray, *, num_bins: int = NUM_B
     if not np.isfinite(given).all():
         raise ValueError("some scores are not numbers")
     edges = np.arange(num_bins + 1) / num_bins
-    place = np.clip(np.searchsorted(edges, given, side="left") - 1, 0, num_bins - 1)
-    counts = np.bincount(place, minlength=num_bins)
+    bins = np.clip(np.searchsorted(edges, given, side="left") - 1, 0, num_bins - 1)
+    counts = np.bincount(bins, minlength=num_bins)
     with np.errstate(invalid="ignore"):
-        means = np.bincount(place, weights=given, minlength=num_bins) / counts
-        fakes = np.bincount(place, weights=labels == 1, minlength=num_bins) / counts
+        means = np.bincount(bins, weights=given, minlength=num_bins) / counts
+        fakes = np.bincount(bins, weights=labels == 1, minlength=num_bins) / counts
     return pd.DataFrame(
         {"low": edges[:-1], "high": edges[1:], "num_images": counts, "probability": means, "fake": fakes}
     )

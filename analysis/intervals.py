@@ -109,7 +109,7 @@ class Resampler:
         contributes[sources, kinds] = True
         _, pattern, sizes = np.unique(contributes, axis=0, return_inverse=True, return_counts=True)
         pattern = np.where(sizes[pattern.ravel()] < _SMALL_STRATUM, -1, pattern.ravel())
-        self._strata = [np.flatnonzero(pattern == one) for one in np.unique(pattern)]
+        self._strata = [np.flatnonzero(pattern == stratum) for stratum in np.unique(pattern)]
         self._block = min(num_resamples, max(64, _BLOCK // len(self._index)))
         self._kept: list[np.ndarray] = []
 
@@ -163,8 +163,8 @@ class Resampler:
 
     def value(self, cell: Cell, metric: str, threshold: float = 0.0) -> float:
         """The metric itself."""
-        ones = np.ones((self.num_sources, 1), dtype=np.float32)
-        return float(cell.weighted(metric, threshold)(ones)[0])
+        weights = np.ones((self.num_sources, 1), dtype=np.float32)
+        return float(cell.weighted(metric, threshold)(weights)[0])
 
     def _weights(self) -> Iterator[np.ndarray]:
         """Float32 (S, b): how often each source is drawn, b resamples at a time."""
@@ -190,7 +190,7 @@ class Resampler:
 def has_interval(classes: Sequence[str], metric: str) -> bool:
     """Whether images have a part in a metric of these classes, so that it can be resampled."""
     plain = metric.removesuffix(AT_VALIDATION)
-    return any(known.name == plain for known in metrics_for(classes))
+    return any(registered.name == plain for registered in metrics_for(classes))
 
 
 def interval_of(distribution: np.ndarray) -> Interval:
@@ -250,7 +250,7 @@ def difference_of(value: float, differences: np.ndarray) -> Difference:
 
 
 def _metric(answers: Answers, name: str) -> Metric:
-    known = {metric.name: metric for metric in metrics_for(answers.classes)}
-    if name not in known:
-        raise ValueError(f"no interval for {name!r}; there are: {', '.join(known)}")
-    return known[name]
+    metrics = {metric.name: metric for metric in metrics_for(answers.classes)}
+    if name not in metrics:
+        raise ValueError(f"no interval for {name!r}; there are: {', '.join(metrics)}")
+    return metrics[name]

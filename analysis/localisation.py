@@ -106,7 +106,7 @@ def localise_shuffled(maps: Maps, masks: Maps, *, threshold: float, seed: int = 
     order = np.random.default_rng(seed).permutation(num_images)
     other = np.empty(num_images, dtype=np.int64)
     other[order] = np.roll(order, 1)  # one ring of all pictures
-    strange = [_stretched(masks[int(place)], cam.shape) for place, cam in zip(other, maps, strict=True)]
+    strange = [_stretched(masks[int(index)], cam.shape) for index, cam in zip(other, maps, strict=True)]
     return localise(maps, strange, threshold=threshold)[list(METRICS)]
 
 
@@ -216,13 +216,13 @@ def localise_run(
         cell_maps: list[np.ndarray] = []
         cell_masks: list[np.ndarray] = []
         for batch, maps, masks in _explained(detector, manifest, rows):
-            found = localise(maps, masks, threshold=threshold)
+            measured = localise(maps, masks, threshold=threshold)
             base = localise([_resized(prior, mask.shape) for mask in masks], masks, threshold=prior_threshold)
             facts = batch[["path", "digest", "source_id"]].reset_index(drop=True)
             facts.insert(0, "tested_on", generator)
             facts["correct"] = correct.loc[generator].loc[facts["digest"]].to_numpy()
             base = base[list(METRICS)].add_prefix("prior_")
-            cell.append(pd.concat([facts, found, base], axis=1))
+            cell.append(pd.concat([facts, measured, base], axis=1))
             cell_maps += maps
             cell_masks += masks
             done = _tell(progress, done + len(maps), total)
@@ -303,16 +303,16 @@ def _checked(maps: Maps, masks: Maps) -> list[tuple[np.ndarray, np.ndarray]]:
     if len(maps) != len(masks) or len(maps) == 0:
         raise ValueError(f"need at least one picture and as many maps as masks, got {len(maps)} and {len(masks)}")
     pairs = []
-    for place, (cam, mask) in enumerate(zip(maps, masks, strict=True)):
+    for index, (cam, mask) in enumerate(zip(maps, masks, strict=True)):
         if cam.shape != mask.shape or cam.ndim != 2 or mask.dtype != np.bool_:
             raise ValueError(
-                f"picture {place}: need a map and a bool mask of one shape (H, W), got {cam.shape} and {mask.dtype} "
+                f"picture {index}: need a map and a bool mask of one shape (H, W), got {cam.shape} and {mask.dtype} "
                 f"{mask.shape}"
             )
         if not mask.any():
-            raise ValueError(f"picture {place}: the mask is empty, so there is nothing to find; leave it out")
+            raise ValueError(f"picture {index}: the mask is empty, so there is nothing to find; leave it out")
         if not (cam.min() >= 0 and cam.max() <= 1):  # a NaN fails too
-            raise ValueError(f"picture {place}: the map must lie in [0, 1], got {cam.min()} .. {cam.max()}")
+            raise ValueError(f"picture {index}: the map must lie in [0, 1], got {cam.min()} .. {cam.max()}")
         pairs.append((cam.astype(np.float64), mask))
     return pairs
 
@@ -346,10 +346,10 @@ def _stretched(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _with_masks(rows: pd.DataFrame) -> pd.DataFrame:
-    found = rows[rows["mask"].notna()]
-    if len(found) < len(rows):
-        log.warning("%d of %d pictures have no mask and are left out", len(rows) - len(found), len(rows))
-    return found
+    masked = rows[rows["mask"].notna()]
+    if len(masked) < len(rows):
+        log.warning("%d of %d pictures have no mask and are left out", len(rows) - len(masked), len(rows))
+    return masked
 
 
 def _explained(

@@ -137,7 +137,7 @@ class Folder:
         if path.exists() and not path.is_dir():
             raise StoreError(f"--out {path} is a file; name a folder")
         try:
-            holds = {place.name for place in path.iterdir()} - {_UNFINISHED} if path.exists() else set()
+            holds = {entry.name for entry in path.iterdir()} - {_UNFINISHED} if path.exists() else set()
             if holds and not (page.is_file() and _MARK in page.read_text(errors="replace")):
                 raise StoreError(f"--out {path} is not empty and holds no report of ours; name a new folder")
             shutil.rmtree(self.path, ignore_errors=True)
@@ -210,12 +210,12 @@ class Folder:
         transpose: bool = False,
     ) -> None:
         """Write a table to files alone: all of it as CSV, what is `shown` for people to read."""
-        place = self.path / "tables" / file_name(name)
+        stem = self.path / "tables" / file_name(name)
         text = table if shown is None else shown
-        place.with_name(f"{place.name}.csv").write_text(to_csv(table, transpose=transpose))
-        place.with_name(f"{place.name}.md").write_text(to_markdown(text, caption=caption, transpose=transpose))
-        latex = to_latex(text, caption=caption, label=f"tab:{place.name}", transpose=transpose)
-        place.with_name(f"{place.name}.tex").write_text(latex)
+        stem.with_name(f"{stem.name}.csv").write_text(to_csv(table, transpose=transpose))
+        stem.with_name(f"{stem.name}.md").write_text(to_markdown(text, caption=caption, transpose=transpose))
+        latex = to_latex(text, caption=caption, label=f"tab:{stem.name}", transpose=transpose)
+        stem.with_name(f"{stem.name}.tex").write_text(latex)
 
     def page(self, *, title: str, subtitle: str, sections: Sequence[Section]) -> Path:
         """Write `index.html`, and put everything in the place of an earlier report."""
@@ -251,9 +251,9 @@ def html_table(
     rows = []
     for number, values in enumerate(table.itertuples(index=False, name=None)):
         cells = []
-        for place, (column, value) in enumerate(zip(columns, values, strict=True)):
+        for index, (column, value) in enumerate(zip(columns, values, strict=True)):
             link = links[column][number] if links and column in links else ""
-            anchor = anchors[number] if anchors and place == 0 else ""
+            anchor = anchors[number] if anchors and index == 0 else ""
             cells.append(_cell(value, link, anchor))
         rows.append(cells)
     return Table(caption, [name.replace("_", " ") for name in columns], rows)

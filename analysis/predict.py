@@ -122,8 +122,8 @@ def best_run(store: Store, method: str) -> tuple[str, str]:
     runs = runs[(runs["task"] == DETECTION) & (runs["state"] == FINISHED)]
     mine = runs[(runs["variant"] == method) | (runs["method"] == method)]
     if mine.empty:
-        known = ", ".join(dict.fromkeys(runs["variant"])) or "none"
-        raise StoreError(f"{method!r} has no finished detection run in {store.experiment!r}; there are: {known}")
+        names = ", ".join(dict.fromkeys(runs["variant"])) or "none"
+        raise StoreError(f"{method!r} has no finished detection run in {store.experiment!r}; there are: {names}")
     history = store.history(mine["run_id"])
     ranked = []
     for run in mine.itertuples():
@@ -150,14 +150,14 @@ def find_run(store: Store, text: str) -> str:
     """The finished detection run whose id begins with `text`. Raises `StoreError` that lists what exists."""
     runs = store.runs()
     runs = runs[(runs["task"] == DETECTION) & (runs["state"] == FINISHED)]
-    found = [run_id for run_id in runs["run_id"] if text and run_id.startswith(text)]
-    if len(found) != 1:
+    matches = [run_id for run_id in runs["run_id"] if text and run_id.startswith(text)]
+    if len(matches) != 1:
         lines = [
             f"  {run.run_id}  {run.variant}, trained on {run.trained_on}, seed {run.seed}" for run in runs.itertuples()
         ]
-        what = "several finished detection runs" if found else "no finished detection run"
+        what = "several finished detection runs" if matches else "no finished detection run"
         raise StoreError("\n".join([f"{what} with the id {text!r} in {store.experiment!r}; there are:", *lines]))
-    return str(found[0])
+    return str(matches[0])
 
 
 def attribution_run(store: Store, run_id: str) -> str | None:
@@ -177,21 +177,21 @@ def find_pictures(named: Sequence[Path]) -> list[Found]:
     """
     from data.images import IMAGE_SUFFIXES
 
-    found: dict[Path, Found] = {}
-    for one in named:
-        if not one.is_dir():
-            found.setdefault(one, Found(one, Path(one.name), one.absolute().parent.name))
+    pictures: dict[Path, Found] = {}
+    for argument in named:
+        if not argument.is_dir():
+            pictures.setdefault(argument, Found(argument, Path(argument.name), argument.absolute().parent.name))
             continue
         inside = [
             path
-            for path in sorted(one.rglob("*"))
+            for path in sorted(argument.rglob("*"))
             if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.endswith(OVERLAY) and path.is_file()
         ]
         if not inside:
-            raise StoreError(f"no picture in the folder {one}; these are read: {', '.join(IMAGE_SUFFIXES)}")
+            raise StoreError(f"no picture in the folder {argument}; these are read: {', '.join(IMAGE_SUFFIXES)}")
         for path in inside:
-            found.setdefault(path, Found(path, path.relative_to(one), one.resolve().name))
-    return list(found.values())
+            pictures.setdefault(path, Found(path, path.relative_to(argument), argument.resolve().name))
+    return list(pictures.values())
 
 
 class Predictor:
@@ -269,24 +269,24 @@ def _predict(options: argparse.Namespace, console: Console) -> int:
     if not options.json:
         _say_run(console, run_id, run, predictor, why, with_cam or options.no_cam)
 
-    places = _overlay_places(pictures, options.out)
+    overlays = _overlay_places(pictures, options.out)
     answers: list[Answer] = []
     with _progress(console) as bars:
         task = bars.add_task("pictures", total=len(pictures))
         for start in range(0, len(pictures), BATCH):
-            batch = [Answer(str(one.path)) for one in pictures[start : start + BATCH]]
+            batch = [Answer(str(source.path)) for source in pictures[start : start + BATCH]]
             readable: list[tuple[Answer, np.ndarray, Path]] = []
-            for answer, place in zip(batch, places[start : start + BATCH], strict=True):
+            for answer, overlay in zip(batch, overlays[start : start + BATCH], strict=True):
                 try:
-                    readable.append((answer, decode(Path(answer.path)), place))
+                    readable.append((answer, decode(Path(answer.path)), overlay))
                 except BadImage as error:
                     answer.error = str(error)
             if readable:
                 chosen, images = [entry[0] for entry in readable], [entry[1] for entry in readable]
                 predictor.answer(chosen, images)
                 drawn = predictor.overlays(images) if with_cam else []
-                for (answer, _, place), picture in zip(readable, drawn, strict=False):
-                    _write(picture, place, answer)
+                for (answer, _, overlay), picture in zip(readable, drawn, strict=False):
+                    _write(picture, overlay, answer)
             answers += batch
             if not options.json:
                 for answer in batch:
@@ -307,38 +307,38 @@ def _overlay_places(pictures: Sequence[Found], out: Path | None) -> list[Path]:
     The shortest name that is free: without the picture's ending; with it; below `out`, in a folder called as the one
     that was named; with a number.
     """
-    inputs = {one.path.resolve() for one in pictures}
+    inputs = {picture.path.resolve() for picture in pictures}
     choices = []
-    for one in pictures:
-        below = one.path if out is None else out / one.place
-        within = one.path if out is None else out / one.folder / one.place
-        whole = [place.with_name(place.name + OVERLAY) for place in (below, within)]
+    for picture in pictures:
+        below = picture.path if out is None else out / picture.place
+        within = picture.path if out is None else out / picture.folder / picture.place
+        whole = [overlay.with_name(overlay.name + OVERLAY) for overlay in (below, within)]
         choices.append([below.with_suffix(OVERLAY), *whole])
     level = [0] * len(pictures)
     while True:
-        places = [names[step] for names, step in zip(choices, level, strict=True)]
-        ends = [place.resolve() for place in places]
+        overlays = [names[step] for names, step in zip(choices, level, strict=True)]
+        ends = [overlay.resolve() for overlay in overlays]
         counts = Counter(ends)
         taken = [number for number, end in enumerate(ends) if counts[end] > 1 or end in inputs]
         if not taken:
-            return places
+            return overlays
         for number in taken:
             level[number] += 1
             if level[number] == len(choices[number]):
                 whole_name = pictures[number].path.name
-                choices[number].append(places[number].with_name(f"{whole_name}.{number + 1}-{level[number]}{OVERLAY}"))
+                choices[number].append(overlays[number].with_name(f"{whole_name}.{number + 1}-{level[number]}{OVERLAY}"))
 
 
-def _write(picture: np.ndarray, place: Path, answer: Answer) -> None:
+def _write(picture: np.ndarray, overlay: Path, answer: Answer) -> None:
     from PIL import Image
 
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(place, format="PNG")
-        answer.cam = str(place)
+        overlay.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(overlay, format="PNG")
+        answer.cam = str(overlay)
     except OSError as error:
         answer.error = (
-            f"the overlay cannot be written to {place} ({error.strerror or error}): name a folder with --out DIR"
+            f"the overlay cannot be written to {overlay} ({error.strerror or error}): name a folder with --out DIR"
         )
 
 

@@ -69,7 +69,7 @@ def beside_published(store: Store, *, cells: pd.DataFrame | None = None) -> pd.D
         if run["train_condition"] != CLEAN:
             differs.append(f"trained under {run['train_condition']}")
         value = values[run["method"], *where]
-        known = not differs and cell["low"] == cell["low"]
+        comparable = not differs and cell["low"] == cell["low"]
         rows.append(
             {
                 "task": cell["task"],
@@ -83,7 +83,7 @@ def beside_published(store: Store, *, cells: pd.DataFrame | None = None) -> pd.D
                 "num_seeds": cell["num_seeds"],
                 "published": value,
                 "difference": cell["mean"] - value,
-                "inside": bool(cell["low"] <= value <= cell["high"]) if known else pd.NA,
+                "inside": bool(cell["low"] <= value <= cell["high"]) if comparable else pd.NA,
                 "comparable": not differs,
                 "note": _note(differs, run["weights"], small),
             }
@@ -138,8 +138,8 @@ def _where(cell: Mapping[Any, Any], cells: pd.DataFrame, generators: set[str]) -
         return CELL, str(cell["tested_on"]), str(cell["trained_on"])
     of_variant = cells[(cells["variant"] == cell["variant"]) & (cells["task"] == DETECTION) & (cells["kind"] == CELL)]
     there = set(zip(of_variant["tested_on"], of_variant["trained_on"], strict=True))
-    wanted = {(tested_on, trained_on) for tested_on in generators for trained_on in generators}
-    return (str(cell["kind"]), "", "") if there == wanted else None
+    planned = {(tested_on, trained_on) for tested_on in generators for trained_on in generators}
+    return (str(cell["kind"]), "", "") if there == planned else None
 
 
 def _fewer_images(store: Store, published: Published) -> list[str]:
@@ -150,13 +150,13 @@ def _fewer_images(store: Store, published: Published) -> list[str]:
     profile = store.data_profile
     if not profile:
         return []
-    found, wanted = profile["num_rows"], published.num_images * (1 + len(profile["generators"]))
-    return [f"{found} images instead of {wanted} or more"] if found < 0.99 * wanted else []
+    num_rows, num_published = profile["num_rows"], published.num_images * (1 + len(profile["generators"]))
+    return [f"{num_rows} images instead of {num_published} or more"] if num_rows < 0.99 * num_published else []
 
 
 def _small_test_set(store: Store, published: Published) -> str:
     runs = store.runs()
     run_id = runs.loc[runs["state"] == FINISHED, "run_id"].iloc[0]
     count = int((store.scores(run_id, columns=["label"])["label"] == 0).sum())
-    wanted = published.num_test_images
-    return "" if count >= wanted else f"{count} real test images instead of {wanted}"
+    num_published = published.num_test_images
+    return "" if count >= num_published else f"{count} real test images instead of {num_published}"

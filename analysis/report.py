@@ -98,8 +98,8 @@ def _make_page(report: Report) -> Path:
 
 
 def _check_compared(runs: pd.DataFrame, compared: Sequence[str]) -> None:
-    known = list(dict.fromkeys(runs.loc[(runs["task"] == DETECTION) & (runs["state"] == FINISHED), "variant"]))
-    unknown = [variant for variant in compared if variant not in known]
+    variants = list(dict.fromkeys(runs.loc[(runs["task"] == DETECTION) & (runs["state"] == FINISHED), "variant"]))
+    unknown = [variant for variant in compared if variant not in variants]
     if unknown or compared[0] == compared[1]:
         wrong = f"no finished run of {' or '.join(unknown)}" if unknown else "a method is not compared with itself"
-        raise StoreError(f"--compare: {wrong}; there are: {', '.join(known)}")
+        raise StoreError(f"--compare: {wrong}; there are: {', '.join(variants)}")

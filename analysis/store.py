@@ -157,10 +157,10 @@ class Store:
         Args:
             run_ids: only these; None: all.
         """
-        wanted = None if run_ids is None else set(run_ids)
+        chosen = None if run_ids is None else set(run_ids)
         rows = []
         for run_id, run in self._runs.items():
-            if wanted is not None and run_id not in wanted:
+            if chosen is not None and run_id not in chosen:
                 continue
             for metric in run.data.metrics:
                 if metric.startswith(("time/", "copy/")) or metric == names.THRESHOLD or names.parse_metric(metric):
@@ -237,10 +237,10 @@ class Store:
         """
         path = self.artifact(run_id, names.SPEC)
         try:
-            found: dict[str, Any] = json.loads(path.read_text())
+            spec: dict[str, Any] = json.loads(path.read_text())
         except (OSError, ValueError) as error:
             raise self.broken(run_id, names.SPEC, error) from error
-        return found
+        return spec
 
     def artifact(self, run_id: str, name: str) -> Path:
         """A file or folder of a run: in place where the store is on this machine, else downloaded once.
@@ -263,9 +263,9 @@ class Store:
     @property
     def data_profile(self) -> dict[str, Any]:
         """Of the data set: `num_rows` (images) and `generators` (names); empty where the store does not say."""
-        for one in self.parent.inputs.dataset_inputs if self.parent.inputs else []:
+        for dataset in self.parent.inputs.dataset_inputs if self.parent.inputs else []:
             with suppress(ValueError, TypeError):
-                profile = json.loads(one.dataset.profile or "")
+                profile = json.loads(dataset.dataset.profile or "")
                 if isinstance(profile, dict) and {"num_rows", "generators"} <= profile.keys():
                     return profile
         return {}
@@ -322,9 +322,9 @@ class Store:
         )
 
     def _data_root(self) -> str:
-        for one in self.parent.inputs.dataset_inputs if self.parent.inputs else []:
+        for dataset in self.parent.inputs.dataset_inputs if self.parent.inputs else []:
             try:
-                uri = json.loads(one.dataset.source)["uri"]
+                uri = json.loads(dataset.dataset.source)["uri"]
             except (ValueError, KeyError, TypeError):
                 continue
             return str(local_path(uri) or uri)
@@ -426,8 +426,8 @@ def open_store(
     parent, chosen = parents[-1], speaking_runs(trials)
     if not unfinished and not any(state_of(run) == FINISHED for run in chosen.values()):
         states = [state_of(run) for run in chosen.values()]
-        known = (FINISHED, RUNNING, INTERRUPTED, FAILED)
-        counts = ", ".join(f"{states.count(state)} {state}" for state in known if state in states)
+        recorded = (FINISHED, RUNNING, INTERRUPTED, FAILED)
+        counts = ", ".join(f"{states.count(state)} {state}" for state in recorded if state in states)
         name = parent.info.run_name
         raise StoreError(
             f"no trial of {name!r} (run {parent.info.run_id}) is finished yet: {counts or 'none has started'}. "
@@ -454,10 +454,10 @@ def variant_names(configs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], s
     for method, text in configs:
         by_method.setdefault(method, {})[text] = json.loads(text)
     called = {}
-    for method, found in by_method.items():
-        settings = sorted({name for config in found.values() for name in config})
-        differing = [name for name in settings if len({json.dumps(config.get(name)) for config in found.values()}) > 1]
-        for text, config in found.items():
+    for method, variants in by_method.items():
+        settings = sorted({name for config in variants.values() for name in config})
+        differing = [name for name in settings if len({json.dumps(config.get(name)) for config in variants.values()}) > 1]
+        for text, config in variants.items():
             words = ", ".join(f"{name}={config.get(name, 'unset')}" for name in differing)
             called[method, text] = f"{method} ({words})" if differing else method
     return called
@@ -470,21 +470,21 @@ def _with_condition(config: str, train_condition: str) -> str:
 
 def _find_experiment(uri: str, experiment: str | None) -> Records:
     check_store(uri)
-    known = list_experiments(uri)
+    experiments = list_experiments(uri)
     if experiment is not None:
         records = open_records(uri, experiment, patient=False)
         if records is None:
-            listed = ", ".join(sorted(known)) or "none"
+            listed = ", ".join(sorted(experiments)) or "none"
             raise StoreError(f"no MLflow experiment named {experiment!r} at {uri}; there are: {listed}")
         return records
-    grids = [Records(uri, number, name, patient=False) for name, number in known.items()]
+    grids = [Records(uri, number, name, patient=False) for name, number in experiments.items()]
     grids = [records for records in grids if records.grids()]
     if len(grids) == 1:
         return grids[0]
     if grids:
         listed = ", ".join(sorted(records.experiment for records in grids))
         raise StoreError(f"{uri} holds several grids; choose one with --experiment: {listed}")
-    listed = ", ".join(sorted(known)) or "none"
+    listed = ", ".join(sorted(experiments)) or "none"
     raise StoreError(f"no experiment at {uri} holds a grid (there are: {listed}); `python launch.py` writes one there")
 
 

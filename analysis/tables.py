@@ -105,7 +105,7 @@ def attribution_text(rows: pd.DataFrame, *, digits: int = 3) -> pd.DataFrame:
         digits: of every figure.
     """
     figures = zip(rows["mean"], rows["std"], rows["low"], rows["high"], strict=True)
-    texts = rows.assign(text=[cell_text(*one, digits=digits) for one in figures])
+    texts = rows.assign(text=[cell_text(*row, digits=digits) for row in figures])
     wide = texts.pivot_table(index="variant", columns="class", values="text", aggfunc="first")
     wide = wide.reindex(index=list(dict.fromkeys(rows["variant"])), columns=list(dict.fromkeys(rows["class"])))
     return wide.fillna(MISSING).rename_axis(index="method", columns="accuracy on")

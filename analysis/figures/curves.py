@@ -116,8 +116,8 @@ def score_figure(scores: pd.DataFrame, *, title: str) -> Figure:
                 values = own.loc[of_class, "score"].clip(edges[0], edges[-1])
                 shares[name] = np.histogram(values, edges)[0] / max(len(values), 1)
             highest = max(share.max() for share in shares.values()) or 1.0
-            for place, (name, share) in enumerate(shares.items()):
-                base = len(shares) - 1 - place  # the first class is on top
+            for row, (name, share) in enumerate(shares.items()):
+                base = len(shares) - 1 - row  # the first class is on top
                 axes.stairs(
                     base + 0.9 * share / highest, edges, baseline=base, fill=True, alpha=0.8,
                     color=looked[name].colour, label=name,

@@ -48,8 +48,8 @@ def matrix_figure(
         values, in_domain, notes = values.T, in_domain.T, notes.T
         rows, columns, across, down = columns, rows, down, across
 
-    known = _metric(metric)
-    centred = known is not None and known.chance == 0.5 and known.higher_is_better
+    registered = _metric(metric)
+    centred = registered is not None and registered.chance == 0.5 and registered.higher_is_better
     colours = mpl.colormaps["PuOr" if centred else "cividis"]
     longest = max([len(name) for name in rows], default=0)
     with style():
@@ -91,7 +91,7 @@ def matrix_figure(
         bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
         bar.set_label(metric.replace("_", " "))
         bar.outline.set_visible(False)
-        half = "0.5\nchance" if centred and known is not None and known.chance_is_fixed else "0.5"
+        half = "0.5\nchance" if centred and registered is not None and registered.chance_is_fixed else "0.5"
         bar.set_ticks([0, 0.25, 0.5, 0.75, 1], labels=["0", "0.25", half, "0.75", "1"])
     return figure
 
@@ -121,11 +121,11 @@ def _notes(matrix: pd.DataFrame, intervals: IntervalMatrix | None) -> np.ndarray
         part.reindex(index=matrix.index, columns=matrix.columns).to_numpy(float)
         for part in (intervals.std, intervals.low, intervals.high)
     )
-    for place in np.ndindex(*matrix.shape):
-        lines = [f"± {std[place]:.3f}"] if np.isfinite(std[place]) else []
-        if np.isfinite(low[place]):
-            lines.append(f"[{low[place]:.3f}, {high[place]:.3f}]")
-        notes[place] = "\n".join(lines)
+    for index in np.ndindex(*matrix.shape):
+        lines = [f"± {std[index]:.3f}"] if np.isfinite(std[index]) else []
+        if np.isfinite(low[index]):
+            lines.append(f"[{low[index]:.3f}, {high[index]:.3f}]")
+        notes[index] = "\n".join(lines)
     return notes
 
 
@@ -138,8 +138,8 @@ def _summary(matrix: pd.DataFrame, intervals: IntervalMatrix | None) -> str:
     lines = ["means: " + ", ".join(words)]
     if intervals is not None and not intervals.low.isna().all(axis=None):
         seeds = intervals.num_seeds.to_numpy()
-        found = sorted({int(count) for count in seeds[seeds > 0]})
-        count = f"{found[0]}" if len(found) == 1 else f"{found[0]}–{found[-1]}"
+        counts = sorted({int(count) for count in seeds[seeds > 0]})
+        count = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]}–{counts[-1]}"
         spread = ", ± standard deviation" if not intervals.std.isna().all(axis=None) else ""
         lines.append(f"[95 % interval over source images]; seeds: {count}{spread}")
     return "\n".join(lines)

@@ -75,8 +75,8 @@ class Report:
     @cached_property
     def metrics(self) -> list[str]:
         """Names of the metrics of real or fake that are shown, in order."""
-        known = [metric.name for metric in metrics_for(DETECTION_CLASSES)]
-        return reported({*known, *(name + AT_VALIDATION for name in known)})
+        names = [metric.name for metric in metrics_for(DETECTION_CLASSES)]
+        return reported({*names, *(name + AT_VALIDATION for name in names)})
 
     @cached_property
     def cells(self) -> pd.DataFrame:

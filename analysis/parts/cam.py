@@ -85,15 +85,15 @@ def _of_variant(report: Report, manifest: Manifest, variant: str) -> tuple[list[
             problems.append(Text(f"{variant} has no spatial layer, so there is no Grad-CAM of it."))
         return problems, None
     blocks += [_picture(report, variant, panel) for panel in panels]
-    found = []
+    measured = []
     for column in sound:
         try:
-            found.append(_localised(report, manifest, column))
+            measured.append(_localised(report, manifest, column))
         except Exception as error:  # likewise
             words = f"{variant}, trained on {column.trained_on}: no localisation of run {column.run_id}: "
             problems.append(report.problem(words + (str(error) or type(error).__name__)))
     shown = [Fold(f"Panels of {variant}", blocks), *problems]
-    return shown, pd.concat(found, ignore_index=True) if found else None
+    return shown, pd.concat(measured, ignore_index=True) if measured else None
 
 
 def _picture(report: Report, variant: str, panel: Panel) -> Picture:

@@ -24,8 +24,8 @@ def limitations(report: Report) -> Iterator[Block]:
     """What the data say that the results do not show. Made last: the other parts add what went wrong in them."""
     first = report.finished(DETECTION)
     scores = report.store.scores(first["run_id"].iloc[0]) if len(first) else None
-    found = limits(report.store, report.results, scores, notes=report.store.notes)
-    yield Bullets([*found, *report.problems])
+    bullets = limits(report.store, report.results, scores, notes=report.store.notes)
+    yield Bullets([*bullets, *report.problems])
 
 
 def limits(
@@ -40,7 +40,7 @@ def limits(
         notes: what the manifest says that a reader should know.
     """
     runs = store.runs()
-    found = [
+    bullets = [
         *_missing(store, runs),
         *_unscored(store, runs),
         *_seeds(runs),
@@ -57,8 +57,8 @@ def limits(
     ]
     skipped = store.parent_tags.get(names.SKIPPED, "0")
     if skipped not in ("", "0"):
-        found.append(Text(f"{skipped} bad files of the data set were left out."))
-    found.append(
+        bullets.append(Text(f"{skipped} bad files of the data set were left out."))
+    bullets.append(
         Text(
             "Intervals come from resampling the source photographs of this test set, for the detectors as they were "
             "trained: another training run, and photographs or generators of another kind, are not in them. Where "
@@ -66,7 +66,7 @@ def limits(
             "no width. With many cells, some intervals miss the truth by chance; nothing is corrected for their number."
         )
     )
-    return found
+    return bullets
 
 
 def _missing(store: Store, runs: pd.DataFrame) -> list[Text]:
@@ -192,7 +192,7 @@ def _constant(results: pd.DataFrame) -> list[Text]:
     shares = shares[shares["sum"] > 0]
     if shares.empty:
         return []
-    who = sentence_list(f"{name} in {found} of {of} cells" for name, found, of in shares.itertuples(name=None))
+    who = sentence_list(f"{name} in {count} of {of} cells" for name, count, of in shares.itertuples(name=None))
     return [Text(f"The same answer for every image at p = 0.5, by {who}: an accuracy of a half is then no skill.")]
 
 
@@ -259,10 +259,10 @@ def _warnings(store: Store, runs: pd.DataFrame) -> list[Text]:
         except (StoreError, OSError):
             continue
         counts.update({line.strip() for line in text.splitlines() if line.strip()})
-    found = [
+    bullets = [
         Text(f"Logged as a warning by {count} {'trials' if count > 1 else 'trial'}: {line[:400]}")
         for line, count in counts.most_common(_SHOWN_WARNINGS)
     ]
     if len(counts) > _SHOWN_WARNINGS:
-        found.append(Text(f"{len(counts) - _SHOWN_WARNINGS} other warnings are in {names.WARNINGS} of their runs."))
-    return found
+        bullets.append(Text(f"{len(counts) - _SHOWN_WARNINGS} other warnings are in {names.WARNINGS} of their runs."))
+    return bullets

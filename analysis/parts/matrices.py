@@ -34,8 +34,8 @@ def matrices(report: Report) -> Iterator[Block]:
             command = report.store.missing_command(task=DETECTION, variant=variant)
             yield Text(f"{variant}: no detection trial is finished; this runs them:", strong=True, command=command)
             continue
-        known = set(report.cells["metric"])
-        shown = [matrix_picture(report, variant, metric) for metric in report.metrics if metric in known]
+        metrics = set(report.cells["metric"])
+        shown = [matrix_picture(report, variant, metric) for metric in report.metrics if metric in metrics]
         yield Row(shown[:2])
         blocks = [Row(shown[2:]), *_runs_behind(report, variant)]
         yield Fold(f"{variant}: other metrics, and the runs behind each column", blocks)

@@ -22,10 +22,10 @@ def published(report: Report) -> Iterator[Block]:
             "about the same data and generators, so there is nothing to lay beside them."
         )
         return
-    known = table[table["inside"].notna()]
-    if len(known):
-        inside = int(known["inside"].sum())
-        yield Text(f"{inside} of {len(known)} published values lie in our 95 % intervals.")
+    comparable = table[table["inside"].notna()]
+    if len(comparable):
+        inside = int(comparable["inside"].sum())
+        yield Text(f"{inside} of {len(comparable)} published values lie in our 95 % intervals.")
     means = table[table["kind"] != "cell"]
     rest = table[table["kind"] == "cell"].drop(columns="kind")
     report.folder.files("published", table, caption="Ours beside the published values")

@@ -58,8 +58,8 @@ def with_most_cells(cells: pd.DataFrame) -> list[str]:
         for variant, rows in cells.groupby("variant", sort=False)
     }
     together = Counter(held.values())
-    most = max(together, key=lambda one: (len(one), together[one]), default=frozenset())
-    return [variant for variant, one in held.items() if one == most]
+    most = max(together, key=lambda where: (len(where), together[where]), default=frozenset())
+    return [variant for variant, where in held.items() if where == most]
 
 
 def _value(report: Report, variant: str, task: str, metric: str, kind: str) -> str:
