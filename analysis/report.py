@@ -57,7 +57,7 @@ def make_report(
     if options.log:
         say("logging the report to MLflow")
         try:
-            keep_report(store.tracking_uri, store.parent_run_id, out)
+            keep_report(store.tracking_uri, store.parent.info.run_id, out)
         except StoreError as error:
             logger.warning("the report is in %s, but MLflow did not take it: %s", out, error)
     return page

@@ -55,7 +55,7 @@ def limits(
         *_warnings(store, runs),
         *(Text(f"The data set's own note: {note}") for note in notes),
     ]
-    skipped = store.parent_tags.get(names.SKIPPED, "0")
+    skipped = store.parent.data.tags.get(names.SKIPPED, "0")
     if skipped not in ("", "0"):
         bullets.append(Text(f"{skipped} bad files of the data set were left out."))
     bullets.append(

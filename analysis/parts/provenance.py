@@ -25,7 +25,7 @@ def provenance(report: Report) -> Iterator[Block]:
     facts = {
         "MLflow": without_password(store.tracking_uri),
         "experiment": store.experiment,
-        "grid's run": store.parent_run_id,
+        "grid's run": store.parent.info.run_id,
         "data set": f"{store.data} ({store.corpus})",
         "seeds": ", ".join(map(str, sorted(report.runs["seed"].unique()))),
         "commit of the runs": ", ".join(dict.fromkeys(finished["git_commit"].replace("", "not recorded"))),
