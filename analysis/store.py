@@ -236,7 +236,7 @@ class Store:
     def data_profile(self) -> dict[str, Any]:
         """Of the data set: `num_rows` (images) and `generators` (names); empty if the launch died before logging it."""
         dataset = _dataset(self.parent)
-        return json.loads(dataset.profile) if dataset else {}
+        return json.loads(dataset.profile or "{}") if dataset else {}
 
     def without(self, run_ids: Iterable[str]) -> Store:
         """The same grid without these runs; their trials are pending."""

@@ -15,7 +15,6 @@ from analysis.matrices import (
     cross_generator_matrix,
     in_domain_cells,
     matrix_means,
-    of_condition,
     trained_on_label,
     value_table,
 )
@@ -41,13 +40,13 @@ def print_results(results: pd.DataFrame, console: Console, store: Store) -> None
         if not get_task(task).is_binary:
             console.print(f"[bold]{task}[/]: {get_task(task).heading}")
             whole = set(of_task["tested_on"]) == {WHOLE}
-            console.print(_classes(of_task, task, store) if whole else _values(of_condition(of_task, CLEAN), task))
+            console.print(_classes(of_task, task, store) if whole else _values(of_task, task))
             continue
         for variant in dict.fromkeys(of_task["variant"]):
             for condition in sorted(conditions, key=lambda name: (name != CLEAN, name)):
-                own = of_condition(of_task[of_task["variant"] == variant], condition)
-                if len(own):
-                    _print_matrix(own, str(variant), condition, console, store)
+                rows = of_task[(of_task["variant"] == variant) & (of_task["condition"] == condition)]
+                if len(rows):
+                    _print_matrix(rows, str(variant), condition, console, store)
 
 
 def _print_matrix(results: pd.DataFrame, variant: str, condition: str, console: Console, store: Store) -> None:

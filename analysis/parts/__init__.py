@@ -10,7 +10,6 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.cells import cell_table
-from analysis.matrices import of_condition
 from analysis.page import Block, Folder, Text
 from analysis.store import Store
 from data.conditions import CLEAN
@@ -69,8 +68,8 @@ class Report:
     ) -> None:
         self.store, self.folder, self.options, self.say = store, folder, options, say
         self.problems = problems
-        self.runs, self._all_results = store.runs(), store.results()
-        self.results = of_condition(self._all_results, CLEAN)
+        self.runs, results = store.runs(), store.results()
+        self.results = results[results["condition"] == CLEAN]
 
     @cached_property
     def metrics(self) -> list[str]:

@@ -21,7 +21,7 @@ def attribution(report: Report) -> Iterator[Block]:
     if not report.variants(ATTRIBUTION):
         yield Text("This grid has no attribution trials.")
         return
-    rows = attribution_with_intervals(report.store, cells=report.cells)
+    rows = attribution_with_intervals(report.store, report.cells)
     if len(rows):
         yield report.folder.table(
             "attribution", rows.drop(columns="run_ids"), shown=attribution_text(rows),

@@ -11,7 +11,7 @@ from analysis.detectors import load_detector
 from analysis.figures.cam import cam_panel
 from analysis.figures.matrices import matrix_figure
 from analysis.localisation import localisation_table, localise_run
-from analysis.matrices import cross_generator_matrix
+from analysis.matrices import pivot
 from analysis.page import Block, Fold, Picture, Row, Text, html_table
 from analysis.parts import Report, register_part
 from analysis.parts.matrices import matrix_sentence
@@ -155,8 +155,8 @@ def _localisation(report: Report, table: pd.DataFrame) -> Iterator[Block]:
 def _matrix(report: Report, table: pd.DataFrame, variant: str, metric: str, subset: str) -> Picture:
     rows = table[(table["subset"] == subset) & (table["variant"] == variant)]
     planned = report.runs.loc[(report.runs["variant"] == variant) & (report.runs["task"] == DETECTION), "trained_on"]
-    matrix = cross_generator_matrix(rows, variant, metric, generators=report.generators, planned=planned)
     of_metric = rows[rows["metric"] == metric]
+    matrix = pivot(of_metric, "value", generators=report.generators, planned=planned)
     words = CAM_METRICS[metric] + ("" if subset == "all" else f", {subset} answers")
     fewest, most = int(of_metric["num_images"].min()), int(of_metric["num_images"].max())
     count = f"{most} images per cell" if fewest == most else f"{fewest} to {most} images per cell"

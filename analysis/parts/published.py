@@ -15,7 +15,7 @@ def published(report: Report) -> Iterator[Block]:
     source = report.store.source
     if source.published is None:
         return
-    table = beside_published(report.store, cells=report.cells)
+    table = beside_published(report.store, report.cells)
     if table.empty:
         yield Text(
             f"The published values ({source.published.paper}) are about other generators; nothing in this grid is "

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from scipy.special import logit
 
 from analysis.attribution import confusion_table
-from analysis.cells import attribution_with_intervals
+from analysis.cells import attribution_with_intervals, cell_table
 from analysis.curves import (
     calibration_table,
     expected_calibration_error,
@@ -79,7 +79,8 @@ def test_confusion_and_accuracy_by_hand() -> None:
     assert counts.loc["ldm"].to_dict() == {"real": 1, "lama": 0, "ldm": 1}
     metrics = ["accuracy", "accuracy/real", "accuracy/lama", "accuracy/ldm"]
     store = Scored({"m": [attribution_scores()]}, *metrics)
-    found = attribution_with_intervals(store, num_resamples=200).set_index("class")  # type: ignore[arg-type]
+    cells = cell_table(store, num_resamples=200)  # type: ignore[arg-type]
+    found = attribution_with_intervals(store, cells).set_index("class")  # type: ignore[arg-type]
     assert found["mean"].to_dict() == pytest.approx({"overall": 4 / 6, "real": 0.5, "lama": 1.0, "ldm": 0.5})
     # both right: the exact binomial interval of two of two
     assert found.loc["lama", ["low", "high"]].tolist() == pytest.approx([0.025**0.5, 1])
