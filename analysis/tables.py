@@ -159,7 +159,7 @@ def _texts(table: Table, *, transpose: bool) -> tuple[pd.DataFrame, pd.DataFrame
 
 def plain(value: object) -> str:
     """One value of a table as text: floats with three digits, "yes" or "no", "missing"."""
-    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+    if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value)):
         return MISSING
     if isinstance(value, bool):
         return "yes" if value else "no"
