@@ -1,4 +1,4 @@
-"""Curves of each method, folded, with the calibration error of every cell in one table."""
+"""Curves of each method, folded, and the calibration error of every cell in one table."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from grid.tasks import DETECTION
 @register_part("curves", title="Curves", position=80)
 def curves(report: Report) -> Iterator[Block]:
     """ROC, precision and recall, reliability, scores and training."""
-    history = report.store.history(report.runs.loc[report.runs["run_id"] != "", "run_id"])
+    history = report.store.history()
     tables: list[pd.DataFrame] = []
     for variant in dict.fromkeys(report.runs["variant"]):
         report.say(f"  {variant}")
@@ -54,7 +54,7 @@ def curves(report: Report) -> Iterator[Block]:
 
 
 def _scores(report: Report, runs: pd.DataFrame) -> pd.DataFrame:
-    """The scores of these runs with trained_on and seed; training sets and generators in the order of tables."""
+    """The runs' scores with trained_on and seed; training sets and generators in the order of tables."""
     columns = column_order(runs["trained_on"], report.generators)
     ordered = runs.sort_values("trained_on", key=lambda names: names.map(columns.index), kind="stable")
     rank = {name: number for number, name in enumerate(report.generators)}

@@ -1,4 +1,4 @@
-"""What made these results: code, versions, weights, settings."""
+"""Where the results come from: code, versions, weights, settings."""
 
 from __future__ import annotations
 
@@ -55,15 +55,12 @@ def provenance(report: Report) -> Iterator[Block]:
     )
     if changed:
         report.problem(f"The checkout differed from its commit when {', '.join(changed)} ran.")
-    configs = report.runs.drop_duplicates("variant")
-    yield Fold(
-        "Settings of each method",
-        [Text(str(run.variant), command=_pretty(str(run.config))) for run in configs.itertuples()],
-    )
-
-
-def _pretty(config: str) -> str:
-    return json.dumps(json.loads(config), indent=1, sort_keys=True)
+    configs = report.runs.drop_duplicates("variant").set_index("variant")["config"]
+    settings = [
+        Text(str(variant), command=json.dumps(json.loads(config), indent=1, sort_keys=True))
+        for variant, config in configs.items()
+    ]
+    yield Fold("Settings of each method", settings)
 
 
 def _commit() -> str:
