@@ -16,7 +16,7 @@ from analysis.__main__ import main
 from analysis.cam import choose_images, image_maps, open_images, read_images
 from analysis.detectors import load_detector
 from analysis.localisation import localise_run
-from analysis.predict import _overlay_places, find_pictures
+from analysis.predict import find_pictures, overlay_paths
 from analysis.store import Store
 from grid import names
 
@@ -119,7 +119,7 @@ def test_the_best_of_an_unknown_method_is_refused(
 
 
 def places(named: list[Path], out: Path | None = None) -> list[Path]:
-    return _overlay_places(find_pictures(named), out)
+    return overlay_paths(find_pictures(named), out)
 
 
 @pytest.fixture
