@@ -1,4 +1,4 @@
-"""Embeddings in the plane."""
+"""Projections of embeddings."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def embedding_figure(
     separation: Separation | None = None,
     order: Sequence[str] = (),
 ) -> Figure:
-    """Scatter of a projection, one colour and marker per class, with how it was made and what numbers say beside it.
+    """Scatter plot of a projection, one colour and marker per class, with its settings and the separation below.
 
     Args:
         projection: from `analysis.embeddings.project`.
         classes: (N,), names of the points' classes.
         title: above the picture.
-        separation: numbers from the original space.
-        order: of the classes; others follow in alphabetical order.
+        separation: separation of the classes in the original space.
+        order: order of the classes; others follow in alphabetical order.
     """
     names = np.asarray(classes).astype(str)
     there = set(names)
@@ -48,7 +48,7 @@ def embedding_figure(
         axes.set_aspect("equal", adjustable="datalim")
         axes.spines[:].set_color("#bbbbbb")
         figure.suptitle(title, x=0.01, ha="left", fontsize=10)
-        axes.legend(  # beside the axes and not the figure: a long title runs above it
+        axes.legend(  # beside the axes, not the figure, whose long title needs the width
             loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, frameon=False, title="class (images)",
             markerscale=1.6,
         )  # fmt: skip

@@ -59,7 +59,7 @@ def matrix_picture(
         words, name = f"{words}, {condition}", f"{name}-{condition}"
     report.folder.files(name, matrix, caption=f"{variant}: {words}", transpose=turn)
     title = f"{report.labelled(variant)}: {words}"
-    figure = matrix_figure(matrix.mean, metric=metric, title=title, intervals=matrix, transpose=turn)
+    figure = matrix_figure(matrix, metric=metric, title=title, transpose=turn)
     alt = f"Cross-generator matrix of {variant}, {words}. " + matrix_sentence(long_form(matrix))
     return report.folder.picture(name, figure, alt=alt)
 

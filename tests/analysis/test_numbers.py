@@ -13,9 +13,7 @@ from analysis.cells import attribution_with_intervals, cell_table
 from analysis.curves import (
     calibration_table,
     expected_calibration_error,
-    precision_recall_points,
     reliability,
-    roc_points,
 )
 from analysis.embeddings import EmbeddingError, project, separation
 from analysis.figures.attribution import confusion_figure
@@ -47,11 +45,13 @@ def detection_scores() -> pd.DataFrame:
 
 
 def test_curves_end_where_they_must() -> None:
-    cell = detection_scores().iloc[:4]
-    roc, recall = roc_points(cell), precision_recall_points(cell)
-    assert roc.iloc[0].tolist() == [0, 0]
-    assert roc.iloc[-1].tolist() == [1, 1]
-    assert recall.loc[recall["recall"] == 1, "precision"].min() == pytest.approx(0.5)
+    scores = detection_scores().iloc[:4]
+    _, roc = (line.get_xydata() for line in roc_figure(scores, title="m").axes[0].lines)  # the first is the diagonal
+    assert roc[0].tolist() == [0, 0]
+    assert roc[-1].tolist() == [1, 1]
+    curve, guessing = (line.get_xydata() for line in precision_recall_figure(scores, title="m").axes[0].lines)
+    assert curve[curve[:, 0] == 1, 1].min() == pytest.approx(0.5)
+    assert set(guessing[:, 1]) == {0.5}
     table = calibration_table(detection_scores())
     assert table[["trained_on", "tested_on"]].to_numpy().tolist() == [["lama", "lama"], ["lama", "ldm"]]
 
