@@ -1,4 +1,4 @@
-"""Which generator made it: how often each class is taken for each other one."""
+"""Confusion matrices of attribution."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from models.scoring import attributed
 
 
 def confusion_table(scores: pd.DataFrame, generators: Sequence[str] = ()) -> pd.DataFrame:
-    """Counts: rows the true class, columns the predicted one; real first, then the generators.
+    """Counts: rows true class, columns predicted class; real first, then the generators.
 
     Args:
-        scores: of an attribution run, columns generator, label and `logit_<class>`. Images of a generator that is no
-            class are left out.
-        generators: in the order of tables; others follow in alphabetical order.
+        scores: of an attribution run, columns generator, label and `logit_<class>`. Images of a generator that is not
+            a class are left out.
+        generators: generators in the order of tables; others follow in alphabetical order.
 
     Raises:
         ValueError: no logits, or a logit that is not finite.

@@ -81,19 +81,10 @@ def to_latex(table: Table, *, caption: str = "", label: str = "", transpose: boo
 
 def long_form(matrix: IntervalMatrix) -> pd.DataFrame:
     """One row per cell: columns variant, metric, condition, tested_on, trained_on, mean, std, num_seeds, low, high."""
-    rows = [
-        {
-            "variant": matrix.variant,
-            "metric": matrix.metric,
-            "condition": matrix.condition,
-            "tested_on": row,
-            "trained_on": column,
-            **{name: getattr(matrix, name).loc[row, column] for name in ("mean", "std", "num_seeds", "low", "high")},
-        }
-        for row in matrix.mean.index
-        for column in matrix.mean.columns
-    ]
-    return pd.DataFrame(rows)
+    values = {name: getattr(matrix, name).stack() for name in ("mean", "std", "num_seeds", "low", "high")}
+    table = pd.DataFrame(values).rename_axis(["tested_on", "trained_on"]).reset_index()
+    shared = {"variant": matrix.variant, "metric": matrix.metric, "condition": matrix.condition}
+    return table.assign(**shared)[[*shared, *table.columns]]
 
 
 def attribution_text(rows: pd.DataFrame) -> pd.DataFrame:
