@@ -8,6 +8,7 @@ python -m analysis predict IMAGE… --best METHOD     real or fake? (see: python
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import shlex
 import sys
@@ -38,17 +39,17 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     )
     report.add_argument("--transpose", action="store_true", help="matrices with rows trained on, columns tested on")
     report.add_argument("--projection", choices=("tsne", "umap"), default="tsne", help="umap needs umap-learn")
-    report.add_argument("--no-log", action="store_true", help="do not keep the report in MLflow")
+    report.add_argument("--no-log", dest="log", action="store_false", help="do not keep the report in MLflow")
     cam = parser.add_argument_group("Grad-CAM, the one part that needs the images")
-    cam.add_argument("--no-cam", action="store_true", help="leave Grad-CAM out")
+    cam.add_argument("--no-cam", dest="cam", action="store_false", help="leave Grad-CAM out")
     cam.add_argument("--images", type=Path, metavar="DIR", help="data folder; default: its path when the grid ran")
     cam.add_argument(
         "--cache", type=Path, metavar="DIR", help="the grid's cache, with the manifest; default: beside a local store"
     )
     cam.add_argument("--cam-images", type=_positive, default=16, metavar="N", help="images per cell; default: 16")
-    cam.add_argument("--device", default="cpu", metavar="NAME", help="cpu (default) or cuda")
+    cam.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     cam.add_argument(
-        "--weights", type=Path, action="append", default=[], metavar="FILE",
+        "--weights", dest="weight_files", type=Path, action="append", default=[], metavar="FILE",
         help="weights of a frozen encoder, if they were a file",
     )  # fmt: skip
     options = parser.parse_args(arguments)
@@ -87,23 +88,11 @@ def _report(options: argparse.Namespace, console: Console) -> int:
     from analysis.report import make_report
     from analysis.store import open_store
 
-    weight_files = local_weights(options.weights)
+    options.weight_files = local_weights(options.weight_files)
     store = open_store(
         options.experiment, tracking_uri=options.tracking_uri, data=options.data, spec_version=options.spec_version
     )
-    chosen = Options(
-        compare=tuple(options.compare) if options.compare else None,
-        transpose=options.transpose,
-        cam=not options.no_cam,
-        images=options.images,
-        cache=options.cache,
-        cam_images=options.cam_images,
-        device=options.device,
-        weight_files=weight_files,
-        projection=options.projection,
-        command=options.command,
-        log=not options.no_log,
-    )
+    chosen = Options(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Options)})
     with console.status("") as status:
         page = make_report(store, options.out, chosen, say=lambda text: status.update(text.strip()))
     console.print(f"the report is in {page}", highlight=False, markup=False, soft_wrap=True)

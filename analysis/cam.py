@@ -27,7 +27,7 @@ from models.detector import DETECTION_CLASSES, FAKE, Detector
 if TYPE_CHECKING:
     import torch
 
-BATCH_PIXELS = 2_000_000
+BATCH_PIXELS = 2_000_000  # per batch of pictures, of which there is at least one
 NO_LAYER = "this method has no layer for Grad-CAM: its features are statistics of the whole picture"
 
 
@@ -36,7 +36,6 @@ def cam_maps(
     pixels: np.ndarray,
     *,
     target_class: int | Sequence[int] | np.ndarray | None = None,
-    batch_size: int | None = None,
 ) -> np.ndarray:
     """Grad-CAM maps of a detector's last spatial layer, by `pytorch_grad_cam.GradCAM`.
 
@@ -48,7 +47,6 @@ def cam_maps(
         pixels: uint8 (N, S, S, 3), as the detector takes them.
         target_class: the class whose logit is explained, one for all pictures or one per picture. None: "fake" for
             detection, whatever the detector predicts; the predicted class for attribution.
-        batch_size: pictures per batch; None: as many as make 2 million pixels, at least one.
 
     Returns:
         float32 (N, S, S), in [0, 1].
@@ -72,7 +70,7 @@ def cam_maps(
             raise ValueError(f"target_class must lie in 0 .. {len(detector.classes) - 1}, got {target_class}")
     size = int(pixels.shape[1])
     maps = np.zeros((len(pixels), size, size), dtype=np.float32)
-    batch_size = batch_size or max(1, BATCH_PIXELS // size**2)
+    batch_size = max(1, BATCH_PIXELS // size**2)
     with torch.no_grad(), _gradients_from(target.layers):
         # no `with`: the library's __exit__ swallows every IndexError
         cam = GradCAM(target.module, target.layers, target.reshape)

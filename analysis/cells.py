@@ -23,7 +23,7 @@ from analysis.matrices import OVERALL, MatrixMeans, class_of, column_order, matr
 from analysis.store import Store, StoreError
 from data.conditions import CLEAN
 from grid import names
-from grid.tasks import ATTRIBUTION, DETECTION, REAL, class_names, get_task
+from grid.tasks import ATTRIBUTION, DETECTION, REAL, Task, class_names, get_task
 from grid.train_sets import TrainSet
 from models.metrics import AT_VALIDATION, get_metric
 
@@ -166,11 +166,14 @@ def attribution_with_intervals(store: Store, cells: pd.DataFrame) -> pd.DataFram
         (cells["task"] == ATTRIBUTION) & (cells["condition"] == CLEAN) & cells["metric"].str.match("accuracy(/|$)")
     ]
     rows = rows.assign(**{"class": rows["metric"].map(class_of)})
-    order = [OVERALL, REAL, *store.ordered(set(rows["class"]) - {OVERALL, REAL})]
-    variants = list(dict.fromkeys(rows["variant"]))
-    rank = rows["variant"].map(variants.index) * len(order) + rows["class"].map(order.index)
-    columns = ["variant", "class", "mean", "std", "num_seeds", "low", "high", "run_ids"]
-    return rows.iloc[np.argsort(rank.to_numpy(), kind="stable")][columns].reset_index(drop=True)
+    order = {
+        "variant": list(dict.fromkeys(rows["variant"])),
+        "class": [OVERALL, REAL, *store.ordered(set(rows["class"]) - {OVERALL, REAL})],
+    }
+    rows = rows.sort_values(
+        list(order), key=lambda column: column.map(order[str(column.name)].index), ignore_index=True
+    )
+    return rows[["variant", "class", "mean", "std", "num_seeds", "low", "high", "run_ids"]]
 
 
 def compare(
@@ -262,14 +265,15 @@ def _resample(
     resampled: dict[Where, _Resampled] = {}
     with threadpool_limits(limits=1, user_api="blas"):
         by = ["run_id", "trained_on", "seed", "task"]
-        for (run_id, trained_on, seed, task), logged in results.groupby(by, sort=False):
-            classes = get_task(str(task)).classes(TrainSet.parse(str(trained_on)))
+        for (run_id, trained_on, seed, task_name), logged in results.groupby(by, sort=False):
+            task = get_task(str(task_name))
+            classes = task.classes(TrainSet.parse(str(trained_on)))
             values: dict[Any, float] = logged.set_index(["tested_on", "metric"])["value"].to_dict()
-            wanted = _metrics_of_run(values, metrics, classes, binary=get_task(str(task)).is_binary)
+            wanted = _metrics_of_run(values, metrics, classes, binary=task.is_binary)
             cells: dict[str, Cell] = {}
             if any(has_interval(classes, metric) for _, metric in wanted):
                 tested = {tested_on for tested_on, _ in wanted}
-                cells = _read_cells(store, str(run_id), str(task), classes, tested, resampler, condition)
+                cells = _read_cells(store, str(run_id), task, classes, tested, resampler, condition)
             for tested_on, metric in wanted:
                 entry = resampled.setdefault((str(trained_on), tested_on, metric), _Resampled())
                 value = values.get((tested_on, metric))
@@ -324,20 +328,19 @@ def _metrics_of_run(
 def _read_cells(
     store: Store,
     run_id: str,
-    task: str,
+    task: Task,
     classes: Sequence[str],
     tested: Set[str],
     resampler: Resampler,
     condition: str,
 ) -> dict[str, Cell]:
-    """Tested on -> its images, from one reading of the run's scores, which must hold each of `tested`."""
-    binary = get_task(task).is_binary
-    columns = ["score"] if binary else [f"logit_{name}" for name in classes]
+    """Tested on -> its images; reads the run's scores, which must have images of each of `tested`."""
+    columns = ["score"] if task.is_binary else [f"logit_{name}" for name in classes]
     try:
         scores = store.scores(run_id, columns=[*_SOURCES, *columns], condition=condition)
-        numbers, rows = get_task(task).class_numbers(scores, classes), get_task(task).cells(scores, classes)
+        numbers, rows = task.class_numbers(scores, classes), task.cells(scores, classes)
         absent = sorted(tested - set(rows))
-        if not binary:
+        if not task.is_binary:
             absent += [name for number, name in enumerate(classes) if number not in numbers]
         if absent:
             listed = ", ".join(dict.fromkeys(class_names(scores)))

@@ -90,7 +90,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         "--weights", type=Path, action="append", default=[], metavar="FILE",
         help="weights of a frozen encoder, if they were a file",
     )  # fmt: skip
-    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu (default) or cuda")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for overlays; default: beside each picture")
     parser.add_argument("--no-cam", action="store_true", help="write no overlays")
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -65,16 +65,11 @@ def beside_published(store: Store, cells: pd.DataFrame) -> pd.DataFrame:
         value = values[run["method"], *where]
         has_interval = bool(cell["low"] == cell["low"])  # not NaN
         rows.append(
-            {
-                "task": cell["task"],
-                "kind": cell["kind"],
-                "variant": cell["variant"],
+            cell
+            | {
                 "tested_on": where[1],
                 "trained_on": where[2],
                 "ours": cell["mean"],
-                "low": cell["low"],
-                "high": cell["high"],
-                "num_seeds": cell["num_seeds"],
                 "published": value,
                 "difference": cell["mean"] - value,
                 "inside": bool(cell["low"] <= value <= cell["high"]) if has_interval and not differs else pd.NA,

@@ -37,7 +37,7 @@ def overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
     return np.rint(255 * ((1 - strength) * grey + strength * colour)).astype(np.uint8)
 
 
-def cam_panel(panel: Panel, generators: Sequence[str] = ()) -> Figure:
+def cam_panel(panel: Panel, generators: Sequence[str]) -> Figure:
     """Rows are pictures; columns are the picture, its mask, and one map per training set.
 
     Every map has the mask's border. Below it stands the run's answer, in blue with a tick if it is right, in vermilion
@@ -45,10 +45,8 @@ def cam_panel(panel: Panel, generators: Sequence[str] = ()) -> Figure:
 
     Args:
         panel: from `analysis.cam.make_panels`.
-        generators: all generators in the order of tables; none: those of the panel, in alphabetical order.
+        generators: all generators in the order of tables.
     """
-    trained = [name for column in panel.columns for name in TrainSet.parse(column.trained_on).generators]
-    generators = list(generators) or sorted({*trained, panel.tested_on})
     order = column_order((column.trained_on for column in panel.columns), generators)
     columns = sorted(panel.columns, key=lambda column: order.index(column.trained_on))
     num_rows, num_columns = len(panel.images), 2 + len(columns)

@@ -18,7 +18,7 @@ def embedding_figure(
     classes: np.ndarray,
     *,
     title: str,
-    separation: Separation | None = None,
+    separation: Separation,
     order: Sequence[str] = (),
 ) -> Figure:
     """Scatter plot of a projection, one colour and marker per class, with its settings and the separation below.
@@ -52,12 +52,11 @@ def embedding_figure(
             loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, frameon=False, title="class (images)",
             markerscale=1.6,
         )  # fmt: skip
-        lines = [f"{projection.method}: {projection.note}. Axes have no unit."]
-        if separation is not None:
-            lines.append(
-                f"In the original {separation.num_dimensions} dimensions: silhouette {separation.silhouette:.3f}, "
-                f"{separation.num_neighbours}-NN purity {separation.purity:.3f} (chance {separation.chance:.3f})."
-            )
+        lines = [
+            f"{projection.method}: {projection.note}. Axes have no unit.",
+            f"In the original {separation.num_dimensions} dimensions: silhouette {separation.silhouette:.3f}, "
+            f"{separation.num_neighbours}-NN purity {separation.purity:.3f} (chance {separation.chance:.3f}).",
+        ]
         text = "\n".join(textwrap.fill(line, 95) for line in lines)
         figure.supxlabel(text, fontsize=8, x=0.01, ha="left")
     return figure

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +37,7 @@ class Options:
         log: keep the report in MLflow too, as an artifact of the grid's run.
     """
 
-    compare: tuple[str, str] | None = None
+    compare: Sequence[str] | None = None
     transpose: bool = False
     cam: bool = True
     images: Path | None = None

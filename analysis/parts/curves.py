@@ -67,22 +67,21 @@ def _scores(report: Report, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _score_figures(report: Report, variant: str, scores: pd.DataFrame, ece: float) -> Iterator[Picture]:
-    own = report.results[(report.results["variant"] == variant) & (report.results["task"] == DETECTION)]
-    lowest, highest = (own.groupby("metric")["value"].agg(kind) for kind in ("min", "max"))
-
-    def spread(metric: str, words: str) -> str:
-        return f"{words} from {lowest[metric]:.3f} to {highest[metric]:.3f} over the cells"
-
+    values = report.results[(report.results["variant"] == variant) & (report.results["task"] == DETECTION)]
+    spread = {
+        metric: f"from {cells.min():.3f} to {cells.max():.3f} over the cells"
+        for metric, cells in values.groupby("metric")["value"]
+    }
     for name, draw, words in (
-        ("roc", roc_figure, f"ROC curves; {spread('auroc', 'AUROC')}"),
+        ("roc", roc_figure, f"ROC curves; AUROC {spread['auroc']}"),
         (
             "precision-recall",
             precision_recall_figure,
-            f"Precision and recall for fakes; {spread('ap', 'average precision')}",
+            f"Precision and recall for fakes; average precision {spread['ap']}",
         ),
         ("reliability", reliability_figure, f"Reliability diagrams; mean ECE over the cells {ece:.3f}"),
-        ("scores", score_figure, f"Histograms of the scores by class; {spread('accuracy', 'accuracy at p = 0.5')}"),
+        ("scores", score_figure, f"Histograms of the scores by class; accuracy at p = 0.5 {spread['accuracy']}"),
     ):
         figure = draw(scores, title=f"{report.labelled(variant)}: {words.partition(';')[0]}")
-        alt = f"{words}, of {variant}: one panel per training set, in it each generator it is tested on."
+        alt = f"{words}, of {variant}: one panel per training set, one line per generator it is tested on."
         yield report.folder.picture(f"{name}-{variant}", figure, alt=alt)

@@ -22,6 +22,7 @@ def provenance(report: Report) -> Iterator[Block]:
     """A table of facts, and each method's settings, folded."""
     store = report.store
     finished = report.runs[report.runs["state"] == FINISHED]
+    commit, changed_here = git_state() or ("not known: no git checkout", False)
     facts = {
         "MLflow": without_password(store.tracking_uri),
         "experiment": store.experiment,
@@ -29,7 +30,7 @@ def provenance(report: Report) -> Iterator[Block]:
         "data set": f"{store.data} ({store.corpus})",
         "seeds": ", ".join(map(str, sorted(report.runs["seed"].unique()))),
         "commit of the runs": ", ".join(dict.fromkeys(finished["git_commit"].replace("", "not recorded"))),
-        "commit of this report": _commit(),
+        "commit of this report": commit + (", with changes that are not committed" if changed_here else ""),
         "versions here": f"Python {platform.python_version()}, "
         + ", ".join(f"{name} {version(name)}" for name in ("numpy", "scikit-learn", "matplotlib", "mlflow")),
     }
@@ -61,11 +62,3 @@ def provenance(report: Report) -> Iterator[Block]:
         for variant, config in configs.items()
     ]
     yield Fold("Settings of each method", settings)
-
-
-def _commit() -> str:
-    checkout = git_state()
-    if checkout is None:
-        return "not known: no git checkout"
-    commit, changed = checkout
-    return f"{commit}, with changes that are not committed" if changed else commit

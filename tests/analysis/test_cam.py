@@ -58,12 +58,13 @@ def library_maps(detector: Any, pixels: np.ndarray, targets: list[int] | None) -
 
 
 @pytest.mark.parametrize("name", WITH_CAM)
-def test_maps_are_the_librarys(name: str, detectors: dict[str, Detector]) -> None:
+def test_maps_are_the_librarys(name: str, detectors: dict[str, Detector], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("analysis.cam.BATCH_PIXELS", 2 * SIDE**2)  # batches of two pictures
     detector = detectors[name]
     pixels = make_images(np.array([0, 1, 1, 0, 1]), seed=3)
     spread = 0.0
     for target, wanted in ((None, [1] * 5), (0, [0] * 5), ([0, 1, 0, 1, 1], [0, 1, 0, 1, 1])):
-        maps = cam_maps(detector, pixels, target_class=target, batch_size=2)
+        maps = cam_maps(detector, pixels, target_class=target)
         assert maps.shape == (5, SIDE, SIDE)
         assert maps.dtype == np.float32
         assert maps.min() >= 0
@@ -252,7 +253,7 @@ def words(figure: Figure) -> str:
 
 
 def test_a_panel_says_what_it_shows(tmp_path: Path) -> None:
-    figure = cam_panel(make_panel())
+    figure = cam_panel(make_panel(), ["lama", "ldm"])
     said = words(figure)
     for part in ("sam_linear", "tested on lama", "columns: trained on", "✓ fake +1.25", "✗ real -0.50", "2 × 3 places"):
         assert part in said
@@ -280,7 +281,7 @@ def columns_of(figure: Figure) -> list[str]:
 def test_the_columns_of_a_panel_come_in_the_order_of_the_corpus() -> None:
     panel = make_panel()
     panel.columns.append(dataclasses.replace(panel.columns[0], trained_on="none"))
-    assert columns_of(cam_panel(panel)) == ["no generator", "lama", "ldm", "lama + ldm"]
+    assert columns_of(cam_panel(panel, ["lama", "ldm"])) == ["no generator", "lama", "ldm", "lama + ldm"]
     of_corpus = cam_panel(panel, ["repaint", "ldm", "lama"])
     assert columns_of(of_corpus) == ["no generator", "ldm", "lama", "all but repaint"]
     assert ["in-domain" in axes.get_title() for axes in of_corpus.axes if "trained on" in axes.get_title()] == [
@@ -289,7 +290,7 @@ def test_the_columns_of_a_panel_come_in_the_order_of_the_corpus() -> None:
 
 
 def test_a_panel_without_cams_says_so() -> None:
-    assert "no CAM" in words(cam_panel(make_panel(with_maps=False)))
+    assert "no CAM" in words(cam_panel(make_panel(with_maps=False), ["lama", "ldm"]))
 
 
 def test_an_overlay_is_brightest_where_the_map_is() -> None:

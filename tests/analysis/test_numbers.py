@@ -110,10 +110,11 @@ def test_the_same_embeddings_lie_in_the_same_places_and_say_how_they_were_laid()
 
 
 def test_a_picture_of_embeddings_has_classes_in_order_beside_it_and_clear_of_a_long_title() -> None:
-    projection = project(np.random.default_rng(0).normal(size=(40, 3)))
+    embeddings = np.random.default_rng(0).normal(size=(40, 3))
     classes = np.array(["zeta", "real", "lama", "ldm"] * 10)
+    projection, apart = project(embeddings), separation(embeddings, classes)
     title = "a method with a long name [weights from somewhere]: t-SNE of 40 test embeddings"
-    figure = embedding_figure(projection, classes, title=title, order=["real", "ldm", "lama"])
+    figure = embedding_figure(projection, classes, title=title, separation=apart, order=["real", "ldm", "lama"])
     (legend,) = (axes.get_legend() for axes in figure.axes)
     assert [text.get_text() for text in legend.get_texts()] == ["real (10)", "ldm (10)", "lama (10)", "zeta (10)"]
     canvas = FigureCanvasAgg(figure)
