@@ -1,4 +1,4 @@
-"""Which generator made it: how often each class is taken for each other one."""
+"""Confusion matrices of attribution."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from models.scoring import attributed
 
 
 def confusion_table(scores: pd.DataFrame, generators: Sequence[str] = ()) -> pd.DataFrame:
-    """Counts: rows the true class, columns the predicted one; real first, then the generators.
+    """Counts: rows true class, columns predicted class; real first, then the generators.
 
     Args:
-        scores: of an attribution run, columns generator, label and `logit_<class>`. Images of a generator that is no
-            class are left out.
-        generators: in the order of tables; others follow in alphabetical order.
+        scores: of an attribution run, columns generator, label and `logit_<class>`. Images of a generator that is not
+            a class are left out.
+        generators: generators in the order of tables; others follow in alphabetical order.
 
     Raises:
         ValueError: no logits, or a logit that is not finite.
@@ -26,10 +26,10 @@ def confusion_table(scores: pd.DataFrame, generators: Sequence[str] = ()) -> pd.
     if not classes:
         raise ValueError("these scores have no logit_<class> columns, so nothing was attributed")
     truth = get_task(ATTRIBUTION).class_numbers(scores, classes)
-    known = truth >= 0
-    logits = scores.loc[known, [f"logit_{name}" for name in classes]].to_numpy()
-    answered = attributed(truth[known], logits, len(classes))
-    counts = confusion_matrix(truth[known], answered, labels=range(len(classes)))
+    has_class = truth >= 0
+    logits = scores.loc[has_class, [f"logit_{name}" for name in classes]].to_numpy()
+    answered = attributed(truth[has_class], logits, len(classes))
+    counts = confusion_matrix(truth[has_class], answered, labels=range(len(classes)))
     order = [name for name in (REAL, *generators) if name in classes]
     order += sorted(set(classes) - set(order))
     table = pd.DataFrame(counts, index=classes, columns=classes).loc[order, order]

@@ -1,4 +1,4 @@
-"""The command lines of `launch.py` that run given trials of a tracked grid."""
+"""Command lines of `launch.py` that run given trials of a tracked grid."""
 
 from __future__ import annotations
 
@@ -31,105 +31,104 @@ def launch_commands(
     tags: Mapping[str, str],
     tracking_uri: str,
 ) -> list[str]:
-    """Commands that run these trials and no others; methods that lack the same tasks, seeds and sets share one.
+    """Commands that run exactly these trials; methods that lack the same tasks, seeds and training sets share one.
 
     Args:
         trials: rows of `Store.runs()` with task, method, config, trained_on, train_condition and seed.
         mlflow_experiment: name of the MLflow experiment.
-        corpus: the data's source.
+        corpus: the data set's source.
         generators: all generators of the data set.
-        data_folder: where the images are.
-        tags: of the grid's run, which say what made it.
+        data_folder: folder of the images.
+        tags: tags of the grid's run, with the experiment and options that made it.
         tracking_uri: of the store.
     """
     if trials.empty:
         return []
     experiment = _experiment(tags.get(names.EXPERIMENT) or mlflow_experiment, corpus)
+    prefix, store_options = _store_options(tracking_uri)
     base = ["python", "launch.py", experiment.name]
     base += [] if _is_drawn(experiment.source, data_folder) else ["--data", data_folder]
     conditions = tags.get(names.CONDITIONS, "")
     base += ["--conditions", conditions] if conditions else []
     options = shlex.split(tags.get(names.OPTIONS) or tags.get(names.DATA_OPTIONS, ""))
-    prefix, place = _store_options(tracking_uri)
     if experiment.name != mlflow_experiment:
-        place = ["--experiment-name", mlflow_experiment, *place]
+        store_options = ["--experiment-name", mlflow_experiment, *store_options]
 
-    everything = sorted(generators)
-    commands: dict[tuple[Any, ...], dict[str, list[str]]] = {}
+    all_generators = sorted(generators)
+    commands: dict[tuple[Any, ...], dict[str, list[str]]] = {}  # what a command runs -> method -> its settings
     by = ["method", "config", "train_condition"]
     for (method, config, train_condition), rows in trials.groupby(by, sort=False):
         settings = _settings(str(method), json.loads(str(config)), experiment)
-        for product in _products(rows, everything):
-            turn = 0  # one command holds one configuration of a method
-            while method in commands.get((*product, train_condition, turn), {}):
-                turn += 1
-            commands.setdefault((*product, train_condition, turn), {})[str(method)] = settings
+        for product in _products(rows, all_generators):
+            number = 0  # a command holds one configuration of a method
+            while method in commands.get((*product, train_condition, number), {}):
+                number += 1
+            commands.setdefault((*product, train_condition, number), {})[str(method)] = settings
     lines = []
-    for (tasks, seeds, train_on, train_condition, _), chosen in commands.items():
-        words = [*base, *_about(options, chosen), *place, "--methods", ",".join(chosen), "--seeds", *map(str, seeds)]
-        if tasks != tuple(list_tasks()[:2]):
-            words += ["--tasks", ",".join(tasks)]
+    for (tasks, seeds, train_on, train_condition, _), methods in commands.items():
+        words = [*base, *_options_of(methods, options), *store_options]
+        words += ["--methods", ",".join(methods), "--seeds", *map(str, seeds)]
+        words += ["--tasks", ",".join(tasks)] if tasks != tuple(list_tasks()[:2]) else []
         words += ["--train-on", train_on] if train_on else []
         words += ["--train-condition", str(train_condition)] if train_condition != CLEAN else []
-        lines.append(prefix + shlex.join(words + [word for words in chosen.values() for word in words]))
+        lines.append(prefix + shlex.join(words + [word for settings in methods.values() for word in settings]))
     return lines
 
 
 def store_variable(tracking_uri: str) -> str:
-    """What goes before a command for it to find the store; a password the user has."""
+    """The variable that leads a command to the store, without a password."""
     return f"MLFLOW_TRACKING_URI={shlex.quote(without_password(tracking_uri))}"
 
 
 def _experiment(name: str, corpus: str) -> Experiment:
-    """The experiment that made a grid; of grids that do not say it, the one of that name or of the corpus."""
-    known = list_experiments()
+    """The experiment that made a grid; for older grids, which do not name it, that of the grid's name or corpus."""
     for candidate in (name, corpus):
-        if candidate in known:
+        if candidate in list_experiments():
             return load_experiment(candidate)
     return Experiment(corpus, source=corpus, methods={})
 
 
 def _is_drawn(corpus: str, data_folder: str) -> bool:
-    """Whether the software makes the images itself, and did."""
+    """Whether the images were drawn by the software itself."""
     drawn = get_source(corpus).drawn if corpus in list_sources() else None
     return drawn is not None and Path(data_folder).name == drawn.folder(Path()).name
 
 
-def _products(rows: pd.DataFrame, everything: list[str]) -> list[tuple[tuple[str, ...], tuple[int, ...], str]]:
+def _products(rows: pd.DataFrame, all_generators: list[str]) -> list[tuple[tuple[str, ...], tuple[int, ...], str]]:
     """The trials of one method as products of tasks and seeds, each with the argument of --train-on."""
     seeds_of: dict[tuple[tuple[str, ...], str], list[int]] = {}
     for seed, of_seed in rows.groupby("seed"):
         tasks_of: dict[str, list[str]] = {}
         for task in list_tasks():
-            of_task = {TrainSet.parse(str(text)) for text in of_seed.loc[of_seed["task"] == task, "trained_on"]}
-            if of_task:
-                fitting = [train_on for train_on in tasks_of if _means(train_on, task, of_task, everything)]
-                train_on = fitting[0] if fitting else _train_on(task, of_task, everything)
+            train_sets = {TrainSet.parse(str(text)) for text in of_seed.loc[of_seed["task"] == task, "trained_on"]}
+            if train_sets:
+                matches = [train_on for train_on in tasks_of if _gives(train_on, task, train_sets, all_generators)]
+                train_on = matches[0] if matches else _train_on(task, train_sets, all_generators)
                 tasks_of.setdefault(train_on, []).append(task)
         for train_on, tasks in tasks_of.items():
             seeds_of.setdefault((tuple(tasks), train_on), []).append(int(str(seed)))
     return [(tasks, tuple(seeds), train_on) for (tasks, train_on), seeds in seeds_of.items()]
 
 
-def _means(train_on: str, task: str, wanted: set[TrainSet], everything: list[str]) -> bool:
-    """Whether an argument of --train-on gives these training sets of a task; "" is none given.
+def _gives(train_on: str, task: str, train_sets: set[TrainSet], all_generators: list[str]) -> bool:
+    """Whether an argument of --train-on gives these training sets of a task; "" is no argument.
 
-    Without generators, a method is trained on none whatever the argument.
+    A method that needs no fakes is trained on none, whatever the argument.
     """
-    free = {train for train in wanted if train.generators}
-    return not free or set(get_task(task).train_sets(train_on or None, everything)) == free
+    with_fakes = {train for train in train_sets if train.generators}
+    return not with_fakes or set(get_task(task).train_sets(train_on or None, all_generators)) == with_fakes
 
 
-def _train_on(task: str, wanted: set[TrainSet], everything: list[str]) -> str:
-    """The argument of --train-on for these training sets; "" where the task's own are meant."""
-    if _means("", task, wanted, everything):
+def _train_on(task: str, train_sets: set[TrainSet], all_generators: list[str]) -> str:
+    """The argument of --train-on for these training sets; "" if they are the task's default."""
+    if _gives("", task, train_sets, all_generators):
         return ""
-    whole = tuple(everything) if len(everything) > 1 else None
-    return ",".join(ALL if train.generators == whole else str(train) for train in sorted(wanted))
+    whole = tuple(all_generators) if len(all_generators) > 1 else None
+    return ",".join(ALL if train.generators == whole else str(train) for train in sorted(train_sets))
 
 
-def _about(options: list[str], methods: Collection[str]) -> list[str]:
-    """The options without what they set for other methods, which launch.py would refuse."""
+def _options_of(methods: Collection[str], options: list[str]) -> list[str]:
+    """The options without the settings of other methods, which launch.py would refuse."""
     kept, words = list[str](), iter(options)
     for word in words:
         if word != "--set":
@@ -142,7 +141,7 @@ def _about(options: list[str], methods: Collection[str]) -> list[str]:
 
 
 def _store_options(tracking_uri: str) -> tuple[str, list[str]]:
-    """What leads to a store: a variable before the command, or options of it."""
+    """What leads a command to the store: a variable before it, and options."""
     file = sqlite_file(tracking_uri)
     if file is None or file.name != STORE or "?" in tracking_uri:
         return f"{store_variable(tracking_uri)} ", []
@@ -151,7 +150,7 @@ def _store_options(tracking_uri: str) -> tuple[str, list[str]]:
 
 
 def _settings(method: str, config: Mapping[str, Any], experiment: Experiment) -> list[str]:
-    """The --set and --weights that lead from an experiment's settings of a method to this configuration."""
+    """The --set and --weights that turn an experiment's settings of a method into this configuration."""
     from models.registry import detector_info, resolve_config
 
     try:

@@ -1,8 +1,8 @@
-"""A tracked run's detector, built again from what MLflow holds of it: its specification and its checkpoint."""
+"""A tracked run's detector, rebuilt from the specification and the checkpoint in MLflow."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from analysis.store import Store, StoreError
@@ -10,53 +10,50 @@ from grid import names
 from grid.spec import SPEC_VERSION, TrialSpec
 from models.detector import BuildContext, Detector, WeightsError
 from models.registry import create_detector, detector_info
+from models.weights import file_digest
+
+_OTHER = "check out the commit that the run was made with"
 
 
 def load_detector(
     store: Store, run_id: str, *, device: str = "cpu", weight_files: Mapping[str, Path] | None = None
 ) -> tuple[Detector, TrialSpec]:
-    """Build the detector of a finished run.
+    """Load the detector of a finished run.
 
-    A network of which everything trained needs no pretrained weights again: its checkpoint holds every tensor. A frozen
-    encoder is not in the checkpoint, so its weights must be had again, from where the run had them.
+    The checkpoint of a network holds every tensor. A frozen encoder is not in the checkpoint; its weights are fetched
+    again from where the run had them.
 
     Args:
         store: an open grid.
-        run_id: of a trial in it.
+        run_id: id of a finished run.
         device: torch device string.
         weight_files: digest -> local path, for frozen encoders whose weights were a local file.
 
     Raises:
         StoreError: no such run; a checkpoint that is missing, damaged or another detector's; encoder weights that
-            cannot be had; a specification of another version. The message names the run and the remedy.
+            cannot be fetched; a specification of another version. The message names the run and the remedy.
     """
     fields = store.spec(run_id)
     if fields.get("version") != SPEC_VERSION:
         raise StoreError(
-            f"run {run_id} has spec version {fields.get('version')}, this code reads version {SPEC_VERSION}: check out "
-            "the commit that the run was made with"
+            f"run {run_id} has spec version {fields.get('version')}, this code reads version {SPEC_VERSION}: {_OTHER}"
         )
     try:
         spec = TrialSpec.from_dict(fields)
         detector_info(spec.method)
     except (KeyError, TypeError, ValueError) as error:
-        raise StoreError(
-            f"{names.SPEC} of run {run_id} cannot be used: {error}. Is this the commit that the run was made with?"
-        ) from error
+        raise StoreError(f"{names.SPEC} of run {run_id} cannot be used: {error}; {_OTHER}") from error
     folder = store.checkpoint(run_id)
     context = BuildContext(spec.classes, spec.seed, device, dict(weight_files or {}), restoring=True)
     try:
         detector = create_detector(spec.method, dict(spec.config), context)
     except WeightsError as error:
         raise StoreError(
-            f"run {run_id} ({spec.name}) has a frozen encoder, whose weights are not part of its checkpoint and cannot "
-            f"be had here: {error}\nGive the file that the run used with --weights FILE"
+            f"run {run_id} ({spec.name}) has a frozen encoder, whose weights are not in its checkpoint and cannot be "
+            f"fetched here: {error}\nName the file that the run used with --weights FILE"
         ) from error
     except (TypeError, ValueError) as error:
-        raise StoreError(
-            f"the detector of run {run_id} ({spec.name}) cannot be built: {error}. Is this the commit that the run was "
-            "made with?"
-        ) from error
+        raise StoreError(f"the detector of run {run_id} ({spec.name}) cannot be built: {error}; {_OTHER}") from error
     try:
         detector.load(folder)
     except (OSError, RuntimeError, KeyError, ValueError) as error:
@@ -67,11 +64,18 @@ def load_detector(
     return detector, spec
 
 
+def local_weights(paths: Iterable[Path]) -> dict[str, Path]:
+    """The files of --weights: digest -> path. Raises `StoreError` for a file that does not exist."""
+    files = list(paths)
+    for path in files:
+        if not path.is_file():
+            raise StoreError(f"--weights {path}: there is no such file")
+    return {file_digest(path): path.resolve() for path in files}
+
+
 def check_device(device: str) -> None:
-    """Raise `StoreError` for a device that is not there."""
+    """Raise `StoreError` for a GPU that does not exist."""
     import torch
 
-    if device not in ("cpu", "cuda"):
-        raise StoreError(f"--device is cpu or cuda, got {device!r}")
     if device == "cuda" and not torch.cuda.is_available():
-        raise StoreError("--device cuda was asked for but torch sees no GPU; use --device cpu")
+        raise StoreError("--device cuda, but torch sees no GPU; use --device cpu")

@@ -1,4 +1,4 @@
-"""Test embeddings in the plane, and numbers about them that no projection can bend."""
+"""Projections of test embeddings, and the separation of their classes without a projection."""
 
 from __future__ import annotations
 
@@ -19,30 +19,28 @@ class EmbeddingError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """Embeddings in the plane.
+    """Embeddings in two dimensions.
 
     Attributes:
         points: float (N, 2).
         method: "t-SNE" or "UMAP".
-        note: how it was made, in words: perplexity, iterations, KL divergence.
-        kl_divergence: of t-SNE, what it minimised; NaN for UMAP.
+        note: its settings in words: PCA, perplexity, iterations, KL divergence, seed.
     """
 
     points: np.ndarray
     method: str
     note: str
-    kl_divergence: float
 
 
 @dataclass(frozen=True)
 class Separation:
-    """How well classes part in the space that the embeddings came in.
+    """How well classes separate in the space of the embeddings.
 
     Attributes:
         silhouette: mean silhouette coefficient (Rousseeuw 1987), Euclidean; in [-1, 1].
-        purity: share of each image's nearest neighbours that are of its class, itself left out; mean over images.
-        chance: what `purity` is in expectation when neighbours are drawn at random.
-        num_neighbours: k, less than asked for when there are few images.
+        purity: share of each image's nearest neighbours in its own class, without the image itself; mean over images.
+        chance: expected purity of neighbours drawn at random.
+        num_neighbours: k; smaller than requested if there are few images.
         num_dimensions: D.
     """
 
@@ -53,28 +51,19 @@ class Separation:
     num_dimensions: int
 
 
-def project(
-    embeddings: np.ndarray,
-    *,
-    kind: str = "tsne",
-    perplexity: float = PERPLEXITY,
-    num_iterations: int = NUM_ITERATIONS,
-    seed: int = 0,
-) -> Projection:
-    """Lay embeddings into the plane; the same ones always come to lie in the same places.
+def project(embeddings: np.ndarray, *, kind: str = "tsne", num_iterations: int = NUM_ITERATIONS) -> Projection:
+    """Project embeddings to two dimensions; the same embeddings always give the same points.
 
-    t-SNE by Barnes and Hut (van der Maaten 2014, scikit-learn), on one thread, because sums over threads come in any
-    order; started from the first principal components. Embeddings wider than 50 go through a PCA to 50 first.
+    Barnes-Hut t-SNE (van der Maaten 2014, scikit-learn), on one thread, because sums over threads come in any order;
+    initialised with the first principal components. Embeddings wider than 50 are reduced to 50 by a PCA first.
 
     Args:
-        embeddings: float (N, D), of any width of float.
-        kind: "tsne", or "umap" where umap-learn is installed.
-        perplexity: of t-SNE; less where there are few images, (N - 1) / 3 at most.
-        num_iterations: of t-SNE.
-        seed: of what is left to chance.
+        embeddings: float (N, D).
+        kind: "tsne", or "umap" if umap-learn is installed.
+        num_iterations: of t-SNE, whose perplexity is 30, or (N - 1) / 3 if that is less.
 
     Raises:
-        EmbeddingError: fewer than 5 images, values that are not finite, or umap-learn is asked for and missing.
+        EmbeddingError: fewer than 5 images, values that are not finite, no such kind, or umap-learn is not installed.
     """
     if kind not in ("tsne", "umap"):
         raise EmbeddingError(f"no projection {kind!r}; there are: tsne, umap")
@@ -91,48 +80,47 @@ def project(
             f"PCA from {embeddings.shape[1]} to {width} dimensions first, which keeps {kept:.0%} of the variance"
         )
     if kind == "umap":
-        return _umap(points, steps, seed)
+        return _umap(points, steps)
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
-    perplexity = min(perplexity, (len(points) - 1) / 3)
+    perplexity = min(PERPLEXITY, (len(points) - 1) / 3)
     constant = not points.std(axis=0).any()
-    start = np.random.default_rng(seed).normal(scale=1e-4, size=(len(points), 2)).astype(np.float32)
+    start = np.random.default_rng(0).normal(scale=1e-4, size=(len(points), 2)).astype(np.float32)
     model = TSNE(
         perplexity=perplexity,
         max_iter=num_iterations,
         init=start if constant or points.shape[1] < 2 else "pca",
-        learning_rate="auto",
-        random_state=seed,
+        random_state=0,
         n_jobs=1,
     )
     with threadpool_limits(limits=1):
-        placed = model.fit_transform(points)
+        projected = model.fit_transform(points)
     steps.append(
-        f"perplexity {perplexity:g}, {num_iterations} iterations, KL divergence {model.kl_divergence_:.3f}, seed {seed}"
+        f"perplexity {perplexity:g}, {num_iterations} iterations, KL divergence {model.kl_divergence_:.3f}, seed 0"
     )
-    return Projection(placed, "t-SNE", "; ".join(steps), float(model.kl_divergence_))
+    return Projection(projected, "t-SNE", "; ".join(steps))
 
 
-def _umap(points: np.ndarray, steps: list[str], seed: int) -> Projection:
+def _umap(points: np.ndarray, steps: list[str]) -> Projection:
     try:
         from umap import UMAP
     except ImportError as error:
         raise EmbeddingError("UMAP needs umap-learn, which is not installed: pip install umap-learn") from error
     num_neighbours = min(15, len(points) - 1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it says that a seed leaves it one thread, which is what we want
-        placed = UMAP(n_neighbors=num_neighbours, min_dist=0.1, random_state=seed, n_jobs=1).fit_transform(points)
-    steps.append(f"{num_neighbours} neighbours, minimum distance 0.1, seed {seed}")
-    return Projection(np.asarray(placed), "UMAP", "; ".join(steps), float("nan"))
+        warnings.simplefilter("ignore")  # a warning that a seed allows one thread only, as intended
+        projected = UMAP(n_neighbors=num_neighbours, min_dist=0.1, random_state=0, n_jobs=1).fit_transform(points)
+    steps.append(f"{num_neighbours} neighbours, minimum distance 0.1, seed 0")
+    return Projection(np.asarray(projected), "UMAP", "; ".join(steps))
 
 
 def separation(embeddings: np.ndarray, classes: np.ndarray, *, num_neighbours: int = NUM_NEIGHBOURS) -> Separation:
-    """Silhouette and k-NN purity in the embeddings' own space: Euclidean, without PCA or scaling.
+    """Silhouette and k-NN purity in the space of the embeddings: Euclidean, without PCA or scaling.
 
     Args:
         embeddings: float (N, D).
-        classes: (N,), names.
+        classes: (N,), class names.
         num_neighbours: k.
 
     Raises:
@@ -148,7 +136,7 @@ def separation(embeddings: np.ndarray, classes: np.ndarray, *, num_neighbours: i
     from sklearn.neighbors import NearestNeighbors
 
     k = min(num_neighbours, len(points) - 1)
-    # without an argument, `kneighbors` leaves each point itself out, also where others lie on the same spot
+    # without an argument, `kneighbors` leaves each point itself out, even if others coincide with it
     nearest = NearestNeighbors(n_neighbors=k).fit(points).kneighbors(return_distance=False)
     purity = float((numbers[nearest] == numbers[:, None]).mean())
     chance = float((counts / len(points) * (counts - 1) / (len(points) - 1)).sum())
@@ -161,5 +149,5 @@ def _checked(embeddings: np.ndarray, *, at_least: int) -> np.ndarray:
         raise EmbeddingError(f"need at least {at_least} embeddings (N, D), got the shape {points.shape}")
     bad = ~np.isfinite(points).all(axis=1)
     if bad.any():
-        raise EmbeddingError(f"{bad.sum()} of {len(points)} embeddings are not finite, so they have no place")
+        raise EmbeddingError(f"{bad.sum()} of {len(points)} embeddings are not finite")
     return points

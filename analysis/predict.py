@@ -1,4 +1,4 @@
-"""Real or fake? One picture, several, or a folder of them, by a tracked run.
+"""Real or fake? Classify one picture, several, or a folder of them with a tracked run.
 
 python -m analysis predict face.png --best xception_pretrained
 python -m analysis predict folder/ --run RUN_ID --json
@@ -7,62 +7,61 @@ python -m analysis predict folder/ --run RUN_ID --json
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.detectors import check_device
+from analysis.detectors import check_device, load_detector, local_weights
 from analysis.store import Store, StoreError, open_store
 from data.images import OVERLAY
 from grid.plan import FINISHED
-from grid.spec import TrialSpec
 from grid.tasks import ATTRIBUTION, DETECTION
 from grid.train_sets import TrainSet
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console
 
-    from models.detector import Detector
-
-OK, SOME_UNREADABLE, BAD_INPUT = 0, 1, 2
+OK, SOME_UNREADABLE = 0, 1
 BATCH = 8
 
 
 @dataclass(frozen=True)
 class Found:
-    """A picture to be read.
+    """A picture to classify.
 
     Attributes:
-        path: where it is.
-        place: below the folder that was named; of a picture that was named itself, its name.
-        folder: name of the folder that was named, or that the picture lies in.
+        path: the picture.
+        below: its path below the folder named on the command line; its name if the picture itself was named.
+        folder: name of that folder, or of the folder that the named picture is in.
     """
 
     path: Path
-    place: Path
+    below: Path
     folder: str
 
 
 @dataclass
 class Answer:
-    """What is said about one picture.
+    """The result for one picture.
 
     Attributes:
-        path: the picture, as it was named.
-        label: "real" or "fake"; None where the picture cannot be read.
+        path: the picture, as named on the command line.
+        label: "real" or "fake"; None if the picture cannot be read.
         score: log-odds of "fake".
-        probability: of "fake", in [0, 1]; the detector's own, not calibrated.
+        probability: probability of "fake", in [0, 1]; the detector's own, not calibrated.
         attribution: the class with the highest probability, "real" or a generator; None without an attribution run.
         attribution_probabilities: class -> probability.
         cam: the overlay that was written.
-        error: why there is no answer, or no overlay.
+        error: why there is no result, or no overlay.
     """
 
     path: str
@@ -75,66 +74,54 @@ class Answer:
     error: str | None = None
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare everything that `main` reads."""
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="a picture, or a folder of them")
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line of `predict`; see `--help`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="a picture, or a folder of pictures")
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--run", metavar="RUN_ID", help="a finished detection run; the beginning of its id will do")
-    which.add_argument("--best", metavar="METHOD", help="the method's detection run that did best on validation")
-    parser.add_argument("--experiment", metavar="NAME", help="default: the only one that holds a grid")
+    which.add_argument("--run", metavar="RUN_ID", help="a finished detection run; the beginning of its id is enough")
+    which.add_argument("--best", metavar="METHOD", help="the method's detection run with the best validation accuracy")
+    parser.add_argument("--experiment", metavar="NAME", help="MLflow experiment; default: the only one with a grid")
     parser.add_argument("--tracking-uri", metavar="URI", help="default: MLFLOW_TRACKING_URI, else runs/mlflow.db here")
-    parser.add_argument("--data", metavar="DIGEST", help="of the data set, where the experiment holds several")
-    parser.add_argument("--weights", type=Path, action="append", default=[], metavar="FILE", help="a frozen encoder's")
-    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu (default) or cuda")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="for the overlays; default: beside each picture")
+    parser.add_argument("--data", metavar="DIGEST", help="data set, if the experiment holds several")
+    parser.add_argument(
+        "--weights", type=Path, action="append", default=[], metavar="FILE",
+        help="weights of a frozen encoder, if they were a file",
+    )  # fmt: skip
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for overlays; default: beside each picture")
     parser.add_argument("--no-cam", action="store_true", help="write no overlays")
     parser.add_argument("--json", action="store_true", help="print JSON")
-
-
-def main(options: argparse.Namespace) -> int:
-    """Do what the command line says.
-
-    Returns:
-        the exit status: 0; 1 some picture could not be read, or its overlay not written; 2 bad input.
-    """
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    try:
-        return _predict(options, console)
-    except StoreError as error:
-        console.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        return BAD_INPUT
+    return parser.parse_args(arguments)
 
 
 def best_run(store: Store, method: str) -> tuple[str, str]:
-    """The finished detection run of a method, or variant, that did best on its own validation split.
+    """The finished detection run of a method, or variant, with the best accuracy on its own validation split.
 
-    By accuracy, of equal ones by loss, at the epoch that the run kept. The test split is not looked at.
+    Of equal accuracies the smallest loss wins; both are those of the epoch that the run kept. The test split is not
+    used.
 
     Returns:
-        its id, and why, in words.
+        its id, and the reason in words.
 
     Raises:
-        StoreError: no such method, or nothing of it is finished.
+        StoreError: no such method, or it has no finished run.
     """
-    runs = store.runs()
-    runs = runs[(runs["task"] == DETECTION) & (runs["state"] == FINISHED)]
-    mine = runs[(runs["variant"] == method) | (runs["method"] == method)]
-    if mine.empty:
-        known = ", ".join(dict.fromkeys(runs["variant"])) or "none"
-        raise StoreError(f"{method!r} has no finished detection run in {store.experiment!r}; there are: {known}")
-    history = store.history(mine["run_id"])
+    runs = _finished(store, DETECTION)
+    of_method = runs[(runs["variant"] == method) | (runs["method"] == method)]
+    if of_method.empty:
+        names = ", ".join(dict.fromkeys(runs["variant"])) or "none"
+        raise StoreError(f"{method!r} has no finished detection run in {store.experiment!r}; there are: {names}")
+    history = store.history(of_method["run_id"])
     ranked = []
-    for run in mine.itertuples():
+    for run in of_method.itertuples():
         epochs = history[history["run_id"] == run.run_id].pivot_table(index="step", columns="metric", values="value")
-        if not {"valid/accuracy", "valid/loss"} <= set(epochs.columns):
-            continue
-        keeps_last = json.loads(str(run.config)).get("select") == "last"
-        losses = epochs["valid/loss"].to_numpy()
-        kept = len(losses) - 1 if keeps_last else int(losses.argmin())
-        accuracy, loss = float(epochs["valid/accuracy"].iloc[kept]), float(losses[kept])
-        ranked.append((-accuracy, loss, str(run.run_id), str(run.trained_on)))
+        if {"valid/accuracy", "valid/loss"} <= set(epochs.columns):
+            accuracies, losses = epochs["valid/accuracy"].to_numpy(float), epochs["valid/loss"].to_numpy(float)
+            kept = -1 if json.loads(str(run.config)).get("select") == "last" else losses.argmin()
+            ranked.append((-accuracies[kept], losses[kept], str(run.run_id), str(run.trained_on)))
     if not ranked:
         raise StoreError(f"no run of {method!r} has logged its validation accuracy; name a run with --run")
     negative, loss, run_id, trained_on = min(ranked, key=lambda entry: entry[:2])
@@ -142,64 +129,87 @@ def best_run(store: Store, method: str) -> tuple[str, str]:
         f"validation accuracy {-negative:.3f}, loss {loss:.3f}: the best of {len(ranked)} runs; trained on {trained_on}"
     )
     if len({entry[3] for entry in ranked}) > 1:
-        words += "; each run was validated on fakes of the generator that it was trained on: --run names another one"
+        words += "; each run was validated on fakes of its own training generators: --run names another one"
     return run_id, words
 
 
 def find_run(store: Store, text: str) -> str:
     """The finished detection run whose id begins with `text`. Raises `StoreError` that lists what exists."""
-    runs = store.runs()
-    runs = runs[(runs["task"] == DETECTION) & (runs["state"] == FINISHED)]
-    found = [run_id for run_id in runs["run_id"] if text and run_id.startswith(text)]
-    if len(found) != 1:
+    runs = _finished(store, DETECTION)
+    matches = [run_id for run_id in runs["run_id"] if text and run_id.startswith(text)]
+    if len(matches) != 1:
         lines = [
             f"  {run.run_id}  {run.variant}, trained on {run.trained_on}, seed {run.seed}" for run in runs.itertuples()
         ]
-        what = "several finished detection runs" if found else "no finished detection run"
+        what = "several finished detection runs" if matches else "no finished detection run"
         raise StoreError("\n".join([f"{what} with the id {text!r} in {store.experiment!r}; there are:", *lines]))
-    return str(found[0])
+    return str(matches[0])
 
 
-def attribution_run(store: Store, run_id: str) -> str | None:
-    """A finished attribution run of the same variant, of the same seed if there is one."""
-    runs = store.runs().set_index("run_id")
-    me = runs.loc[run_id]
-    same = runs[(runs["task"] == ATTRIBUTION) & (runs["state"] == FINISHED) & (runs["variant"] == me["variant"])]
-    if same.empty:
-        return None
-    return str((same["seed"] != me["seed"]).sort_values(kind="stable").index[0])
+def attribution_run(store: Store, run: Mapping[Any, Any]) -> str | None:
+    """A finished attribution run of the same variant, with the same seed if there is one."""
+    runs = _finished(store, ATTRIBUTION)
+    same = runs[runs["variant"] == run["variant"]].set_index("run_id")
+    return None if same.empty else str((same["seed"] != run["seed"]).sort_values(kind="stable").index[0])
+
+
+def _finished(store: Store, task: str) -> pd.DataFrame:
+    runs = store.runs()
+    return runs[(runs["task"] == task) & (runs["state"] == FINISHED)]
 
 
 def find_pictures(named: Sequence[Path]) -> list[Found]:
-    """Every picture once; folders are searched to the bottom.
+    """Every picture once; folders are searched recursively, without the overlays of earlier calls.
 
-    Overlays of an earlier call are passed over in folders. Raises `StoreError` for a folder without pictures.
+    Raises `StoreError` for a folder without pictures.
     """
     from data.images import IMAGE_SUFFIXES
 
-    found: dict[Path, Found] = {}
-    for one in named:
-        if not one.is_dir():
-            found.setdefault(one, Found(one, Path(one.name), one.absolute().parent.name))
+    pictures: dict[Path, Found] = {}
+    for argument in named:
+        if not argument.is_dir():
+            pictures.setdefault(argument, Found(argument, Path(argument.name), argument.absolute().parent.name))
             continue
         inside = [
             path
-            for path in sorted(one.rglob("*"))
+            for path in sorted(argument.rglob("*"))
             if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.endswith(OVERLAY) and path.is_file()
         ]
         if not inside:
-            raise StoreError(f"no picture in the folder {one}; these are read: {', '.join(IMAGE_SUFFIXES)}")
+            raise StoreError(f"no picture in the folder {argument}; these are read: {', '.join(IMAGE_SUFFIXES)}")
         for path in inside:
-            found.setdefault(path, Found(path, path.relative_to(one), one.resolve().name))
-    return list(found.values())
+            pictures.setdefault(path, Found(path, path.relative_to(argument), argument.resolve().name))
+    return list(pictures.values())
+
+
+def overlay_paths(pictures: Sequence[Found], out: Path | None) -> list[Path]:
+    """Where the overlay of each picture is written: never onto another overlay, and never onto an input.
+
+    The shortest free name: without the picture's suffix; with it; in a subfolder of `out` named like the picture's
+    folder; with a number.
+    """
+    names = []
+    uses = Counter(picture.path.resolve() for picture in pictures)
+    for picture in pictures:
+        path = picture.path if out is None else out / picture.below
+        within = picture.path if out is None else out / picture.folder / picture.below
+        whole = [base.with_name(base.name + OVERLAY) for base in (path, within)]
+        names.append([path.with_suffix(OVERLAY), *whole])
+        uses.update({name.resolve() for name in names[-1]})
+    overlays = []
+    for number, (picture, choices) in enumerate(zip(pictures, names, strict=True), start=1):
+        numbered = (choices[-1].with_name(f"{picture.path.name}.{number}-{k}{OVERLAY}") for k in itertools.count(1))
+        free = [name for name in choices if uses[name.resolve()] == 1]
+        overlays.append(free[0] if free else next(name for name in numbered if not uses[name.resolve()]))
+    return overlays
 
 
 class Predictor:
-    """A detection run, with the attribution run of the same variant where there is one.
+    """A detection run, and the attribution run of the same variant if there is one.
 
     Args:
         store: an open grid.
-        run_id: of a finished detection run.
+        run_id: id of a finished detection run.
         device: torch device string.
         weight_files: digest -> path; see `load_detector`.
 
@@ -207,21 +217,20 @@ class Predictor:
         StoreError: as `load_detector`.
     """
 
-    def __init__(self, store: Store, run_id: str, *, device: str, weight_files: dict[str, Path]) -> None:
-        from analysis.detectors import load_detector
-
-        self.detector, self.spec = load_detector(store, run_id, device=device, weight_files=weight_files)
+    def __init__(self, store: Store, run_id: str, *, device: str, weight_files: Mapping[str, Path]) -> None:
+        self.run: dict[Any, Any] = next(run for run in store.runs().to_dict("records") if run["run_id"] == run_id)
+        self.detector, _ = load_detector(store, run_id, device=device, weight_files=weight_files)
         threshold = store.threshold(run_id)
         self.threshold_logged = not math.isnan(threshold)
         self.threshold = threshold if self.threshold_logged else 0.0
-        self.attribution_id = attribution_run(store, run_id)
-        self._attribution: tuple[Detector, TrialSpec] | None = None
-        if self.attribution_id is not None:
-            self._attribution = load_detector(store, self.attribution_id, device=device, weight_files=weight_files)
         self.has_cam = self.detector.cam_target() is not None
+        self.attribution_id = attribution_run(store, self.run)
+        if self.attribution_id is not None:
+            self.attributor, spec = load_detector(store, self.attribution_id, device=device, weight_files=weight_files)
+            self.classes = spec.classes
 
     def answer(self, answers: Sequence[Answer], images: Sequence[np.ndarray]) -> None:
-        """Fill in what is said about these pictures, uint8 (H, W, 3) each."""
+        """Fill in the answers for these pictures, uint8 (H, W, 3) each."""
         from models.detector import fake_scores
 
         inputs = self.detector.inputs(images)
@@ -230,133 +239,103 @@ class Predictor:
             answer.score = float(score)
             answer.probability = float(1 / (1 + np.exp(-score)))
             answer.label = "fake" if score > self.threshold else "real"
-        if self._attribution is not None:
-            detector, spec = self._attribution
-            shared = self.detector.encoder is not None and detector.encoder is not None
-            if not shared or self.detector.encoder.key != detector.encoder.key:  # type: ignore[union-attr]
-                inputs = detector.inputs(images)
-            logits = detector.predict(inputs).logits.astype(float)
+        if self.attribution_id is not None:
+            own, other = self.detector.encoder, self.attributor.encoder
+            if own is None or other is None or own.key != other.key:  # else the features are the same
+                inputs = self.attributor.inputs(images)
+            logits = self.attributor.predict(inputs).logits.astype(float)
             odds = np.exp(logits - logits.max(axis=1, keepdims=True))
             for answer, row in zip(answers, odds / odds.sum(axis=1, keepdims=True), strict=True):
-                answer.attribution = spec.classes[int(row.argmax())]
-                answer.attribution_probabilities = dict(zip(spec.classes, row.tolist(), strict=True))
+                answer.attribution = self.classes[int(row.argmax())]
+                answer.attribution_probabilities = dict(zip(self.classes, row.tolist(), strict=True))
 
     def overlays(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Each picture under the Grad-CAM of "fake": uint8 (H, W, 3). Raises `NoCam`."""
+        """Each picture under the Grad-CAM map of "fake": uint8 (H, W, 3)."""
         from analysis.cam import image_maps
         from analysis.figures.cam import overlay
 
         return [overlay(image, cam) for image, cam in zip(images, image_maps(self.detector, images), strict=True)]
 
 
-def _predict(options: argparse.Namespace, console: Console) -> int:
+def predict(options: argparse.Namespace, console: Console) -> int:
+    """Classify the pictures: answers go to stdout, everything else to the console.
+
+    Returns:
+        the exit status: 0; 1 a picture could not be read, or an overlay not be written.
+
+    Raises:
+        StoreError: bad input.
+    """
+    from rich.progress import Progress
+
     from data.images import BadImage, decode
-    from models.weights import file_digest
 
     pictures = find_pictures(options.images)
-    for path in options.weights:
-        if not path.is_file():
-            raise StoreError(f"--weights {path}: there is no such file")
+    weight_files = local_weights(options.weights)
     if options.out is not None and options.out.exists() and not options.out.is_dir():
         raise StoreError(f"--out {options.out} is a file; name a folder")
     check_device(options.device)
     store = open_store(options.experiment, tracking_uri=options.tracking_uri, data=options.data)
     run_id, why = (find_run(store, options.run), "") if options.run else best_run(store, options.best)
-    weight_files = {file_digest(path): path for path in options.weights}
     predictor = Predictor(store, run_id, device=options.device, weight_files=weight_files)
-    run = next(row for row in store.runs().to_dict("records") if row["run_id"] == run_id)
     with_cam = not options.no_cam and predictor.has_cam
     if not options.json:
-        _say_run(console, run_id, run, predictor, why, with_cam or options.no_cam)
+        _print_run(console, predictor, why, no_layer=not options.no_cam and not predictor.has_cam)
 
-    places = _overlay_places(pictures, options.out)
+    overlays = overlay_paths(pictures, options.out)
     answers: list[Answer] = []
-    with _progress(console) as bars:
+    # answers go to stdout, which rich would redirect to the console, which is stderr
+    bars = Progress(
+        console=console, disable=not console.is_terminal, transient=True, redirect_stdout=sys.stdout.isatty()
+    )
+    with bars:
         task = bars.add_task("pictures", total=len(pictures))
         for start in range(0, len(pictures), BATCH):
-            batch = [Answer(str(one.path)) for one in pictures[start : start + BATCH]]
-            readable: list[tuple[Answer, np.ndarray, Path]] = []
-            for answer, place in zip(batch, places[start : start + BATCH], strict=True):
+            batch = [Answer(str(picture.path)) for picture in pictures[start : start + BATCH]]
+            readable, images = list[tuple[Answer, Path]](), list[np.ndarray]()
+            for answer, path in zip(batch, overlays[start : start + BATCH], strict=True):
                 try:
-                    readable.append((answer, decode(Path(answer.path)), place))
+                    images.append(decode(Path(answer.path)))
+                    readable.append((answer, path))
                 except BadImage as error:
                     answer.error = str(error)
-            if readable:
-                chosen, images = [entry[0] for entry in readable], [entry[1] for entry in readable]
-                predictor.answer(chosen, images)
-                drawn = predictor.overlays(images) if with_cam else []
-                for (answer, _, place), picture in zip(readable, drawn, strict=False):
-                    _write(picture, place, answer)
+            if images:
+                predictor.answer([answer for answer, _ in readable], images)
+            if images and with_cam:
+                for (answer, path), picture in zip(readable, predictor.overlays(images), strict=True):
+                    _write(picture, path, answer)
             answers += batch
             if not options.json:
                 for answer in batch:
-                    _print_line(answer)
+                    _print_answer(answer)
             bars.update(task, advance=len(batch))
 
     if options.json:
-        _print_json(run_id, run, predictor, why, answers)
+        _print_json(predictor, why, answers)
     bad = [answer for answer in answers if answer.error]
     for answer in bad:
         console.print(f"{answer.path}: {answer.error}", style="red", highlight=False, markup=False, soft_wrap=True)
     return SOME_UNREADABLE if bad else OK
 
 
-def _overlay_places(pictures: Sequence[Found], out: Path | None) -> list[Path]:
-    """Where each overlay goes: never onto another one, and never onto a picture that was named.
-
-    The shortest name that is free: without the picture's ending; with it; below `out`, in a folder called as the one
-    that was named; with a number.
-    """
-    inputs = {one.path.resolve() for one in pictures}
-    choices = []
-    for one in pictures:
-        below = one.path if out is None else out / one.place
-        within = one.path if out is None else out / one.folder / one.place
-        whole = [place.with_name(place.name + OVERLAY) for place in (below, within)]
-        choices.append([below.with_suffix(OVERLAY), *whole])
-    level = [0] * len(pictures)
-    while True:
-        places = [names[step] for names, step in zip(choices, level, strict=True)]
-        ends = [place.resolve() for place in places]
-        counts = Counter(ends)
-        taken = [number for number, end in enumerate(ends) if counts[end] > 1 or end in inputs]
-        if not taken:
-            return places
-        for number in taken:
-            level[number] += 1
-            if level[number] == len(choices[number]):
-                whole_name = pictures[number].path.name
-                choices[number].append(places[number].with_name(f"{whole_name}.{number + 1}-{level[number]}{OVERLAY}"))
-
-
-def _write(picture: np.ndarray, place: Path, answer: Answer) -> None:
+def _write(picture: np.ndarray, path: Path, answer: Answer) -> None:
     from PIL import Image
 
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(place, format="PNG")
-        answer.cam = str(place)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(path, format="PNG")
+        answer.cam = str(path)
     except OSError as error:
         answer.error = (
-            f"the overlay cannot be written to {place} ({error.strerror or error}): name a folder with --out DIR"
+            f"the overlay cannot be written to {path} ({error.strerror or error}): name a folder with --out DIR"
         )
 
 
-def _progress(console: Console) -> Any:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    # answers go to stdout; rich would send them to the console, which is stderr
-    onto_terminal = sys.stdout.isatty()
-    return Progress(
-        *columns, console=console, disable=not console.is_terminal, transient=True, redirect_stdout=onto_terminal
-    )
-
-
-def _say_run(
-    console: Console, run_id: str, run: dict[Any, Any], predictor: Predictor, why: str, cam_as_asked: bool
-) -> None:
-    lines = [f"run {run_id}: {run['variant']}, trained on {run['trained_on']}, seed {run['seed']}, {run['weights']}"]
+def _print_run(console: Console, predictor: Predictor, why: str, *, no_layer: bool) -> None:
+    run = predictor.run
+    lines = [
+        f"run {run['run_id']}: {run['variant']}, trained on {run['trained_on']}, seed {run['seed']}, {run['weights']}"
+    ]
     if why:
         lines.append(f"chosen by {why}")
     if predictor.threshold_logged:
@@ -364,15 +343,15 @@ def _say_run(
     else:
         lines.append("fake above log-odds 0, as the run logged no threshold")
     if predictor.attribution_id is None:
-        lines.append(f"no finished attribution run of {run['variant']}, so none is named")
+        lines.append(f"{run['variant']} has no finished attribution run, so no generator is named")
     else:
         lines.append(f"attribution by run {predictor.attribution_id}")
-    if not cam_as_asked:
+    if no_layer:
         lines.append(f"{run['method']} has no layer for Grad-CAM, so no overlay is written")
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
-def _print_line(answer: Answer) -> None:
+def _print_answer(answer: Answer) -> None:
     if answer.label is None:
         print(f"{answer.path}: unreadable", flush=True)
         return
@@ -382,11 +361,10 @@ def _print_line(answer: Answer) -> None:
     print(line + (f"; {answer.cam}" if answer.cam else ""), flush=True)
 
 
-def _print_json(run_id: str, run: dict[Any, Any], predictor: Predictor, why: str, answers: list[Answer]) -> None:
-    facts = {
-        "run_id": run_id,
-        "method": run["method"],
-        "variant": run["variant"],
+def _print_json(predictor: Predictor, why: str, answers: list[Answer]) -> None:
+    run = predictor.run
+    result = {
+        **{name: run[name] for name in ("run_id", "method", "variant")},
         "trained_on": list(TrainSet.parse(run["trained_on"]).generators),
         "seed": int(run["seed"]),
         "weights": run["weights"],
@@ -397,5 +375,4 @@ def _print_json(run_id: str, run: dict[Any, Any], predictor: Predictor, why: str
         "grad_cam": predictor.has_cam,
         "images": [asdict(answer) for answer in answers],
     }
-    json.dump(facts, sys.stdout, indent=2)
-    print()
+    print(json.dumps(result, indent=2))

@@ -1,4 +1,4 @@
-"""The published values of a corpus, and ours beside them."""
+"""Our values compared with the published ones of a corpus."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis.cells import CELL, CROSS_GENERATOR, IN_DOMAIN, cell_table
-from analysis.matrices import class_of, cross_generator_matrix, matrix_means, of_condition
+from analysis.cells import CELL, CROSS_GENERATOR, IN_DOMAIN
+from analysis.matrices import class_of, matrix_means, pivot
 from data.conditions import CLEAN
 from data.sources import Published
 from grid.plan import FINISHED
@@ -26,37 +26,31 @@ COLUMNS = [
 
 
 def published_localisation(published: Published) -> pd.DataFrame:
-    """A localiser that was trained with masks: columns tested_on, trained_on, iou (0–1)."""
+    """Published IoU of a localiser trained with masks: columns tested_on, trained_on, iou (0–1)."""
     assert published.localisation is not None
     table = pd.read_csv(published.localisation)
     return table.assign(iou=table["iou_percent"] / 100).drop(columns="iou_percent")
 
 
-def beside_published(store: Store, *, cells: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Our accuracies beside the published ones, as far as they are about the same generators.
+def beside_published(store: Store, cells: pd.DataFrame) -> pd.DataFrame:
+    """Our accuracies beside the published ones of the same generators.
 
     Args:
         store: the grid.
-        cells: from `analysis.cells.cell_table` with the metric "accuracy", if that is there already.
+        cells: from `analysis.cells.cell_table` with the metric "accuracy".
 
     Returns:
         columns `COLUMNS`; empty unless the corpus has published values of some of the generators. `kind` is "cell", or
-        "in-domain mean" and "cross-generator mean" where all published cells are there. For attribution, `tested_on` is
+        "in-domain mean" and "cross-generator mean" if all published cells are there. For attribution, `tested_on` is
         the class and `trained_on` is "all". `inside` says whether the published value lies in our interval: pandas'
-        nullable boolean, missing where there is no interval or the set-up is not the published one (`comparable` is
+        nullable boolean, missing if there is no interval or the set-up differs from the published one (`comparable` is
         False; `note` says what differs).
-
-    Raises:
-        StoreError: as `cell_table`.
     """
     published = store.source.published
     if published is None:
         return pd.DataFrame(columns=COLUMNS)
-    if cells is None:
-        cells = cell_table(store)
-    cells = of_condition(cells, CLEAN)
-    cells = cells[cells["metric"].str.match("accuracy(/|$)")]
-    values, generators = _published_values(published), _generators(published)
+    cells = cells[(cells["condition"] == CLEAN) & cells["metric"].str.match("accuracy(/|$)")]
+    values, generators = _published_values(published), set(pd.read_csv(published.detection)["tested_on"])
     runs = store.runs().drop_duplicates("variant").set_index("variant")
     small, fewer = _small_test_set(store, published), _fewer_images(store, published)
     rows = []
@@ -69,21 +63,16 @@ def beside_published(store: Store, *, cells: pd.DataFrame | None = None) -> pd.D
         if run["train_condition"] != CLEAN:
             differs.append(f"trained under {run['train_condition']}")
         value = values[run["method"], *where]
-        known = not differs and cell["low"] == cell["low"]
+        has_interval = bool(cell["low"] == cell["low"])  # not NaN
         rows.append(
-            {
-                "task": cell["task"],
-                "kind": cell["kind"],
-                "variant": cell["variant"],
+            cell
+            | {
                 "tested_on": where[1],
                 "trained_on": where[2],
                 "ours": cell["mean"],
-                "low": cell["low"],
-                "high": cell["high"],
-                "num_seeds": cell["num_seeds"],
                 "published": value,
                 "difference": cell["mean"] - value,
-                "inside": bool(cell["low"] <= value <= cell["high"]) if known else pd.NA,
+                "inside": bool(cell["low"] <= value <= cell["high"]) if has_interval and not differs else pd.NA,
                 "comparable": not differs,
                 "note": _note(differs, run["weights"], small),
             }
@@ -92,7 +81,7 @@ def beside_published(store: Store, *, cells: pd.DataFrame | None = None) -> pd.D
 
 
 def setup_differences(published: Published, method: str, config: Mapping[str, Any]) -> list[str]:
-    """In words, what of a configuration is not the published set-up; weights from a file are taken at their word."""
+    """Settings that differ from the published set-up, in words; weights from a file are taken to be the published."""
     differs = []
     for setting, accepted in published.setup.get(method, {}).items():
         value = config.get(setting)
@@ -108,29 +97,23 @@ def _note(differs: list[str], weights: str, small: str) -> str:
     return "; ".join([*parts, small] if small else parts)
 
 
-def _generators(published: Published) -> set[str]:
-    return set(pd.read_csv(published.detection)["tested_on"])
-
-
 def _published_values(published: Published) -> dict[tuple[str, str, str, str], float]:
     """(method, kind, tested on, trained on) -> accuracy."""
-    detection, attribution = pd.read_csv(published.detection), pd.read_csv(published.attribution)
-    values = {
-        (str(row.method), CELL, str(row.tested_on), str(row.trained_on)): float(str(row.accuracy))
-        for row in detection.itertuples()
-    }
-    for method in dict.fromkeys(detection["method"]):
-        long = detection.rename(columns={"accuracy": "value"}).assign(task=DETECTION, metric="accuracy")
-        means = matrix_means(cross_generator_matrix(long, method))
-        values[method, IN_DOMAIN, "", ""] = means.in_domain
-        values[method, CROSS_GENERATOR, "", ""] = means.cross_generator
-    for row in attribution.to_dict("records"):
-        values[str(row["method"]), CELL, str(row["class"]), ALL] = float(row["accuracy"])
+    values = {}
+    for method, rows in pd.read_csv(published.detection).groupby("method", sort=False):
+        for tested_on, trained_on, accuracy in rows[["tested_on", "trained_on", "accuracy"]].to_numpy().tolist():
+            values[str(method), CELL, tested_on, trained_on] = accuracy
+        means = matrix_means(pivot(rows, "accuracy"))
+        values[str(method), IN_DOMAIN, "", ""] = means.in_domain
+        values[str(method), CROSS_GENERATOR, "", ""] = means.cross_generator
+    attribution = pd.read_csv(published.attribution)
+    for method, name, accuracy in attribution[["method", "class", "accuracy"]].to_numpy().tolist():
+        values[method, CELL, name, ALL] = accuracy
     return values
 
 
 def _where(cell: Mapping[Any, Any], cells: pd.DataFrame, generators: set[str]) -> tuple[str, str, str] | None:
-    """(kind, tested on, trained on) in the published tables; None where the value is about something else."""
+    """(kind, tested on, trained on) in the published tables; None if they have no such value."""
     if cell["task"] == ATTRIBUTION:
         same = set(TrainSet.parse(str(cell["trained_on"])).generators) == generators
         return (CELL, class_of(str(cell["metric"])), ALL) if same else None
@@ -138,25 +121,25 @@ def _where(cell: Mapping[Any, Any], cells: pd.DataFrame, generators: set[str]) -
         return CELL, str(cell["tested_on"]), str(cell["trained_on"])
     of_variant = cells[(cells["variant"] == cell["variant"]) & (cells["task"] == DETECTION) & (cells["kind"] == CELL)]
     there = set(zip(of_variant["tested_on"], of_variant["trained_on"], strict=True))
-    wanted = {(tested_on, trained_on) for tested_on in generators for trained_on in generators}
-    return (str(cell["kind"]), "", "") if there == wanted else None
+    planned = {(tested_on, trained_on) for tested_on in generators for trained_on in generators}
+    return (str(cell["kind"]), "", "") if there == planned else None
 
 
 def _fewer_images(store: Store, published: Published) -> list[str]:
-    """In words, that the data set is not the published one in size; nothing where it is, or is not known.
+    """In words, that the data set is smaller than the published one; empty if it is not, or its size is unknown.
 
-    A hundredth may lack, as `--skip-bad` leaves bad files out.
+    One in a hundred images may be missing, as `--skip-bad` leaves bad files out.
     """
     profile = store.data_profile
     if not profile:
         return []
-    found, wanted = profile["num_rows"], published.num_images * (1 + len(profile["generators"]))
-    return [f"{found} images instead of {wanted} or more"] if found < 0.99 * wanted else []
+    num_rows, num_published = profile["num_rows"], published.num_images * (1 + len(profile["generators"]))
+    return [f"{num_rows} images instead of {num_published} or more"] if num_rows < 0.99 * num_published else []
 
 
 def _small_test_set(store: Store, published: Published) -> str:
     runs = store.runs()
     run_id = runs.loc[runs["state"] == FINISHED, "run_id"].iloc[0]
     count = int((store.scores(run_id, columns=["label"])["label"] == 0).sum())
-    wanted = published.num_test_images
-    return "" if count >= wanted else f"{count} real test images instead of {wanted}"
+    num_published = published.num_test_images
+    return "" if count >= num_published else f"{count} real test images instead of {num_published}"

@@ -1,4 +1,4 @@
-"""The whole report: every part of it, from MLflow alone."""
+"""The whole report with every part, from MLflow alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from grid.tracking import keep_report
 
 logger = logging.getLogger(__name__)
 
-LIMITATIONS = "limitations"  # the part that is made last, as the others add to it
+LIMITATIONS = "limitations"  # made last, because the other parts add to it
 
 
 def make_report(
@@ -27,19 +27,20 @@ def make_report(
 ) -> Path:
     """Write a report on a grid.
 
+    Runs whose scores cannot be read are left out, and a part that cannot be made says so in its section.
+
     Args:
         store: an open grid, finished or not.
-        out: folder, made where it is not there; an earlier report in it is replaced.
-        options: what it is to hold.
-        say: told what is being done.
+        out: folder of the report, created if needed; an earlier report in it is replaced.
+        options: options of the report; None: the defaults.
+        say: called with each step, in words.
 
     Returns:
         the page, `out`/index.html.
 
     Raises:
-        StoreError: no run's scores can be read; no such variant to compare; no such device; `out` holds something else,
-            or cannot be written. An earlier report is then as it was. Runs whose scores cannot be read are left out,
-            and a part that cannot be made says so in its place.
+        StoreError: no run's scores can be read; no such variant to compare; no such device; `out` holds anything but a
+            report, or cannot be written. An earlier report is then unchanged.
     """
     options = options or Options()
     if options.cam:
@@ -57,14 +58,14 @@ def make_report(
     if options.log:
         say("logging the report to MLflow")
         try:
-            keep_report(store.tracking_uri, store.parent_run_id, out)
+            keep_report(store.tracking_uri, store.parent.info.run_id, out)
         except StoreError as error:
-            logger.warning("the report is in %s, but MLflow did not take it: %s", out, error)
+            logger.warning("the report is in %s, but could not be kept in MLflow: %s", out, error)
     return page
 
 
 def _readable(store: Store) -> tuple[Store, list[Text]]:
-    """The grid without the runs whose scores cannot be read, and what is wrong with those."""
+    """The grid without the runs whose scores cannot be read, and the problems of those."""
     broken, problems = list[str](), list[Text]()
     runs = store.runs()
     finished = runs.loc[runs["state"] == FINISHED, "run_id"]
@@ -83,11 +84,11 @@ def _readable(store: Store) -> tuple[Store, list[Text]]:
 
 def _make_page(report: Report) -> Path:
     store, parts = report.store, list_parts()
-    made: dict[str, list[Block]] = {}
+    blocks: dict[str, list[Block]] = {}
     for part in sorted(parts, key=lambda part: part.name == LIMITATIONS):
         report.say(part.title)
-        made[part.name] = list(part.blocks(report))
-    sections = [Section(part.title, made[part.name]) for part in parts if made[part.name]]
+        blocks[part.name] = list(part.blocks(report))
+    sections = [Section(part.title, blocks[part.name]) for part in parts if blocks[part.name]]
     finished = int((report.runs["state"] == FINISHED).sum())
     return report.folder.page(
         title=f"{store.experiment}: detection across generators, and attribution",
@@ -98,8 +99,8 @@ def _make_page(report: Report) -> Path:
 
 
 def _check_compared(runs: pd.DataFrame, compared: Sequence[str]) -> None:
-    known = list(dict.fromkeys(runs.loc[(runs["task"] == DETECTION) & (runs["state"] == FINISHED), "variant"]))
-    unknown = [variant for variant in compared if variant not in known]
+    variants = list(dict.fromkeys(runs.loc[(runs["task"] == DETECTION) & (runs["state"] == FINISHED), "variant"]))
+    unknown = [variant for variant in compared if variant not in variants]
     if unknown or compared[0] == compared[1]:
-        wrong = f"no finished run of {' or '.join(unknown)}" if unknown else "a method is not compared with itself"
-        raise StoreError(f"--compare: {wrong}; there are: {', '.join(known)}")
+        wrong = f"no finished run of {' or '.join(unknown)}" if unknown else "name two different methods"
+        raise StoreError(f"--compare: {wrong}; there are: {', '.join(variants)}")

@@ -1,13 +1,15 @@
-"""Tracked runs as tidy data frames; what is read from MLflow comes through `grid.records`."""
+"""Tracked runs as tidy data frames, read from MLflow through `grid.records`."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ import pandas as pd
 
 from analysis.commands import launch_commands, store_variable
 from data.conditions import CLEAN
-from data.sources import Source, get_source
+from data.sources import Source, get_source, list_sources
 from grid import names
 from grid.plan import FAILED, FINISHED, INTERRUPTED, PENDING, RUNNING
 from grid.records import (
@@ -31,10 +33,11 @@ from grid.records import (
 )
 from grid.tasks import WHOLE
 from grid.train_sets import TrainSet
-from grid.uris import local_path, tracking_uri, without_password
+from grid.uris import local_path, without_password
+from grid.uris import tracking_uri as default_tracking_uri
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
+    from mlflow.entities import Dataset, Run
 
 logger = logging.getLogger(__name__)
 
@@ -47,17 +50,16 @@ RUN_COLUMNS = [
 ]  # fmt: skip
 HISTORY_COLUMNS = ["run_id", "method", "variant", "trained_on", "seed", "task", "metric", "step", "value"]
 SCORE_COLUMNS = ["path", "digest", "source_id", "generator", "label"]  # then condition, logit_<class>, maybe score
-_SPEC_VERSION = "spec_version"  # parameter of a trial's run
 
 
 @dataclass(frozen=True)
 class Store:
-    """One grid on one data set, as MLflow knew it when it was opened; artifacts are read when asked for.
+    """One grid on one data set, as MLflow had it when the store was opened; artifacts are read on demand.
 
     Attributes:
         records: the MLflow experiment.
         data: digest of the data set.
-        corpus: name of the data's source, such as "dolos".
+        corpus: name of the data set's source, such as "dolos".
         parent: the grid's parent run.
     """
 
@@ -65,16 +67,12 @@ class Store:
     data: str
     corpus: str
     parent: Run = field(repr=False, compare=False)
-    _runs: Mapping[str, Run] = field(repr=False, compare=False)  # id -> run, one per trial
+    _runs: Mapping[str, Run] = field(repr=False, compare=False)  # run id -> run, one per trial
     _planned: Mapping[str, Mapping[str, Any]] = field(repr=False, compare=False)  # key -> spec as plain types
-    _table: pd.DataFrame = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_table", self._make_table())
 
     @property
     def tracking_uri(self) -> str:
-        """Where MLflow is."""
+        """The tracking URI."""
         return self.records.uri
 
     @property
@@ -83,59 +81,45 @@ class Store:
         return self.records.experiment
 
     @property
-    def parent_run_id(self) -> str:
-        """Id of the parent run."""
-        return str(self.parent.info.run_id)
-
-    @property
-    def parent_tags(self) -> dict[str, str]:
-        """Tags of the parent run."""
-        return dict(self.parent.data.tags)
-
-    @property
     def source(self) -> Source:
-        """What is known of the corpus; nothing where this checkout has no such corpus."""
-        try:
-            return get_source(self.corpus)
-        except KeyError:
-            return Source(self.corpus, _no_scan)
+        """The corpus; plain "folders" if this checkout lacks it, which have no caveats and no published values."""
+        return get_source(self.corpus if self.corpus in list_sources() else "folders")
 
     def ordered(self, generators: Iterable[str]) -> list[str]:
-        """Generators in the order of the corpus' tables."""
+        """These generators in the order of the corpus's tables."""
         return self.source.ordered(set(generators))
 
     @property
     def generators(self) -> list[str]:
-        """All that were trained or tested on, in the order of tables."""
+        """Every generator that a trial was trained or tested on, in the order of tables."""
         trained = {name for text in self._table["trained_on"] for name in TrainSet.parse(str(text)).generators}
         tested = {tested_on for run in self._runs.values() for _, tested_on, _, _ in _test_values(run)}
         return self.ordered((trained | tested) - {WHOLE})
 
     @property
     def conditions(self) -> list[str]:
-        """Those that any finished trial was scored under: "clean", then the others in alphabetical order."""
+        """Conditions that a finished trial was scored under: "clean", then the others in alphabetical order."""
         return sorted(set(self.results()["condition"]) | {CLEAN}, key=lambda name: (name != CLEAN, name))
 
     @property
     def unscored(self) -> dict[str, list[str]]:
-        """Condition that the grid was asked for -> run ids of finished trials that were not scored under it."""
-        asked = conditions_of(self.parent) - {CLEAN}
-        finished = [run for run in self._runs.values() if run.info.status == "FINISHED"]
+        """Requested condition -> run ids of the finished trials that were not scored under it."""
+        finished = {run_id: conditions_of(run) for run_id, run in self._runs.items() if state_of(run) == FINISHED}
         lacking = {
-            name: [run.info.run_id for run in finished if name not in conditions_of(run)] for name in sorted(asked)
+            condition: [run_id for run_id, scored in finished.items() if condition not in scored]
+            for condition in sorted(conditions_of(self.parent))
         }
-        return {name: run_ids for name, run_ids in lacking.items() if run_ids}
+        return {condition: run_ids for condition, run_ids in lacking.items() if run_ids}
 
     def runs(self) -> pd.DataFrame:
         """One row per trial that was ever planned or run, in the order of the plan.
 
         Returns:
             columns `RUN_COLUMNS`. `state` is finished, running, failed, interrupted or pending; a pending trial has an
-            empty `run_id`. Where a trial has several finished runs, the first one counts. `variant` is the method, with
-            the settings that differ where the same method is there with several configurations. `config` is JSON with
-            sorted keys. `trained_on` is a training set as text (see `grid.train_sets`). `start` and `end` are in UTC,
-            `seconds` is the trial's own count. `url` is a link into the MLflow UI; without a server, the part of it
-            after the server's address.
+            empty `run_id`. Of several finished runs of a trial, the first counts. `variant` is the method; if a method
+            has several configurations, the settings that differ are appended. `config` is JSON with sorted keys.
+            `trained_on` is a training set as text (see `grid.train_sets`). `start` and `end` are in UTC; `seconds` is
+            measured by the trial. `url` is a link into the MLflow UI, without the server's address for a local store.
         """
         return self._table.copy()
 
@@ -144,39 +128,39 @@ class Store:
 
         `tested_on` is "all" for a task that tests all images as one cell, as attribution does.
         """
-        rows = [row for run in self._runs.values() if state_of(run) == FINISHED for row in _rows_of(run)]
+        finished_runs = [run for run in self._runs.values() if state_of(run) == FINISHED]
+        rows = [(run.info.run_id, *row) for run in finished_runs for row in _test_values(run)]
         values = pd.DataFrame(rows, columns=["run_id", "condition", "tested_on", "metric", "value"])
         finished = self._table[self._table["state"] == FINISHED].assign(data=self.data)
         return finished.merge(values, on="run_id", how="inner")
 
     def history(self, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
-        """What was logged over epochs, of finished and unfinished runs: columns `HISTORY_COLUMNS`.
+        """Every metric logged per epoch, of finished and unfinished runs: columns `HISTORY_COLUMNS`.
 
-        One request per run and metric.
+        Sends one request per run and metric.
 
         Args:
-            run_ids: only these; None: all.
+            run_ids: the runs to read; None: all.
         """
-        wanted = None if run_ids is None else set(run_ids)
-        rows = []
-        for run_id, run in self._runs.items():
-            if wanted is not None and run_id not in wanted:
-                continue
-            for metric in run.data.metrics:
-                if metric.startswith(("time/", "copy/")) or metric == names.THRESHOLD or names.parse_metric(metric):
-                    continue
-                points = self.records.history(run_id, metric)
-                rows += [(run_id, metric, point.step, point.value) for point in points]
-        points_table = pd.DataFrame(rows, columns=["run_id", "metric", "step", "value"])
+        chosen = set(self._runs if run_ids is None else run_ids)
+        rows = [
+            (run_id, metric, point.step, point.value)
+            for run_id, run in self._runs.items()
+            if run_id in chosen
+            for metric in run.data.metrics
+            if not metric.startswith(("time/", "copy/", names.THRESHOLD)) and not names.parse_metric(metric)
+            for point in self.records.history(run_id, metric)
+        ]
+        points = pd.DataFrame(rows, columns=["run_id", "metric", "step", "value"])
         shared = self._table[["run_id", "method", "variant", "trained_on", "seed", "task"]]
-        return points_table.merge(shared, on="run_id", how="left")[HISTORY_COLUMNS]
+        return points.merge(shared, on="run_id", how="left")[HISTORY_COLUMNS]
 
     def tags(self, run_id: str) -> dict[str, str]:
-        """Every tag of a run, as `grid.names` has them."""
+        """Every tag of a run; `grid.names` has their names."""
         return dict(self._run(run_id).data.tags)
 
     def threshold(self, run_id: str) -> float:
-        """The run's own threshold, from its validation split: log-odds of fake; NaN where it has none."""
+        """The threshold chosen on the run's validation split: log-odds of fake; NaN if none was logged."""
         return float(self._run(run_id).data.metrics.get(names.THRESHOLD, float("nan")))
 
     def scores(self, run_id: str, columns: Sequence[str] | None = None, *, condition: str = CLEAN) -> pd.DataFrame:
@@ -184,8 +168,8 @@ class Store:
 
         Args:
             run_id: of a finished run.
-            columns: only these, which is faster; None: all.
-            condition: of the pictures.
+            columns: the columns to read (fewer are faster); None: all.
+            condition: condition of the test pictures.
 
         Raises:
             StoreError: no such run, or its scores are missing or cannot be read.
@@ -199,16 +183,12 @@ class Store:
         absent = [column for column in SCORE_COLUMNS if column not in table.columns] if columns is None else []
         if absent or table.empty:
             raise self.broken(run_id, name, f"no column {', '.join(absent)}" if absent else "no rows")
-        if columns is None and "condition" not in table.columns:  # of runs from before there were conditions
+        if columns is None and "condition" not in table.columns:  # older runs know no conditions
             table.insert(len(SCORE_COLUMNS), "condition", condition)
         return table
 
     def embeddings(self, run_id: str) -> np.ndarray:
-        """Float16 (N, D), rows as in `scores`.
-
-        Raises:
-            StoreError: as `scores`.
-        """
+        """Test embeddings, float16 (N, D), in the row order of `scores`. Raises `StoreError` as `scores` does."""
         path = self.artifact(run_id, names.EMBEDDINGS)
         try:
             array: np.ndarray = np.load(path, allow_pickle=False)
@@ -219,31 +199,23 @@ class Store:
         return array
 
     def checkpoint(self, run_id: str) -> Path:
-        """The folder that the detector was saved into.
-
-        Raises:
-            StoreError: no such run, or it has no checkpoint.
-        """
+        """Folder of the saved detector. Raises `StoreError` if there is no such run or no checkpoint."""
         folder = self.artifact(run_id, names.CHECKPOINT)
         if not folder.is_dir() or not any(folder.iterdir()):
             raise self.broken(run_id, names.CHECKPOINT, "the folder is empty")
         return folder
 
     def spec(self, run_id: str) -> dict[str, Any]:
-        """The trial's whole specification, as plain types.
-
-        Raises:
-            StoreError: as `scores`.
-        """
+        """The trial's specification as plain types. Raises `StoreError` as `scores` does."""
         path = self.artifact(run_id, names.SPEC)
         try:
-            found: dict[str, Any] = json.loads(path.read_text())
+            spec: dict[str, Any] = json.loads(path.read_text())
         except (OSError, ValueError) as error:
             raise self.broken(run_id, names.SPEC, error) from error
-        return found
+        return spec
 
     def artifact(self, run_id: str, name: str) -> Path:
-        """A file or folder of a run: in place where the store is on this machine, else downloaded once.
+        """Path of a run's file or folder; downloaded once if the store is on another machine.
 
         Raises:
             StoreError: no such run or artifact.
@@ -255,52 +227,48 @@ class Store:
 
     @property
     def notes(self) -> list[str]:
-        """What the newest launch found that a reader should know of the data set."""
+        """Remarks of the newest launch on the data set, one per line; empty if they cannot be read."""
         with suppress(StoreError, OSError):
             return (self.records.text(self.parent, names.NOTES) or "").splitlines()
         return []
 
     @property
     def data_profile(self) -> dict[str, Any]:
-        """Of the data set: `num_rows` (images) and `generators` (names); empty where the store does not say."""
-        for one in self.parent.inputs.dataset_inputs if self.parent.inputs else []:
-            with suppress(ValueError, TypeError):
-                profile = json.loads(one.dataset.profile or "")
-                if isinstance(profile, dict) and {"num_rows", "generators"} <= profile.keys():
-                    return profile
-        return {}
+        """Of the data set: `num_rows` (images) and `generators` (names); empty if the launch died before logging it."""
+        dataset = _dataset(self.parent)
+        return json.loads(dataset.profile or "{}") if dataset else {}
 
     def without(self, run_ids: Iterable[str]) -> Store:
-        """The same grid as if these runs had never been: their trials are pending, as far as the plan has them."""
+        """The same grid without these runs; their trials are pending."""
         left_out = set(run_ids)
-        return dataclasses.replace(self, _runs={key: run for key, run in self._runs.items() if key not in left_out})
+        kept = {run_id: run for run_id, run in self._runs.items() if run_id not in left_out}
+        return dataclasses.replace(self, _runs=kept)
 
-    def missing_command(
-        self, *, task: str | None = None, variant: str | None = None, trained_on: str | None = None
-    ) -> str:
-        """The command that runs what is missing; several lines where one command cannot; "" when all is there.
+    def missing_command(self, *, task: str | None = None, variant: str | None = None) -> str:
+        """The command that runs the missing trials, one line per command; "" if nothing is missing.
 
-        Trials that are not finished run; finished ones are scored under the conditions that they lack.
+        It runs unfinished trials and scores finished ones under the conditions that they lack.
 
         Args:
-            task: only this task.
-            variant: only this variant of a method.
-            trained_on: only trials trained on this.
+            task: only trials of this task.
+            variant: only trials of this variant of a method.
         """
         unscored = {run_id for run_ids in self.unscored.values() for run_id in run_ids}
         table = self._table[(self._table["state"] != FINISHED) | self._table["run_id"].isin(unscored)]
-        for column, value in (("task", task), ("variant", variant), ("trained_on", trained_on)):
+        for column, value in (("task", task), ("variant", variant)):
             if value is not None:
                 table = table[table[column] == value]
         return "\n".join(self._commands(table))
 
     def _commands(self, table: pd.DataFrame) -> list[str]:
+        dataset = _dataset(self.parent)
+        uri = json.loads(dataset.source)["uri"] if dataset else "DIR"
         return launch_commands(
             table,
             mlflow_experiment=self.experiment,
             corpus=self.corpus,
             generators=self.data_profile.get("generators") or self.generators,
-            data_folder=self._data_root(),
+            data_folder=str(local_path(uri) or uri),
             tags=self.parent.data.tags,
             tracking_uri=self.tracking_uri,
         )
@@ -311,26 +279,18 @@ class Store:
         return self._runs[run_id]
 
     def broken(self, run_id: str, name: str, why: object) -> StoreError:
-        """The error to raise about an artifact: whose it is, why it cannot be used, and what to do about it."""
+        """The error to raise about an unusable artifact: names the run, the reason and the remedy."""
         run = self._run(run_id)
         again = self._commands(self._table[self._table["run_id"] == run_id])
         return StoreError(
             f"{name} of run {run_id} ({run.info.run_name}) is missing or cannot be read: {why}\n"
-            "If the store was copied, its artifacts must lie where they were. Else delete the run and run its trial "
-            f"again:\n  {store_variable(self.tracking_uri)} mlflow runs delete --run-id {run_id}\n  "
+            "If the store was copied, its artifacts must be at their old paths. Otherwise delete the run and run its "
+            f"trial again:\n  {store_variable(self.tracking_uri)} mlflow runs delete --run-id {run_id}\n  "
             + "\n  ".join(again)
         )
 
-    def _data_root(self) -> str:
-        for one in self.parent.inputs.dataset_inputs if self.parent.inputs else []:
-            try:
-                uri = json.loads(one.dataset.source)["uri"]
-            except (ValueError, KeyError, TypeError):
-                continue
-            return str(local_path(uri) or uri)
-        return "DIR"
-
-    def _make_table(self) -> pd.DataFrame:
+    @cached_property
+    def _table(self) -> pd.DataFrame:
         rows: dict[str, dict[str, Any]] = {
             key: {
                 "run_id": "",
@@ -346,21 +306,25 @@ class Store:
             for key, trial in self._planned.items()
         }
         for run in self._runs.values():
-            key = run.data.tags[names.KEY]
-            rows[key] = {"config": _config_of(run)} | rows.get(key, {}) | self._facts(run)
+            row = self._row(run)
+            rows[row["key"]] = (rows.get(row["key"]) or {"config": self._config(run)}) | row
         table = pd.DataFrame(list(rows.values()), columns=RUN_COLUMNS)
-        wholes = [*map(_with_condition, table["config"], table["train_condition"])]
-        called = variant_names(zip(table["method"], wholes, strict=True))
-        table["variant"] = [called[pair] for pair in zip(table["method"], wholes, strict=True)]
+        configs = [
+            (method, json.dumps(json.loads(config) | {"train_condition": train_condition}, sort_keys=True))
+            for method, config, train_condition in table[["method", "config", "train_condition"]].to_numpy().tolist()
+        ]
+        variants = variant_names(configs)
+        table["variant"] = [variants[method_and_config] for method_and_config in configs]
         text = ["weights", "device", "node", "git_commit", "error", "url"]
         table[text] = table[text].astype("str").fillna("")
         for column in ("start", "end"):
             table[column] = pd.to_datetime(table[column], unit="ms", utc=True)
         return table.astype({"gpu_share": float, "seconds": float, "seed": int})
 
-    def _facts(self, run: Run) -> dict[str, Any]:
-        tags = run.data.tags
-        path = f"#/experiments/{self.records.experiment_id}/runs/{run.info.run_id}"
+    def _row(self, run: Run) -> dict[str, Any]:
+        tags, url = run.data.tags, f"#/experiments/{self.records.experiment_id}/runs/{run.info.run_id}"
+        if self.tracking_uri.startswith("http"):
+            url = f"{without_password(self.tracking_uri).rstrip('/')}/{url}"
         return {
             "run_id": run.info.run_id,
             "key": tags[names.KEY],
@@ -373,16 +337,19 @@ class Store:
             "state": state_of(run),
             "device": tags.get(names.DEVICE, ""),
             "node": tags.get(names.NODE, ""),
-            "gpu_share": _number(tags.get(names.GPU_SHARE)),
+            "gpu_share": float(tags.get(names.GPU_SHARE, "nan")),
             "git_commit": tags.get(names.GIT_COMMIT, ""),
             "start": run.info.start_time,
             "end": run.info.end_time,
             "seconds": run.data.metrics.get(names.SECONDS, float("nan")),
             "error": tags.get(names.ERROR) or tags.get(names.CONDITION_ERROR, ""),
-            "url": f"{without_password(self.tracking_uri).rstrip('/')}/{path}"
-            if self.tracking_uri.startswith("http")
-            else path,
+            "url": url,
         }
+
+    def _config(self, run: Run) -> str:
+        """The configuration of a run whose plan is lost, from its specification."""
+        spec = self.records.text(run, names.SPEC)
+        return json.dumps(json.loads(spec)["config"] if spec else {}, sort_keys=True)
 
 
 def open_store(
@@ -398,15 +365,15 @@ def open_store(
     Args:
         experiment: name of the MLflow experiment; None: the only one that holds a grid.
         tracking_uri: a local store or a server; None: MLFLOW_TRACKING_URI, else `runs/mlflow.db` of this checkout.
-        data: digest of the data set, or its beginning; None: the experiment holds one only.
-        spec_version: of the runs to read; None: there is one only.
-        unfinished: a grid of which no trial is finished is read too.
+        data: digest of the data set, or its beginning; None: the experiment holds one data set.
+        spec_version: version of the specifications to read; None: the runs have one version.
+        unfinished: also open a grid without a finished trial.
 
     Raises:
         StoreError: no store there (none is created), a server that does not answer, no such experiment, runs of
-            several data sets or spec versions of which none was chosen, no finished run, a parent run that is gone.
+            several data sets or spec versions and no choice, no finished run, or a deleted parent run.
     """
-    uri = tracking_uri or default_tracking_uri()
+    uri = tracking_uri or default_tracking_uri(ROOT / "runs")
     records = _find_experiment(uri, experiment)
     parents, trials = records.grids(), records.trials()
     if not parents and not trials:
@@ -420,130 +387,111 @@ def open_store(
     if not parents:
         lost = trials[0].data.tags.get(names.PARENT_RUN, "?")
         raise StoreError(
-            f"the parent run {lost} of the grid {records.experiment!r} on data set {digest} is gone; restore it: "
+            f"the parent run {lost} of the grid {records.experiment!r} on data set {digest} was deleted; restore it: "
             f"{store_variable(uri)} mlflow runs restore --run-id {lost}"
         )
     parent, chosen = parents[-1], speaking_runs(trials)
-    if not unfinished and not any(state_of(run) == FINISHED for run in chosen.values()):
-        states = [state_of(run) for run in chosen.values()]
-        known = (FINISHED, RUNNING, INTERRUPTED, FAILED)
-        counts = ", ".join(f"{states.count(state)} {state}" for state in known if state in states)
-        name = parent.info.run_name
+    states = Counter(map(state_of, chosen.values()))
+    if not unfinished and FINISHED not in states:
+        counts = ", ".join(f"{states[state]} {state}" for state in (RUNNING, INTERRUPTED, FAILED) if states[state])
         raise StoreError(
-            f"no trial of {name!r} (run {parent.info.run_id}) is finished yet: {counts or 'none has started'}. "
-            "`python launch.py --status` shows the progress, and the launch command goes on where it was"
+            f"no trial of {parent.info.run_name!r} (run {parent.info.run_id}) is finished yet: "
+            f"{counts or 'none has started'}. `python launch.py --status` shows the progress; the launch command "
+            "continues the grid"
         )
-    planned = {key: trial for key, trial in _read_plan(records, parent).items() if trial.get("data") == digest}
-    if spec_version is not None:
-        planned = {key: trial for key, trial in planned.items() if trial.get("version") == spec_version}
-    corpus = parent.data.tags.get(names.SOURCE) or _dataset_name(parent)
+    try:
+        planned = records.plan(parent)
+    except StoreError as error:
+        logger.warning("%s", error)
+        planned = {}
+    planned = {
+        key: trial
+        for key, trial in planned.items()
+        if trial["data"] == digest and spec_version in (None, trial["version"])
+    }
+    corpus = parent.data.tags[names.SOURCE]
     return Store(records, digest, corpus, parent, {run.info.run_id: run for run in chosen.values()}, planned)
 
 
-def default_tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, else the local store that `launch.py` writes by default."""
-    return tracking_uri(ROOT / "runs")
-
-
 def variant_names(configs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """(method, configuration as JSON) -> a name that keeps different configurations apart.
+    """(method, configuration as JSON) -> name of the variant.
 
-    The method alone where it has one configuration, else with every setting that is not the same in all of them.
+    The name is the method alone if the method has one configuration, else with every setting that differs.
     """
     by_method: dict[str, dict[str, dict[str, Any]]] = {}
     for method, text in configs:
         by_method.setdefault(method, {})[text] = json.loads(text)
-    called = {}
-    for method, found in by_method.items():
-        settings = sorted({name for config in found.values() for name in config})
-        differing = [name for name in settings if len({json.dumps(config.get(name)) for config in found.values()}) > 1]
-        for text, config in found.items():
+    variants = {}
+    for method, of_method in by_method.items():
+        settings = sorted({name for config in of_method.values() for name in config})
+        differing = [name for name in settings if len({json.dumps(c.get(name)) for c in of_method.values()}) > 1]
+        for text, config in of_method.items():
             words = ", ".join(f"{name}={config.get(name, 'unset')}" for name in differing)
-            called[method, text] = f"{method} ({words})" if differing else method
-    return called
-
-
-def _with_condition(config: str, train_condition: str) -> str:
-    """A configuration, as JSON, with the condition that it is trained under."""
-    return json.dumps(json.loads(config) | {"train_condition": train_condition}, sort_keys=True)
+            variants[method, text] = f"{method} ({words})" if differing else method
+    return variants
 
 
 def _find_experiment(uri: str, experiment: str | None) -> Records:
     check_store(uri)
-    known = list_experiments(uri)
+    experiments = list_experiments(uri)
+    listed = ", ".join(sorted(experiments)) or "none"
     if experiment is not None:
         records = open_records(uri, experiment)
         if records is None:
-            listed = ", ".join(sorted(known)) or "none"
             raise StoreError(f"no MLflow experiment named {experiment!r} at {uri}; there are: {listed}")
         return records
-    grids = [Records(uri, number, name) for name, number in known.items()]
+    grids = [Records(uri, number, name) for name, number in experiments.items()]
     grids = [records for records in grids if records.grids()]
-    if len(grids) == 1:
-        return grids[0]
-    if grids:
+    if not grids:
+        raise StoreError(
+            f"no experiment at {uri} holds a grid (there are: {listed}); `python launch.py` writes one there"
+        )
+    if len(grids) > 1:
         listed = ", ".join(sorted(records.experiment for records in grids))
         raise StoreError(f"{uri} holds several grids; choose one with --experiment: {listed}")
-    listed = ", ".join(sorted(known)) or "none"
-    raise StoreError(f"no experiment at {uri} holds a grid (there are: {listed}); `python launch.py` writes one there")
+    return grids[0]
 
 
 def _choose_data(experiment: str, parents: list[Run], trials: list[Run], data: str | None) -> str:
-    counts: dict[str, int] = {}
-    called: dict[str, str] = {}
-    for run in parents:
-        digest = run.data.tags[names.DATA]
-        counts.setdefault(digest, 0)
-        called[digest] = run.info.run_name
-    for run in trials:
-        digest = run.data.tags[names.DATA]
-        counts[digest] = counts.get(digest, 0) + 1
-    listed = "; ".join(f"{digest}: {count} runs, {called.get(digest, '?')!r}" for digest, count in counts.items())
+    titles = {run.data.tags[names.DATA]: run.info.run_name for run in parents}
+    counts = Counter(run.data.tags[names.DATA] for run in trials)
+    digests = list(dict.fromkeys([*titles, *counts]))
+    matches = [digest for digest in digests if digest.startswith(data or "")]
+    if len(matches) == 1:
+        return matches[0]
+    listed = "; ".join(f"{digest}: {counts[digest]} runs, {titles.get(digest, '?')!r}" for digest in digests)
     if data is None:
-        if len(counts) == 1:
-            return next(iter(counts))
         raise StoreError(
             f"{experiment!r} holds runs of several data sets, which are never mixed; choose one with --data DIGEST: "
             f"{listed}"
         )
-    matches = [digest for digest in counts if digest.startswith(data)]
-    if len(matches) != 1:
-        raise StoreError(f"{experiment!r} has {'no' if not matches else 'more than one'} data set {data!r}; {listed}")
-    return matches[0]
+    raise StoreError(f"{experiment!r} has {'more than one' if matches else 'no'} data set {data!r}; {listed}")
 
 
 def _choose_version(experiment: str, digest: str, trials: list[Run], version: int | None) -> list[Run]:
     by_version: dict[str, list[Run]] = {}
     for run in trials:
-        by_version.setdefault(run.data.params.get(_SPEC_VERSION, "?"), []).append(run)
+        by_version.setdefault(run.data.params.get("spec_version", "?"), []).append(run)
+    if not trials or (version is None and len(by_version) == 1):
+        return trials
+    if str(version) in by_version:
+        return by_version[str(version)]
     listed = "; ".join(
         f"version {name}: {len(runs)} runs, such as {runs[-1].info.run_id} ({runs[-1].info.run_name})"
         for name, runs in by_version.items()
     )
     if version is not None:
-        if trials and str(version) not in by_version:
-            raise StoreError(f"{experiment!r} on data set {digest} has no run of spec version {version}; {listed}")
-        return by_version.get(str(version), [])
-    if len(by_version) > 1:
-        raise StoreError(
-            f"{experiment!r} on data set {digest} holds runs of several spec versions, which do not mean the same and "
-            f"are never mixed; read one with --spec-version N, or delete the old runs: {listed}"
-        )
-    return trials
+        raise StoreError(f"{experiment!r} on data set {digest} has no run of spec version {version}; {listed}")
+    raise StoreError(
+        f"{experiment!r} on data set {digest} holds runs of several spec versions, which differ in meaning and are "
+        f"never mixed; read one with --spec-version N, or delete the old runs: {listed}"
+    )
 
 
-def _read_plan(records: Records, parent: Run) -> dict[str, dict[str, Any]]:
-    """Key -> every trial ever planned; empty, with a warning, where the plan cannot be read."""
-    try:
-        return records.plan(parent)
-    except StoreError as error:
-        logger.warning("%s", error)
-        return {}
-
-
-def _dataset_name(parent: Run) -> str:
+def _dataset(parent: Run) -> Dataset | None:
+    """The grid's data set as MLflow has it; None if the launch died before logging it."""
     inputs = parent.inputs.dataset_inputs if parent.inputs else []
-    return str(inputs[0].dataset.name) if inputs else ""
+    return inputs[0].dataset if inputs else None
 
 
 def _test_values(run: Run) -> Iterator[tuple[str, str, str, float]]:
@@ -552,37 +500,3 @@ def _test_values(run: Run) -> Iterator[tuple[str, str, str, float]]:
         parsed = names.parse_metric(name)
         if parsed is not None:
             yield (*parsed, value)
-
-
-def _rows_of(run: Run) -> Iterator[tuple[str, str, str, str, float]]:
-    return ((run.info.run_id, *row) for row in _test_values(run))
-
-
-def _config_of(run: Run) -> str:
-    """The configuration from a run's parameters, which MLflow keeps as text."""
-    config = {}
-    for name, text in run.data.params.items():
-        if name.startswith("config."):
-            value = {"True": True, "False": False}.get(text)
-            config[name.removeprefix("config.")] = _parsed(text) if value is None else value
-    return json.dumps(config, sort_keys=True)
-
-
-def _parsed(text: str) -> str | int | float:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _number(text: str | None) -> float:
-    try:
-        return float(text) if text else float("nan")
-    except ValueError:
-        return float("nan")
-
-
-def _no_scan(root: Path, *, seed: int = 0) -> Any:
-    raise KeyError("this checkout has no such corpus")

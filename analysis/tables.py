@@ -14,66 +14,65 @@ from analysis.matrices import in_domain_cells, trained_on_label
 MISSING = "missing"
 Table = pd.DataFrame | IntervalMatrix
 
-# What pandas does not escape and LaTeX's oldest fonts print as something else.
+# Characters that pandas does not escape and that LaTeX's default font encoding prints as something else.
 _LATEX = {"<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$"}
 
 
 def to_csv(table: Table, *, transpose: bool = False) -> str:
-    """As CSV with full precision; an `IntervalMatrix` in long form, one row a cell.
+    """CSV with full precision; an `IntervalMatrix` in long form, one row per cell.
 
     Args:
         table: a matrix, any other table, or a matrix with its intervals.
-        transpose: turn rows and columns; the long form has none to turn.
+        transpose: swap rows and columns; without effect on the long form.
     """
     if isinstance(table, IntervalMatrix):
         return long_form(table).to_csv(index=False)
-    turned = table.T if transpose else table
-    if not _has_index(turned):
-        return turned.to_csv(index=False)
-    return turned.rename_axis(index=_corner(turned), columns=None).to_csv(na_rep=MISSING)
+    table = table.T if transpose else table
+    if not _has_index(table):
+        return table.to_csv(index=False)
+    return table.rename_axis(index=_corner(table), columns=None).to_csv(na_rep=MISSING)
 
 
-def to_markdown(table: Table, *, caption: str = "", transpose: bool = False, digits: int = 3) -> str:
-    """As a Markdown table under its caption, which says the orientation; in-domain cells are bold.
+def to_markdown(table: Table, *, caption: str = "", transpose: bool = False) -> str:
+    """A Markdown table under its caption, which includes the orientation; in-domain cells are bold.
 
     Args:
         table: a matrix, any other table, or a matrix with its intervals.
-        caption: the first line; the orientation and, for a matrix with intervals, its means are added.
-        transpose: turn rows and columns.
-        digits: of every figure.
+        caption: the first line; the orientation and, for a matrix with intervals, its means are appended.
+        transpose: swap rows and columns.
     """
-    texts, bold = _texts(table, transpose=transpose, digits=digits)
+    texts, bold = _texts(table, transpose=transpose)
     texts = texts.map(lambda text: text.replace("|", "\\|"))
-    lines = [_markdown_row([_corner(texts), *texts.columns] if _has_index(texts) else [*texts.columns])]
-    columns = len(texts.columns) + _has_index(texts)
-    lines.append("|" + "---|" * columns)
-    for name, row, marks in zip(texts.index, texts.to_numpy(), bold, strict=True):
-        cells = [f"**{text}**" if mark else text for text, mark in zip(row, marks, strict=True)]
-        lines.append(_markdown_row([str(name), *cells] if _has_index(texts) else cells))
-    heading = caption_of(table, caption, transpose=transpose, digits=digits)
+    rows = texts.mask(bold, "**" + texts + "**").to_numpy().tolist()
+    header = list(map(str, texts.columns))
+    if _has_index(texts):
+        header = [_corner(texts), *header]
+        rows = [[str(name), *row] for name, row in zip(texts.index, rows, strict=True)]
+    lines = ["| " + " | ".join(row) + " |" for row in [header, *rows]]
+    lines.insert(1, "|" + "---|" * len(header))
+    heading = caption_of(table, caption, transpose=transpose)
     return (f"{heading}\n\n" if heading else "") + "\n".join(lines) + "\n"
 
 
-def to_latex(table: Table, *, caption: str = "", label: str = "", transpose: bool = False, digits: int = 3) -> str:
-    r"""As a LaTeX table for \usepackage{booktabs}, the orientation in its caption; in-domain cells are bold.
+def to_latex(table: Table, *, caption: str = "", label: str = "", transpose: bool = False) -> str:
+    r"""A LaTeX table for \usepackage{booktabs}, its caption includes the orientation; in-domain cells are bold.
 
     Args:
         table: a matrix, any other table, or a matrix with its intervals.
-        caption: plain text; the orientation and, for a matrix with intervals, its means are added.
+        caption: plain text; the orientation and, for a matrix with intervals, its means are appended.
         label: for \ref.
-        transpose: turn rows and columns.
-        digits: of every figure.
+        transpose: swap rows and columns.
     """
-    texts, bold = _texts(table, transpose=transpose, digits=digits)
-    alignment = "l" * _has_index(texts) + "".join("r" if _looks_numeric(texts[name]) else "l" for name in texts.columns)
+    texts, bold = _texts(table, transpose=transpose)
+    numeric = [texts[name].str.match(rf"-?\d|{MISSING}").all() for name in texts.columns]
+    alignment = "l" * _has_index(texts) + "".join("r" if is_number else "l" for is_number in numeric)
     styler = _latex_styler(texts.rename_axis(index=None, columns=_corner(texts) or None))
     if not _has_index(texts):
         styler = styler.hide(axis="index")
-    if any(map(any, bold)):
-        marks = np.where(bold, "textbf: --rwrap", "")
-        styler = styler.apply(lambda _: pd.DataFrame(marks, texts.index, texts.columns), axis=None)
-    heading = caption_of(table, caption, transpose=transpose, digits=digits)
-    # pandas escapes cells and headings but no caption, which is therefore written as the one cell of a table
+    if bold.any(axis=None):
+        styler = styler.apply(lambda _: bold.map(lambda mark: "textbf: --rwrap" if mark else ""), axis=None)
+    heading = caption_of(table, caption, transpose=transpose)
+    # pandas escapes cells and headings but not captions, so the caption is first written as the one cell of a table
     escaped = _latex_styler(pd.DataFrame([heading])).hide(axis="index").hide(axis="columns").to_string().strip()
     return styler.to_latex(
         hrules=True, column_format=alignment, position_float="centering", caption=escaped or None, label=label or None
@@ -82,61 +81,47 @@ def to_latex(table: Table, *, caption: str = "", label: str = "", transpose: boo
 
 def long_form(matrix: IntervalMatrix) -> pd.DataFrame:
     """One row per cell: columns variant, metric, condition, tested_on, trained_on, mean, std, num_seeds, low, high."""
-    rows = [
-        {
-            "variant": matrix.variant,
-            "metric": matrix.metric,
-            "condition": matrix.condition,
-            "tested_on": row,
-            "trained_on": column,
-            **{name: getattr(matrix, name).loc[row, column] for name in ("mean", "std", "num_seeds", "low", "high")},
-        }
-        for row in matrix.mean.index
-        for column in matrix.mean.columns
-    ]
-    return pd.DataFrame(rows)
+    values = {name: getattr(matrix, name).stack() for name in ("mean", "std", "num_seeds", "low", "high")}
+    table = pd.DataFrame(values).rename_axis(["tested_on", "trained_on"]).reset_index()
+    shared = {"variant": matrix.variant, "metric": matrix.metric, "condition": matrix.condition}
+    return table.assign(**shared)[[*shared, *table.columns]]
 
 
-def attribution_text(rows: pd.DataFrame, *, digits: int = 3) -> pd.DataFrame:
-    """Attribution with its intervals as text: one row a method, one column a class.
+def attribution_text(rows: pd.DataFrame) -> pd.DataFrame:
+    """Attribution with its intervals as text: one row per variant, one column per class.
 
     Args:
-        rows: from `analysis.matrices.attribution_with_intervals`.
-        digits: of every figure.
+        rows: from `analysis.cells.attribution_with_intervals`.
     """
-    figures = zip(rows["mean"], rows["std"], rows["low"], rows["high"], strict=True)
-    texts = rows.assign(text=[cell_text(*one, digits=digits) for one in figures])
+    values = rows[["mean", "std", "low", "high"]].to_numpy(float).tolist()
+    texts = rows.assign(text=[cell_text(*value) for value in values])
     wide = texts.pivot_table(index="variant", columns="class", values="text", aggfunc="first")
     wide = wide.reindex(index=list(dict.fromkeys(rows["variant"])), columns=list(dict.fromkeys(rows["class"])))
     return wide.fillna(MISSING).rename_axis(index="method", columns="accuracy on")
 
 
-def cell_text(mean: float, std: float, low: float, high: float, *, digits: int = 3) -> str:
-    """Such as "0.912 ± 0.004 [0.890, 0.930]"; without what is NaN."""
+def cell_text(mean: float, std: float = math.nan, low: float = math.nan, high: float = math.nan) -> str:
+    """Such as "0.912 ± 0.004 [0.890, 0.930]"; NaN parts are left out, and a NaN mean is "missing"."""
     if math.isnan(mean):
         return MISSING
-    spread = "" if math.isnan(std) else f" ± {std:.{digits}f}"
-    interval = "" if math.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
-    return f"{mean:.{digits}f}{spread}{interval}"
+    spread = "" if math.isnan(std) else f" ± {std:.3f}"
+    interval = "" if math.isnan(low) else f" [{low:.3f}, {high:.3f}]"
+    return f"{mean:.3f}{spread}{interval}"
 
 
-def orientation(matrix: pd.DataFrame) -> str:
-    """Such as "rows: tested on, columns: trained on"; "" for a table whose axes have no names."""
-    if matrix.index.name is None or matrix.columns.name is None:
-        return ""
-    return f"rows: {matrix.index.name}, columns: {matrix.columns.name}"
-
-
-def caption_of(table: Table, caption: str, *, transpose: bool = False, digits: int = 3) -> str:
-    """The caption with the orientation, and with a matrix' means."""
-    values = table.mean if isinstance(table, IntervalMatrix) else table
-    parts = [caption.rstrip(". ") or (f"{table.variant}, {table.metric}" if isinstance(table, IntervalMatrix) else "")]
-    parts.append(orientation(values.T if transpose else values).capitalize())
+def caption_of(table: Table, caption: str, *, transpose: bool = False) -> str:
+    """The caption with the orientation and, for a matrix with intervals, its means."""
+    matrix = table.mean if isinstance(table, IntervalMatrix) else table
+    matrix = matrix.T if transpose else matrix
+    parts = [caption.rstrip(". ")]
+    if matrix.index.name is not None and matrix.columns.name is not None:
+        parts.append(f"Rows: {matrix.index.name}, columns: {matrix.columns.name}")
     if isinstance(table, IntervalMatrix):
-        nan = (float("nan"), float("nan"))
+        parts[0] = parts[0] or f"{table.variant}, {table.metric}"
+        means = table.means.named(table.mean)
         words = [
-            f"{name} {cell_text(value, float('nan'), *table.intervals.get(name, nan), digits=digits)}"
-            for name, value in table.means.named(table.mean).items()
+            f"{name} {cell_text(mean, math.nan, *table.intervals.get(name, (math.nan, math.nan)))}"
+            for name, mean in means.items()
         ]
         parts.append(", ".join(words).capitalize())
         if not table.std.isna().all(axis=None):
@@ -146,45 +131,30 @@ def caption_of(table: Table, caption: str, *, transpose: bool = False, digits: i
     return ". ".join(part for part in parts if part) + ("." if any(parts) else "")
 
 
-def _texts(table: Table, *, transpose: bool, digits: int) -> tuple[pd.DataFrame, list[list[bool]]]:
-    """Every cell as text, and which ones are in-domain."""
+def _texts(table: Table, *, transpose: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Every cell as text, and bool: whether it is in-domain."""
     if isinstance(table, IntervalMatrix):
-        texts = pd.DataFrame(
-            [
-                [
-                    cell_text(*(float(getattr(table, name).iloc[i, j]) for name in ("mean", "std", "low", "high")),
-                              digits=digits)
-                    for j in range(table.mean.shape[1])
-                ]
-                for i in range(table.mean.shape[0])
-            ],
-            index=table.mean.index,
-            columns=table.mean.columns,
-        )  # fmt: skip
+        values = [getattr(table, name).to_numpy(float) for name in ("mean", "std", "low", "high")]
+        texts = pd.DataFrame(np.vectorize(cell_text, otypes=[object])(*values)).set_axis(table.mean.index)
+        texts = texts.set_axis(table.mean.columns, axis="columns")
     else:
-        texts = pd.DataFrame(
-            [[_plain(value, digits) for value in row] for row in table.itertuples(index=False, name=None)],
-            index=table.index,
-            columns=table.columns,
-        )
+        texts = table.astype(object).map(plain)
     bold = pd.DataFrame(False, index=texts.index, columns=texts.columns)
     if (texts.index.name, texts.columns.name) == ("tested on", "trained on"):
         bold[:] = in_domain_cells(texts) & (texts != MISSING).to_numpy()
-        texts.columns = pd.Index(
-            [trained_on_label(str(name), [str(row) for row in texts.index]) for name in texts.columns],
-            name=texts.columns.name,
-        )
-    if transpose:
-        texts, bold = texts.T, bold.T
-    return texts, bold.to_numpy().tolist()
+        generators = [str(row) for row in texts.index]
+        labels = [trained_on_label(str(name), generators) for name in texts.columns]
+        texts.columns = bold.columns = pd.Index(labels, name=texts.columns.name)
+    return (texts.T, bold.T) if transpose else (texts, bold)
 
 
-def _plain(value: object, digits: int) -> str:
-    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+def plain(value: object) -> str:
+    """One value of a table as text: floats with three digits, "yes" or "no", "missing"."""
+    if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value)):
         return MISSING
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _has_index(table: pd.DataFrame) -> bool:
@@ -192,20 +162,11 @@ def _has_index(table: pd.DataFrame) -> bool:
 
 
 def _corner(table: pd.DataFrame) -> str:
-    names = [str(name) for name in (table.index.name, table.columns.name) if name is not None]
-    return " / ".join(names)
-
-
-def _looks_numeric(column: pd.Series[str]) -> bool:
-    return bool(column.str.match(rf"-?\d|{MISSING}").all())
-
-
-def _markdown_row(cells: list[str]) -> str:
-    return "| " + " | ".join(map(str, cells)) + " |"
+    return " / ".join(str(name) for name in (table.index.name, table.columns.name) if name is not None)
 
 
 def _latex_styler(texts: pd.DataFrame) -> Styler:
-    """The table with everything escaped that LaTeX would read as a command."""
+    """The table with every character escaped that LaTeX would read as a command."""
 
     def printed(text: object) -> str:
         marked = str(text)

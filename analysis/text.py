@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pandas as pd
 from rich import box
 from rich.console import Console
@@ -15,25 +13,25 @@ from analysis.matrices import (
     cross_generator_matrix,
     in_domain_cells,
     matrix_means,
-    of_condition,
     trained_on_label,
     value_table,
 )
 from analysis.store import Store
+from analysis.tables import cell_text, plain
 from data.conditions import CLEAN
 from grid.tasks import WHOLE, get_task, list_tasks
 from grid.train_sets import TrainSet
 
 
 def print_results(results: pd.DataFrame, console: Console, store: Store) -> None:
-    """Print every variant's cross-generator accuracy and AUROC by condition, then accuracies of each class.
+    """Print every variant's cross-generator accuracy and AUROC per condition, then the accuracy of each class.
 
     Args:
         results: rows of `Store.results`.
-        console: where to.
-        store: the grid, for what was planned and for the order of generators.
+        console: where to print.
+        store: the grid, for planned trials and the order of generators.
     """
-    conditions = dict.fromkeys(results["condition"])
+    conditions = sorted(set(results["condition"]), key=lambda name: (name != CLEAN, name))
     for task in list_tasks():
         of_task = results[results["task"] == task]
         if of_task.empty:
@@ -41,13 +39,13 @@ def print_results(results: pd.DataFrame, console: Console, store: Store) -> None
         if not get_task(task).is_binary:
             console.print(f"[bold]{task}[/]: {get_task(task).heading}")
             whole = set(of_task["tested_on"]) == {WHOLE}
-            console.print(_classes(of_task, task, store) if whole else _values(of_condition(of_task, CLEAN), task))
+            console.print(_classes(of_task, task, store) if whole else _table(value_table(of_task, task)))
             continue
         for variant in dict.fromkeys(of_task["variant"]):
-            for condition in sorted(conditions, key=lambda name: (name != CLEAN, name)):
-                own = of_condition(of_task[of_task["variant"] == variant], condition)
-                if len(own):
-                    _print_matrix(own, str(variant), condition, console, store)
+            for condition in conditions:
+                rows = of_task[(of_task["variant"] == variant) & (of_task["condition"] == condition)]
+                if len(rows):
+                    _print_matrix(rows, str(variant), condition, console, store)
 
 
 def _print_matrix(results: pd.DataFrame, variant: str, condition: str, console: Console, store: Store) -> None:
@@ -67,47 +65,34 @@ def _print_matrix(results: pd.DataFrame, variant: str, condition: str, console: 
     for column in matrix.columns:
         label = str(column) if len(TrainSet.parse(str(column))) else trained_on_label(str(column), store.generators)
         table.add_column(label, justify="right")
-    in_domain = in_domain_cells(matrix)
-    for row, accuracies, aurocs, own in zip(matrix.index, matrix.to_numpy(), auroc.to_numpy(), in_domain, strict=True):
-        table.add_row(str(row), *map(_cell, accuracies, aurocs, own))
+    rows = zip(matrix.index, matrix.to_numpy(), auroc.to_numpy(), in_domain_cells(matrix), strict=True)
+    for row, accuracies, aurocs, in_domain in rows:
+        texts = [f"{cell_text(a)} ({cell_text(b)})" for a, b in zip(accuracies, aurocs, strict=True)]
+        bold = [f"[bold]{text}[/]" if mark else text for text, mark in zip(texts, in_domain, strict=True)]
+        table.add_row(str(row), *bold)
     console.print(table)
     for name, values in (("accuracy", matrix), ("AUROC", auroc)):
         means = matrix_means(values).named(values)
-        words = ", ".join(f"{kind} {_text(value)}" for kind, value in means.items())
+        words = ", ".join(f"{kind} {cell_text(value)}" for kind, value in means.items())
         console.print(f"  {name}: {words}", highlight=False)
     console.print(f"  seeds: {', '.join(map(str, sorted(results['seed'].unique())))}\n", highlight=False)
 
 
 def _classes(results: pd.DataFrame, task: str, store: Store) -> Table:
     values = class_table(results, task, store.generators)
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("method", overflow="fold")
-    for column in values.columns:
-        table.add_column(str(column), justify="right")
-    for variant, row in values.iterrows():
-        table.add_row(_labelled(str(variant), results[results["variant"] == variant]), *map(_text, row))
-    return table
+    labels = [_labelled(str(variant), results[results["variant"] == variant]) for variant in values.index]
+    return _table(values.set_axis(labels).rename_axis(index="method").reset_index())
 
 
-def _values(results: pd.DataFrame, task: str) -> Table:
-    values = value_table(results, task)
+def _table(values: pd.DataFrame) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     for column in values.columns:
         table.add_column(str(column), overflow="fold", justify="right" if values[column].dtype == float else "left")
-    for row in values.itertuples(index=False):
-        table.add_row(*(_text(value) if isinstance(value, float) else str(value) for value in row))
+    for row in values.itertuples(index=False, name=None):
+        table.add_row(*map(plain, row))
     return table
 
 
 def _labelled(variant: str, results: pd.DataFrame) -> str:
     weights = [note for note in dict.fromkeys(results["weights"]) if note]
     return f"{variant} [{'; '.join(weights)}]".replace("[", "\\[") if weights else variant
-
-
-def _cell(accuracy: float, auroc: float, in_domain: bool) -> str:
-    text = f"{_text(accuracy)} ({_text(auroc)})"
-    return f"[bold]{text}[/]" if in_domain else text
-
-
-def _text(value: float) -> str:
-    return "missing" if math.isnan(value) else f"{value:.3f}"

@@ -1,19 +1,20 @@
-"""Figures: each function takes data and returns a matplotlib `Figure`; no window, no global state."""
+"""Figures: each function takes data and returns a matplotlib `Figure`, without a window or global state."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draw inside this to have the report's look; matplotlib's settings are as before afterwards.
+    """Draw with the report's settings; matplotlib's own settings are restored afterwards.
 
-    The settings are process-wide while it lasts, as matplotlib has it.
+    Meanwhile they hold for the whole process.
     """
     settings: dict[Any, Any] = {
         "font.family": "sans-serif",
@@ -30,3 +31,16 @@ def style() -> Iterator[None]:
     }
     with mpl.rc_context(settings):
         yield
+
+
+def label_heat_map(
+    axes: Axes, rows: Sequence[str], columns: Sequence[str], *, down: str, across: str, slant: int
+) -> None:
+    """Name the rows, columns and axes of a heat map; column names longer than `slant` characters are slanted."""
+    slanted = max(map(len, columns), default=0) > slant
+    axes.set_xticks(range(len(columns)), columns, rotation=25 if slanted else 0, ha="right" if slanted else "center")
+    axes.set_yticks(range(len(rows)), rows)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel(across, weight="bold")
+    axes.set_ylabel(down, weight="bold")

@@ -7,15 +7,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures import style
+from analysis.figures import label_heat_map, style
 
 
 def confusion_figure(counts: pd.DataFrame, *, title: str) -> Figure:
-    """Heat map of a confusion matrix: the share of each true class, with the counts below.
+    """Heat map of a confusion matrix: shares of each true class, with the counts below.
 
     Args:
-        counts: from `analysis.attribution.confusion_table`, or the sum of several: rows the true class, columns the
-            predicted one. A row without images is left blank.
+        counts: from `analysis.attribution.confusion_table`, or the sum of several: rows true class, columns predicted
+            class. A row without images stays blank.
         title: above the map.
     """
     values = counts.to_numpy(float)
@@ -34,15 +34,9 @@ def confusion_figure(counts: pd.DataFrame, *, title: str) -> Figure:
             ink = "white" if share > 0.6 else "black"
             weight = "bold" if row == column else "normal"
             axes.text(column, row, text, ha="center", va="center", color=ink, weight=weight, fontsize=9)
-        slanted = longest > 10
-        axes.set_xticks(range(len(names)), names, rotation=25 if slanted else 0, ha="right" if slanted else "center")
-        axes.set_yticks(range(len(names)), [str(name) for name in counts.index])
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
-        axes.set_xlabel(str(counts.columns.name or "predicted class"), weight="bold")
-        axes.set_ylabel(str(counts.index.name or "true class"), weight="bold")
-        right = float(np.trace(values))
-        axes.set_title(f"{title}\n{int(right)} of {int(values.sum())} right", loc="left", fontsize=9)
+        label_heat_map(axes, list(map(str, counts.index)), names, down="true class", across="predicted class", slant=10)
+        right = int(np.trace(values))
+        axes.set_title(f"{title}\n{right} of {int(values.sum())} right", loc="left", fontsize=9)
         bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
         bar.set_label("share of the true class")
         bar.outline.set_visible(False)

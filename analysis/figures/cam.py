@@ -1,4 +1,4 @@
-"""Grad-CAM panels, and the overlay of one picture."""
+"""Grad-CAM panels, and the overlay of a map on a picture."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from analysis.cam import Panel
 from analysis.figures import style
 from analysis.matrices import column_order, trained_on_label
-from grid.tasks import get_task
 from grid.train_sets import TrainSet
 
 RIGHT, WRONG = "#0072b2", "#d55e00"  # Okabe and Ito's blue and vermilion
@@ -23,7 +22,7 @@ _CELL = 1.55  # inches
 
 
 def overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
-    """A picture under its map: the higher the map, the more of the map's colour.
+    """A picture with its map drawn over it: the higher the map, the stronger its colour.
 
     Args:
         image: uint8 (H, W, 3).
@@ -33,27 +32,24 @@ def overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
         uint8 (H, W, 3).
     """
     colour = mpl.colormaps[COLOURS](cam)[..., :3]
-    grey = image.mean(axis=2, keepdims=True) / 255  # so that every colour in the result is the map's
+    grey = image.mean(axis=2, keepdims=True) / 255  # so that all colour comes from the map
     strength = 0.15 + 0.5 * cam[..., None]
     return np.rint(255 * ((1 - strength) * grey + strength * colour)).astype(np.uint8)
 
 
-def cam_panel(panel: Panel, generators: Sequence[str] = ()) -> Figure:
-    """Rows are pictures; columns are the picture, its mask, and one CAM for each thing that was trained on.
+def cam_panel(panel: Panel, generators: Sequence[str]) -> Figure:
+    """Rows are pictures; columns are the picture, its mask, and one map per training set.
 
-    The mask's border is drawn on every CAM. Below each CAM stands what the run says of the picture, in blue with a tick
-    where that is right, in vermilion with a cross and a dashed frame where it is wrong.
+    Every map has the mask's border. Below it stands the run's answer, in blue with a tick if it is right, in vermilion
+    with a cross and a dashed frame if it is wrong.
 
     Args:
         panel: from `analysis.cam.make_panels`.
-        generators: all generators in the order of tables; none: those of the panel, in alphabetical order.
+        generators: all generators in the order of tables.
     """
-    trained = [name for column in panel.columns for name in TrainSet.parse(column.trained_on).generators]
-    generators = list(generators) or sorted({*trained, panel.tested_on})
     order = column_order((column.trained_on for column in panel.columns), generators)
     columns = sorted(panel.columns, key=lambda column: order.index(column.trained_on))
     num_rows, num_columns = len(panel.images), 2 + len(columns)
-    detection = get_task(panel.task).is_binary
     with style():
         width = max(num_columns * _CELL + 0.3, 5.2)
         figure = Figure(figsize=(width, num_rows * (_CELL + 0.2) + 1.3), layout="constrained")
@@ -65,57 +61,54 @@ def cam_panel(panel: Panel, generators: Sequence[str] = ()) -> Figure:
                 axes.set_yticks([])
             grid[row, 0].imshow(image)
             grid[row, 0].set_xlabel(f"source {panel.sources[row]}", fontsize=8)
-            _draw_mask(grid[row, 1], mask, image.shape[:2])
+            if mask is None:
+                _write(grid[row, 1], "no mask", image.shape[:2])
+            else:
+                grid[row, 1].imshow(mask, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             for axes, column in zip(grid[row, 2:], columns, strict=True):
                 if column.problem:
-                    _say(axes, "Grad-CAM\nfailed" if column.loaded else "cannot be\nloaded", image.shape[:2])
+                    _write(axes, "Grad-CAM\nfailed" if column.loaded else "cannot be\nloaded", image.shape[:2])
                 elif column.maps is None:
-                    _say(axes, "no spatial layer:\nno CAM", image.shape[:2])
+                    _write(axes, "no spatial layer:\nno CAM", image.shape[:2])
                 else:
                     axes.imshow(overlay(image, column.maps[row]))
                     if not column.maps[row].any():
-                        _say(axes, "flat: no place\nstands out", None)
+                        _write(axes, "flat: no place\nstands out", None)
                     if mask is not None and mask.any() and not mask.all():
                         axes.contour(mask, levels=[0.5], colors="white", linewidths=1.0)
-                said = column.answers
-                if said is not None:
-                    _mark(axes, said.names[row], float(said.log_odds[row]), said.correct[row])
+                if column.log_odds is not None:
+                    _mark(axes, float(column.log_odds[row]))
         for axes, heading in zip(grid[0, :2], ("input", "mask (white: fake)"), strict=True):
             axes.set_title(heading, fontsize=9)
         for axes, column in zip(grid[0, 2:], columns, strict=True):
             label = trained_on_label(column.trained_on, generators)
-            where = "\n(in-domain)" if detection and panel.tested_on in TrainSet.parse(column.trained_on) else ""
-            size = f"\n{column.grid[0]} × {column.grid[1]} places" if column.grid is not None else ""
-            axes.set_title(f"trained on\n{label}{where}{size}", fontsize=9, weight="bold" if where else "normal")
-        of = "the class “fake”" if detection else "the predicted class"
-        odds = "“fake”" if detection else "that class"
+            in_domain = panel.tested_on in TrainSet.parse(column.trained_on)
+            title = f"trained on\n{label}" + ("\n(in-domain)" if in_domain else "")
+            title += f"\n{column.grid[0]} × {column.grid[1]} places" if column.grid is not None else ""
+            axes.set_title(title, fontsize=9, weight="bold" if in_domain else "normal")
         text = (
-            f"columns: trained on; rows: fakes of {panel.tested_on} in the test split. Grad-CAM of {of}, each map "
-            "scaled to its own maximum and enlarged from as many places as the heading says; white line: border of "
-            f"the repainted region; number: log-odds of {odds}. Blue, solid, ✓: right; orange, dashed, ✗: wrong."
+            f"columns: trained on; rows: fakes of {panel.tested_on} in the test split. Grad-CAM of the class “fake”, "
+            "each map scaled to its own maximum and enlarged from as many places as the heading says; white line: "
+            "border of the repainted region; number: log-odds of “fake”. Blue, solid, ✓: right; orange, dashed, ✗: "
+            "wrong."
         )
         lines = textwrap.fill(text, max(50, int(width * 15)))
-        figure.suptitle(f"{panel.variant}, {panel.task}: tested on {panel.tested_on}", weight="bold", fontsize=11)
+        figure.suptitle(f"{panel.variant}, detection: tested on {panel.tested_on}", weight="bold", fontsize=11)
         figure.supxlabel(lines, fontsize=8, x=0.01, ha="left")
     return figure
 
 
-def _draw_mask(axes: Axes, mask: np.ndarray | None, shape: tuple[int, ...]) -> None:
-    if mask is None:
-        _say(axes, "no mask", shape)
-    else:
-        axes.imshow(mask, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-
-
-def _say(axes: Axes, text: str, shape: tuple[int, ...] | None) -> None:
+def _write(axes: Axes, text: str, shape: tuple[int, ...] | None) -> None:
     if shape is not None:
         axes.imshow(np.full(shape, 0.95), cmap="gray", vmin=0, vmax=1)
     box: dict[str, Any] = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=8, bbox=box)
 
 
-def _mark(axes: Axes, name: str, log_odds: float, correct: bool) -> None:
-    colour = RIGHT if correct else WRONG
-    axes.set_xlabel(f"{'✓' if correct else '✗'} {name} {log_odds:+.2f}", color=colour, fontsize=8.5, weight="bold")
+def _mark(axes: Axes, log_odds: float) -> None:
+    """Write the answer about a fake below it, right if the log-odds are above 0."""
+    correct = log_odds > 0
+    colour, answer = (RIGHT, "✓ fake") if correct else (WRONG, "✗ real")
+    axes.set_xlabel(f"{answer} {log_odds:+.2f}", color=colour, fontsize=8.5, weight="bold")
     for spine in axes.spines.values():
         spine.set(edgecolor=colour, linewidth=2.2, linestyle="-" if correct else (0, (3, 1.5)))

@@ -1,4 +1,4 @@
-"""Small multiples of curves: one panel per training set, one line per generator that is tested on."""
+"""Small multiples of curves: one panel per training set, one line per test generator."""
 
 from __future__ import annotations
 
@@ -11,90 +11,69 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.curves import (
-    expected_calibration_error,
-    precision_recall_points,
-    reliability,
-    roc_points,
-)
+from analysis.curves import expected_calibration_error, reliability
 from analysis.figures import style
-from analysis.figures.palette import REAL, looks
+from analysis.figures.palette import Look, looks
 from analysis.matrices import column_order, trained_on_label
-from grid.tasks import cell_rows, generators_of, get_task, list_tasks
+from grid.tasks import REAL, cell_rows, generators_of, get_task, list_tasks
 from grid.train_sets import TrainSet
 
 NUM_SCORE_BINS = 40
 _MAX_ACROSS = 4
 _SIDE = 2.7  # inches
 
-Draw = Callable[[Axes, pd.DataFrame, str], float]
+Draw = Callable[[Axes, pd.DataFrame, Look], float]  # draws one cell's curve, returns the value for the legend
 
 
 def roc_figure(scores: pd.DataFrame, *, title: str) -> Figure:
-    """ROC curves; several seeds give several lines, the legend has their mean AUROC.
+    """ROC curves, one line per seed; the legend has the mean AUROC over seeds.
 
     Args:
         scores: of one variant's detection runs: generator, label, score, trained_on, seed.
         title: above the panels.
     """
+    from sklearn.metrics import roc_auc_score, roc_curve
 
-    def draw(axes: Axes, cell: pd.DataFrame, generator: str) -> float:
-        from sklearn.metrics import roc_auc_score
-
-        look = looks(generators_of(scores))[generator]
-        axes.plot(*roc_points(cell).to_numpy().T, color=look.colour, ls=look.dash, lw=1.4, label=generator)
+    def draw(axes: Axes, cell: pd.DataFrame, look: Look) -> float:
+        false_positives, true_positives, _ = roc_curve(cell["label"], cell["score"])
+        axes.plot(false_positives, true_positives, color=look.colour, ls=look.dash, lw=1.4)
         return float(roc_auc_score(cell["label"], cell["score"]))
 
-    def frame(axes: Axes) -> None:
-        axes.plot([0, 1], [0, 1], color="#999999", lw=0.8, zorder=0)
-        _unit_square(axes, "false positive rate", "true positive rate")
-
-    return _panels(scores, draw, frame, title=title, figure_of_merit="AUROC")
+    return _panels(scores, draw, ("false positive rate", "true positive rate"), title=title, value="AUROC")
 
 
 def precision_recall_figure(scores: pd.DataFrame, *, title: str) -> Figure:
-    """Precision and recall for "fake"; the grey line is the share of fakes, what guessing gets. As `roc_figure`."""
+    """Precision and recall for "fake"; the grey line is the precision of guessing. Arguments as in `roc_figure`."""
+    from sklearn.metrics import average_precision_score, precision_recall_curve
 
-    def draw(axes: Axes, cell: pd.DataFrame, generator: str) -> float:
-        from sklearn.metrics import average_precision_score
-
-        look = looks(generators_of(scores))[generator]
-        points = precision_recall_points(cell).to_numpy().T
-        # the step-wise curve is the one whose area is the average precision
-        axes.plot(*points, color=look.colour, ls=look.dash, lw=1.4, drawstyle="steps-post", label=generator)
+    def draw(axes: Axes, cell: pd.DataFrame, look: Look) -> float:
+        precision, recall, _ = precision_recall_curve(cell["label"], cell["score"])
+        # the area under the step-wise curve is the average precision
+        axes.plot(recall, precision, color=look.colour, ls=look.dash, lw=1.4, drawstyle="steps-post")
         axes.axhline(float((cell["label"] == 1).mean()), color="#999999", lw=0.8, zorder=0)
         return float(average_precision_score(cell["label"], cell["score"]))
 
-    def frame(axes: Axes) -> None:
-        _unit_square(axes, "recall", "precision")
-
-    return _panels(scores, draw, frame, title=title, figure_of_merit="AP")
+    return _panels(scores, draw, ("recall", "precision"), title=title, value="AP", diagonal=False)
 
 
 def reliability_figure(scores: pd.DataFrame, *, title: str) -> Figure:
-    """How often an image that was given a probability of fake is one; the diagonal is perfect. As `roc_figure`."""
+    """Share of fakes by the predicted probability of fake; the diagonal is perfect. Arguments as in `roc_figure`."""
 
-    def draw(axes: Axes, cell: pd.DataFrame, generator: str) -> float:
-        look = looks(generators_of(scores))[generator]
-        labels, given = cell["label"].to_numpy(), cell["score"].to_numpy()
-        bins = reliability(labels, given)
+    def draw(axes: Axes, cell: pd.DataFrame, look: Look) -> float:
+        labels, log_odds = cell["label"].to_numpy(), cell["score"].to_numpy()
+        bins = reliability(labels, log_odds)
         bins = bins[bins["num_images"] > 0]
         axes.plot(
             bins["probability"], bins["fake"], color=look.colour, ls=look.dash, lw=1.0, marker=look.marker, ms=3,
             alpha=0.85,
-            label=generator,
         )  # fmt: skip
-        return expected_calibration_error(labels, given)
+        return expected_calibration_error(labels, log_odds)
 
-    def frame(axes: Axes) -> None:
-        axes.plot([0, 1], [0, 1], color="#999999", lw=0.8, zorder=0)
-        _unit_square(axes, "probability of fake, as given", "share that is fake")
-
-    return _panels(scores, draw, frame, title=title, figure_of_merit="ECE")
+    return _panels(scores, draw, ("probability of fake, as given", "share that is fake"), title=title, value="ECE")
 
 
 def score_figure(scores: pd.DataFrame, *, title: str) -> Figure:
-    """Histograms of the scores, one a class, one above the other; the vertical line is p = 0.5.
+    """Histograms of the scores, one per class, stacked; the vertical line is p = 0.5.
 
     All histograms have the same area. Scores beyond the 0.5 % and 99.5 % quantiles of a panel are counted into its
     outermost bins.
@@ -103,47 +82,43 @@ def score_figure(scores: pd.DataFrame, *, title: str) -> Figure:
         scores: as in `roc_figure`; seeds are pooled.
         title: above the panels.
     """
-    looked = looks([REAL, *generators_of(scores)])
-    trained = _columns(scores)
+    look_of = looks([REAL, *generators_of(scores)])
     with style():
-        figure, grid = _grid(len(trained), title)
-        for axes, trained_on in zip(grid, trained, strict=True):
-            own = scores[scores["trained_on"] == trained_on]
-            edges = _edges(own["score"].to_numpy())
+        figure, grid = _grid(scores, title)
+        for axes, (_, rows) in zip(grid, scores.groupby("trained_on", sort=False), strict=True):
+            edges = _edges(rows["score"].to_numpy())
             shares = {}
-            for name in looked:
-                of_class = own["label"] == 0 if name == REAL else (own["label"] == 1) & (own["generator"] == name)
-                values = own.loc[of_class, "score"].clip(edges[0], edges[-1])
+            for name in look_of:
+                of_class = rows["label"] == 0 if name == REAL else (rows["label"] == 1) & (rows["generator"] == name)
+                values = rows.loc[of_class, "score"].clip(edges[0], edges[-1])
                 shares[name] = np.histogram(values, edges)[0] / max(len(values), 1)
             highest = max(share.max() for share in shares.values()) or 1.0
-            for place, (name, share) in enumerate(shares.items()):
-                base = len(shares) - 1 - place  # the first class is on top
+            for base, (name, share) in enumerate(reversed(shares.items())):  # the first class is on top
                 axes.stairs(
                     base + 0.9 * share / highest, edges, baseline=base, fill=True, alpha=0.8,
-                    color=looked[name].colour, label=name,
+                    color=look_of[name].colour,
                 )  # fmt: skip
             axes.axvline(0, color="#555555", lw=0.8, ls=(0, (4, 2)))
             axes.set_yticks(range(len(shares)), list(shares)[::-1])
             axes.tick_params(axis="y", length=0, labelsize=7.5)
             axes.set_xlabel("score (log-odds of fake)")
             axes.spines[["top", "right", "left"]].set_visible(False)
-            axes.set_title(_heading(trained_on, scores), fontsize=9)
     return figure
 
 
 def _edges(scores: np.ndarray) -> np.ndarray:
-    """Of histogram bins that cover nearly all scores and zero; fewer where there are few scores."""
+    """Edges of histogram bins that cover nearly all scores and zero; fewer bins if there are few scores."""
     low, high = np.quantile(scores, [0.005, 0.995])
     low, high = min(float(low), 0.0), max(float(high), 0.0)
     return np.linspace(low, high if high > low else low + 1, int(np.clip(len(scores) // 20, 10, NUM_SCORE_BINS)) + 1)
 
 
-def training_figure(history: pd.DataFrame, *, title: str, generators: Sequence[str] = ()) -> Figure | None:
-    """Losses and accuracies over epochs: one row per quantity, one column per trial; None where nothing has two.
+def training_figure(history: pd.DataFrame, *, title: str, generators: Sequence[str]) -> Figure | None:
+    """Losses and accuracies over epochs: a row per quantity, a column per trial; None if no trial has two epochs.
 
     Args:
-        history: of one variant's runs, from `Store.history`: task, trained_on, seed, metric, step, value. Metrics other
-            than train/… and valid/… of a loss or an accuracy are left out.
+        history: of one variant's runs, from `Store.history`: task, trained_on, seed, metric, step, value. Only the
+            metrics train/… and valid/… of a loss or an accuracy are drawn.
         title: above the panels.
         generators: all generators, in the order of tables.
     """
@@ -152,121 +127,90 @@ def training_figure(history: pd.DataFrame, *, title: str, generators: Sequence[s
     if history.empty or history.groupby(["task", "trained_on", "seed", "metric"])["step"].nunique().max() < 2:
         return None
     quantities = [name for name in ("loss", "accuracy") if name in set(history["quantity"])]
-    names = [
-        (trained_on, str(task))
-        for task, of_task in history.groupby("task", sort=False)
-        for trained_on in column_order(of_task["trained_on"], generators)
+    trials = [
+        (trained_on, task)
+        for task in list_tasks()
+        for trained_on in column_order(history.loc[history["task"] == task, "trained_on"], generators)
     ]
-    names.sort(key=lambda name: list_tasks().index(name[1]))
-    everything = generators or sorted({name for text, _ in names for name in TrainSet.parse(text).generators})
-    dashes = {"train": "-", "valid": (0, (4, 1.5))}
-    colours = {"train": "#0072b2", "valid": "#d55e00"}
+    looks_of: dict[str, dict[str, Any]] = {
+        "train": {"color": "#0072b2", "ls": "-", "marker": "o"},
+        "valid": {"color": "#d55e00", "ls": (0, (4, 1.5)), "marker": "s"},
+    }
     with style():
-        figure = Figure(figsize=(max(2.3 * len(names), 4.6) + 0.3, 1.9 * len(quantities) + 0.9), layout="constrained")
-        grid = figure.subplots(len(quantities), len(names), squeeze=False, sharey="row")
+        size = (max(2.3 * len(trials), 4.6) + 0.3, 1.9 * len(quantities) + 0.9)
+        figure = Figure(figsize=size, layout="constrained")
+        grid = figure.subplots(len(quantities), len(trials), squeeze=False, sharey="row")
         for row, quantity in zip(grid, quantities, strict=True):
-            for axes, (trained_on, task) in zip(row, names, strict=True):
-                own = history[
+            for axes, (trained_on, task) in zip(row, trials, strict=True):
+                lines = history[
                     (history["quantity"] == quantity)
                     & (history["trained_on"] == trained_on)
                     & (history["task"] == task)
                 ]
-                for (split, _), line in own.groupby(["split", "seed"], sort=True):
+                for (split, _), line in lines.groupby(["split", "seed"], sort=True):
                     line = line.sort_values("step")
-                    axes.plot(
-                        line["step"], line["value"], color=colours[str(split)], ls=dashes[str(split)], lw=1.3,
-                        marker="o" if split == "train" else "s", ms=3,
-                    )  # fmt: skip
+                    axes.plot(line["step"], line["value"], lw=1.3, ms=3, **looks_of[str(split)])
                 axes.xaxis.get_major_locator().set_params(integer=True)
                 if quantity == "accuracy":
                     axes.set_ylim(-0.02, 1.02)
                 axes.grid(color="#eeeeee")
-        for axes, (trained_on, task) in zip(grid[0], names, strict=True):
-            words = get_task(task).label(TrainSet.parse(trained_on), everything)
+            row[0].set_ylabel(quantity)
+        for axes, (trained_on, task) in zip(grid[0], trials, strict=True):
+            words = get_task(task).label(TrainSet.parse(trained_on), generators)
             axes.set_title(words.replace("trained on ", "trained on\n"), fontsize=9)
         for axes in grid[-1]:
             axes.set_xlabel("epoch")
-        for row, quantity in zip(grid, quantities, strict=True):
-            row[0].set_ylabel(quantity)
         figure.suptitle(title, x=0.01, ha="left", fontsize=10)
-        splits = [split for split in dashes if split in set(history["split"])]
         handles = [
-            Line2D([], [], color=colours[split], ls=dashes[split], marker="o" if split == "train" else "s", ms=4,
-                   label="training" if split == "train" else "validation")
-            for split in splits
-        ]  # fmt: skip
-        _legend(figure, handles)
+            Line2D([], [], ms=4, label="training" if split == "train" else "validation", **looks_of[split])
+            for split in looks_of
+            if split in set(history["split"])
+        ]
+        figure.legend(handles=handles, loc="outside lower left", ncols=len(handles), frameon=False, fontsize=8)
     return figure
 
 
 def _panels(
-    scores: pd.DataFrame,
-    draw: Draw,
-    frame: Callable[[Axes], None],
-    *,
-    title: str,
-    figure_of_merit: str,
+    scores: pd.DataFrame, draw: Draw, labels: tuple[str, str], *, title: str, value: str, diagonal: bool = True
 ) -> Figure:
-    trained = _columns(scores)
-    generators = generators_of(scores)
+    look_of = looks(generators_of(scores))
     with style():
-        figure, grid = _grid(len(trained), title)
-        for axes, trained_on in zip(grid, trained, strict=True):
-            frame(axes)
-            own = scores[scores["trained_on"] == trained_on]
-            lines = []
-            for generator in generators:
+        figure, grid = _grid(scores, title)
+        for axes, (trained_on, rows) in zip(grid, scores.groupby("trained_on", sort=False), strict=True):
+            if diagonal:
+                axes.plot([0, 1], [0, 1], color="#999999", lw=0.8, zorder=0)
+            axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=labels[0], ylabel=labels[1], aspect="equal")
+            axes.set_xticks([0, 0.5, 1])
+            axes.set_yticks([0, 0.5, 1])
+            handles = []
+            for generator, look in look_of.items():
                 values = [
-                    draw(axes, of_seed[cell_rows(of_seed, generator)], generator)
-                    for _, of_seed in own.groupby("seed", sort=True)
+                    draw(axes, of_seed[cell_rows(of_seed, generator)], look)
+                    for _, of_seed in rows.groupby("seed", sort=True)
                     if generator in generators_of(of_seed)
                 ]
                 if values:
-                    look = looks(generators)[generator]
-                    text = f"{generator} {np.mean(values):.3f}"
-                    if generator in TrainSet.parse(trained_on):
-                        text += " *"
-                    lines.append(Line2D([], [], color=look.colour, ls=look.dash, lw=1.6, label=text))
-            options: dict[str, Any] = {
-                "fontsize": 7.5,
-                "title_fontsize": 7.5,
-                "handlelength": 2.6,
-                "labelspacing": 0.25,
-            }
+                    star = " *" if generator in TrainSet.parse(str(trained_on)) else ""
+                    text = f"{generator} {np.mean(values):.3f}{star}"
+                    handles.append(Line2D([], [], color=look.colour, ls=look.dash, lw=1.6, label=text))
             axes.legend(
-                handles=lines, loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False, title=figure_of_merit,
-                **options,
+                handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False, title=value,
+                fontsize=7.5, title_fontsize=7.5, handlelength=2.6, labelspacing=0.25,
             )  # fmt: skip
-            axes.set_title(_heading(trained_on, scores), fontsize=9)
         figure.supxlabel("one line per generator that is tested on; * it was trained on", fontsize=8, x=0.01, ha="left")
     return figure
 
 
-def _grid(count: int, title: str) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` panels in rows of at most four."""
-    across = max(1, min(count, _MAX_ACROSS))
-    down = -(-max(count, 1) // across)
+def _grid(scores: pd.DataFrame, title: str) -> tuple[Figure, list[Axes]]:
+    """A figure with one panel per training set, at most four in a row."""
+    trained = [str(name) for name in dict.fromkeys(scores["trained_on"])]
+    across = min(len(trained), _MAX_ACROSS)
+    down = -(-len(trained) // across)
     figure = Figure(figsize=(max(across * _SIDE, 4.6) + 0.2, down * (_SIDE + 0.8) + 0.6), layout="constrained")
     grid = list(figure.subplots(down, across, squeeze=False).ravel())
-    for axes in grid[count:]:
+    for axes in grid[len(trained) :]:
         axes.remove()
+    for axes, trained_on in zip(grid, trained, strict=False):
+        axes.set_title(f"trained on {trained_on_label(trained_on, generators_of(scores))}", fontsize=9)
     figure.suptitle(title, x=0.01, ha="left", fontsize=10)
-    return figure, grid[:count]
-
-
-def _legend(figure: Figure, handles: Sequence[Line2D]) -> None:
-    figure.legend(handles=handles, loc="outside lower left", ncols=min(len(handles), 5), frameon=False, fontsize=8)
-
-
-def _unit_square(axes: Axes, across: str, up: str) -> None:
-    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=across, ylabel=up, aspect="equal")
-    axes.set_xticks([0, 0.5, 1])
-    axes.set_yticks([0, 0.5, 1])
-
-
-def _columns(scores: pd.DataFrame) -> list[str]:
-    return [str(name) for name in dict.fromkeys(scores["trained_on"])]
-
-
-def _heading(trained_on: str, scores: pd.DataFrame) -> str:
-    return f"trained on {trained_on_label(trained_on, generators_of(scores))}"
+    return figure, grid[: len(trained)]

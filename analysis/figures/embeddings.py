@@ -1,4 +1,4 @@
-"""Embeddings in the plane."""
+"""Projections of embeddings."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def embedding_figure(
     classes: np.ndarray,
     *,
     title: str,
-    separation: Separation | None = None,
+    separation: Separation,
     order: Sequence[str] = (),
 ) -> Figure:
-    """Scatter of a projection, one colour and marker per class, with how it was made and what numbers say beside it.
+    """Scatter plot of a projection, one colour and marker per class, with its settings and the separation below.
 
     Args:
         projection: from `analysis.embeddings.project`.
         classes: (N,), names of the points' classes.
         title: above the picture.
-        separation: numbers from the original space.
-        order: of the classes; others follow in alphabetical order.
+        separation: separation of the classes in the original space.
+        order: order of the classes; others follow in alphabetical order.
     """
     names = np.asarray(classes).astype(str)
     there = set(names)
@@ -48,16 +48,15 @@ def embedding_figure(
         axes.set_aspect("equal", adjustable="datalim")
         axes.spines[:].set_color("#bbbbbb")
         figure.suptitle(title, x=0.01, ha="left", fontsize=10)
-        axes.legend(  # beside the axes and not the figure: a long title runs above it
+        axes.legend(  # beside the axes, not the figure, whose long title needs the width
             loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, frameon=False, title="class (images)",
             markerscale=1.6,
         )  # fmt: skip
-        lines = [f"{projection.method}: {projection.note}. Axes have no unit."]
-        if separation is not None:
-            lines.append(
-                f"In the original {separation.num_dimensions} dimensions: silhouette {separation.silhouette:.3f}, "
-                f"{separation.num_neighbours}-NN purity {separation.purity:.3f} (chance {separation.chance:.3f})."
-            )
+        lines = [
+            f"{projection.method}: {projection.note}. Axes have no unit.",
+            f"In the original {separation.num_dimensions} dimensions: silhouette {separation.silhouette:.3f}, "
+            f"{separation.num_neighbours}-NN purity {separation.purity:.3f} (chance {separation.chance:.3f}).",
+        ]
         text = "\n".join(textwrap.fill(line, 95) for line in lines)
         figure.supxlabel(text, fontsize=8, x=0.01, ha="left")
     return figure

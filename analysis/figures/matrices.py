@@ -10,46 +10,40 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from analysis.cells import IntervalMatrix
-from analysis.figures import style
+from analysis.figures import label_heat_map, style
 from analysis.matrices import in_domain_cells, matrix_means, trained_on_label
+from analysis.tables import cell_text
 from models.metrics import Metric, get_metric
 
 _DARK, _LIGHT = "#000000", "#ffffff"
 
 
-def matrix_figure(
-    matrix: pd.DataFrame,
-    *,
-    metric: str,
-    title: str,
-    intervals: IntervalMatrix | None = None,
-    transpose: bool = False,
-) -> Figure:
-    """One matrix as a heat map with its figures; in-domain cells are outlined, missing ones hatched.
+def matrix_figure(table: pd.DataFrame | IntervalMatrix, *, metric: str, title: str, transpose: bool = False) -> Figure:
+    """One matrix as a heat map with its values; in-domain cells are outlined, missing ones hatched.
 
-    Where 0.5 is chance, the colours are matplotlib's PuOr: orange below 0.5, near white at 0.5, purple above. Orange
-    and purple stay apart for every common kind of colour blindness. Other metrics have cividis, from dark to light.
+    If chance is 0.5, the colours are matplotlib's PuOr: orange below 0.5, near white at 0.5, purple above. Orange and
+    purple are distinguishable under every common kind of colour blindness. Other metrics use cividis, dark to light.
 
     Args:
-        matrix: values in [0, 1], rows tested on, columns trained on, NaN where missing; its axes' names are written on
-            the figure's.
-        metric: name for the colour bar; decides whether the colours part at 0.5.
+        table: values in [0, 1], rows tested on, columns trained on, NaN if missing; or a matrix with its spreads and
+            intervals, which are written below the values.
+        metric: name for the colour bar; decides the colours.
         title: above the map.
-        intervals: the same matrix with its spread over seeds and its intervals, which are written below the figures.
-        transpose: turn rows and columns.
+        transpose: swap rows and columns.
     """
+    matrix = table.mean if isinstance(table, IntervalMatrix) else table
     generators = [str(name) for name in matrix.index]
     in_domain = in_domain_cells(matrix)
     columns = [trained_on_label(str(name), generators) for name in matrix.columns]
     values = matrix.to_numpy(float)
-    notes = _notes(matrix, intervals)
+    notes = _notes(table)
     rows, across, down = generators, str(matrix.columns.name or "trained on"), str(matrix.index.name or "tested on")
     if transpose:
         values, in_domain, notes = values.T, in_domain.T, notes.T
         rows, columns, across, down = columns, rows, down, across
 
-    known = _metric(metric)
-    centred = known is not None and known.chance == 0.5 and known.higher_is_better
+    registered = _metric(metric)
+    centred = registered is not None and registered.chance == 0.5 and registered.higher_is_better
     colours = mpl.colormaps["PuOr" if centred else "cividis"]
     longest = max([len(name) for name in rows], default=0)
     with style():
@@ -73,31 +67,23 @@ def matrix_figure(
             axes.text(column, row + 0.22, note, ha="center", va="center", color=ink, fontsize=7, linespacing=1.15)
         for row, column in np.argwhere(in_domain):
             outline = Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, fill=False, edgecolor=_DARK, lw=2.0, zorder=3)
-            outline.set_path_effects([withStroke(linewidth=4.5, foreground=_LIGHT)])  # seen on dark cells too
+            outline.set_path_effects([withStroke(linewidth=4.5, foreground=_LIGHT)])  # visible on dark cells too
             axes.add_patch(outline)
-        slanted = max([len(name) for name in columns], default=0) > 12
-        axes.set_xticks(
-            range(len(columns)), columns, rotation=25 if slanted else 0, ha="right" if slanted else "center"
-        )
-        axes.set_yticks(range(len(rows)), rows)
+        label_heat_map(axes, rows, columns, down=down, across=across, slant=12)
         axes.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
         axes.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
         axes.grid(which="minor", color="white", lw=1.5)
-        axes.tick_params(which="both", length=0)
-        axes.spines[:].set_visible(False)
-        axes.set_xlabel(across, weight="bold")
-        axes.set_ylabel(down, weight="bold")
-        axes.set_title(f"{title}\n{_summary(matrix, intervals)}", loc="left", fontsize=9)
+        axes.set_title(f"{title}\n{_summary(table)}", loc="left", fontsize=9)
         bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
         bar.set_label(metric.replace("_", " "))
         bar.outline.set_visible(False)
-        half = "0.5\nchance" if centred and known is not None and known.chance_is_fixed else "0.5"
+        half = "0.5\nchance" if centred and registered is not None and registered.chance_is_fixed else "0.5"
         bar.set_ticks([0, 0.25, 0.5, 0.75, 1], labels=["0", "0.25", half, "0.75", "1"])
     return figure
 
 
 def _metric(name: str) -> Metric | None:
-    """What is known of a metric; None for one of another kind, such as of localisation."""
+    """A registered metric; None for others, such as those of localisation."""
     try:
         return get_metric(name)
     except KeyError:
@@ -105,41 +91,34 @@ def _metric(name: str) -> Metric | None:
 
 
 def _ink(colour: tuple[float, float, float, float]) -> str:
-    """Black or white, whichever has the higher contrast on this colour (WCAG 2.1, relative luminance)."""
+    """Black or white, whichever has more contrast on this colour (WCAG 2.1, relative luminance)."""
     rgb = np.array(colour[:3])
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     luminance = float(linear @ [0.2126, 0.7152, 0.0722])
     return _LIGHT if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else _DARK
 
 
-def _notes(matrix: pd.DataFrame, intervals: IntervalMatrix | None) -> np.ndarray:
-    """What stands below each figure: object (rows, columns)."""
-    notes = np.full(matrix.shape, "", dtype=object)
-    if intervals is None:
-        return notes
-    std, low, high = (
-        part.reindex(index=matrix.index, columns=matrix.columns).to_numpy(float)
-        for part in (intervals.std, intervals.low, intervals.high)
-    )
-    for place in np.ndindex(*matrix.shape):
-        lines = [f"± {std[place]:.3f}"] if np.isfinite(std[place]) else []
-        if np.isfinite(low[place]):
-            lines.append(f"[{low[place]:.3f}, {high[place]:.3f}]")
-        notes[place] = "\n".join(lines)
-    return notes
+def _notes(table: pd.DataFrame | IntervalMatrix) -> np.ndarray:
+    """The text below each value: object (rows, columns)."""
+    if not isinstance(table, IntervalMatrix):
+        return np.full(table.shape, "", dtype=object)
+
+    def note(std: float, low: float, high: float) -> str:
+        lines = [f"± {std:.3f}"] if np.isfinite(std) else []
+        return "\n".join([*lines, f"[{low:.3f}, {high:.3f}]"] if np.isfinite(low) else lines)
+
+    parts = (part.to_numpy(float) for part in (table.std, table.low, table.high))
+    return np.asarray(np.vectorize(note, otypes=[object])(*parts))
 
 
-def _summary(matrix: pd.DataFrame, intervals: IntervalMatrix | None) -> str:
+def _summary(table: pd.DataFrame | IntervalMatrix) -> str:
+    matrix = table.mean if isinstance(table, IntervalMatrix) else table
     means = matrix_means(matrix).named(matrix)
-    words = [
-        f"{name.removesuffix(' mean')} {'missing' if np.isnan(value) else f'{value:.3f}'}"
-        for name, value in means.items()
-    ]
-    lines = ["means: " + ", ".join(words)]
-    if intervals is not None and not intervals.low.isna().all(axis=None):
-        seeds = intervals.num_seeds.to_numpy()
-        found = sorted({int(count) for count in seeds[seeds > 0]})
-        count = f"{found[0]}" if len(found) == 1 else f"{found[0]}–{found[-1]}"
-        spread = ", ± standard deviation" if not intervals.std.isna().all(axis=None) else ""
+    lines = ["means: " + ", ".join(f"{name.removesuffix(' mean')} {cell_text(mean)}" for name, mean in means.items())]
+    if isinstance(table, IntervalMatrix) and not table.low.isna().all(axis=None):
+        seeds = table.num_seeds.to_numpy()
+        fewest, most = int(seeds[seeds > 0].min()), int(seeds.max())
+        count = f"{fewest}" if fewest == most else f"{fewest}–{most}"
+        spread = ", ± standard deviation" if not table.std.isna().all(axis=None) else ""
         lines.append(f"[95 % interval over source images]; seeds: {count}{spread}")
     return "\n".join(lines)

@@ -1,10 +1,12 @@
-"""Which generator made it: accuracy over all classes and of each, and who is taken for whom."""
+"""Attribution: accuracy over all classes and of each class, and confusion matrices."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
 
 import numpy as np
+import pandas as pd
 
 from analysis.attribution import confusion_table
 from analysis.cells import attribution_with_intervals
@@ -21,7 +23,7 @@ def attribution(report: Report) -> Iterator[Block]:
     if not report.variants(ATTRIBUTION):
         yield Text("This grid has no attribution trials.")
         return
-    rows = attribution_with_intervals(report.store, cells=report.cells)
+    rows = attribution_with_intervals(report.store, report.cells)
     if len(rows):
         yield report.folder.table(
             "attribution", rows.drop(columns="run_ids"), shown=attribution_text(rows),
@@ -34,12 +36,10 @@ def attribution(report: Report) -> Iterator[Block]:
             yield Text(f"{variant}: not finished; this runs it:", strong=True, command=command)
             continue
         tables = [confusion_table(report.store.scores(run_id), report.generators) for run_id in runs["run_id"]]
-        counts = tables[0].copy()
-        for other in tables[1:]:
-            counts = counts.add(other, fill_value=0).astype(int).loc[tables[0].index, tables[0].columns]
-        seeds = f", {len(tables)} seeds added up" if len(tables) > 1 else ""
-        shares = counts.to_numpy(float) / np.maximum(counts.sum(axis=1).to_numpy(float)[:, None], 1)
-        diagonal = ", ".join(f"{name} {shares[number, number]:.0%}" for number, name in enumerate(counts.index))
+        counts = reduce(pd.DataFrame.add, tables)
+        seeds = f", {len(runs)} seeds added up" if len(runs) > 1 else ""
+        shares = np.diag(counts) / counts.sum(axis=1).clip(lower=1)
+        diagonal = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
         report.folder.files(f"confusion-{variant}", counts, caption=f"{variant}: attribution, counts{seeds}")
         yield report.folder.picture(
             f"confusion-{variant}",

@@ -1,4 +1,4 @@
-"""Where the evidence lies, as pictures and as numbers: the one part that needs the images and runs models."""
+"""Where the evidence lies, as pictures and as numbers; the one part that needs the images and runs models."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from analysis.cam import Column, Panel, make_panels, open_images
+from analysis.cam import Panel, make_panels, open_images
 from analysis.detectors import load_detector
 from analysis.figures.cam import cam_panel
 from analysis.figures.matrices import matrix_figure
 from analysis.localisation import localisation_table, localise_run
-from analysis.matrices import cross_generator_matrix
+from analysis.matrices import pivot
 from analysis.page import Block, Fold, Picture, Row, Text, html_table
 from analysis.parts import Report, register_part
 from analysis.parts.matrices import matrix_sentence
@@ -32,7 +32,7 @@ PANEL_IMAGES = 4
 
 @register_part("cam", title="Grad-CAM", position=70)
 def cam(report: Report) -> Iterator[Block]:
-    """Panels of each method, then localisation of all of them. A method that fails costs its own column."""
+    """Panels of each method, then localisation of all methods. A run that fails affects no other run."""
     if not report.options.cam:
         yield Text("Left out (--no-cam).")
         return
@@ -42,8 +42,8 @@ def cam(report: Report) -> Iterator[Block]:
         yield report.problem(f"No Grad-CAM: {error}")
         return
     yield Text(
-        "The same photographs for every method: input, mask, and what speaks for “fake” to each detector, by its "
-        "training set. Of several seeds, the first that is finished."
+        "The same photographs for every method: input, mask, and the evidence for “fake” of each detector, one per "
+        "training set. Of several seeds, the first finished one."
     )
     tables = []
     for variant in report.variants(DETECTION):
@@ -69,7 +69,7 @@ def _of_variant(report: Report, manifest: Manifest, variant: str) -> tuple[list[
         panels = make_panels(
             report.store, manifest, variant, count=count, device=options.device, weight_files=options.weight_files
         )
-    except Exception as error:  # whatever it is, it is this method's alone
+    except Exception as error:  # whatever fails, the other methods still have their panels
         return [report.problem(f"{variant}: no Grad-CAM: {error}")], None
     columns = panels[0].columns
     problems: list[Block] = [
@@ -85,21 +85,20 @@ def _of_variant(report: Report, manifest: Manifest, variant: str) -> tuple[list[
             problems.append(Text(f"{variant} has no spatial layer, so there is no Grad-CAM of it."))
         return problems, None
     blocks += [_picture(report, variant, panel) for panel in panels]
-    found = []
+    measured = []
     for column in sound:
         try:
-            found.append(_localised(report, manifest, column))
-        except Exception as error:  # likewise
+            measured.append(_localised(report, manifest, column.run_id))
+        except Exception as error:  # likewise for the other runs
             words = f"{variant}, trained on {column.trained_on}: no localisation of run {column.run_id}: "
             problems.append(report.problem(words + (str(error) or type(error).__name__)))
     shown = [Fold(f"Panels of {variant}", blocks), *problems]
-    return shown, pd.concat(found, ignore_index=True) if found else None
+    return shown, pd.concat(measured, ignore_index=True) if measured else None
 
 
 def _picture(report: Report, variant: str, panel: Panel) -> Picture:
     right = ", ".join(
-        f"trained on {column.trained_on} "
-        + (str(int(column.answers.correct.sum())) if column.answers is not None else "not known")
+        f"trained on {column.trained_on} {'not known' if column.log_odds is None else (column.log_odds > 0).sum()}"
         for column in panel.columns
     )
     alt = (
@@ -110,21 +109,19 @@ def _picture(report: Report, variant: str, panel: Panel) -> Picture:
     return report.folder.picture(f"cam-{variant}-{panel.tested_on}", figure, alt=alt, photographs=True)
 
 
-def _localised(report: Report, manifest: Manifest, column: Column) -> pd.DataFrame:
+def _localised(report: Report, manifest: Manifest, run_id: str) -> pd.DataFrame:
     options = report.options
-    loaded = load_detector(report.store, column.run_id, device=options.device, weight_files=options.weight_files)
-    images = localise_run(
-        report.store, column.run_id, manifest, images_per_cell=options.cam_images, device=options.device, loaded=loaded
-    )
-    return images.assign(run_id=column.run_id)
+    detector, spec = load_detector(report.store, run_id, device=options.device, weight_files=options.weight_files)
+    images = localise_run(report.store, run_id, manifest, detector, spec, images_per_cell=options.cam_images)
+    return images.assign(run_id=run_id)
 
 
 def _localisation(report: Report, table: pd.DataFrame) -> Iterator[Block]:
     count = int(table.loc[table["subset"] == "all", "num_images"].max())
     yield Text(
-        f"CAM against the masks, at most {count} fakes per cell. Shuffled is what the same maps get with the masks of "
-        "other images of the cell; chance is the mask's share of the picture, which a flat map gets; prior is the mean "
-        "of the validation masks, the same for every image: a CAM below it has found less than where masks usually lie."
+        f"Grad-CAM maps against the masks, at most {count} fakes per cell. Shuffled: the same maps with the masks of "
+        "other images of the cell. Chance: the mask's share of the picture, the value of a flat map. Prior: the mean "
+        "of the validation masks, the same for every image; a map below it has found less than where masks usually lie."
     )
     whole = table[table["subset"] == "all"]
     for variant in dict.fromkeys(whole["variant"]):
@@ -155,8 +152,8 @@ def _localisation(report: Report, table: pd.DataFrame) -> Iterator[Block]:
 def _matrix(report: Report, table: pd.DataFrame, variant: str, metric: str, subset: str) -> Picture:
     rows = table[(table["subset"] == subset) & (table["variant"] == variant)]
     planned = report.runs.loc[(report.runs["variant"] == variant) & (report.runs["task"] == DETECTION), "trained_on"]
-    matrix = cross_generator_matrix(rows, variant, metric, generators=report.generators, planned=planned)
     of_metric = rows[rows["metric"] == metric]
+    matrix = pivot(of_metric, "value", generators=report.generators, planned=planned)
     words = CAM_METRICS[metric] + ("" if subset == "all" else f", {subset} answers")
     fewest, most = int(of_metric["num_images"].min()), int(of_metric["num_images"].max())
     count = f"{most} images per cell" if fewest == most else f"{fewest} to {most} images per cell"

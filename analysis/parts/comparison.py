@@ -1,4 +1,4 @@
-"""One method against another, on the same images."""
+"""One method compared with another on the same images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from models.metrics import in_words
 
 @register_part("comparison", title="Comparison", position=40)
 def comparison(report: Report) -> Iterator[Block]:
-    """Nothing where no two methods were named."""
+    """Empty without --compare."""
     if report.options.compare is None:
         return
     a, b = report.options.compare

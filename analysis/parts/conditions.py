@@ -1,4 +1,4 @@
-"""What is left of each method under conditions: a table of means, and matrices of each condition, folded."""
+"""Each method under the conditions that it was scored under: a table of means, and folded matrices."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from analysis.cells import CROSS_GENERATOR, IN_DOMAIN, cell_table
 from analysis.page import Block, Fold, Row, Text
 from analysis.parts import Report, register_part
 from analysis.parts.matrices import matrix_picture
-from analysis.parts.summary import NO_IN_DOMAIN
-from analysis.tables import MISSING, cell_text
+from analysis.parts.summary import mean_text
 from data.conditions import CLEAN, get_condition
 from grid.tasks import DETECTION
-from grid.train_sets import TrainSet
 from models.metrics import in_words
 
 METRICS = ("accuracy", "auroc")
@@ -22,15 +20,15 @@ METRICS = ("accuracy", "auroc")
 
 @register_part("conditions", title="Conditions", position=25)
 def conditions(report: Report) -> Iterator[Block]:
-    """Nothing where every picture was clean."""
+    """Empty if every test picture was clean."""
     names = report.store.conditions
     if names == [CLEAN]:
         return
     others = names[1:]
     described = "; ".join(f"{name}: {_summary(name)}" for name in others)
     yield Text(
-        "The same detectors on test pictures that were changed, real ones and fakes alike; training pictures, and the "
-        f"threshold from validation, are as before. {described}."
+        "The same detectors on changed test pictures, real and fake alike; training pictures, and the threshold from "
+        f"validation, are unchanged. {described}."
     )
     cells = pd.concat([report.cells, cell_table(report.store, metrics=METRICS, conditions=others)], ignore_index=True)
     cells = cells[cells["task"] == DETECTION]
@@ -54,25 +52,21 @@ def conditions(report: Report) -> Iterator[Block]:
 def _summary(condition: str) -> str:
     try:
         return get_condition(condition).summary.rstrip(".")
-    except KeyError:  # of a checkout that has it
+    except KeyError:  # a condition of another checkout
         return "not known here"
 
 
 def _row(report: Report, cells: pd.DataFrame, variant: str, condition: str) -> dict[str, object]:
-    """A method's means under a condition; nothing where none of its trials was scored under it."""
+    """A method's means under a condition; empty if none of its trials was scored under it."""
     own = cells[(cells["variant"] == variant) & (cells["condition"] == condition)]
     if own.empty:
         return {}
-    planned = report.runs[(report.runs["variant"] == variant) & (report.runs["task"] == DETECTION)]
-    of_reals = not any(TrainSet.parse(str(text)).generators for text in planned["trained_on"])
     row: dict[str, object] = {"method": variant, "condition": condition}
     for metric in METRICS:
         for kind in (IN_DOMAIN, CROSS_GENERATOR):
-            chosen = own[(own["metric"] == metric) & (own["kind"] == kind)]
-            words = f"{in_words(metric)}, {kind.removesuffix(' mean')}"
-            values = chosen[["mean", "std", "low", "high"]].to_numpy(float).tolist()
-            absent = NO_IN_DOMAIN if of_reals and kind == IN_DOMAIN else MISSING
-            row[words] = cell_text(*values[0]) if values else absent
+            name = f"{in_words(metric)}, {kind.removesuffix(' mean')}"
+            row[name] = mean_text(report, own, variant, DETECTION, metric, kind)
     scored = {run_id for run_ids in own["run_ids"] for run_id in run_ids}
-    row["trials"] = f"{len(scored)} of {len(planned)}"
+    planned = (report.runs["variant"] == variant) & (report.runs["task"] == DETECTION)
+    row["trials"] = f"{len(scored)} of {planned.sum()}"
     return row

@@ -1,4 +1,4 @@
-"""Curves of each method, folded, with the calibration error of every cell in one table."""
+"""Curves of each method, folded, and the calibration error of every cell in one table."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from grid.tasks import DETECTION
 @register_part("curves", title="Curves", position=80)
 def curves(report: Report) -> Iterator[Block]:
     """ROC, precision and recall, reliability, scores and training."""
-    history = report.store.history(report.runs.loc[report.runs["run_id"] != "", "run_id"])
+    history = report.store.history()
     tables: list[pd.DataFrame] = []
     for variant in dict.fromkeys(report.runs["variant"]):
         report.say(f"  {variant}")
@@ -54,7 +54,7 @@ def curves(report: Report) -> Iterator[Block]:
 
 
 def _scores(report: Report, runs: pd.DataFrame) -> pd.DataFrame:
-    """The scores of these runs with trained_on and seed; training sets and generators in the order of tables."""
+    """The runs' scores with trained_on and seed; training sets and generators in the order of tables."""
     columns = column_order(runs["trained_on"], report.generators)
     ordered = runs.sort_values("trained_on", key=lambda names: names.map(columns.index), kind="stable")
     rank = {name: number for number, name in enumerate(report.generators)}
@@ -67,22 +67,21 @@ def _scores(report: Report, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _score_figures(report: Report, variant: str, scores: pd.DataFrame, ece: float) -> Iterator[Picture]:
-    own = report.results[(report.results["variant"] == variant) & (report.results["task"] == DETECTION)]
-    lowest, highest = (own.groupby("metric")["value"].agg(kind) for kind in ("min", "max"))
-
-    def spread(metric: str, words: str) -> str:
-        return f"{words} from {lowest[metric]:.3f} to {highest[metric]:.3f} over the cells"
-
+    values = report.results[(report.results["variant"] == variant) & (report.results["task"] == DETECTION)]
+    spread = {
+        metric: f"from {cells.min():.3f} to {cells.max():.3f} over the cells"
+        for metric, cells in values.groupby("metric")["value"]
+    }
     for name, draw, words in (
-        ("roc", roc_figure, f"ROC curves; {spread('auroc', 'AUROC')}"),
+        ("roc", roc_figure, f"ROC curves; AUROC {spread['auroc']}"),
         (
             "precision-recall",
             precision_recall_figure,
-            f"Precision and recall for fakes; {spread('ap', 'average precision')}",
+            f"Precision and recall for fakes; average precision {spread['ap']}",
         ),
         ("reliability", reliability_figure, f"Reliability diagrams; mean ECE over the cells {ece:.3f}"),
-        ("scores", score_figure, f"Histograms of the scores by class; {spread('accuracy', 'accuracy at p = 0.5')}"),
+        ("scores", score_figure, f"Histograms of the scores by class; accuracy at p = 0.5 {spread['accuracy']}"),
     ):
         figure = draw(scores, title=f"{report.labelled(variant)}: {words.partition(';')[0]}")
-        alt = f"{words}, of {variant}: one panel per training set, in it each generator it is tested on."
+        alt = f"{words}, of {variant}: one panel per training set, one line per generator it is tested on."
         yield report.folder.picture(f"{name}-{variant}", figure, alt=alt)

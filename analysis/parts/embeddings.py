@@ -1,4 +1,4 @@
-"""Test embeddings in the plane, and numbers from the space itself."""
+"""Projections of test embeddings, and how well the classes separate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from grid.tasks import ATTRIBUTION, REAL, class_names
 
 @register_part("embeddings", title="Embeddings", position=60)
 def embeddings(report: Report) -> Iterator[Block]:
-    """Of each method's attribution run: the first finished seed."""
+    """The embeddings of each method's attribution run, of its first finished seed."""
     if not report.variants(ATTRIBUTION):
         return
     yield Text(

@@ -1,4 +1,4 @@
-"""What the results at hand do not show, said from the data."""
+"""What the results do not show, derived from the data."""
 
 from __future__ import annotations
 
@@ -16,142 +16,124 @@ from grid.plan import FINISHED, RUNNING
 from grid.tasks import ATTRIBUTION, DETECTION, cell_rows, class_names, generators_of, get_task
 from grid.train_sets import TrainSet
 
-_SHOWN_WARNINGS = 5
+_SHOWN_TRIALS, _SHOWN_WARNINGS = 8, 5
 
 
 @register_part("limitations", title="What this does not show", position=15)
 def limitations(report: Report) -> Iterator[Block]:
-    """What the data say that the results do not show. Made last: the other parts add what went wrong in them."""
+    """One sentence per limitation. Made last, because the other parts add the problems that they met."""
     first = report.finished(DETECTION)
     scores = report.store.scores(first["run_id"].iloc[0]) if len(first) else None
-    found = limits(report.store, report.results, scores, notes=report.store.notes)
-    yield Bullets([*found, *report.problems])
+    yield Bullets([*limits(report.store, report.results, scores, notes=report.store.notes), *report.problems])
 
 
 def limits(
     store: Store, results: pd.DataFrame, scores: pd.DataFrame | None, *, notes: Iterable[str] = ()
-) -> list[Text]:
+) -> Iterator[Text]:
     """Sentences for "What this does not show".
 
     Args:
         store: the grid.
         results: `store.results()`.
-        scores: of one finished run, to count test images by; None where there are none.
-        notes: what the manifest says that a reader should know.
+        scores: scores of one finished detection run, to count test images; None: there is no such run.
+        notes: remarks on the data set.
     """
     runs = store.runs()
-    found = [
-        *_missing(store, runs),
-        *_unscored(store, runs),
-        *_seeds(runs),
-        *_equal_seeds(results),
-        *_weights(runs),
-        *_data(store, results),
-        *(_sizes(scores) if scores is not None else []),
-        *(_counts(scores) if scores is not None else []),
-        *_classes(store, runs),
-        *_constant(results),
-        *_inverted(results),
-        *_warnings(store, runs),
-        *(Text(f"The data set's own note: {note}") for note in notes),
-    ]
-    skipped = store.parent_tags.get(names.SKIPPED, "0")
-    if skipped not in ("", "0"):
-        found.append(Text(f"{skipped} bad files of the data set were left out."))
-    found.append(
-        Text(
-            "Intervals come from resampling the source photographs of this test set, for the detectors as they were "
-            "trained: another training run, and photographs or generators of another kind, are not in them. Where "
-            "hardly any image is wrong, or right, accuracies have the exact binomial interval too; a perfect AUROC has "
-            "no width. With many cells, some intervals miss the truth by chance; nothing is corrected for their number."
-        )
+    yield from _missing(store, runs)
+    yield from _unscored(store, runs)
+    yield from _seeds(runs[runs["state"] == FINISHED])
+    yield from _equal_seeds(results)
+    yield from _random_weights(runs)
+    caveats = store.source.caveats
+    yield from (Text(caveats[name]) for name in ("", *dict.fromkeys(results["tested_on"])) if name in caveats)
+    if scores is not None:
+        yield from _test_sets(scores)
+    yield from _attribution_classes(store, runs)
+    yield from _constant(results)
+    yield from _inverted(results)
+    yield from _warnings(store, runs)
+    yield from (Text(f"The data set's own note: {note}") for note in notes)
+    skipped = store.parent.data.tags.get(names.SKIPPED, "0")
+    if skipped != "0":
+        yield Text(f"{skipped} bad files of the data set were left out.")
+    yield Text(
+        "Intervals come from resampling the source photographs of this test set, for the detectors as they were "
+        "trained. They do not cover another training run, or photographs and generators of another kind. If hardly "
+        "any image is wrong, or right, an accuracy's interval includes the exact binomial one; the interval of a "
+        "perfect AUROC has no width. Of many intervals, some miss the truth by chance; nothing is corrected for their "
+        "number."
     )
-    return found
 
 
-def _missing(store: Store, runs: pd.DataFrame) -> list[Text]:
-    open_runs = runs[runs["state"] != FINISHED]
-    if open_runs.empty:
-        return []
-    counts = Counter(open_runs["state"])
-    states = sentence_list(f"{count} {state}" for state, count in sorted(counts.items()))
-    lacking = open_runs[open_runs["state"] != RUNNING]
-    first = open_runs.head(8)
-    what = [
+def _missing(store: Store, runs: pd.DataFrame) -> Iterator[Text]:
+    unfinished = runs[runs["state"] != FINISHED]
+    if unfinished.empty:
+        return
+    states = sentence_list(f"{count} {state}" for state, count in sorted(Counter(unfinished["state"]).items()))
+    trials = [
         f"{variant}, {get_task(task).label(TrainSet.parse(trained_on), store.generators)} (seed {seed})"
-        for variant, task, trained_on, seed in first[["variant", "task", "trained_on", "seed"]].to_numpy().tolist()
+        for variant, task, trained_on, seed in unfinished[["variant", "task", "trained_on", "seed"]].to_numpy().tolist()
     ]
-    more = f" and {len(open_runs) - 8} more" if len(open_runs) > 8 else ""
-    return [
-        Text(
-            f"{len(open_runs)} of {len(runs)} trials {'are' if len(open_runs) > 1 else 'is'} not finished ({states}): "
-            f"{'; '.join(what)}{more}. Their cells are missing, and means are over what is there."
-            + (" This runs them:" if len(lacking) else ""),
-            command=store.missing_command() if len(lacking) else "",
-        )
-    ]
+    more = f" and {len(trials) - _SHOWN_TRIALS} more" if len(trials) > _SHOWN_TRIALS else ""
+    command = store.missing_command() if (unfinished["state"] != RUNNING).any() else ""
+    yield Text(
+        f"{len(trials)} of {len(runs)} trials {'are' if len(trials) > 1 else 'is'} not finished ({states}): "
+        f"{'; '.join(trials[:_SHOWN_TRIALS])}{more}. Their cells are missing, and means are over the other cells."
+        + (" This runs them:" if command else ""),
+        command=command,
+    )
 
 
-def _unscored(store: Store, runs: pd.DataFrame) -> list[Text]:
-    """Finished trials that lack a condition; with one command for these and for the unfinished ones."""
-    unscored, lacking = store.unscored, []
-    for condition, run_ids in unscored.items():
+def _unscored(store: Store, runs: pd.DataFrame) -> Iterator[Text]:
+    """Finished trials that lack a condition; one command scores these and runs the unfinished ones."""
+    lacking = []
+    for condition, run_ids in store.unscored.items():
         variants = dict.fromkeys(runs.loc[runs["run_id"].isin(run_ids), "variant"])
         lacking.append(f"{condition} ({len(run_ids)} of {sentence_list(map(str, variants))})")
     if not lacking:
-        return []
+        return
     text = f"Finished trials were not scored under {sentence_list(lacking)}: their means are over fewer cells."
     if (runs["state"] != FINISHED).any():
-        return [Text(f"{text} The command above does it too.")]
-    return [Text(f"{text} This does it:", command=store.missing_command())]
+        yield Text(f"{text} The command above scores them too.")
+    else:
+        yield Text(f"{text} This scores them:", command=store.missing_command())
 
 
-def _seeds(runs: pd.DataFrame) -> list[Text]:
-    finished = runs[runs["state"] == FINISHED]
+def _seeds(finished: pd.DataFrame) -> Iterator[Text]:
     seeds = finished.groupby("variant", sort=False)["seed"].nunique()
     single = list(seeds[seeds == 1].index)
-    if not single:
-        return []
-    who = "every method" if len(single) == len(seeds) else sentence_list(single)
-    return [
-        Text(
-            f"There is one seed of {who}: how much a figure would move with another one is not known, and no interval "
-            "here is over seeds."
+    if single:
+        methods = "every method" if len(single) == len(seeds) else sentence_list(single)
+        yield Text(
+            f"There is one seed of {methods}: how much a value would change with another seed is not known, and no "
+            "interval here is over seeds."
         )
-    ]
 
 
-def _equal_seeds(results: pd.DataFrame) -> list[Text]:
-    """Methods that are fitted to the optimum, where a seed changes nothing."""
+def _equal_seeds(results: pd.DataFrame) -> Iterator[Text]:
+    """Methods that are fitted to the optimum, so that the seed changes nothing."""
     several = results.groupby("variant", sort=False).filter(lambda rows: rows["seed"].nunique() > 1)
     cells = several.groupby(["variant", "task", "trained_on", "tested_on", "metric"])["value"].nunique()
-    widest = cells.groupby("variant").max()
-    equal = [str(name) for name in dict.fromkeys(several["variant"]) if widest[name] == 1]
-    if not equal:
-        return []
-    return [
-        Text(
-            f"All seeds of {sentence_list(equal)} gave the same figures: a standard deviation of 0 over seeds says "
+    most = cells.groupby("variant").max()
+    equal = [str(name) for name in dict.fromkeys(several["variant"]) if most[name] == 1]
+    if equal:
+        yield Text(
+            f"All seeds of {sentence_list(equal)} gave the same values: a standard deviation of 0 over seeds says "
             "that nothing there is left to chance, and nothing about other training images."
         )
-    ]
 
 
-def _weights(runs: pd.DataFrame) -> list[Text]:
+def _random_weights(runs: pd.DataFrame) -> Iterator[Text]:
     random = [
         str(run.variant)
         for run in runs.drop_duplicates("variant").itertuples()
         if json.loads(str(run.config)).get("weights") == "random" and not _random_by_design(str(run.method))
     ]
-    if not random:
-        return []
-    verb = "start" if len(random) > 1 else "starts"
-    return [
-        Text(
-            f"{sentence_list(random)} {verb} from random weights in place of pretrained ones: these figures say "
-            "nothing of the method as published."
+    if random:
+        yield Text(
+            f"{sentence_list(random)} {'start' if len(random) > 1 else 'starts'} from random weights in place of "
+            "pretrained ones: these values say nothing about the method as published."
         )
-    ]
 
 
 def _random_by_design(method: str) -> bool:
@@ -159,110 +141,79 @@ def _random_by_design(method: str) -> bool:
 
     try:
         return resolve_config(method, {}).get("weights") == "random"
-    except (KeyError, ValueError):
+    except (KeyError, ValueError):  # a method of another checkout
         return False
 
 
-def _data(store: Store, results: pd.DataFrame) -> list[Text]:
-    """What the corpus says of itself."""
-    caveats = store.source.caveats
-    return [Text(caveats[name]) for name in ("", *dict.fromkeys(results["tested_on"])) if name in caveats]
-
-
-def _sizes(scores: pd.DataFrame) -> list[Text]:
-    """What a cell rests on."""
-    cells = [scores[cell_rows(scores, generator)] for generator in generators_of(scores)]
-    fewest = min(cells, key=len)
-    more = "" if all(len(cell) == len(fewest) for cell in cells) else " or more"
-    return [
-        Text(
-            f"Each cell rests on {len(fewest)} test images{more} of {fewest['source_id'].nunique()} source photographs."
-        )
-    ]
-
-
-def _constant(results: pd.DataFrame) -> list[Text]:
-    """Detectors that say the same of every image, which an accuracy of a half hides."""
-    cells = results[results["task"] == DETECTION]
-    wide = cells.pivot_table(index=["variant", "run_id", "tested_on"], columns="metric", values="value")
-    if not {"real_accuracy", "fake_accuracy"} <= set(wide.columns):
-        return []
-    same = (wide["real_accuracy"] + wide["fake_accuracy"] == 1) & wide["real_accuracy"].isin([0, 1])
-    shares = same.groupby("variant", sort=False).agg(["sum", "size"])
-    shares = shares[shares["sum"] > 0]
-    if shares.empty:
-        return []
-    who = sentence_list(f"{name} in {found} of {of} cells" for name, found, of in shares.itertuples(name=None))
-    return [Text(f"The same answer for every image at p = 0.5, by {who}: an accuracy of a half is then no skill.")]
-
-
-def _counts(scores: pd.DataFrame) -> list[Text]:
-    """Unequal numbers of real and fake test images, with which accuracy leans to the larger class."""
-    unequal = []
-    for generator in generators_of(scores):
-        labels = scores.loc[cell_rows(scores, generator), "label"]
-        real, fake = int((labels == 0).sum()), int((labels == 1).sum())
-        if real != fake:
-            unequal.append(f"{generator} {real} real, {fake} fake")
-    if not unequal:
-        return []
-    return [
-        Text(
+def _test_sets(scores: pd.DataFrame) -> Iterator[Text]:
+    """The size of a cell, and unequal numbers of real and fake images, which bias accuracy to the larger class."""
+    cells = {generator: scores[cell_rows(scores, generator)] for generator in generators_of(scores)}
+    smallest = min(cells.values(), key=len)
+    more = " or more" if any(len(cell) > len(smallest) for cell in cells.values()) else ""
+    yield Text(
+        f"Each cell rests on {len(smallest)} test images{more} of {smallest['source_id'].nunique()} source photographs."
+    )
+    counts = {generator: ((cell["label"] == 0).sum(), (cell["label"] == 1).sum()) for generator, cell in cells.items()}
+    unequal = [f"{name} {real} real, {fake} fake" for name, (real, fake) in counts.items() if real != fake]
+    if unequal:
+        yield Text(
             f"Test sets have unequal numbers of real and fake images ({'; '.join(unequal)}): accuracy leans to the "
             "larger class; read balanced accuracy and AUROC beside it."
         )
-    ]
 
 
-def _classes(store: Store, runs: pd.DataFrame) -> list[Text]:
-    """Classes of attribution with unequal numbers of test images, with which accuracy leans to the largest."""
+def _attribution_classes(store: Store, runs: pd.DataFrame) -> Iterator[Text]:
+    """Unequal numbers of test images per class of attribution, which bias accuracy to the largest class."""
     finished = runs[(runs["task"] == ATTRIBUTION) & (runs["state"] == FINISHED)]
     if finished.empty:
-        return []
-    try:
-        scores = store.scores(finished["run_id"].iloc[0], columns=["label", "generator"])
-    except StoreError:  # said elsewhere
-        return []
+        return
+    scores = store.scores(finished["run_id"].iloc[0], columns=["label", "generator"])
     counts = pd.Series(class_names(scores)).value_counts()
-    if counts.min() == counts.max():
-        return []
-    listed = sentence_list(f"{count} of {name}" for name, count in counts.items())
-    return [
-        Text(
+    if counts.min() < counts.max():
+        listed = sentence_list(f"{count} of {name}" for name, count in counts.items())
+        yield Text(
             f"Attribution's test images are {listed}: to call every image {counts.index[0]} is right for "
-            f"{counts.max() / counts.sum():.0%} of them. Read the accuracy of each class beside the one over all."
+            f"{counts.max() / counts.sum():.0%} of them. Read the accuracy of each class beside the overall one."
         )
-    ]
 
 
-def _inverted(results: pd.DataFrame) -> list[Text]:
-    aurocs = results[results["metric"] == "auroc"]
-    low = aurocs[aurocs["value"] < 0.4]
-    if low.empty:
-        return []
+def _constant(results: pd.DataFrame) -> Iterator[Text]:
+    """Detectors that give every image the same answer, which an accuracy of 0.5 hides."""
+    cells = results[results["task"] == DETECTION]
+    wide = cells.pivot_table(index=["variant", "run_id", "tested_on"], columns="metric", values="value")
+    if not {"real_accuracy", "fake_accuracy"} <= set(wide.columns):
+        return
+    same = (wide["real_accuracy"] + wide["fake_accuracy"] == 1) & wide["real_accuracy"].isin([0, 1])
+    shares = same.groupby("variant", sort=False).agg(["sum", "size"])
+    listed = [f"{name} in {count} of {total} cells" for name, count, total in shares.itertuples(name=None) if count]
+    if listed:
+        yield Text(
+            f"The same answer for every image at p = 0.5, by {sentence_list(listed)}: an accuracy of 0.5 is then no "
+            "skill."
+        )
+
+
+def _inverted(results: pd.DataFrame) -> Iterator[Text]:
+    low = results[(results["metric"] == "auroc") & (results["value"] < 0.4)]
     cells = len(low.drop_duplicates(["variant", "trained_on", "tested_on"]))
-    return [
-        Text(
+    if cells:
+        yield Text(
             f"In {cells} {'cells' if cells > 1 else 'cell'} the AUROC is below 0.4: the detector ranks those fakes as "
-            "more real than the real images. That is a finding about the detector; by itself it is no sign of swapped "
+            "more real than the real images. That is a finding about the detector, and by itself no sign of swapped "
             "labels."
         )
-    ]
 
 
-def _warnings(store: Store, runs: pd.DataFrame) -> list[Text]:
-    """What trials logged as warnings, each text once."""
+def _warnings(store: Store, runs: pd.DataFrame) -> Iterator[Text]:
+    """Warnings that trials logged, each text once."""
     counts: Counter[str] = Counter()
     for run_id in runs.loc[runs["run_id"] != "", "run_id"]:
         try:
             text = store.artifact(run_id, names.WARNINGS).read_text(errors="replace")
-        except (StoreError, OSError):
+        except (StoreError, OSError):  # a trial without warnings has no such file
             continue
         counts.update({line.strip() for line in text.splitlines() if line.strip()})
-    found = [
-        Text(f"Logged as a warning by {count} {'trials' if count > 1 else 'trial'}: {line[:400]}")
-        for line, count in counts.most_common(_SHOWN_WARNINGS)
-    ]
+    for line, count in counts.most_common(_SHOWN_WARNINGS):
+        yield Text(f"Logged as a warning by {count} {'trials' if count > 1 else 'trial'}: {line[:400]}")
     if len(counts) > _SHOWN_WARNINGS:
-        found.append(Text(f"{len(counts) - _SHOWN_WARNINGS} other warnings are in {names.WARNINGS} of their runs."))
-    return found
+        yield Text(f"{len(counts) - _SHOWN_WARNINGS} other warnings are in {names.WARNINGS} of their runs.")

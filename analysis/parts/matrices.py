@@ -1,10 +1,9 @@
-"""Each method's cross-generator matrices: accuracy and AUROC in the open, the others folded."""
+"""Each method's cross-generator matrices: accuracy and AUROC first, the other metrics folded."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import pandas as pd
 
 from analysis.cells import matrix_with_intervals
@@ -12,7 +11,7 @@ from analysis.figures.matrices import matrix_figure
 from analysis.matrices import ORIENTATION
 from analysis.page import Block, Fold, Picture, Row, Text, html_table
 from analysis.parts import Report, register_part
-from analysis.tables import long_form
+from analysis.tables import cell_text, long_form
 from data.conditions import CLEAN
 from grid.tasks import DETECTION
 from models.metrics import in_words
@@ -34,8 +33,8 @@ def matrices(report: Report) -> Iterator[Block]:
             command = report.store.missing_command(task=DETECTION, variant=variant)
             yield Text(f"{variant}: no detection trial is finished; this runs them:", strong=True, command=command)
             continue
-        known = set(report.cells["metric"])
-        shown = [matrix_picture(report, variant, metric) for metric in report.metrics if metric in known]
+        metrics = set(report.cells["metric"])
+        shown = [matrix_picture(report, variant, metric) for metric in report.metrics if metric in metrics]
         yield Row(shown[:2])
         blocks = [Row(shown[2:]), *_runs_behind(report, variant)]
         yield Fold(f"{variant}: other metrics, and the runs behind each column", blocks)
@@ -44,14 +43,14 @@ def matrices(report: Report) -> Iterator[Block]:
 def matrix_picture(
     report: Report, variant: str, metric: str, *, cells: pd.DataFrame | None = None, condition: str = CLEAN
 ) -> Picture:
-    """Draw a matrix with its intervals, and write it as a table too.
+    """Draw a matrix with its intervals, and write it to table files.
 
     Args:
-        report: the shared frames.
-        variant: of a method.
+        report: the report.
+        variant: variant of a method.
         metric: as logged.
-        cells: from `cell_table`; None: those of clean pictures.
-        condition: of the test pictures.
+        cells: from `cell_table`; None: the report's, on clean pictures.
+        condition: condition of the test pictures.
     """
     table = report.cells if cells is None else cells
     matrix = matrix_with_intervals(report.store, variant, metric, cells=table, condition=condition)
@@ -60,21 +59,18 @@ def matrix_picture(
         words, name = f"{words}, {condition}", f"{name}-{condition}"
     report.folder.files(name, matrix, caption=f"{variant}: {words}", transpose=turn)
     title = f"{report.labelled(variant)}: {words}"
-    figure = matrix_figure(matrix.mean, metric=metric, title=title, intervals=matrix, transpose=turn)
+    figure = matrix_figure(matrix, metric=metric, title=title, transpose=turn)
     alt = f"Cross-generator matrix of {variant}, {words}. " + matrix_sentence(long_form(matrix))
     return report.folder.picture(name, figure, alt=alt)
 
 
 def matrix_sentence(cells: pd.DataFrame) -> str:
-    """A matrix as a sentence, for those who do not see it: columns tested_on, trained_on, mean."""
-    lines = [
-        f"tested on {tested_on}: "
-        + ", ".join(
-            f"trained on {trained_on} {'missing' if np.isnan(mean) else format(mean, '.3f')}"
-            for trained_on, mean in zip(row["trained_on"], row["mean"].astype(float), strict=True)
-        )
-        for tested_on, row in cells.groupby("tested_on", sort=False)
-    ]
+    """The matrix in words, for readers who cannot see it, from the columns tested_on, trained_on and mean."""
+    lines = []
+    for tested_on, row in cells.groupby("tested_on", sort=False):
+        values = zip(row["trained_on"], row["mean"].astype(float), strict=True)
+        words = ", ".join(f"trained on {trained_on} {cell_text(mean)}" for trained_on, mean in values)
+        lines.append(f"tested on {tested_on}: {words}")
     return "; ".join(lines).capitalize() + "."
 
 

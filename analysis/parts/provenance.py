@@ -1,4 +1,4 @@
-"""What made these results: code, versions, weights, settings."""
+"""Where the results come from: code, versions, weights, settings."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ def provenance(report: Report) -> Iterator[Block]:
     """A table of facts, and each method's settings, folded."""
     store = report.store
     finished = report.runs[report.runs["state"] == FINISHED]
+    commit, changed_here = git_state() or ("not known: no git checkout", False)
     facts = {
         "MLflow": without_password(store.tracking_uri),
         "experiment": store.experiment,
-        "grid's run": store.parent_run_id,
+        "grid's run": store.parent.info.run_id,
         "data set": f"{store.data} ({store.corpus})",
         "seeds": ", ".join(map(str, sorted(report.runs["seed"].unique()))),
         "commit of the runs": ", ".join(dict.fromkeys(finished["git_commit"].replace("", "not recorded"))),
-        "commit of this report": _commit(),
+        "commit of this report": commit + (", with changes that are not committed" if changed_here else ""),
         "versions here": f"Python {platform.python_version()}, "
         + ", ".join(f"{name} {version(name)}" for name in ("numpy", "scikit-learn", "matplotlib", "mlflow")),
     }
@@ -55,20 +56,9 @@ def provenance(report: Report) -> Iterator[Block]:
     )
     if changed:
         report.problem(f"The checkout differed from its commit when {', '.join(changed)} ran.")
-    configs = report.runs.drop_duplicates("variant")
-    yield Fold(
-        "Settings of each method",
-        [Text(str(run.variant), command=_pretty(str(run.config))) for run in configs.itertuples()],
-    )
-
-
-def _pretty(config: str) -> str:
-    return json.dumps(json.loads(config), indent=1, sort_keys=True)
-
-
-def _commit() -> str:
-    checkout = git_state()
-    if checkout is None:
-        return "not known: no git checkout"
-    commit, changed = checkout
-    return f"{commit}, with changes that are not committed" if changed else commit
+    configs = report.runs.drop_duplicates("variant").set_index("variant")["config"]
+    settings = [
+        Text(str(variant), command=json.dumps(json.loads(config), indent=1, sort_keys=True))
+        for variant, config in configs.items()
+    ]
+    yield Fold("Settings of each method", settings)

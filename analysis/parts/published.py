@@ -1,4 +1,4 @@
-"""Our values beside the published ones, where the corpus has some."""
+"""Our values beside the published ones of the corpus."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from analysis.published import beside_published
 
 @register_part("published", title="Published values", position=30)
 def published(report: Report) -> Iterator[Block]:
-    """Nothing where the corpus has no published values."""
+    """Empty if the corpus has no published values."""
     source = report.store.source
     if source.published is None:
         return
-    table = beside_published(report.store, cells=report.cells)
+    table = beside_published(report.store, report.cells)
     if table.empty:
         yield Text(
-            f"The published values ({source.published.paper}) are about other generators; nothing in this grid is "
-            "about the same data and generators, so there is nothing to lay beside them."
+            f"The published values ({source.published.paper}) are about other generators than this grid's, so there is "
+            "nothing to compare."
         )
         return
-    known = table[table["inside"].notna()]
-    if len(known):
-        inside = int(known["inside"].sum())
-        yield Text(f"{inside} of {len(known)} published values lie in our 95 % intervals.")
+    comparable = table[table["inside"].notna()]
+    if len(comparable):
+        inside = int(comparable["inside"].sum())
+        yield Text(f"{inside} of {len(comparable)} published values lie in our 95 % intervals.")
     means = table[table["kind"] != "cell"]
     rest = table[table["kind"] == "cell"].drop(columns="kind")
     report.folder.files("published", table, caption="Ours beside the published values")

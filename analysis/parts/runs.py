@@ -10,12 +10,12 @@ from analysis.page import Block, Text
 from analysis.parts import Report, register_part
 from data.conditions import CLEAN
 
-LOCAL_PAGE = "http://127.0.0.1:5000"  # where `mlflow ui` is by default
+LOCAL_PAGE = "http://127.0.0.1:5000"  # default address of `mlflow ui`
 
 
 @register_part("runs", title="Runs", position=90)
 def runs(report: Report) -> Iterator[Block]:
-    """One row per trial that was planned, with a link."""
+    """One row per planned trial, with a link to its run."""
     store, table = report.store, report.runs
     server = store.tracking_uri.startswith("http")
     shown = table[["run_id", "task", "variant", "trained_on", "seed", "state", "weights", "device", "seconds"]]
@@ -36,10 +36,10 @@ def runs(report: Report) -> Iterator[Block]:
     }
     if not server:
         yield Text(
-            f"This grid is in a local store; the links lead to MLflow's page at {LOCAL_PAGE}, which this starts:",
+            f"This grid is in a local store; the links lead to the MLflow UI at {LOCAL_PAGE}, which this starts:",
             command=f"mlflow ui --backend-store-uri {shlex.quote(store.tracking_uri)}",
         )
     yield report.folder.table(
-        "runs", table, caption="Every trial that was planned, with its run in MLflow", shown=shown, links=links,
+        "runs", table, caption="Every planned trial, with its run in MLflow", shown=shown, links=links,
         anchors=[f"run-{key}" for key in table["key"]],
     )  # fmt: skip

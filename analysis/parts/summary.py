@@ -1,4 +1,4 @@
-"""The means of each method, and which comes first."""
+"""The means of each method, and the best methods."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from grid.tasks import ATTRIBUTION, DETECTION
 from grid.train_sets import TrainSet
 from models.metrics import get_metric
 
-NO_IN_DOMAIN = "none"  # of a method that is trained without fakes
+NOT_POSSIBLE = "none"  # such as the in-domain mean of a method that is trained without fakes
 
 
 @register_part("summary", title="Summary", position=10)
 def summary(report: Report) -> Iterator[Block]:
-    """Means of each method."""
+    """A sentence on the best methods, and a table of every method's means."""
     rows = []
     for variant in dict.fromkeys(report.runs["variant"]):
         row: dict[str, object] = {"method": variant}
         for metric in ("accuracy", "auroc"):
             for kind in (IN_DOMAIN, CROSS_GENERATOR, GAP) if metric == "accuracy" else (IN_DOMAIN, CROSS_GENERATOR):
                 name = f"{get_metric(metric).words}, {kind.removesuffix(' mean')}"
-                row[name] = _value(report, variant, DETECTION, metric, kind)
-        row["attribution, overall"] = _value(report, variant, ATTRIBUTION, "accuracy", CELL)
+                row[name] = mean_text(report, report.cells, variant, DETECTION, metric, kind)
+        row["attribution, overall"] = mean_text(report, report.cells, variant, ATTRIBUTION, "accuracy", CELL)
         own = report.runs[report.runs["variant"] == variant]
         row["weights"] = "; ".join(report.weights(variant)) or "none"
         row["trials finished"] = f"{(own['state'] == FINISHED).sum()} of {len(own)}"
@@ -48,36 +48,44 @@ def summary(report: Report) -> Iterator[Block]:
 
 
 def with_most_cells(cells: pd.DataFrame) -> list[str]:
-    """The variants that have the same cells, and as many as any: only their means can be ranked.
+    """The variants with the largest set of cells that they share: only their means can be ranked.
 
     Args:
         cells: columns variant, tested_on, trained_on.
     """
-    held = {
+    cells_of = {
         str(variant): frozenset(zip(rows["tested_on"], rows["trained_on"], strict=True))
         for variant, rows in cells.groupby("variant", sort=False)
     }
-    together = Counter(held.values())
-    most = max(together, key=lambda one: (len(one), together[one]), default=frozenset())
-    return [variant for variant, one in held.items() if one == most]
+    num_variants = Counter(cells_of.values())
+    most = max(num_variants, key=lambda same: (len(same), num_variants[same]), default=frozenset())
+    return [variant for variant, same in cells_of.items() if same == most]
 
 
-def _value(report: Report, variant: str, task: str, metric: str, kind: str) -> str:
-    cells = report.cells
+def mean_text(report: Report, cells: pd.DataFrame, variant: str, task: str, metric: str, kind: str) -> str:
+    """The first of a variant's values of a kind, with its interval; "missing", or "none" if it cannot have one.
+
+    Args:
+        report: the report.
+        cells: rows of `cell_table`, of one condition.
+        variant: variant of a method.
+        task: "detection" or "attribution".
+        metric: as logged.
+        kind: as in `cell_table`.
+    """
     rows = cells[
         (cells["variant"] == variant) & (cells["task"] == task) & (cells["metric"] == metric) & (cells["kind"] == kind)
     ]
-    if rows.empty:
-        planned = report.runs[(report.runs["variant"] == variant) & (report.runs["task"] == task)]
-        trained = [TrainSet.parse(str(text)) for text in planned["trained_on"]]
-        can_have = any(train.generators for train in trained) if kind in (IN_DOMAIN, GAP) else bool(trained)
-        return MISSING if can_have else NO_IN_DOMAIN
-    row = rows.iloc[0]
-    return cell_text(float(row["mean"]), float(row["std"]), float(row["low"]), float(row["high"]))
+    if len(rows):
+        return cell_text(*rows[["mean", "std", "low", "high"]].iloc[0].astype(float))
+    planned = report.runs[(report.runs["variant"] == variant) & (report.runs["task"] == task)]
+    trained = [TrainSet.parse(str(text)) for text in planned["trained_on"]]
+    can_have = any(train.generators for train in trained) if kind in (IN_DOMAIN, GAP) else bool(trained)
+    return MISSING if can_have else NOT_POSSIBLE
 
 
 def _best(report: Report) -> str:
-    """Which method comes first, in a sentence, of those that have the same cells as most."""
+    """A sentence on the best of the methods that can be ranked; "" if there are not two."""
     of_accuracy = report.cells[(report.cells["metric"] == "accuracy") & (report.cells["task"] == DETECTION)]
     complete = with_most_cells(of_accuracy[of_accuracy["kind"] == CELL])
     if len(complete) < 2 and report.runs["variant"].nunique() > 1:

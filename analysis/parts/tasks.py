@@ -1,4 +1,4 @@
-"""Values of the tasks that have no section of their own."""
+"""Values of the tasks without a section of their own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from grid.tasks import ATTRIBUTION, DETECTION, get_task, list_tasks
 
 @register_part("tasks", title="Other tasks", position=55)
 def tasks(report: Report) -> Iterator[Block]:
-    """A table per task; nothing where the grid has detection and attribution alone."""
+    """One table per task; empty if the grid has detection and attribution alone."""
     for task in list_tasks():
         if task in (DETECTION, ATTRIBUTION) or not report.variants(task):
             continue
@@ -22,4 +22,4 @@ def tasks(report: Report) -> Iterator[Block]:
             yield Text(f"{task}: no trial is finished; this runs them:", strong=True, command=command)
             continue
         shown = table.round(3).astype(str)
-        yield report.folder.table(f"{task}", table, shown=shown, caption=f"{task}: {get_task(task).heading}")
+        yield report.folder.table(task, table, shown=shown, caption=f"{task}: {get_task(task).heading}")

@@ -1,16 +1,16 @@
 "use strict";
-// Sort a table by a column: numbers as numbers, text as text, what is missing last; again for the other direction.
+// Sort a table by a column: numbers as numbers, text as text, missing values last; a second click reverses the order.
 for (const table of document.querySelectorAll("table")) {
   const heads = [...table.tHead.rows[0].cells];
-  heads.forEach((head, place) => {
+  heads.forEach((head, column) => {
     head.firstElementChild.addEventListener("click", () => {
       const down = head.getAttribute("aria-sort") === "ascending";
       heads.forEach((other) => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const key = (row) => row.cells[place].dataset.value;
+      const key = (row) => row.cells[column].dataset.value;
       const rows = [...table.tBodies[0].rows];
-      rows.sort((one, two) => {
-        const [a, b] = [key(one), key(two)];
+      rows.sort((first, second) => {
+        const [a, b] = [key(first), key(second)];
         if (a === "" || b === "") return (a === "") - (b === "");
         const order = isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b;
         return down ? -order : order;
@@ -19,12 +19,12 @@ for (const table of document.querySelectorAll("table")) {
     });
   });
 }
-// A figure that was made smaller to fit shows in full when it is clicked, or by the Enter key.
+// A picture that was scaled down shows in full size on a click or the Enter key.
 for (const box of document.querySelectorAll(".picture")) {
   box.addEventListener("click", () => box.classList.toggle("large"));
   box.addEventListener("keydown", (event) => { if (event.key === "Enter") box.classList.toggle("large"); });
 }
-// A link to something inside a closed fold opens it; printing opens all of them.
+// A link into a closed fold opens it; printing opens all folds.
 const reveal = () => {
   const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
   for (let fold = target && target.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;

@@ -13,13 +13,14 @@ import pytest
 from analysis.cells import (
     CELL,
     CELL_COLUMNS,
+    IntervalMatrix,
     attribution_with_intervals,
     cell_table,
     compare,
     matrix_with_intervals,
 )
 from analysis.intervals import Interval, Resampler, difference_of, proportion_interval
-from analysis.matrices import attribution_table, cross_generator_matrix, in_domain_cells, trained_on_label
+from analysis.matrices import class_table, cross_generator_matrix, in_domain_cells, trained_on_label
 from analysis.store import Store, StoreError
 from grid import names
 from grid.tasks import cell_rows, class_names, get_task, register_task
@@ -160,13 +161,6 @@ def test_the_matrix_is_the_plain_one_with_more_beside_it(store: Store, cells: pd
     assert (matrix.low["lama"] < matrix.high["lama"]).all()
 
 
-def test_it_needs_no_cells(store: Store, cells: pd.DataFrame) -> None:
-    given = matrix_with_intervals(store, "clip_linear", cells=cells)
-    alone = matrix_with_intervals(store, "clip_linear")
-    pd.testing.assert_frame_equal(given.low, alone.low)
-    assert given.intervals == alone.intervals
-
-
 def test_the_means_have_intervals_of_their_own(store: Store, cells: pd.DataFrame) -> None:
     matrix = matrix_with_intervals(store, "residual_linear", cells=cells)
     for name, value in (
@@ -191,28 +185,29 @@ def test_a_metric_that_images_have_no_part_in_has_no_interval(new_grid: NewGrid)
     grid = new_grid(num_each=8)
     for run_id in grid.finish(grid.spec(train="lama"), grid.spec(train="ldm")):
         grid.tracker.client.log_metric(run_id, "test/lama/cam_iou", 0.25)
-    matrix = matrix_with_intervals(grid.open(), "residual_linear", "cam_iou")
+    opened = grid.open()
+    matrix = matrix_with_intervals(opened, "residual_linear", "cam_iou", cells=cell_table(opened, metrics=["cam_iou"]))
     assert matrix.mean.loc["lama"].tolist() == [0.25, 0.25]
     assert matrix.low.isna().all(axis=None)
     assert all(np.isnan(bound) for bounds in matrix.intervals.values() for bound in bounds)
 
 
-def test_an_unknown_variant_is_answered_with_those_that_exist(store: Store) -> None:
+def test_an_unknown_variant_is_answered_with_those_that_exist(store: Store, cells: pd.DataFrame) -> None:
     with pytest.raises(ValueError, match="no detection by 'clip'; there are: residual_linear, clip_linear"):
-        matrix_with_intervals(store, "clip")
+        matrix_with_intervals(store, "clip", cells=cells)
 
 
 def test_a_metric_that_nobody_logged_is_missing_everywhere(store: Store) -> None:
-    matrix = matrix_with_intervals(store, "clip_linear", "nothing")
+    matrix = matrix_with_intervals(store, "clip_linear", "nothing", cells=cell_table(store, metrics=["nothing"]))
     assert matrix.mean.isna().all(axis=None)
     assert np.isnan(matrix.means.gap)
 
 
 def test_attribution_has_an_interval_for_each_class(store: Store, cells: pd.DataFrame) -> None:
-    rows = attribution_with_intervals(store, cells=cells)
+    rows = attribution_with_intervals(store, cells)
     assert rows["class"].tolist() == ["overall", "real", "lama", "ldm", "repaint"] * 2
     wide = rows.pivot_table(index="variant", columns="class", values="mean")
-    plain = attribution_table(store.results())
+    plain = class_table(store.results(), "attribution")
     pd.testing.assert_frame_equal(wide.loc[plain.index, plain.columns], plain, check_names=False)
     assert ((rows["low"] <= rows["mean"]) & (rows["mean"] <= rows["high"])).all()
 
@@ -229,7 +224,7 @@ def test_comparison_is_the_paired_difference_of_each_cell(grid: Grid, store: Sto
     resampler = Resampler([frame for side in sides for frame in side])
     (value_a, resampled_a), (value_b, resampled_b) = (mean_over_seeds(resampler, side, "auroc") for side in sides)
     alone = difference_of(value_a - value_b, resampled_a - resampled_b)
-    assert (row["difference"], row["low"], row["high"]) == pytest.approx((alone.value, alone.low, alone.high), abs=1e-6)
+    assert (row["difference"], row["low"], row["high"]) == pytest.approx(alone[:3], abs=1e-6)
     assert row["p"] == pytest.approx(alone.p)
     assert row["a"] - row["b"] == pytest.approx(row["difference"])
     overall = table[table["kind"] == "mean"].iloc[0]
@@ -314,14 +309,18 @@ def test_means_have_a_spread_over_the_seeds_that_all_cells_have(new_grid: NewGri
     assert cells.loc["gap", "std"] == pytest.approx((inside - outside).loc[[0, 1]].std(ddof=1))
 
 
+def quick_matrix(opened: Store) -> IntervalMatrix:
+    return matrix_with_intervals(opened, "residual_linear", cells=cell_table(opened, num_resamples=20))
+
+
 def test_what_was_never_planned_is_no_missing_column(new_grid: NewGrid) -> None:
     grid = new_grid(num_each=8)
     grid.finish(grid.spec(train="lama"))
-    matrix = matrix_with_intervals(grid.open(), "residual_linear", num_resamples=20)
+    matrix = quick_matrix(grid.open())
     assert list(matrix.mean.columns) == ["lama"]
     assert list(matrix.mean.index) == list(GENERATORS)
     grid.plan(grid.spec(train="ldm"))
-    assert list(matrix_with_intervals(grid.open(), "residual_linear", num_resamples=20).mean.columns) == ["lama", "ldm"]
+    assert list(quick_matrix(grid.open()).mean.columns) == ["lama", "ldm"]
 
 
 # Conditions ----------------------------------------------------------------------------------------------------------
@@ -387,7 +386,10 @@ def test_a_matrix_is_of_one_condition(conditioned: Grid) -> None:
     clean, jpeg = (
         matrix_with_intervals(store, "residual_linear", cells=cells, condition=name) for name in ("clean", "jpeg-75")
     )
-    alone = matrix_with_intervals(store, "residual_linear", condition="jpeg-75", num_resamples=50)
+    alone = matrix_with_intervals(
+        store, "residual_linear", condition="jpeg-75",
+        cells=cell_table(store, conditions=("jpeg-75",), num_resamples=50),
+    )  # fmt: skip
     assert (clean.condition, jpeg.condition) == ("clean", "jpeg-75")
     pd.testing.assert_frame_equal(jpeg.mean, alone.mean)
     pd.testing.assert_frame_equal(jpeg.low, alone.low)
@@ -401,7 +403,9 @@ def test_a_matrix_is_of_one_condition(conditioned: Grid) -> None:
 
 
 def test_a_condition_that_nobody_was_scored_under_is_missing_everywhere(conditioned: Grid) -> None:
-    matrix = matrix_with_intervals(conditioned.open(), "clip_linear", condition="jpeg-75")
+    store = conditioned.open()
+    cells = cell_table(store, conditions=("jpeg-75",), num_resamples=20)
+    matrix = matrix_with_intervals(store, "clip_linear", cells=cells, condition="jpeg-75")
     assert matrix.mean.isna().all(axis=None)
     assert (matrix.num_seeds == 0).all(axis=None)
 
@@ -420,9 +424,9 @@ def test_methods_are_compared_on_clean_pictures(conditioned: Grid, tmp_path: Pat
 def test_attribution_is_of_clean_pictures(conditioned: Grid) -> None:
     store = conditioned.open()
     cells = cell_table(store, conditions=("clean", "jpeg-75"), num_resamples=50)
-    rows = attribution_with_intervals(store, cells=cells)
+    rows = attribution_with_intervals(store, cells)
     assert len(rows) == 2 * 5
-    plain = attribution_table(store.results(), store.generators)
+    plain = class_table(store.results(), "attribution", store.generators)
     assert rows.loc[rows["class"] == "overall", "mean"].tolist() == plain["overall"].tolist()
 
 
@@ -447,7 +451,7 @@ def test_without_generators_every_cell_is_unseen(new_grid: NewGrid) -> None:
 def test_a_column_without_generators_is_the_first_and_has_its_heading(new_grid: NewGrid) -> None:
     grid = new_grid(num_each=12)
     grid.finish(*(grid.spec(train=name) for name in ("lama+ldm", "repaint", "none", "lama")))
-    matrix = matrix_with_intervals(grid.open(), "residual_linear", num_resamples=20)
+    matrix = quick_matrix(grid.open())
     assert list(matrix.mean.columns) == ["none", "lama", "repaint", "lama+ldm"]
     assert [trained_on_label(name, GENERATORS) for name in matrix.mean.columns] == [
         "no generator", "lama", "repaint", "all but repaint",
@@ -481,7 +485,7 @@ def test_a_metric_that_is_registered_later_comes_out_of_the_logged_scores(condit
         assert cell["low"] < cell["mean"] < cell["high"]
     means = cells[(cells["kind"] == "in-domain mean") & (cells["metric"] == name)]
     assert len(means) == (2 if condition == "clean" else 1)
-    matrix = matrix_with_intervals(store, "residual_linear", name, condition=condition, num_resamples=50)
+    matrix = matrix_with_intervals(store, "residual_linear", name, cells=cells, condition=condition)
     assert matrix.mean.notna().all(axis=None)
     assert (matrix.low < matrix.high).all(axis=None)
 

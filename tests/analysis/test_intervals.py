@@ -55,7 +55,7 @@ def test_a_weight_is_how_often_an_image_is_there(metric: str) -> None:
     weights = np.random.default_rng(1).multinomial(40, np.ones(40) / 40, size=5).T
     found = resampler.cell(cell).weighted(metric, 0.3)(weights.astype(np.float32))
     for column, counts in enumerate(weights.T):
-        drawn = cell.loc[np.repeat(cell.index, counts[resampler.places(cell)])]
+        drawn = cell.loc[np.repeat(cell.index, counts[resampler.indices(cell)])]
         metrics = cell_metrics(drawn["label"].to_numpy(), drawn["score"].to_numpy(), 0.3)
         expected = metrics.get(f"{metric}_valid_threshold", metrics[metric])
         assert found[column] == pytest.approx(expected, abs=1e-6)
@@ -69,7 +69,7 @@ def test_the_same_for_attribution(metric: str) -> None:
     found = resampler.cell(cell).weighted(metric)(weights.astype(np.float32))
     classes = ["real", "lama", "ldm"]
     for column, counts in enumerate(weights.T):
-        drawn = cell.loc[np.repeat(cell.index, counts[resampler.places(cell)])]
+        drawn = cell.loc[np.repeat(cell.index, counts[resampler.indices(cell)])]
         truth = drawn["generator"].map(classes.index).to_numpy()
         expected = attribution_metrics(truth, drawn[[f"logit_{name}" for name in classes]].to_numpy(), classes)[metric]
         assert found[column] == pytest.approx(expected, abs=1e-6)
@@ -239,7 +239,7 @@ def test_what_cannot_be_asked_is_refused() -> None:
     with pytest.raises(ValueError, match="there are: accuracy, balanced_accuracy, macro_f1, accuracy/lama, "):
         resampler.distribution(resampler.cell(random_attribution(5)), "accuracy/nobody")
     with pytest.raises(ValueError, match="not in the test set, such as 'photo20'"):
-        resampler.places(random_cell(21))
+        resampler.indices(random_cell(21))
     with pytest.raises(ValueError, match="neither a column `score` nor any"):
         resampler.cell(cell.drop(columns="score"))
     with pytest.raises(ValueError, match="no images to resample"):

@@ -38,7 +38,7 @@ def test_seeds_that_change_nothing_are_named(grid: Grid) -> None:
     assert "All seeds of" not in said(opened)
     results = opened.results()
     results["value"] = 0.5
-    assert "All seeds of residual_linear gave the same figures" in said(opened, results)
+    assert "All seeds of residual_linear gave the same values" in said(opened, results)
 
 
 def test_missing_trials_come_with_their_command(grid: Grid) -> None:

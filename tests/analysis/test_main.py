@@ -88,7 +88,7 @@ def test_an_earlier_report_is_replaced_and_nothing_else_ever(
     foreign.mkdir()
     (foreign / "index.html").write_text("mine")
     assert main([*arguments, str(foreign)]) == 2
-    assert "holds no report of ours" in capsys.readouterr().err
+    assert "holds no report of this program" in capsys.readouterr().err
     assert [path.name for path in foreign.iterdir()] == ["index.html"]
     assert main([*arguments, str(foreign / "index.html")]) == 2
     assert "is a file" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.matrices import ORIENTATION, attribution_table, cross_generator_matrix, in_domain_cells, matrix_means
+from analysis.matrices import ORIENTATION, class_table, cross_generator_matrix, in_domain_cells, matrix_means
 from data.sources import get_source
 from tests.analysis import published
 from tests.analysis.tables import detection, published_results, results, row
@@ -158,7 +158,7 @@ def test_published_generators_come_first_and_the_others_in_alphabetical_order() 
 
 
 def test_attribution_has_a_row_a_method_and_a_column_a_class() -> None:
-    table = attribution_table(published_results(), published.GENERATORS)
+    table = class_table(published_results(), "attribution", published.GENERATORS)
     assert list(table.columns) == ["overall", "real", *published.GENERATORS]
     assert list(table.index) == list(published.ATTRIBUTION)
     for method, classes in published.ATTRIBUTION.items():
@@ -168,17 +168,17 @@ def test_attribution_has_a_row_a_method_and_a_column_a_class() -> None:
 
 def test_attribution_is_the_mean_over_the_seeds() -> None:
     rows = [row("m", "lama", "all", "accuracy", value, task="attribution", seed=value) for value in (0.5, 0.7)]
-    assert attribution_table(results(rows)).loc["m", "overall"] == pytest.approx(0.6)
+    assert class_table(results(rows), "attribution").loc["m", "overall"] == pytest.approx(0.6)
 
 
 def test_a_class_that_is_missing_is_missing() -> None:
     rows = [row("m", "lama", "all", "accuracy", 0.5, task="attribution")]
-    assert math.isnan(attribution_table(results(rows)).loc["m", "real"])
+    assert math.isnan(class_table(results(rows), "attribution").loc["m", "real"])
 
 
 def test_a_method_without_attribution_has_no_row() -> None:
     rows = [*detection(ASYMMETRIC), row("n", "lama", "all", "accuracy", 0.5, task="attribution")]
-    assert list(attribution_table(results(rows)).index) == ["n"]
+    assert list(class_table(results(rows), "attribution").index) == ["n"]
 
 
 # Without generators, and conditions ----------------------------------------------------------------------------------
@@ -215,12 +215,6 @@ def test_a_matrix_is_of_one_condition() -> None:
     pd.testing.assert_frame_equal(jpeg, clean - 0.3)
     pd.testing.assert_frame_equal(cross_generator_matrix(table, "m"), clean)
     assert cross_generator_matrix(table, "m", condition="jpeg-50").isna().all(axis=None)
-
-
-def test_results_without_a_column_of_conditions_are_clean() -> None:
-    table = results(detection(ASYMMETRIC))
-    before = table.drop(columns=["condition", "train_condition"])
-    pd.testing.assert_frame_equal(cross_generator_matrix(before, "m"), cross_generator_matrix(table, "m"))
 
 
 def test_rows_and_columns_come_in_the_order_of_the_corpus() -> None:

@@ -74,7 +74,7 @@ def test_spread_and_interval_stand_below() -> None:
     matrix = IntervalMatrix(
         "m", "accuracy", MATRIX, one * 0.012, (one * 3).fillna(0), MATRIX - 0.1, MATRIX + 0.1, matrix_means(MATRIX), {}
     )
-    figure = matrix_figure(MATRIX, metric="accuracy", title="A title", intervals=matrix)
+    figure = matrix_figure(matrix, metric="accuracy", title="A title")
     assert texts(figure)["± 0.012\n[0.500, 0.700]"] == (0, 1)
     title = axes_of(figure).get_title(loc="left")
     assert title.startswith("A title\nmeans: in-domain 0.583, cross-generator 0.600, gap -0.017")

@@ -9,13 +9,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from scipy.special import logit
 
 from analysis.attribution import confusion_table
-from analysis.cells import attribution_with_intervals
+from analysis.cells import attribution_with_intervals, cell_table
 from analysis.curves import (
     calibration_table,
     expected_calibration_error,
-    precision_recall_points,
     reliability,
-    roc_points,
 )
 from analysis.embeddings import EmbeddingError, project, separation
 from analysis.figures.attribution import confusion_figure
@@ -47,11 +45,13 @@ def detection_scores() -> pd.DataFrame:
 
 
 def test_curves_end_where_they_must() -> None:
-    cell = detection_scores().iloc[:4]
-    roc, recall = roc_points(cell), precision_recall_points(cell)
-    assert roc.iloc[0].tolist() == [0, 0]
-    assert roc.iloc[-1].tolist() == [1, 1]
-    assert recall.loc[recall["recall"] == 1, "precision"].min() == pytest.approx(0.5)
+    scores = detection_scores().iloc[:4]
+    _, roc = (line.get_xydata() for line in roc_figure(scores, title="m").axes[0].lines)  # the first is the diagonal
+    assert roc[0].tolist() == [0, 0]
+    assert roc[-1].tolist() == [1, 1]
+    curve, guessing = (line.get_xydata() for line in precision_recall_figure(scores, title="m").axes[0].lines)
+    assert curve[curve[:, 0] == 1, 1].min() == pytest.approx(0.5)
+    assert set(guessing[:, 1]) == {0.5}
     table = calibration_table(detection_scores())
     assert table[["trained_on", "tested_on"]].to_numpy().tolist() == [["lama", "lama"], ["lama", "ldm"]]
 
@@ -79,7 +79,8 @@ def test_confusion_and_accuracy_by_hand() -> None:
     assert counts.loc["ldm"].to_dict() == {"real": 1, "lama": 0, "ldm": 1}
     metrics = ["accuracy", "accuracy/real", "accuracy/lama", "accuracy/ldm"]
     store = Scored({"m": [attribution_scores()]}, *metrics)
-    found = attribution_with_intervals(store, num_resamples=200).set_index("class")  # type: ignore[arg-type]
+    cells = cell_table(store, num_resamples=200)  # type: ignore[arg-type]
+    found = attribution_with_intervals(store, cells).set_index("class")  # type: ignore[arg-type]
     assert found["mean"].to_dict() == pytest.approx({"overall": 4 / 6, "real": 0.5, "lama": 1.0, "ldm": 0.5})
     # both right: the exact binomial interval of two of two
     assert found.loc["lama", ["low", "high"]].tolist() == pytest.approx([0.025**0.5, 1])
@@ -109,10 +110,11 @@ def test_the_same_embeddings_lie_in_the_same_places_and_say_how_they_were_laid()
 
 
 def test_a_picture_of_embeddings_has_classes_in_order_beside_it_and_clear_of_a_long_title() -> None:
-    projection = project(np.random.default_rng(0).normal(size=(40, 3)))
+    embeddings = np.random.default_rng(0).normal(size=(40, 3))
     classes = np.array(["zeta", "real", "lama", "ldm"] * 10)
+    projection, apart = project(embeddings), separation(embeddings, classes)
     title = "a method with a long name [weights from somewhere]: t-SNE of 40 test embeddings"
-    figure = embedding_figure(projection, classes, title=title, order=["real", "ldm", "lama"])
+    figure = embedding_figure(projection, classes, title=title, separation=apart, order=["real", "ldm", "lama"])
     (legend,) = (axes.get_legend() for axes in figure.axes)
     assert [text.get_text() for text in legend.get_texts()] == ["real (10)", "ldm (10)", "lama (10)", "zeta (10)"]
     canvas = FigureCanvasAgg(figure)

@@ -63,8 +63,8 @@ def test_the_store_says_whose_it_is(grid: Grid) -> None:
     grid.finish(grid.spec())
     store = grid.open()
     assert (store.experiment, store.data, store.corpus) == ("dolos", grid.manifest.digest, "dolos")
-    assert store.parent_run_id == grid.tracker.parent_id
-    assert store.parent_tags[names.ROLE] == names.GRID_ROLE
+    assert store.parent.info.run_id == grid.tracker.parent_id
+    assert store.parent.data.tags[names.ROLE] == names.GRID_ROLE
 
 
 def moved(store: Store, uri: str) -> Store:
@@ -479,4 +479,4 @@ def test_the_newest_parent_speaks(grid: Grid) -> None:
     grid.finish(grid.spec())
     grid.tracker.client.delete_run(grid.tracker.parent_id)
     tracker = tracking.open_grid(grid.tracker.uri, "dolos", grid.manifest, [grid.spec()], grid.folder / "artifacts")
-    assert grid.open().parent_run_id == tracker.parent_id
+    assert grid.open().parent.info.run_id == tracker.parent_id

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from analysis.cells import cell_table
 from analysis.matrices import cross_generator_matrix, matrix_means
 from analysis.published import COLUMNS, beside_published, published_localisation, setup_differences
 from analysis.store import Store, open_store
@@ -61,8 +62,12 @@ def grid(store: str, tmp_path: Path) -> Grid:
     return grid
 
 
+def beside(opened: Store) -> pd.DataFrame:
+    return beside_published(opened, cell_table(opened))
+
+
 def test_only_what_was_published_is_laid_beside(grid: Grid) -> None:
-    table = beside_published(grid.open())
+    table = beside(grid.open())
     assert list(table.columns) == COLUMNS
     assert set(table["variant"]) == {"xception_scratch"}
     assert set(table["task"]) == {"detection"}  # five classes were published, not six
@@ -77,7 +82,7 @@ def test_only_what_was_published_is_laid_beside(grid: Grid) -> None:
 
 
 def test_another_backbone_is_not_the_published_set_up(grid: Grid) -> None:
-    table = beside_published(grid.open())
+    table = beside(grid.open())
     assert not table["comparable"].any()
     assert table["inside"].isna().all()
     assert table["note"].str.contains("not the published set-up: backbone .* instead of xception41").all()
@@ -87,7 +92,7 @@ def test_another_backbone_is_not_the_published_set_up(grid: Grid) -> None:
 def test_a_narrowed_data_set_is_not_the_published_one(store: str, tmp_path: Path) -> None:
     grid = Grid(store, tmp_path, generators=published.GENERATORS, num_each=20)
     grid.finish(grid.spec("xception_scratch", train="lama", **resolve_config("xception_scratch")))
-    table = beside_published(grid.open())
+    table = beside(grid.open())
     assert not table["comparable"].any()
     assert table["inside"].isna().all()
     total = len(grid.manifest.table)
@@ -110,7 +115,7 @@ def test_with_it_the_published_value_is_inside_or_not(
     default = resolve_config("xception_scratch")
     grid.finish(*(grid.spec("xception_scratch", train=name, **default) for name in published.GENERATORS))
     grid.finish(grid.attribution("xception_scratch", **default))
-    table = beside_published(grid.open())
+    table = beside(grid.open())
     detection = table[table["task"] == "detection"]
     assert detection["comparable"].all()
     within = (detection["low"] <= detection["published"]) & (detection["published"] <= detection["high"])
@@ -126,4 +131,4 @@ def test_with_it_the_published_value_is_inside_or_not(
 
 def test_another_corpus_has_nothing_beside_it(grid: Grid) -> None:
     store = dataclasses.replace(open_store(tracking_uri=grid.tracker.uri), corpus="demo")
-    pd.testing.assert_frame_equal(beside_published(store), pd.DataFrame(columns=COLUMNS))
+    pd.testing.assert_frame_equal(beside(store), pd.DataFrame(columns=COLUMNS))

@@ -142,7 +142,7 @@ def test_ece_and_purity_are_in_tables(report: Path) -> None:
 
 def test_the_report_is_kept_in_mlflow(tracked: Store, report: Path, tmp_path: Path) -> None:
     client = MlflowClient(tracking_uri=tracked.tracking_uri)
-    kept = Path(client.download_artifacts(tracked.parent_run_id, "report", str(tmp_path)))
+    kept = Path(client.download_artifacts(tracked.parent.info.run_id, "report", str(tmp_path)))
     here = {path.relative_to(report) for path in report.rglob("*") if path.is_file()}
     assert {path.relative_to(kept) for path in kept.rglob("*") if path.is_file()} == here
     assert (kept / "index.html").read_bytes() == (report / "index.html").read_bytes()
@@ -285,7 +285,8 @@ def test_what_it_does_not_show_comes_from_the_data(report: Path) -> None:
 
 def test_where_it_comes_from(tracked: Store, report: Path) -> None:
     text = (report / "index.html").read_text(encoding="utf-8")
-    for fact in (tracked.data, tracked.parent_run_id, "--compare xception_scratch clip_linear", "commit of the runs"):
+    command, parent = "--compare xception_scratch clip_linear", tracked.parent.info.run_id
+    for fact in (tracked.data, parent, command, "commit of the runs"):
         assert fact in text
     for run_id in tracked.runs()["run_id"]:
         assert run_id in text

@@ -38,13 +38,13 @@ def test_markdown_has_every_cell_in_its_place() -> None:
 
 
 def test_markdown_turned() -> None:
-    lines = to_markdown(MATRIX, transpose=True, digits=2).splitlines()
+    lines = to_markdown(MATRIX, transpose=True).splitlines()
     assert lines[0] == "Rows: trained on, columns: tested on."
     assert lines[2:] == [
         "| trained on / tested on | lama | ldm_2 |",
         "|---|---|---|",
-        "| lama | **0.90** | 0.60 |",
-        "| ldm_2 | missing | **0.80** |",
+        "| lama | **0.900** | 0.600 |",
+        "| ldm_2 | missing | **0.800** |",
     ]
 
 

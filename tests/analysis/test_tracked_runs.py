@@ -16,7 +16,7 @@ from analysis.__main__ import main
 from analysis.cam import choose_images, image_maps, open_images, read_images
 from analysis.detectors import load_detector
 from analysis.localisation import localise_run
-from analysis.predict import _overlay_places, find_pictures
+from analysis.predict import find_pictures, overlay_paths
 from analysis.store import Store
 from grid import names
 
@@ -27,7 +27,7 @@ def test_a_loaded_detector_gives_the_logits_that_were_logged(tracked: Store, met
     run_id = runs.loc[runs["method"] == method, "run_id"].iloc[0]
     detector, _ = load_detector(tracked, run_id)
     manifest = open_images(tracked)
-    rows = choose_images(manifest, "lama", 4, seed=0)
+    rows = choose_images(manifest, "lama", 4)
     logits = detector.predict(detector.inputs(read_images(manifest, rows))).logits
     logged = tracked.scores(run_id).set_index("path").loc[rows["path"], ["logit_real", "logit_fake"]]
     np.testing.assert_allclose(logits, logged.to_numpy(), atol=1e-4)
@@ -37,7 +37,7 @@ def test_a_run_is_localised_on_every_generator(tracked: Store) -> None:
     runs = tracked.runs()
     run = runs[(runs["method"] == "xception_scratch") & (runs["trained_on"] == "lama")].iloc[0]
     manifest = open_images(tracked)
-    found = localise_run(tracked, run["run_id"], manifest, images_per_cell=3)
+    found = localise_run(tracked, run["run_id"], manifest, *load_detector(tracked, run["run_id"]), images_per_cell=3)
     assert found.groupby("tested_on").size().to_dict() == {"lama": 3, "ldm": 3}
     assert found[["iou", "iou_fixed", "pointing", "energy", "ap"]].stack().between(0, 1).all()
     assert found["chance"].to_numpy() == pytest.approx(0.25)  # the middle quarter of every picture was repainted
@@ -48,7 +48,7 @@ def test_what_was_trained_without_fakes_has_no_threshold_to_be_localised_with(tr
     detector, spec = load_detector(tracked, run["run_id"])
     of_reals = dataclasses.replace(spec, train_generators=())
     with pytest.raises(ValueError, match="trained without fakes, so there is no validation fake"):
-        localise_run(tracked, run["run_id"], open_images(tracked), images_per_cell=3, loaded=(detector, of_reals))
+        localise_run(tracked, run["run_id"], open_images(tracked), detector, of_reals, images_per_cell=3)
 
 
 def test_maps_have_the_size_of_their_pictures(tracked: Store) -> None:
@@ -62,7 +62,7 @@ def test_predict_answers_as_the_run_did_and_goes_on_after_a_bad_file(
     tracked: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     manifest = open_images(tracked)
-    rows = choose_images(manifest, "lama", 2, seed=0)
+    rows = choose_images(manifest, "lama", 2)
     folder = tmp_path / "pictures"
     folder.mkdir()
     for path in manifest.paths(rows):
@@ -87,7 +87,7 @@ def test_the_best_run_is_the_best_on_its_own_validation_split(
     tracked: Store, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     manifest = open_images(tracked)
-    picture = manifest.paths(choose_images(manifest, "ldm", 1, seed=0))[0]
+    picture = manifest.paths(choose_images(manifest, "ldm", 1))[0]
     arguments = ["predict", str(picture), "--tracking-uri", tracked.tracking_uri, "--json", "--no-cam"]
     assert main([*arguments, "--best", method]) == 0
     said = json.loads(capsys.readouterr().out)
@@ -110,7 +110,7 @@ def test_the_best_of_an_unknown_method_is_refused(
     tracked: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     manifest = open_images(tracked)
-    picture = manifest.paths(choose_images(manifest, "ldm", 1, seed=0))[0]
+    picture = manifest.paths(choose_images(manifest, "ldm", 1))[0]
     assert main(["predict", str(picture), "--tracking-uri", tracked.tracking_uri, "--best", "vgg"]) == 2
     assert "'vgg' has no finished detection run" in capsys.readouterr().err
 
@@ -119,7 +119,7 @@ def test_the_best_of_an_unknown_method_is_refused(
 
 
 def places(named: list[Path], out: Path | None = None) -> list[Path]:
-    return _overlay_places(find_pictures(named), out)
+    return overlay_paths(find_pictures(named), out)
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_an_overlay_never_replaces_a_picture_that_was_named(tmp_path: Path) -> N
 
 def test_both_inputs_are_still_there_after_predict(tracked: Store, tmp_path: Path) -> None:
     manifest = open_images(tracked)
-    paths = manifest.paths(choose_images(manifest, "lama", 2, seed=0))
+    paths = manifest.paths(choose_images(manifest, "lama", 2))
     named = [tmp_path / "x.png", tmp_path / "x.cam.png"]
     for path, place in zip(paths, named, strict=True):
         shutil.copy(path, place)
@@ -179,7 +179,7 @@ def test_answers_are_printed_as_they_are_known(
     tracked: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = open_images(tracked)
-    paths = manifest.paths(choose_images(manifest, "lama", 3, seed=0))
+    paths = manifest.paths(choose_images(manifest, "lama", 3))
     monkeypatch.setattr("analysis.predict.BATCH", 1)
     import data.images
 

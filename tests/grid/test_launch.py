@@ -22,7 +22,7 @@ from PIL import Image
 from rich.console import Console
 
 import launch
-from analysis.matrices import attribution_table, cross_generator_matrix
+from analysis.matrices import class_table, cross_generator_matrix
 from analysis.store import open_store
 from data.conditions import Picture, register_condition
 from grid import names, runner
@@ -496,7 +496,7 @@ def test_the_published_grid_comes_out_of_mlflow_as_it_went_in(
         in_domain, cross = published.MEANS[method]
         block = first.text[first.text.index(f"{method} [random weights]: accuracy") :]
         assert f"accuracy: in-domain mean {in_domain:.3f}, cross-generator mean {cross:.3f}" in block
-    attribution = attribution_table(results)
+    attribution = class_table(results, "attribution")
     for method, classes in published.ATTRIBUTION.items():
         assert attribution.loc[method, list(classes)].tolist() == pytest.approx(list(classes.values()), abs=1e-12)
         assert attribution.loc[method, "overall"] == pytest.approx(published.OVERALL[method], abs=1e-4)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from analysis.matrices import attribution_table, cross_generator_matrix, matrix_means
+from analysis.matrices import class_table, cross_generator_matrix, matrix_means
 from analysis.store import open_store
 from data.demo.inpainters import list_inpainters
 from grid.commands.run import read_data
@@ -57,7 +57,7 @@ def test_every_matrix_is_whole(results: pd.DataFrame, method: str) -> None:
     assert matrix.shape == (4, 4)
     assert list(matrix.index) == list(matrix.columns) == list_inpainters()
     assert matrix.notna().all(axis=None)
-    assert attribution_table(results).loc[method].notna().all()
+    assert class_table(results, "attribution").loc[method].notna().all()
 
 
 @pytest.mark.parametrize("method", ["xception_scratch", "xception_pretrained"])
