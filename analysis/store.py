@@ -436,11 +436,11 @@ def _find_experiment(uri: str, experiment: str | None) -> Records:
     experiments = list_experiments(uri)
     listed = ", ".join(sorted(experiments)) or "none"
     if experiment is not None:
-        records = open_records(uri, experiment)
+        records = open_records(uri, experiment, patient=False)
         if records is None:
             raise StoreError(f"no MLflow experiment named {experiment!r} at {uri}; there are: {listed}")
         return records
-    grids = [Records(uri, number, name) for name, number in experiments.items()]
+    grids = [Records(uri, number, name, patient=False) for name, number in experiments.items()]
     grids = [records for records in grids if records.grids()]
     if not grids:
         raise StoreError(

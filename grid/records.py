@@ -63,10 +63,12 @@ class Records(StoreAccess):
     Attributes:
         experiment_id: id of the experiment.
         experiment: name of the experiment; "" in a trial, which needs no name.
+        patient: whether to wait minutes for a server that is away, as a trial does; else give up within seconds.
     """
 
     experiment_id: str
     experiment: str = ""
+    patient: bool = True
 
     def grids(self, data: str | None = None) -> list[Run]:
         """The parent runs, the oldest first.
@@ -115,7 +117,7 @@ class Records(StoreAccess):
 
     def history(self, run_id: str, metric: str) -> list[Metric]:
         """Every logged point of a metric."""
-        with answering(self.uri):
+        with self._asking():
             return list(self.client.get_metric_history(run_id, metric))
 
     def text(self, run: Run, name: str) -> str | None:
@@ -123,7 +125,7 @@ class Records(StoreAccess):
         folder = local_path(run.info.artifact_uri)
         if folder is not None:
             return (folder / name).read_text(encoding="utf-8") if (folder / name).is_file() else None
-        with answering(self.uri), tempfile.TemporaryDirectory() as target:
+        with self._asking(), tempfile.TemporaryDirectory() as target:
             if not self._has(run, name):
                 return None
             return Path(self.client.download_artifacts(run.info.run_id, name, target)).read_text(encoding="utf-8")
@@ -145,16 +147,23 @@ class Records(StoreAccess):
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         target = cache / "inpaint-grid" / "artifacts" / run.info.run_id / name
         if not target.exists():
-            with answering(self.uri):
+            with self._asking():
                 exists = self._has(run, name)
             if not exists:
                 raise FileNotFoundError(f"the run has no artifact {name}")
             target.parent.mkdir(parents=True, exist_ok=True)
-            with answering(self.uri), tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+            with self._asking(), tempfile.TemporaryDirectory(dir=target.parent) as temporary:
                 fetched = self.client.download_artifacts(run.info.run_id, name, temporary)
                 if not target.exists():
                     shutil.move(fetched, target)
         return target
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        if not self.patient:
+            knock(self.uri)
+        with answering(self.uri):
+            yield
 
     def _has(self, run: Run, name: str) -> bool:
         folder = name.rpartition("/")[0]
@@ -163,7 +172,7 @@ class Records(StoreAccess):
     def _search(self, query: str) -> list[Run]:
         runs: list[Run] = []
         token = None
-        with answering(self.uri):
+        with self._asking():
             while True:
                 page = self.client.search_runs(
                     [self.experiment_id], query, max_results=1000, order_by=["attributes.start_time ASC"],
@@ -175,7 +184,7 @@ class Records(StoreAccess):
                     return runs
 
 
-def open_records(uri: str, experiment: str) -> Records | None:
+def open_records(uri: str, experiment: str, *, patient: bool = True) -> Records | None:
     """Open an experiment by its name; None if there is no such experiment or no store. Creates nothing.
 
     Raises:
@@ -194,7 +203,7 @@ def open_records(uri: str, experiment: str) -> Records | None:
             f"the MLflow experiment {experiment!r} is deleted; restore it (`mlflow experiments restore -x "
             f"{record.experiment_id}`), or choose another name with --experiment-name"
         )
-    return Records(uri, str(record.experiment_id), experiment)
+    return Records(uri, str(record.experiment_id), experiment, patient)
 
 
 def list_experiments(uri: str) -> dict[str, str]:

@@ -349,14 +349,19 @@ def test_a_condition_that_fails_is_told_kept_out_of_the_tables_and_tried_again(
         patched.setattr(toy, "broken", True)
         outcome = dolos(*arguments)
     assert outcome.status == 1
-    assert "RuntimeError: the toy is broken" in outcome.text
+    assert f"ValueError: condition {TOY} failed on " in outcome.text
+    assert "RuntimeError('the toy is broken')" in outcome.text
     assert "1 of 1 trials failed" in outcome.text
     assert "attribution: accuracy over all classes" in outcome.text  # of clean pictures
     (run,) = mlflow_runs(runs, "trial")
     assert run.info.status == "FINISHED"
-    assert run.data.tags[names.CONDITION_ERROR] == f"{TOY}: RuntimeError: the toy is broken"
+    error = run.data.tags[names.CONDITION_ERROR]
+    assert error.startswith(f"{TOY}: ValueError: condition {TOY} failed on ")
+    assert error.endswith(".png: RuntimeError('the toy is broken')")
     (row,) = command("status", "dolos").rows[1:]
-    assert row[2:] == [f"finished; to score: {TOY}", f"{TOY}: RuntimeError: the toy is broken"]
+    assert row[2] == f"finished; to score: {TOY}"
+    assert row[3].startswith(error[:40])  # the middle of a long line is cut
+    assert row[3].endswith("RuntimeError('the toy is broken')")
     outcome = dolos(*arguments)
     assert outcome.status == 0
     assert "1 trials, 1 finished before, 0 to run, 1 to score under further conditions" in outcome.text

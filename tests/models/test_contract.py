@@ -19,10 +19,11 @@ from models.scoring import attribution_metrics, cell_metrics
 from tests.models.toys import ATTRIBUTION, DETECTION, SIDE, Recorder, examples, make_images, make_labels, small
 
 ROOT = Path(__file__).parents[2]
-LINEAR = [name for name in list_detectors() if isinstance(detector_info(name).config, ProbeConfig)]
+METHODS = list_detectors()  # before other tests register methods of their own
+LINEAR = [name for name in METHODS if isinstance(detector_info(name).config, ProbeConfig)]
 
 
-@pytest.fixture(params=[*list_detectors(), *(f"{name}+adam" for name in LINEAR)])
+@pytest.fixture(params=[*METHODS, *(f"{name}+adam" for name in LINEAR)])
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -247,7 +248,7 @@ def test_pictures_of_any_size_become_inputs(name: str) -> None:
 
 def test_a_frozen_encoder_shares_its_features_between_seeds_and_with_no_other_method() -> None:
     methods_by_key: dict[str, set[str]] = {}
-    for name in list_detectors():
+    for name in METHODS:
         encoders = [small(name, seed=seed).encoder for seed in (0, 1)]
         keys = {encoder.key for encoder in encoders if encoder is not None}
         assert len(keys) <= 1
@@ -258,18 +259,18 @@ def test_a_frozen_encoder_shares_its_features_between_seeds_and_with_no_other_me
     assert all(len(methods) == 1 for methods in methods_by_key.values())
 
 
-@pytest.mark.parametrize("name", list_detectors())
+@pytest.mark.parametrize("name", METHODS)
 def test_no_setting_has_the_name_of_a_trials_share(name: str) -> None:
     assert not set(resolve_config(name)) & {"gpus", "memory", "accelerator", "gpu_memory"}  # of --set METHOD.NAME
 
 
-@pytest.mark.parametrize("name", list_detectors())
+@pytest.mark.parametrize("name", METHODS)
 def test_its_small_form_needs_no_download(name: str) -> None:
     weights = str(resolve_config(name, detector_info(name).small).get("weights", "random"))
     assert weights == "random" or weights.startswith("package:")
 
 
-@pytest.mark.parametrize("name", list_detectors())
+@pytest.mark.parametrize("name", METHODS)
 def test_configuration_survives_json(name: str) -> None:
     config = resolve_config(name)
     assert json.loads(json.dumps(config)) == config
