@@ -10,7 +10,10 @@ import pytest
 
 import launch
 from grid import tracking
+from grid.spec import TrialSpec
+from grid.tasks import ATTRIBUTION
 from tests.grid.command import Command, Outcome
+from tests.grid.fitting import NETWORK, Bench, Result
 from tests.grid.grids import fresh_store, make_manifest, make_settings, write_obvious
 from tests.grid.running import Calls, Grid, MakeGrid
 
@@ -86,3 +89,30 @@ def command(runs: Path, capsys: pytest.CaptureFixture[str]) -> Command:
 def dolos(command: Command, obvious: Path, store: str) -> Command:
     """The same for the experiment `dolos` on the tiny data set, in this process, with a store that is there already."""
     return lambda *arguments: command("dolos", "--data", obvious, "--local", *arguments)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """Fits and scores trials on a data set whose fakes no detector can miss."""
+    folder = tmp_path_factory.mktemp("trial")
+    settings = make_settings(folder)
+    (folder / "checkpoints").mkdir()
+    manifest = make_manifest(write_obvious(folder / "dolos"), settings)
+    return Bench(settings, manifest, folder / "checkpoints")
+
+
+@pytest.fixture(scope="module", params=["residual_linear", "xception_scratch"])
+def method(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def detection(bench: Bench, method: str) -> tuple[TrialSpec, Result]:
+    spec = bench.spec(method, **(NETWORK if method == "xception_scratch" else {}))
+    return spec, bench.run(spec)
+
+
+@pytest.fixture(scope="module")
+def attribution(bench: Bench) -> tuple[TrialSpec, Result]:
+    spec = bench.spec(task=ATTRIBUTION, train=("ldm", "lama"))
+    return spec, bench.run(spec)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
-import io
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,123 +11,28 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
 from threadpoolctl import threadpool_info, threadpool_limits
 
-import data.store
-from data.conditions import CLEAN
 from data.images import decode
-from data.manifest import Manifest
-from data.store import ArrayStore
 from grid import names
 from grid.plan import Inputs
-from grid.settings import InfeasibleError, RunSettings
+from grid.settings import InfeasibleError
 from grid.spec import TrialSpec
-from grid.tasks import ATTRIBUTION, WHOLE, get_task
+from grid.tasks import WHOLE
 from grid.trial import (
-    Fitted,
-    Scored,
     build,
     choose_device,
-    fill_inputs,
-    fit,
-    missing_inputs,
     prepare_inputs,
     restore,
     score,
-    shared_store,
 )
-from models.detector import Examples, FitSession, Prediction, Rows, fake_scores
+from models.detector import Prediction, Rows, fake_scores
 from models.linear import LinearDetector
 from models.scoring import choose_threshold
 from models.training import NetworkDetector
 from tests.corpora import picture, write_image
-from tests.grid.grids import SIDE, make_manifest, make_settings, make_spec, write_obvious
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """A trial that was fitted, and scored on clean pictures."""
-
-    fitted: Fitted
-    scored: Scored
-    checkpoint: Path
-    copied: dict[str, float]
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        return self.fitted.metrics | self.scored.metrics
-
-    @property
-    def scores(self) -> pd.DataFrame:
-        return self.scored.scores
-
-    @property
-    def embeddings(self) -> np.ndarray:
-        return self.scored.embeddings
-
-
-@dataclasses.dataclass(frozen=True)
-class Bench:
-    settings: RunSettings
-    manifest: Manifest
-    checkpoints: Path
-
-    def spec(self, *arguments: Any, **overrides: Any) -> TrialSpec:
-        return make_spec(self.manifest.digest, *arguments, **overrides)
-
-    def run(self, spec: TrialSpec, **session: Any) -> Result:
-        folder = self.checkpoints / f"{len(list(self.checkpoints.iterdir())):03d}"
-        folder.mkdir()
-        settings = self.settings
-        copied = {names.COPIED_BYTES: 0.0, names.COPY_SECONDS: 0.0}
-        given = FitSession(**session)
-        fitted = fit(spec, settings, given, device="cpu", checkpoint_to=folder, copied=copied)
-        scored = score(spec, fitted.detector, settings, threshold=fitted.threshold, copied=copied)
-        return Result(fitted, scored, folder, copied)
-
-    def score(self, spec: TrialSpec, fitted: Fitted, condition: str) -> Scored:
-        return score(spec, fitted.detector, self.settings, threshold=fitted.threshold, condition=condition)
-
-    def test_rows(self) -> pd.DataFrame:
-        return self.manifest.select("test", self.manifest.generators)
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    folder = tmp_path_factory.mktemp("trial")
-    settings = make_settings(folder)
-    (folder / "checkpoints").mkdir()
-    manifest = make_manifest(write_obvious(folder / "dolos"), settings)
-    return Bench(settings, manifest, folder / "checkpoints")
-
-
-def with_cache(bench: Bench, folder: Path, **changes: Any) -> Bench:
-    """With a cache of its own in `folder`."""
-    settings = make_settings(folder, **changes)
-    bench.manifest.save(settings.manifests / bench.manifest.digest)
-    return dataclasses.replace(bench, settings=settings)
-
-
-NETWORK: dict[str, Any] = {"epochs": 3, "batch_size": 4, "learning_rate": 3e-3, "flip": False}
-
-
-@pytest.fixture(scope="module", params=["residual_linear", "xception_scratch"])
-def method(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(scope="module")
-def detection(bench: Bench, method: str) -> tuple[TrialSpec, Result]:
-    spec = bench.spec(method, **(NETWORK if method == "xception_scratch" else {}))
-    return spec, bench.run(spec)
-
-
-@pytest.fixture(scope="module")
-def attribution(bench: Bench) -> tuple[TrialSpec, Result]:
-    spec = bench.spec(task=ATTRIBUTION, train=("ldm", "lama"))
-    return spec, bench.run(spec)
-
+from tests.grid.fitting import NETWORK, Bench, Result, cells_of
+from tests.grid.grids import SIDE, make_manifest, make_settings, write_obvious
 
 # Orientation ---------------------------------------------------------------------------------------------------------
 
@@ -215,13 +117,6 @@ def test_scores_are_the_log_odds_of_fake(detection: tuple[TrialSpec, Result]) ->
 
 
 # Cells and thresholds ------------------------------------------------------------------------------------------------
-
-
-def cells_of(spec: TrialSpec, scores: pd.DataFrame, threshold: float) -> dict[str, float]:
-    """Every figure of the test split, from a table of scores alone."""
-    logits = scores[[f"logit_{name}" for name in spec.classes]].to_numpy()
-    measured = get_task(spec.task).measure(scores, logits, spec.classes, threshold)
-    return {names.metric_name(cell, name): value for cell, values in measured.items() for name, value in values.items()}
 
 
 def test_the_logged_cells_follow_from_the_scores_alone(detection: tuple[TrialSpec, Result]) -> None:
@@ -408,274 +303,3 @@ def test_cuda_without_a_gpu_is_refused_with_a_remedy(tmp_path: Path, monkeypatch
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(InfeasibleError, match="use --device auto or cpu"):
         choose_device(make_settings(tmp_path, device="cuda"), 0.5)
-
-
-# Conditions ----------------------------------------------------------------------------------------------------------
-
-
-def as_jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=2)
-    return np.asarray(Image.open(io.BytesIO(buffer.getvalue())).convert("RGB"))
-
-
-def jpegs_of(bench: Bench, rows: pd.DataFrame, quality: int) -> list[np.ndarray]:
-    """The pictures of these rows as JPEG, made by hand."""
-    return [as_jpeg(decode(path), quality) for path in bench.manifest.paths(rows)]
-
-
-def test_scores_under_a_condition_are_those_of_a_detector_that_is_handed_the_jpegs(
-    bench: Bench, detection: tuple[TrialSpec, Result]
-) -> None:
-    spec, result = detection
-    detector, rows = result.fitted.detector, bench.test_rows()
-    scored = bench.score(spec, result.fitted, "jpeg-75")
-    expected = detector.predict(detector.inputs(jpegs_of(bench, rows, 75)))
-    np.testing.assert_allclose(scored.scores[["logit_real", "logit_fake"]], expected.logits, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(scored.scores["score"], fake_scores(expected.logits), rtol=1e-4, atol=1e-4)
-    assert scored.scores["path"].tolist() == result.scores["path"].tolist() == rows["path"].tolist()
-    assert scored.condition == "jpeg-75"
-    assert set(scored.scores["condition"]) == {"jpeg-75"}
-    assert set(result.scores["condition"]) == {"clean"}
-    assert (scored.scores["score"] != result.scores["score"]).any()
-
-
-def test_figures_under_a_condition_are_at_the_threshold_that_clean_validation_pictures_gave(
-    bench: Bench, detection: tuple[TrialSpec, Result]
-) -> None:
-    spec, result = detection
-    scored = bench.score(spec, result.fitted, "jpeg-75")
-    expected = cells_of(spec, scored.scores, result.metrics[names.THRESHOLD])
-    assert scored.metrics == {name.replace("test/", "test.jpeg-75/"): value for name, value in expected.items()}
-    assert {names.parse_metric(name) for name in scored.metrics} >= {
-        ("jpeg-75", "lama", "accuracy"),
-        ("jpeg-75", "ldm", "auroc"),
-    }
-
-
-def test_attribution_is_scored_under_a_condition_too(bench: Bench, attribution: tuple[TrialSpec, Result]) -> None:
-    spec, result = attribution
-    scored = bench.score(spec, result.fitted, "jpeg-40")
-    answers = scored.scores[["logit_real", "logit_lama", "logit_ldm"]].idxmax(axis=1).str.removeprefix("logit_")
-    assert scored.metrics["test.jpeg-40/all/accuracy"] == (answers == scored.scores["generator"]).mean()
-
-
-def test_scoring_under_a_condition_changes_nothing_of_what_is_clean(
-    bench: Bench, detection: tuple[TrialSpec, Result]
-) -> None:
-    spec, result = detection
-    bench.score(spec, result.fitted, "jpeg-60")
-    again = bench.score(spec, result.fitted, "clean")
-    pd.testing.assert_frame_equal(again.scores, result.scores, check_exact=True)
-    assert again.metrics == result.scored.metrics
-    assert bench.score(spec, result.fitted, "jpeg-60").metrics == bench.score(spec, result.fitted, "jpeg-60").metrics
-
-
-def test_an_unknown_condition_is_answered_with_those_that_exist(
-    bench: Bench, detection: tuple[TrialSpec, Result]
-) -> None:
-    spec, result = detection
-    with pytest.raises(KeyError, match="no condition named 'blur'; there are: clean, jpeg-1…100"):
-        bench.score(spec, result.fitted, "blur")
-
-
-def fitted_on(bench: Bench, spec: TrialSpec, monkeypatch: pytest.MonkeyPatch) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Inputs and labels that a trial's detector is given for training, then for validation."""
-    kind: Any = NetworkDetector if spec.method == "xception_scratch" else LinearDetector
-    seen: list[tuple[np.ndarray, np.ndarray]] = []
-    plain = kind.fit
-
-    def spy(self: Any, train: Examples, valid: Examples, session: FitSession) -> None:
-        seen.extend((one.inputs[np.arange(len(one.inputs))], one.labels) for one in (train, valid))
-        plain(self, train, valid, session)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(kind, "fit", spy)
-        bench.run(spec)
-    return seen
-
-
-@pytest.mark.parametrize("train_condition", ["clean", "jpeg-95"])
-def test_a_detector_is_trained_on_pictures_under_the_training_condition(
-    bench: Bench, method: str, monkeypatch: pytest.MonkeyPatch, train_condition: str
-) -> None:
-    spec = bench.spec(method, train_condition=train_condition)
-    seen = fitted_on(bench, spec, monkeypatch)
-    detector = build(spec, bench.settings, "cpu")
-    for split, (inputs, labels) in zip(("train", "valid"), seen, strict=True):
-        rows = bench.manifest.select(split, ["lama"])
-        clean = [decode(path) for path in bench.manifest.paths(rows)]
-        expected = detector.inputs(clean if train_condition == "clean" else [as_jpeg(image, 95) for image in clean])
-        np.testing.assert_allclose(inputs, expected, rtol=1e-4, atol=1e-5)
-        np.testing.assert_array_equal(labels, rows["label"])
-        if train_condition != "clean":
-            assert not np.allclose(inputs, detector.inputs(clean), rtol=1e-4, atol=1e-5)
-
-
-def test_a_detector_that_was_trained_under_a_condition_is_tested_on_clean_pictures(bench: Bench) -> None:
-    spec = bench.spec(train_condition="jpeg-95")
-    result = bench.run(spec)
-    detector = result.fitted.detector
-    clean = [decode(path) for path in bench.manifest.paths(bench.test_rows())]
-    expected = fake_scores(detector.predict(detector.inputs(clean)).logits)
-    np.testing.assert_allclose(result.scores["score"], expected, rtol=1e-4, atol=1e-4)
-    assert (result.scores["score"] != bench.run(bench.spec()).scores["score"]).any()
-    valid = bench.manifest.select("valid", ["lama"])
-    on_jpeg = fake_scores(detector.predict(detector.inputs(jpegs_of(bench, valid, 95))).logits)
-    assert result.fitted.threshold == pytest.approx(choose_threshold(valid["label"].to_numpy(), on_jpeg), abs=1e-4)
-
-
-def test_pixels_under_a_condition_are_kept_nowhere_and_features_are(bench: Bench, tmp_path: Path) -> None:
-    fresh = with_cache(bench, tmp_path)
-    on_pixels, on_features = (
-        fresh.spec(name, train_condition="jpeg-95") for name in ("xception_scratch", "residual_linear")
-    )
-    for spec, stored in ((on_pixels, False), (on_features, True)):
-        detector = build(spec, fresh.settings, "cpu")
-        assert shared_store(detector, fresh.settings.cache, "clean") is not None
-        assert (shared_store(detector, fresh.settings.cache, "jpeg-95") is not None) == stored
-        result = fresh.run(spec)
-        fresh.score(spec, result.fitted, "jpeg-75")
-    cache = tmp_path / "cache"
-    kept = {path.relative_to(cache).parts[:-2] for path in cache.rglob("shard-*")}
-    assert kept == {
-        ("pixels",),
-        ("features",),
-        ("conditions", "jpeg-75", "features"),
-        ("conditions", "jpeg-95", "features"),
-    }
-
-
-def test_only_the_pictures_that_are_needed_are_encoded(bench: Bench, tmp_path: Path) -> None:
-    fresh = with_cache(bench, tmp_path)
-    spec = fresh.spec(train_condition="jpeg-95")
-    detector = build(spec, fresh.settings, "cpu")
-    num = {split: int((bench.manifest.table["split"] == split).sum()) for split in ("train", "valid", "test")}
-
-    def missing(condition: str, *splits: str) -> int:
-        return missing_inputs(detector, bench.manifest, fresh.settings, Inputs(spec, condition, splits))
-
-    assert missing("jpeg-95", "train", "valid") == num["train"] + num["valid"]
-    assert missing("clean") == sum(num.values())
-    result = fresh.run(spec)
-    assert missing("jpeg-95", "train", "valid") == 0
-    assert missing("jpeg-95", "test") == num["test"]
-    assert missing("jpeg-75", "test") == num["test"]
-    fresh.score(spec, result.fitted, "jpeg-75")
-    assert missing("jpeg-75", "test") == 0
-    assert missing("jpeg-75") == num["train"] + num["valid"]
-
-
-def test_nothing_is_missing_of_pixels_that_are_never_kept(bench: Bench, tmp_path: Path) -> None:
-    fresh = with_cache(bench, tmp_path)
-    spec = fresh.spec("xception_scratch")
-    detector = build(spec, fresh.settings, "cpu")
-    inputs = Inputs(spec, "jpeg-75", ("test",))
-    assert missing_inputs(detector, bench.manifest, fresh.settings, inputs) == 0
-    fill_inputs(detector, bench.manifest, fresh.settings, inputs)
-    assert not (tmp_path / "cache" / "pixels").exists()
-    assert missing_inputs(detector, bench.manifest, fresh.settings, Inputs(spec)) == len(bench.manifest.table)
-
-
-@pytest.mark.parametrize("name", ["xception_scratch", "residual_linear"])
-def test_training_under_a_condition_twice_gives_the_same_scores(bench: Bench, name: str) -> None:
-    spec = bench.spec(name, train_condition="jpeg-95", **({"epochs": 1} if name == "xception_scratch" else {}))
-    one, two = bench.run(spec), bench.run(spec)
-    pd.testing.assert_frame_equal(one.scores, two.scores, check_exact=True)
-
-
-# Copies on the node's own disk ---------------------------------------------------------------------------------------
-
-
-def with_copies(bench: Bench, folder: Path) -> Bench:
-    """With a cache of its own, and copies in `folder`/local."""
-    return with_cache(bench, folder, local_copies=folder / "local")
-
-
-def test_a_trial_reads_what_it_needs_from_its_nodes_disk(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, detection: tuple[TrialSpec, Result]
-) -> None:
-    monkeypatch.setattr(data.store, "_SHARD_ROWS", 8)
-    spec, expected = detection
-    local = with_copies(bench, tmp_path)
-    first = local.run(spec)
-    assert first.metrics == expected.metrics
-    pd.testing.assert_frame_equal(first.scores, expected.scores, check_exact=True)
-    (copy,) = (tmp_path / "local").glob("*/*")
-    original = tmp_path / "cache" / copy.relative_to(tmp_path / "local")
-    copies = list(copy.glob("shard-*/rows.npy"))
-    assert len(copies) == len(list(original.glob("shard-*")))
-    assert first.copied[names.COPIED_BYTES] == sum(path.stat().st_size for path in copies)
-    assert first.copied[names.COPY_SECONDS] > 0
-
-    shutil.rmtree(original)  # the second trial neither reads the cache nor computes anything
-    second = local.run(spec)
-    assert second.metrics == first.metrics
-    assert second.copied[names.COPIED_BYTES] == 0
-    assert not original.exists()
-
-
-def test_preparing_for_all_nodes_copies_nothing(bench: Bench, tmp_path: Path) -> None:
-    from grid.preparing import prepare_input
-
-    local = with_copies(bench, tmp_path)
-    prepare_input(Inputs(bench.spec()), local.settings, 0.0, lambda done, total: None)
-    assert list((tmp_path / "cache" / "features").glob("*/shard-*"))
-    assert not (tmp_path / "local").exists()
-
-
-def test_a_shard_that_has_changed_in_the_cache_is_computed_again_and_copied(
-    bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    local = with_copies(bench, tmp_path)
-    spec = bench.spec("xception_scratch", epochs=1)
-    detector = build(spec, local.settings, "cpu")
-    fill_inputs(detector, bench.manifest, local.settings, Inputs(spec))
-    store = shared_store(detector, local.settings.cache, CLEAN)
-    digests = bench.manifest.table["digest"].tolist()
-    expected = store.open(digests)[:]
-    rows = next(store.folder.glob("shard-*/rows.npy"))
-    content = bytearray(rows.read_bytes())
-    content[-1] ^= 64
-    rows.write_bytes(content)
-    assert (store.open(digests)[:] != expected).any()
-    found = prepare_inputs(detector, bench.manifest, bench.manifest.table, local.settings, Inputs(spec))
-    np.testing.assert_array_equal(found[:], expected)
-    assert f"{rows.parent} is damaged" in caplog.text
-
-
-def test_a_full_disk_of_a_node_is_said_and_the_cache_is_read(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    usage = shutil.disk_usage(tmp_path)._replace(free=0)
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
-    spec = bench.spec()
-    result = with_copies(bench, tmp_path).run(spec)
-    assert result.metrics == bench.run(spec).metrics
-    assert result.copied[names.COPIED_BYTES] == 0
-    assert "no local copy" in caplog.text
-    assert f"reading from {tmp_path / 'cache'}" in caplog.text
-    assert "--local-copies names the folder" in caplog.text
-
-
-def test_a_folder_of_a_node_that_may_not_be_written_is_said_and_the_cache_is_read(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def refuse(*_: object) -> int:
-        raise PermissionError(errno.EACCES, "Permission denied", "copies")
-
-    monkeypatch.setattr(ArrayStore, "copy_from", refuse)
-    result = with_copies(bench, tmp_path).run(bench.spec())
-    assert result.copied[names.COPIED_BYTES] == 0
-    assert "no local copy" in caplog.text
-
-
-def test_a_trial_that_has_to_compute_its_inputs_says_so(
-    bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    fresh = with_copies(bench, tmp_path)
-    fresh.run(bench.spec())
-    assert "the trial itself computes them" in caplog.text
-    caplog.clear()
-    fresh.run(bench.spec())
-    assert "the trial itself computes them" not in caplog.text

@@ -1,0 +1,141 @@
+"""The command line with conditions: a finished grid is scored under one more, and what fails is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.conditions import Picture, register_condition
+from grid import names
+from tests.grid.command import Command, mlflow_runs
+from tests.grid.grids import SIDE
+from tests.grid.running import Calls
+
+pytestmark = pytest.mark.usefixtures("nothing_from_outside")
+
+TINY = ("--set", "xception_scratch.backbone=test_resnet", "--set", f"xception_scratch.size={SIDE}")
+
+
+@pytest.fixture
+def images(obvious: Path) -> Path:
+    return obvious
+
+
+TOY = "toy-flip"  # a condition of these tests
+
+
+class Toy:
+    """Whether the condition `toy-flip` raises."""
+
+    broken = False
+
+
+@pytest.fixture(scope="module")
+def toy() -> type[Toy]:
+    """The condition `toy-flip`, which stays registered."""
+
+    @register_condition(TOY)
+    def flip(picture: Picture) -> np.ndarray:
+        """Upside down."""
+        if Toy.broken:
+            raise RuntimeError("the toy is broken")
+        return picture.pixels[::-1]
+
+    return Toy
+
+
+def test_a_finished_grid_is_scored_under_one_more_condition_without_training(
+    dolos: Command, runs: Path, calls: Calls
+) -> None:
+    arguments = ("--methods", "residual_linear,xception_scratch", *TINY)
+    first = dolos(*arguments)
+    assert len(calls.fits) == 6
+    clean = {run.info.run_id: run.data.metrics for run in mlflow_runs(runs, "trial")}
+    calls.predicted.clear()
+
+    outcome = dolos(*arguments, "--conditions", "jpeg-75")
+    assert outcome.status == 0
+    assert len(calls.fits) == 6
+    assert calls.predicted == [18] * 6
+    assert "6 trials, 6 finished before, 0 to run, 6 to score under further conditions" in outcome.text
+    assert "6/6 done detection xception_scratch/ldm/seed0 under jpeg-75" in outcome.text
+    for run in mlflow_runs(runs, "trial"):
+        assert run.data.tags[names.CONDITIONS] == "jpeg-75"
+        assert run.data.metrics.items() >= clean[run.info.run_id].items()
+        new = run.data.metrics.keys() - clean[run.info.run_id].keys()
+        assert {name.split("/")[0] for name in new} == {"test.jpeg-75"}
+        assert {name.replace("test.jpeg-75/", "test/") for name in new} == {
+            name for name in clean[run.info.run_id] if name.startswith("test/")
+        }
+    (grid,) = mlflow_runs(runs, "grid")
+    assert (grid.data.tags[names.CONDITIONS], grid.info.status) == ("jpeg-75", "FINISHED")
+    # the tables of clean pictures are the same, and those under the condition are beside them
+    tables = [line for line in first.printed[first.printed.index("residual_linear [") :].splitlines() if "0." in line]
+    assert [line for line in tables if line not in outcome.printed] == []
+    assert "residual_linear [weight-free] under jpeg-75: accuracy (AUROC)" in outcome.text
+
+    again = dolos(*arguments, "--conditions", "jpeg-75")
+    assert "all 6 trials are finished; nothing to run" in again.text
+    assert (len(calls.fits), len(calls.predicted)) == (6, 6)
+
+
+def test_a_plan_and_the_status_say_what_is_still_to_be_scored(dolos: Command, command: Command, runs: Path) -> None:
+    arguments = ("--methods", "residual_linear", "--tasks", "detection")
+    dolos(*arguments)
+    plan = dolos(*arguments, "--conditions", "jpeg-75,jpeg-50", "--plan")
+    assert "2 trials, 2 to run" in plan.text
+    assert [row[3] for row in plan.rows[1:]] == ["finished; to score: jpeg-75, jpeg-50"] * 2
+    dolos(*arguments, "--conditions", "jpeg-75", "--train-on", "lama")
+    plan = dolos(*arguments, "--conditions", "jpeg-75", "--plan")
+    assert "2 trials, 1 to run" in plan.text
+    assert [row[3] for row in plan.rows[1:]] == ["finished", "finished; to score: jpeg-75"]
+    # the grid was asked for jpeg-75, and one of its trials lacks it
+    status = command("status", "dolos")
+    assert [row[2:] for row in status.rows[1:]] == [["finished", ""], ["finished; to score: jpeg-75", ""]]
+    assert "1 finished, 1 finished; to score: jpeg-75 of 2" in status.text
+
+
+def test_a_condition_that_fails_is_told_kept_out_of_the_tables_and_tried_again(
+    dolos: Command, command: Command, runs: Path, calls: Calls, toy: type[Toy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("--methods", "xception_scratch", "--tasks", "attribution", *TINY, "--conditions", TOY)
+    with monkeypatch.context() as patched:
+        patched.setattr(toy, "broken", True)
+        outcome = dolos(*arguments)
+    assert outcome.status == 1
+    assert f"ValueError: condition {TOY} failed on " in outcome.text
+    assert "RuntimeError('the toy is broken')" in outcome.text
+    assert "1 of 1 trials failed" in outcome.text
+    assert "attribution: accuracy over all classes" in outcome.text  # of clean pictures
+    (run,) = mlflow_runs(runs, "trial")
+    assert run.info.status == "FINISHED"
+    error = run.data.tags[names.CONDITION_ERROR]
+    assert error.startswith(f"{TOY}: ValueError: condition {TOY} failed on ")
+    assert error.endswith(".png: RuntimeError('the toy is broken')")
+    (row,) = command("status", "dolos").rows[1:]
+    assert row[2] == f"finished; to score: {TOY}"
+    assert row[3].startswith(error[:40])  # the middle of a long line is cut
+    assert row[3].endswith("RuntimeError('the toy is broken')")
+    outcome = dolos(*arguments)
+    assert outcome.status == 0
+    assert "1 trials, 1 finished before, 0 to run, 1 to score under further conditions" in outcome.text
+    assert len(calls.fits) == 1
+    assert "1 finished of 1" in command("status", "dolos").text
+
+
+def test_training_under_a_condition_is_another_grid_of_trials_beside_the_clean_one(
+    dolos: Command, runs: Path, calls: Calls
+) -> None:
+    arguments = ("--methods", "residual_linear", "--tasks", "detection")
+    dolos(*arguments)
+    outcome = dolos(*arguments, "--train-condition", "jpeg-95")
+    assert "2 trials, 0 finished before, 2 to run" in outcome.text
+    assert len(calls.fits) == 4
+    found = mlflow_runs(runs, "trial")
+    assert sorted(run.data.tags.get(names.TRAIN_CONDITION, "") for run in found) == ["", "", "jpeg-95", "jpeg-95"]
+    assert len(mlflow_runs(runs, "grid")) == 1
+    again = dolos(*arguments, "--train-condition", "jpeg-95")
+    assert "all 2 trials are finished" in again.text
+    assert dolos(*arguments).text.count("all 2 trials are finished") == 1

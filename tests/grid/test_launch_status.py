@@ -1,0 +1,177 @@
+"""The command line's plan, status and progress."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from grid import names
+from grid.progress import GridProgress
+from grid.runner import DONE, FAILED, STARTED, TrialEvent
+from grid.spec import TrialSpec
+from grid.tracking import Tracker
+from tests.grid.command import Command, mlflow_runs
+from tests.grid.grids import SIDE, make_spec, work_of
+
+pytestmark = pytest.mark.usefixtures("nothing_from_outside")
+
+TINY = ("--set", "xception_scratch.backbone=test_resnet", "--set", f"xception_scratch.size={SIDE}")
+
+
+@pytest.fixture
+def images(obvious: Path) -> Path:
+    return obvious
+
+
+# Planning and following ----------------------------------------------------------------------------------------------
+
+
+def test_a_plan_lists_every_trial_and_starts_nothing(dolos: Command, runs: Path) -> None:
+    outcome = dolos("--plan")
+    assert outcome.status == 0
+    assert "15 trials, 15 to run" in outcome.text
+    assert outcome.printed.count("pending") == 15
+    assert not (runs / "cache" / "pixels").exists()
+    assert not (runs / "cache" / "features").exists()
+    assert not (runs / "tune").exists()
+    assert not (runs / "artifacts").exists()
+    assert mlflow_runs(runs, "grid") == mlflow_runs(runs, "trial") == []
+
+
+def test_a_plan_shows_what_each_trial_would_ask_for(command: Command, images: Path) -> None:
+    arguments = ("dolos", "--data", images, "--plan", "--tasks", "attribution")
+
+    def rows(*more: str) -> dict[str, list[str]]:
+        """First cell of a row that is not the same in all -> those that say what is asked for."""
+        return {row[1].partition("/")[0]: row[4:] for row in command(*arguments, *more).rows}
+
+    plain = rows("--methods", "residual_linear,clip_linear")
+    assert plain == {"trial": ["GPU share", "CPU cores"], "residual_linear": ["0", "1"], "clip_linear": ["0.25", "1"]}
+    asked = rows(
+        "--methods", "residual_linear,clip_linear,sam_linear", "--memory-per-trial", "6", "--set",
+        "sam_linear.memory=40", "--accelerator", "T4", "--set", "sam_linear.accelerator=A100", "--set",
+        "clip_linear.gpu_memory=4", "--set", "sam_linear.gpus=1",
+    )  # fmt: skip
+    assert asked == {
+        "trial": ["GPU share", "GPU type", "GPU GB", "CPU cores", "memory GB"],
+        "residual_linear": ["0", "", "", "1", "6"],
+        "clip_linear": ["0.25", "T4", "4", "1", "6"],
+        "sam_linear": ["1", "A100", "", "1", "40"],
+    }
+
+
+def test_a_plan_makes_no_store(command: Command, images: Path, runs: Path) -> None:
+    assert command("dolos", "--data", images, "--plan").status == 0
+    assert not (runs / "mlflow.db").exists()
+
+
+def test_a_plan_of_a_demo_that_is_not_drawn_draws_nothing(command: Command, runs: Path) -> None:
+    outcome = command("--plan")
+    assert outcome.status == 0
+    assert "run without --plan to draw them" in outcome.text
+    assert not runs.exists()
+
+
+def test_a_plan_knows_what_is_finished(dolos: Command) -> None:
+    dolos("--methods", "residual_linear", "--tasks", "attribution")
+    outcome = dolos("--methods", "residual_linear", "--plan")
+    assert "3 trials, 2 to run" in outcome.text
+    assert (outcome.printed.count("finished"), outcome.printed.count("pending")) == (1, 2)
+
+
+def test_the_status_counts_what_is_finished_failed_and_pending(dolos: Command, command: Command) -> None:
+    arguments = ("--methods", "residual_linear,xception_scratch", "--tasks", "attribution", *TINY)
+    dolos(*arguments, "--set", "xception_scratch.learning_rate=1e30", "--set", "xception_scratch.epochs=2")
+    outcome = command("dolos", "--status")  # no data folder is needed for that
+    assert outcome.status == 0
+    assert "1 failed, 1 finished of 2" in outcome.text
+    assert "TrainingDiverged" in outcome.text
+
+
+def test_the_status_shows_the_latest_figures_of_what_is_running(
+    dolos: Command, command: Command, store: str, runs: Path
+) -> None:
+    dolos("--methods", "residual_linear", "--tasks", "attribution")
+    (grid,) = mlflow_runs(runs, "grid")
+    tracker = Tracker(store, grid.info.experiment_id, grid.info.run_id, {})
+    planned = [TrialSpec.from_dict(fields) for fields in tracker.records.plan(grid).values()]
+    other = make_spec(planned[0].data, seed=7)
+    tracker.client.log_dict(
+        grid.info.run_id,
+        {"trials": [spec.to_dict() | {"key": spec.key} for spec in (*planned, other)]},
+        names.PLAN,
+    )
+    tracker.open_trial(other, {}).log_epoch(3, {"train/loss": 0.25, "learning_rate": 1e-3})
+    outcome = command("dolos", "--status")
+    assert "1 finished, 1 running of 2" in outcome.text
+    assert "train/loss 0.250" in outcome.text
+
+
+@pytest.mark.parametrize("arguments", [("folders", "--status"), ("status", "folders")])
+def test_the_status_of_what_was_never_launched_is_bad_input(
+    command: Command, store: str, arguments: tuple[str, ...]
+) -> None:
+    outcome = command(*arguments)
+    assert outcome.status == 2
+    assert "no MLflow experiment named 'folders'" in outcome.text
+    assert "nothing was launched there yet" in outcome.text
+
+
+def test_the_status_is_a_command_of_its_own_with_the_name_of_the_mlflow_experiment(
+    dolos: Command, command: Command, runs: Path
+) -> None:
+    dolos("--methods", "residual_linear", "--tasks", "attribution", "--experiment-name", "tuesday")
+    said = command("status", "dolos", "--experiment-name", "tuesday")
+    assert said.status == 0
+    assert "1 finished of 1" in said.text
+    assert said.text == command("dolos", "--status", "--experiment-name", "tuesday").text
+    assert command("status", "dolos").status == 2
+
+
+def test_run_is_the_command_that_a_bare_experiment_is_short_for(command: Command, images: Path, store: str) -> None:
+    arguments = ("--data", images, "--methods", "residual_linear", "--plan")
+    command("dolos", *arguments)  # reads the images, and says so
+    assert command("run", "dolos", *arguments).text == command("dolos", *arguments).text
+
+
+# Progress ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def watched() -> tuple[GridProgress, Console, list[TrialSpec]]:
+    console = Console(width=200, record=True, force_terminal=False)
+    trials = [make_spec("0" * 16, seed=seed) for seed in (0, 1)]
+    return GridProgress(console, work_of(trials), finished=3), console, trials
+
+
+def test_each_trial_that_ends_is_one_line_that_counts_those_before_it(
+    watched: tuple[GridProgress, Console, list[TrialSpec]],
+) -> None:
+    progress, console, (first, second) = watched
+    with progress:
+        for event in (
+            TrialEvent(first.key, STARTED),
+            TrialEvent(first.key, DONE),
+            TrialEvent(second.key, STARTED),
+            TrialEvent(second.key, FAILED, error="ValueError: no such thing"),
+        ):
+            progress(event)
+    lines = [" ".join(line.split()) for line in console.export_text().splitlines() if line.strip()]
+    assert lines == [
+        "4/5 done detection residual_linear/lama/seed0",
+        "5/5 failed detection residual_linear/lama/seed1: ValueError: no such thing",
+    ]
+    assert progress.done == {first.key}
+    assert progress.failed == {second.key: "ValueError: no such thing"}
+
+
+@pytest.mark.parametrize("error", ["ValueError: no [lama] here", "OSError: cannot read [/data/x.png]"])
+def test_a_message_with_brackets_is_shown_as_it_is(
+    watched: tuple[GridProgress, Console, list[TrialSpec]], error: str
+) -> None:
+    progress, console, (first, _) = watched
+    with progress:
+        progress(TrialEvent(first.key, FAILED, error=error))
+    assert error in console.export_text()
