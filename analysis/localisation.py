@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -160,7 +161,7 @@ def localise_run(
         raise ValueError("trained without fakes, so there is no validation fake to choose a threshold with")
     per_generator = images_per_cell and max(1, images_per_cell // len(spec.train_generators))
     valid = pd.concat(
-        _with_masks(choose_images(manifest, generator, per_generator, split="valid"))
+        _with_masks(choose_images(manifest, generator, per_generator, split="valid"), generator)
         for generator in spec.train_generators
     )
     if valid.empty:
@@ -176,7 +177,7 @@ def localise_run(
     cells = []
     for generator in manifest.generators:
         rows, maps, masks = _explained(
-            detector, manifest, _with_masks(choose_images(manifest, generator, images_per_cell))
+            detector, manifest, _with_masks(choose_images(manifest, generator, images_per_cell), generator)
         )
         if rows.empty:
             continue
@@ -295,11 +296,17 @@ def _scaled_mask(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return scaled
 
 
-def _with_masks(rows: pd.DataFrame) -> pd.DataFrame:
+def _with_masks(rows: pd.DataFrame, generator: str) -> pd.DataFrame:
     masked = rows[rows["mask"].notna()]
     if len(masked) < len(rows):
-        log.warning("%d of %d pictures have no mask and are left out", len(rows) - len(masked), len(rows))
+        _warn_once(f"{len(rows) - len(masked)} of {len(rows)} pictures of {generator} have no mask and are left out")
     return masked
+
+
+@cache
+def _warn_once(text: str) -> None:
+    """Log a warning once, though it holds for each detector."""
+    log.warning(text)
 
 
 def _explained(

@@ -27,7 +27,7 @@ def matrix_figure(table: pd.DataFrame | IntervalMatrix, *, metric: str, title: s
     Args:
         table: values in [0, 1], rows tested on, columns trained on, NaN if missing; or a matrix with its spreads and
             intervals, which are written below the values.
-        metric: name for the colour bar; decides the colours.
+        metric: a registered metric, which decides the colours; for another, words for the colour bar.
         title: above the map.
         transpose: swap rows and columns.
     """
@@ -75,7 +75,7 @@ def matrix_figure(table: pd.DataFrame | IntervalMatrix, *, metric: str, title: s
         axes.grid(which="minor", color="white", lw=1.5)
         axes.set_title(f"{title}\n{_summary(table)}", loc="left", fontsize=9)
         bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
-        bar.set_label(metric.replace("_", " "))
+        bar.set_label(metric if registered is None else registered.words)
         bar.outline.set_visible(False)
         half = "0.5\nchance" if centred and registered is not None and registered.chance_is_fixed else "0.5"
         bar.set_ticks([0, 0.25, 0.5, 0.75, 1], labels=["0", "0.25", half, "0.75", "1"])

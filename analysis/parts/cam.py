@@ -162,7 +162,7 @@ def _matrix(report: Report, table: pd.DataFrame, variant: str, metric: str, subs
     turn = report.options.transpose
     report.folder.files(name, matrix, caption=f"{variant}: {words}", transpose=turn)
     title = f"{variant}: {words}\n{beside}"
-    figure = matrix_figure(matrix, metric=f"CAM {metric}", title=title, transpose=turn)
+    figure = matrix_figure(matrix, metric=CAM_METRICS[metric], title=title, transpose=turn)
     cells = of_metric[["tested_on", "trained_on", "value"]].rename(columns={"value": "mean"})
     alt = f"Localisation of {variant}, {words} ({beside}). " + matrix_sentence(cells)
     return report.folder.picture(name, figure, alt=alt)

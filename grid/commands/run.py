@@ -309,7 +309,7 @@ def print_plan(plan: Plan, settings: RunSettings, console: Console) -> None:
     asked = {method: asks_for(method) for method in {trial.method for trial in plan.trials}}
     shown = [column for column in next(iter(asked.values())) if any(row[column] for row in asked.values())]
     scoring = {work.key: f"finished; to score: {', '.join(work.conditions)}" for work in plan.pending if not work.fits}
-    table = Table(title=f"{len(plan.trials)} trials, {len(plan.pending)} to run")
+    table = Table(title=_in_words(plan, plan.pending))
     for column in ("task", "trial", "key", "state", *shown):
         table.add_column(column)
     for trial in plan.trials:

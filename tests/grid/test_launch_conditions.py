@@ -18,11 +18,6 @@ pytestmark = pytest.mark.usefixtures("nothing_from_outside")
 TINY = ("--set", "xception_scratch.backbone=test_resnet", "--set", f"xception_scratch.size={SIDE}")
 
 
-@pytest.fixture
-def images(obvious: Path) -> Path:
-    return obvious
-
-
 TOY = "toy-flip"  # a condition of these tests
 
 
@@ -85,11 +80,11 @@ def test_a_plan_and_the_status_say_what_is_still_to_be_scored(dolos: Command, co
     arguments = ("--methods", "residual_linear", "--tasks", "detection")
     dolos(*arguments)
     plan = dolos(*arguments, "--conditions", "jpeg-75,jpeg-50", "--plan")
-    assert "2 trials, 2 to run" in plan.text
+    assert "2 trials, 2 finished before, 0 to run, 2 to score under further conditions" in plan.text
     assert [row[3] for row in plan.rows[1:]] == ["finished; to score: jpeg-75, jpeg-50"] * 2
     dolos(*arguments, "--conditions", "jpeg-75", "--train-on", "lama")
     plan = dolos(*arguments, "--conditions", "jpeg-75", "--plan")
-    assert "2 trials, 1 to run" in plan.text
+    assert "2 trials, 2 finished before, 0 to run, 1 to score under further conditions" in plan.text
     assert [row[3] for row in plan.rows[1:]] == ["finished", "finished; to score: jpeg-75"]
     # the grid was asked for jpeg-75, and one of its trials lacks it
     status = command("status", "dolos")

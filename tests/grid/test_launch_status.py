@@ -31,7 +31,7 @@ def images(obvious: Path) -> Path:
 def test_a_plan_lists_every_trial_and_starts_nothing(dolos: Command, runs: Path) -> None:
     outcome = dolos("--plan")
     assert outcome.status == 0
-    assert "15 trials, 15 to run" in outcome.text
+    assert "15 trials, 0 finished before, 15 to run" in outcome.text
     assert outcome.printed.count("pending") == 15
     assert not (runs / "cache" / "pixels").exists()
     assert not (runs / "cache" / "features").exists()
@@ -77,8 +77,9 @@ def test_a_plan_of_a_demo_that_is_not_drawn_draws_nothing(command: Command, runs
 def test_a_plan_knows_what_is_finished(dolos: Command) -> None:
     dolos("--methods", "residual_linear", "--tasks", "attribution")
     outcome = dolos("--methods", "residual_linear", "--plan")
-    assert "3 trials, 2 to run" in outcome.text
-    assert (outcome.printed.count("finished"), outcome.printed.count("pending")) == (1, 2)
+    assert "3 trials, 1 finished before, 2 to run" in outcome.text
+    states = [row[3] for row in outcome.rows[1:]]
+    assert (states.count("finished"), states.count("pending")) == (1, 2)
 
 
 def test_the_status_counts_what_is_finished_failed_and_pending(dolos: Command, command: Command) -> None:
