@@ -32,18 +32,21 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     """Parse the command line; see `--help`. The command's name is in `command`.
 
     Raises:
-        ValueError: a command and an experiment have the same name.
+        BadInputError: a command and an experiment have the same name.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     commands = list_commands()
     if twice := set(commands) & set(list_experiments()):
-        raise ValueError(f"both a command and an experiment are named {', '.join(sorted(twice))}; rename one of them")
-    name = words.pop(0) if words and words[0] in commands else RUN
+        raise BadInputError(
+            f"a command and an experiment are both named {', '.join(sorted(twice))}; rename one of them"
+        )
+    named = bool(words) and words[0] in commands
+    name = words.pop(0) if named else RUN
     command = get_command(name)
     parser = argparse.ArgumentParser(
         prog=f"launch.py {name}", description=command.summary, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    if name == RUN:
+    if not named:
         listed = "".join(f"  {title:<12} {get_command(title).summary}\n" for title in commands)
         parser.prog, parser.description = "launch.py", __doc__
         parser.epilog = f"commands (python launch.py COMMAND --help):\n{listed}"
@@ -54,7 +57,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit status: 0, 1 some trials failed, 2 bad input, 130 interrupted."""
-    options = parse_arguments(arguments)
+    try:
+        options = parse_arguments(arguments)
+    except BadInputError as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
     from rich.console import Console
     from rich.logging import RichHandler
     from rich.markup import escape

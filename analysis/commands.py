@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from data.conditions import CLEAN
+from data.conditions import CLEAN, is_condition
 from data.sources import get_source, list_sources
 from grid import names
 from grid.experiments import Experiment, list_experiments, load_experiment
@@ -48,8 +48,8 @@ def launch_commands(
     prefix, store_options = _store_options(tracking_uri)
     base = ["python", "launch.py", experiment.name]
     base += [] if _is_drawn(experiment.source, data_folder) else ["--data", data_folder]
-    conditions = tags.get(names.CONDITIONS, "")
-    base += ["--conditions", conditions] if conditions else []
+    conditions = [name for name in tags.get(names.CONDITIONS, "").split(",") if is_condition(name)]
+    base += ["--conditions", ",".join(conditions)] if conditions else []
     options = shlex.split(tags.get(names.OPTIONS) or tags.get(names.DATA_OPTIONS, ""))
     if experiment.name != mlflow_experiment:
         store_options = ["--experiment-name", mlflow_experiment, *store_options]
@@ -68,7 +68,7 @@ def launch_commands(
     for (tasks, seeds, train_on, train_condition, _), methods in commands.items():
         words = [*base, *_options_of(methods, options), *store_options]
         words += ["--methods", ",".join(methods), "--seeds", *map(str, seeds)]
-        words += ["--tasks", ",".join(tasks)] if tasks != tuple(list_tasks()[:2]) else []
+        words += ["--tasks", ",".join(tasks)] if tasks != tuple(experiment.tasks) else []
         words += ["--train-on", train_on] if train_on else []
         words += ["--train-condition", str(train_condition)] if train_condition != CLEAN else []
         lines.append(prefix + shlex.join(words + [word for settings in methods.values() for word in settings]))

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -299,14 +298,8 @@ def _scaled_mask(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def _with_masks(rows: pd.DataFrame, generator: str) -> pd.DataFrame:
     masked = rows[rows["mask"].notna()]
     if len(masked) < len(rows):
-        _warn_once(f"{len(rows) - len(masked)} of {len(rows)} pictures of {generator} have no mask and are left out")
+        log.info("%d of %d pictures of %s have no mask", len(rows) - len(masked), len(rows), generator)
     return masked
-
-
-@cache
-def _warn_once(text: str) -> None:
-    """Log a warning once, though it holds for each detector."""
-    log.warning(text)
 
 
 def _explained(

@@ -65,6 +65,7 @@ def cross_generator_matrix(
     generators: Sequence[str] | None = None,
     planned: Iterable[str] | None = None,
     condition: str = CLEAN,
+    task: str = DETECTION,
 ) -> pd.DataFrame:
     """One variant's matrix: rows tested on, columns trained on, means over seeds; NaN if a cell is missing.
 
@@ -75,9 +76,10 @@ def cross_generator_matrix(
         generators: the rows, in order; None: the generators in the results, in alphabetical order.
         planned: columns to add to those in the results; None: one per row.
         condition: condition of the test pictures.
+        task: name in `grid.tasks` of a binary task.
     """
     cells = results[
-        (results["task"] == DETECTION)
+        (results["task"] == task)
         & (results["variant"] == variant)
         & (results["metric"] == metric)
         & (results["condition"] == condition)
@@ -117,16 +119,19 @@ def in_domain_cells(matrix: pd.DataFrame) -> np.ndarray:
     return np.array(cells, dtype=bool).reshape(matrix.shape)
 
 
-def class_table(results: pd.DataFrame, task: str, generators: Sequence[str] | None = None) -> pd.DataFrame:
+def class_table(
+    results: pd.DataFrame, task: str, generators: Sequence[str] | None = None, *, condition: str = CLEAN
+) -> pd.DataFrame:
     """Accuracy of a task with several classes: a row per variant; columns overall, real, then the other classes.
 
     Args:
-        results: from `Store.results`; values on clean pictures are averaged over seeds.
+        results: from `Store.results`; values are averaged over seeds.
         task: name in `grid.tasks`, such as "attribution".
         generators: order of the columns; None: alphabetical.
+        condition: condition of the test pictures.
     """
     rows = results[
-        (results["task"] == task) & (results["condition"] == CLEAN) & results["metric"].str.match("accuracy(/|$)")
+        (results["task"] == task) & (results["condition"] == condition) & results["metric"].str.match("accuracy(/|$)")
     ]
     table = rows.pivot_table(index="variant", columns="metric", values="value", aggfunc="mean", sort=False)
     table = table.rename(columns=class_of)
@@ -135,14 +140,15 @@ def class_table(results: pd.DataFrame, task: str, generators: Sequence[str] | No
     return table.reindex(columns=[OVERALL, REAL, *order]).rename_axis(index="method", columns="accuracy on")
 
 
-def value_table(results: pd.DataFrame, task: str) -> pd.DataFrame:
+def value_table(results: pd.DataFrame, task: str, *, condition: str = CLEAN) -> pd.DataFrame:
     """Every value of a task: one row per variant, training set and test generator, one column per metric.
 
     Args:
-        results: from `Store.results`; values on clean pictures are averaged over seeds.
+        results: from `Store.results`; values are averaged over seeds.
         task: name in `grid.tasks`.
+        condition: condition of the test pictures.
     """
-    rows = results[(results["task"] == task) & (results["condition"] == CLEAN)]
+    rows = results[(results["task"] == task) & (results["condition"] == condition)]
     by = ["variant", "trained_on", "tested_on", "metric"]
     values = rows.groupby(by, sort=False)["value"].mean().unstack("metric", sort=False).reset_index()
     return values.rename(columns={"variant": "method", "trained_on": "trained on", "tested_on": "tested on"})

@@ -117,12 +117,14 @@ def _where(cell: Mapping[Any, Any], cells: pd.DataFrame, generators: set[str]) -
     if cell["task"] == ATTRIBUTION:
         same = set(TrainSet.parse(str(cell["trained_on"])).generators) == generators
         return (CELL, class_of(str(cell["metric"])), ALL) if same else None
+    if cell["task"] != DETECTION:
+        return None
     if cell["kind"] == CELL:
         return CELL, str(cell["tested_on"]), str(cell["trained_on"])
     of_variant = cells[(cells["variant"] == cell["variant"]) & (cells["task"] == DETECTION) & (cells["kind"] == CELL)]
-    there = set(zip(of_variant["tested_on"], of_variant["trained_on"], strict=True))
+    present = set(zip(of_variant["tested_on"], of_variant["trained_on"], strict=True))
     planned = {(tested_on, trained_on) for tested_on in generators for trained_on in generators}
-    return (str(cell["kind"]), "", "") if there == planned else None
+    return (str(cell["kind"]), "", "") if present == planned else None
 
 
 def _fewer_images(store: Store, published: Published) -> list[str]:

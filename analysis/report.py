@@ -87,7 +87,13 @@ def _make_page(report: Report) -> Path:
     blocks: dict[str, list[Block]] = {}
     for part in sorted(parts, key=lambda part: part.name == LIMITATIONS):
         report.say(part.title)
-        blocks[part.name] = list(part.blocks(report))
+        try:
+            blocks[part.name] = list(part.blocks(report))
+        except (StoreError, OSError):  # such as a full disk
+            raise
+        except Exception as error:
+            logger.exception("the part %r failed", part.name)
+            blocks[part.name] = [report.problem(f"{part.title} could not be made: {error!r}")]
     sections = [Section(part.title, blocks[part.name]) for part in parts if blocks[part.name]]
     finished = int((report.runs["state"] == FINISHED).sum())
     return report.folder.page(

@@ -31,7 +31,7 @@ from grid.records import (
     speaking_runs,
     state_of,
 )
-from grid.tasks import WHOLE
+from grid.tasks import WHOLE, get_task, list_tasks
 from grid.train_sets import TrainSet
 from grid.uris import local_path, without_password
 from grid.uris import tracking_uri as default_tracking_uri
@@ -93,7 +93,8 @@ class Store:
     def generators(self) -> list[str]:
         """Every generator that a trial was trained or tested on, in the order of tables."""
         trained = {name for text in self._table["trained_on"] for name in TrainSet.parse(str(text)).generators}
-        tested = {tested_on for run in self._runs.values() for _, tested_on, _, _ in _test_values(run)}
+        binary = [run for run in self._runs.values() if get_task(run.data.tags[names.TASK]).is_binary]
+        tested = {tested_on for run in binary for _, tested_on, _, _ in _test_values(run)}
         return self.ordered((trained | tested) - {WHOLE})
 
     @property
@@ -381,7 +382,9 @@ def open_store(
             f"the MLflow experiment {records.experiment!r} at {uri} holds no grid; `python launch.py` writes one there"
         )
     digest = _choose_data(records.experiment, parents, trials, data)
-    trials = [run for run in trials if run.data.tags.get(names.DATA) == digest]
+    trials = [
+        run for run in trials if run.data.tags.get(names.DATA) == digest and run.data.tags[names.TASK] in list_tasks()
+    ]
     trials = _choose_version(records.experiment, digest, trials, spec_version)
     parents = [run for run in parents if run.data.tags.get(names.DATA) == digest]
     if not parents:
@@ -409,6 +412,10 @@ def open_store(
         for key, trial in planned.items()
         if trial["data"] == digest and spec_version in (None, trial["version"])
     }
+    unknown = Counter(trial["task"] for trial in planned.values() if trial["task"] not in list_tasks())
+    for task, count in unknown.items():
+        logger.warning("%d trials of the task %r, which this checkout does not have, are left out", count, task)
+    planned = {key: trial for key, trial in planned.items() if trial["task"] not in unknown}
     corpus = parent.data.tags[names.SOURCE]
     return Store(records, digest, corpus, parent, {run.info.run_id: run for run in chosen.values()}, planned)
 

@@ -19,7 +19,7 @@ from analysis.matrices import (
 from analysis.store import Store
 from analysis.tables import cell_text, plain
 from data.conditions import CLEAN
-from grid.tasks import WHOLE, get_task, list_tasks
+from grid.tasks import DETECTION, WHOLE, get_task, list_tasks
 from grid.train_sets import TrainSet
 
 
@@ -34,31 +34,43 @@ def print_results(results: pd.DataFrame, console: Console, store: Store) -> None
     conditions = sorted(set(results["condition"]), key=lambda name: (name != CLEAN, name))
     for task in list_tasks():
         of_task = results[results["task"] == task]
-        if of_task.empty:
+        if get_task(task).is_binary:
+            for variant in dict.fromkeys(of_task["variant"]):
+                of_variant = of_task[of_task["variant"] == variant]
+                for condition in conditions:
+                    rows = of_variant[of_variant["condition"] == condition]
+                    if len(rows):
+                        _print_matrix(rows, str(variant), task, condition, console, store)
             continue
-        if not get_task(task).is_binary:
-            console.print(f"[bold]{task}[/]: {get_task(task).heading}")
-            whole = set(of_task["tested_on"]) == {WHOLE}
-            console.print(_classes(of_task, task, store) if whole else _table(value_table(of_task, task)))
-            continue
-        for variant in dict.fromkeys(of_task["variant"]):
-            for condition in conditions:
-                rows = of_task[(of_task["variant"] == variant) & (of_task["condition"] == condition)]
-                if len(rows):
-                    _print_matrix(rows, str(variant), condition, console, store)
+        for condition in conditions:
+            rows = of_task[of_task["condition"] == condition]
+            if len(rows):
+                console.print(f"[bold]{task}[/]{_under(condition)}: {get_task(task).heading}", highlight=False)
+                whole = set(rows["tested_on"]) == {WHOLE}
+                console.print(
+                    _classes(rows, task, condition, store)
+                    if whole
+                    else _table(value_table(rows, task, condition=condition))
+                )
 
 
-def _print_matrix(results: pd.DataFrame, variant: str, condition: str, console: Console, store: Store) -> None:
+def _under(condition: str) -> str:
+    return "" if condition == CLEAN else f" under {condition}"
+
+
+def _print_matrix(
+    results: pd.DataFrame, variant: str, task: str, condition: str, console: Console, store: Store
+) -> None:
     runs = store.runs()
-    planned = runs.loc[(runs["variant"] == variant) & runs["task"].isin(results["task"]), "trained_on"]
+    planned = runs.loc[(runs["variant"] == variant) & (runs["task"] == task), "trained_on"]
     matrix, auroc = (
         cross_generator_matrix(
-            results, variant, metric, generators=store.generators, planned=planned, condition=condition
+            results, variant, metric, generators=store.generators, planned=planned, condition=condition, task=task
         )
         for metric in ("accuracy", "auroc")
     )
-    under = "" if condition == CLEAN else f" under {condition}"
-    heading = f"[bold]{_labelled(variant, results)}[/]{under}: accuracy (AUROC); {ORIENTATION}"
+    other = "" if task == DETECTION else f" {task},"
+    heading = f"[bold]{_labelled(variant, results)}[/]{_under(condition)}:{other} accuracy (AUROC); {ORIENTATION}"
     console.print(heading, highlight=False)
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("")
@@ -78,8 +90,8 @@ def _print_matrix(results: pd.DataFrame, variant: str, condition: str, console: 
     console.print(f"  seeds: {', '.join(map(str, sorted(results['seed'].unique())))}\n", highlight=False)
 
 
-def _classes(results: pd.DataFrame, task: str, store: Store) -> Table:
-    values = class_table(results, task, store.generators)
+def _classes(results: pd.DataFrame, task: str, condition: str, store: Store) -> Table:
+    values = class_table(results, task, store.generators, condition=condition)
     labels = [_labelled(str(variant), results[results["variant"] == variant]) for variant in values.index]
     return _table(values.set_axis(labels).rename_axis(index="method").reset_index())
 

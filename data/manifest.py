@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, astuple, dataclass, fields
 from functools import cached_property
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pandas as pd
@@ -26,7 +26,17 @@ from data.audits import Finding, run_audits
 from data.images import BadImage, ImageFacts, file_digest, probe
 from data.parallel import parallel_map
 from data.sources import get_source
-from data.sources.base import FAKE, REAL, SHARED_REAL, SPLITS, Entry, Problem, relative, shown_names
+from data.sources.base import (
+    FAKE,
+    REAL,
+    SHARED_REAL,
+    SPLITS,
+    Entry,
+    Problem,
+    relative,
+    rows_of_cells,
+    shown_names,
+)  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -125,9 +135,8 @@ class Manifest:
             raise ValueError(f"no split {split!r}; there are: {', '.join(SPLITS)}")
         if unknown := set(generators) - set(self.generators):
             raise ValueError(f"no generator {', '.join(sorted(unknown))}; there are: {', '.join(self.generators)}")
-        real = self.table["label"] == REAL
-        chosen = self.table["generator"].isin(generators) | (real & (self.table["generator"] == SHARED_REAL))
-        return self.table[(self.table["split"] == split) & (chosen if len(generators) else real)]
+        chosen = rows_of_cells(self.table, generators) if len(generators) else self.table["label"] == REAL
+        return self.table[(self.table["split"] == split) & chosen]
 
     def limit(self, n: int) -> Manifest:
         """At most `n` images per split, generator and label, chosen by a hash of the source id.
@@ -195,7 +204,7 @@ class Manifest:
             table=_typed(pa.ipc.open_file(pa.memory_map(str(folder / facts["table"]))).read_pandas()),
             skipped=tuple(Problem(**problem) for problem in facts["skipped"]),
             notes=tuple(facts["notes"]),
-            findings=tuple(Finding(**finding) for finding in facts["findings"]),
+            findings=tuple(Finding(**finding) for finding in facts.get("findings", ())),  # older manifests have none,
         )
         vars(manifest)["digest"] = facts["digest"]  # slow to compute; the table's checksum shows that it is still right
         return manifest
@@ -236,6 +245,8 @@ def build_manifest(
     entries = scanned.entries
     if generators is not None:
         entries = _of_generators(entries, generators)
+        others = {entry.generator for entry in scanned.entries if entry.label == FAKE} - set(generators)
+        scanned.problems = [p for p in scanned.problems if not others & set(PurePosixPath(p.path).parts)]
     table = _entries_table(entries, root)
     if limit is not None:
         table = _limited(table, limit)

@@ -499,7 +499,7 @@ def feature_store(cache: Path, key: str, num_features: int, condition: Condition
     if not key or len(key) > 150 or "/" in key or "\\" in key or key.startswith("."):
         raise ValueError(f"an encoder's key must be a folder name of at most 150 characters, got {key!r}")
     cache = Path(cache)
-    base = cache if condition is None or condition.name == CLEAN else cache / "conditions" / condition.key
+    base = cache if condition is None or condition.name == CLEAN else cache / "conditions" / condition.name
     return ArrayStore(base / "features" / key, row_shape=(num_features,), dtype=np.float32, checked=True)
 
 

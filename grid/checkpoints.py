@@ -19,6 +19,10 @@ log = logging.getLogger(__name__)
 _STATE, _SEAL = "state.pt", "seal.json"
 
 
+class LostCheckpointError(ValueError):
+    """The checkpoint of a finished trial is gone, so its detector cannot be scored."""
+
+
 def write_state(folder: Path, state: dict[str, Any], *, order: int) -> None:
     """Write a training state into `folder`, with its digest as a seal, so that a truncated file is recognised.
 

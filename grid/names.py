@@ -89,6 +89,7 @@ def condition_artifact(condition: str, name: str) -> str:
 SCORES = "scores.parquet"  # one row per unique test image; one file per condition
 EMBEDDINGS = "embeddings.npy"  # float16 (N, D), rows as in SCORES
 CHECKPOINT = "checkpoint"  # folder, written by the detector
+FACTS = "facts.json"  # of the scores under a condition: device, node, versions and warnings
 SPEC = "spec.json"
 TRACEBACK = "traceback.txt"
 WARNINGS = "warnings.txt"  # warnings that the trial logged; absent if there are none

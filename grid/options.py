@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.conditions import CLEAN
-from grid.commands import BadInputError
+from grid.commands import BadInputError, list_commands
 from grid.experiments import Experiment, list_experiments, load_experiment
 from grid.names import PER_METHOD
 from grid.tasks import list_tasks
@@ -34,13 +34,15 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose images."""
     data = parser.add_argument_group("which images")
     data.add_argument(
-        "--data", metavar="DIR", help="the corpus' folder, or s3://BUCKET/FOLDER, gs://…; the demo draws its own"
+        "--data", metavar="DIR", help="folder of the corpus, or s3://BUCKET/FOLDER, gs://…; the demo makes its own"
     )
     data.add_argument(
-        "--generators", type=_names, metavar="A,B", help="only these generators take part, in training and in tests"
+        "--generators", type=_names, metavar="A,B", help="use only these generators, in training and in tests"
     )
     data.add_argument("--limit", type=int, metavar="N", help="at most N images per class and split: a quick look")
-    data.add_argument("--split-seed", type=int, default=0, metavar="N", help="seed of splits, for a corpus without any")
+    data.add_argument(
+        "--split-seed", type=int, default=0, metavar="N", help="seed of the random splits, for a corpus without splits"
+    )
     data.add_argument("--skip-bad", action="store_true", help="leave bad files out, and record how many")
 
 
@@ -51,20 +53,24 @@ def add_trial_options(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--tasks", type=_names, metavar="A,B", help=f"only these of {', '.join(list_tasks())}")
     what.add_argument(
         "--train-on", metavar="SETS",
-        help="training sets of detection, separated by commas: each (the default), all, all-but-one, all-but-X, X, "
-        "A+B, or none for methods that need no fakes",
+        help="training sets, separated by commas: each (default for detection), all, all-but-one, all-but-X, X, A+B; "
+        "none for methods that need no fakes. Attribution always trains on all",
     )  # fmt: skip
     what.add_argument(
-        "--train-condition", default=CLEAN, metavar="NAME", help="of training and validation pictures: jpeg-95, …"
-    )
+        "--train-condition", default=CLEAN, metavar="NAME",
+        help="train and validate on pictures under this condition, such as jpeg-95; default: clean",
+    )  # fmt: skip
     what.add_argument(
         "--conditions", type=_names, default=[CLEAN], metavar="A,B",
-        help="score under these conditions too: jpeg-75, …; trained detectors are not trained again",
+        help="also score under these conditions, such as jpeg-75; finished trials are not trained again",
     )  # fmt: skip
-    what.add_argument("--seeds", type=int, nargs="+", metavar="N", help="default: the experiment's seeds")
     what.add_argument(
-        "--weights", action="append", default=[], metavar="METHOD=W", help="a local file, hub, hub:TAG or random"
+        "--seeds", type=int, nargs="+", metavar="N", help="training seeds; default: those of the experiment"
     )
+    what.add_argument(
+        "--weights", action="append", default=[], metavar="METHOD=W",
+        help="weights of a method: a local file, hub, hub:TAG or random",
+    )  # fmt: skip
     what.add_argument(
         "--set", action="append", default=[], metavar="METHOD.NAME=VALUE",
         help="a setting of a method, or gpus, memory, accelerator, gpu_memory of its trials; METHOD * means every "
@@ -75,7 +81,9 @@ def add_trial_options(parser: argparse.ArgumentParser) -> None:
 def add_place_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose folders, the MLflow store and the resources of trials."""
     where = parser.add_argument_group("where and how")
-    where.add_argument("--experiment-name", metavar="NAME", help="of the MLflow experiment; default: the experiment")
+    where.add_argument(
+        "--experiment-name", metavar="NAME", help="name of the MLflow experiment; default: the experiment's name"
+    )
     where.add_argument(
         "--runs", type=Path, default=ROOT / "runs", metavar="DIR", help="MLflow's local store and checkpoints"
     )
@@ -84,7 +92,12 @@ def add_place_options(parser: argparse.ArgumentParser) -> None:
         "--local-copies", type=Path, metavar="DIR",
         help="a folder on each node's own disk, for copies of pixels and features; default: trials read the cache",
     )  # fmt: skip
-    where.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    where.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where trials compute; default: auto, on a GPU if there is one",
+    )
     where.add_argument("--cpus-per-trial", type=float, metavar="X", help="CPU cores; default: 1")
     where.add_argument("--gpus-per-trial", type=float, metavar="X", help="share of a GPU; default: the method's share")
     where.add_argument("--memory-per-trial", type=float, metavar="GB", help="host memory; default: no request")
@@ -95,11 +108,13 @@ def add_place_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     where.add_argument("--max-concurrent", type=int, metavar="N", help="trials at once; default: as many as fit")
     where.add_argument("--max-failures", type=int, metavar="N", help="retries per trial; default: 2")
-    where.add_argument("--checkpoint-seconds", type=float, metavar="S", help="default: 60")
+    where.add_argument(
+        "--checkpoint-seconds", type=float, metavar="S", help="seconds between two checkpoints; default: 60"
+    )
     where.add_argument("--local", action="store_true", help="in this process, one trial after the other, without Ray")
     where.add_argument(
         "--address", metavar="ADDRESS",
-        help="of a Ray cluster; default: RAY_ADDRESS, else this head's cluster (`ray up`), else a new local Ray",
+        help="address of a Ray cluster; default: RAY_ADDRESS, else this head's cluster (`ray up`), else a local Ray",
     )  # fmt: skip
     where.add_argument("--num-gpus", type=int, metavar="N", help="GPUs of the local Ray; may be logical, for a test")
     where.add_argument("--num-cpus", type=int, metavar="N", help="CPU cores of the local Ray")
@@ -192,11 +207,11 @@ def resolve(options: argparse.Namespace) -> Launch:
     try:
         experiment = load_experiment(options.experiment)
     except KeyError as error:
-        raise BadInputError(error.args[0]) from error
+        raise BadInputError(f"{error.args[0]}; commands: {', '.join(list_commands())}") from error
     problems = []
     if options.limit is not None and options.limit < 1:
         problems.append(f"limit must be at least 1, got {options.limit}")
-    tasks = options.tasks or list_tasks()[:2]
+    tasks = options.tasks or list(experiment.tasks)
     for names, look_up, option in (
         (tasks, get_task, "--tasks"),
         (options.conditions, get_condition, "--conditions"),
@@ -317,10 +332,20 @@ def _settings(
         values["tracking_uri"] = tracking_uri(runs)
         return RunSettings(**{name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
-        problems += [line.removeprefix("by_method ") for line in in_words(error)]
+        problems += [_as_typed(line.removeprefix("by_method ")) for line in in_words(error)]
     except ValueError as error:  # a path that no store can have
         problems.append(str(error))
     return None
+
+
+def _as_typed(problem: str) -> str:
+    """A problem of a field of `RunSettings`, under the name of its option."""
+    name, _, rest = problem.partition(" ")
+    method, _, field = name.rpartition(".")
+    if method:
+        short = {field: short for short, field in PER_METHOD.items()}
+        return f"--set {method}.{short.get(field, field)} {rest}"
+    return f"{option_of(name)} {rest}"
 
 
 def _ray_problems(options: argparse.Namespace) -> list[str]:

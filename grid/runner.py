@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from data.conditions import CLEAN
 from data.manifest import DataProblems
 from grid import names
-from grid.checkpoints import latest_state, remove_states, write_state
+from grid.checkpoints import LostCheckpointError, latest_state, remove_states, write_state
 from grid.plan import FINISHED, Work, distinct_inputs
 from grid.preparing import kept_warnings, prepare_input
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
-from grid.trial import build, choose_device, fit, restore, score
+from grid.trial import build, choose_device, fit, restore, score, versions
 from models.detector import Detector, FitSession, TrainingDiverged, WeightsError
 from models.geometry import Geometry
 from models.registry import detector_info
@@ -98,12 +98,12 @@ def execute(
             run = tracker.finished_trial(work.run_id)
 
             @cache
-            def load() -> tuple[Detector, float | None]:
+            def load() -> tuple[Detector, float | None, str]:
                 (checkpoint, threshold), device = run.fitted(), choose_device(settings, share)
-                return restore(work.spec, dict(settings.weight_files), device, checkpoint), threshold
+                return restore(work.spec, dict(settings.weight_files), device, checkpoint), threshold, device
 
             _score_conditions(work, settings, run, load)
-    except (DataProblems, TrainingDiverged, WeightsError) as error:
+    except (DataProblems, LostCheckpointError, TrainingDiverged, WeightsError) as error:
         raise PermanentFailureError(f"{type(error).__name__}: {error}") from error
 
 
@@ -150,22 +150,33 @@ def _fit_and_score(
         except Exception as error:
             run.fail(error, traceback.format_exc(), warnings.getvalue())
             raise
-    _score_conditions(work, settings, run, lambda: (fitted.detector, fitted.threshold))
+    _score_conditions(work, settings, run, lambda: (fitted.detector, fitted.threshold, device))
 
 
 def _score_conditions(
-    work: Work, settings: RunSettings, run: TrialRun, load: Callable[[], tuple[Detector, float | None]]
+    work: Work, settings: RunSettings, run: TrialRun, load: Callable[[], tuple[Detector, float | None, str]]
 ) -> None:
-    """Score a trial's detector, with its threshold, under each condition except "clean", which its run has already."""
+    """Score a trial's detector, with its threshold, under each condition except "clean", which its run has already.
+
+    An error under one condition is raised after the others are scored.
+    """
+    failure: Exception | None = None
     for condition in work.conditions:
         if condition == CLEAN:
             continue
         try:
-            detector, threshold = load()
-            run.add_scores(score(work.spec, detector, settings, threshold=threshold, condition=condition))
+            with kept_warnings() as warnings:
+                detector, threshold, device = load()
+                scored = score(work.spec, detector, settings, threshold=threshold, condition=condition)
+            facts = {names.DEVICE: device, names.NODE: os.uname().nodename, names.VERSIONS: versions()}
+            run.add_scores(scored, {**facts, names.WARNINGS: warnings.getvalue()})
         except Exception as error:
             run.fail_condition(condition, error, traceback.format_exc())
-            raise
+            if isinstance(error, LostCheckpointError):
+                raise
+            failure = failure or error
+    if failure is not None:
+        raise failure
 
 
 def check_detectors(specs: Sequence[TrialSpec], settings: RunSettings) -> dict[str, Geometry | None]:

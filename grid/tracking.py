@@ -30,7 +30,8 @@ from mlflow.tracking import MlflowClient
 
 from data.conditions import CLEAN
 from grid import names
-from grid.plan import RUNNING
+from grid.checkpoints import LostCheckpointError
+from grid.plan import FINISHED, RUNNING
 from grid.spec import TrialSpec
 from grid.uris import sqlite_file, without_password
 
@@ -105,6 +106,10 @@ class Tracker(StoreAccess):
         """
         client, messages = self.client, errors or {}
         for key, state in self.records.states(keys).items():
+            if state.state == FINISHED and key in messages:  # it failed while it was scored under a condition
+                tags = client.get_run(state.run_id).data.tags
+                error = tags.get(names.CONDITION_ERROR) or messages[key][:5000]  # a worker that died recorded none
+                client.set_tag(state.run_id, names.CONDITION_ERROR, error)
             if state.state != RUNNING:
                 continue
             if key in messages:
@@ -221,13 +226,13 @@ class TrialRun(StoreAccess):
         """The checkpoint folder and the threshold of a finished trial; None for a task without a threshold.
 
         Raises:
-            StoreError: the checkpoint is gone.
+            LostCheckpointError: the checkpoint is gone.
         """
         run = self.client.get_run(self.run_id)
         try:
             folder = Records(self.uri, run.info.experiment_id).artifact(run, names.CHECKPOINT)
         except FileNotFoundError as error:
-            raise StoreError(
+            raise LostCheckpointError(
                 f"the checkpoint of run {self.run_id} ({run.info.run_name}) is gone: {error}. Delete the run "
                 f"(mlflow runs delete --run-id {self.run_id}) and launch again, to run this trial again"
             ) from error
@@ -265,11 +270,21 @@ class TrialRun(StoreAccess):
         self._log_final({**metrics, **scored.metrics}, {**tags, names.ERROR: ""})
         self.client.set_terminated(self.run_id, "FINISHED")
 
-    def add_scores(self, scored: Scored) -> None:
-        """Log a finished trial's scores under a further condition; the tag with the condition comes last."""
+    def add_scores(self, scored: Scored, facts: Mapping[str, str]) -> None:
+        """Log a finished trial's scores under a further condition; the tag with the condition comes last.
+
+        Args:
+            scored: scores under the condition.
+            facts: what computed them (device, node, versions, warnings): may differ from what trained the detector.
+        """
+        self.client.log_dict(self.run_id, dict(facts), names.condition_artifact(scored.condition, names.FACTS))
         self._log_scores(scored, with_embeddings=False)
-        done = conditions_of(self.client.get_run(self.run_id)) - {CLEAN} | {scored.condition}
-        self._log_final(scored.metrics, {names.CONDITIONS: ",".join(sorted(done)), names.CONDITION_ERROR: ""})
+        run = self.client.get_run(self.run_id)
+        done = conditions_of(run) - {CLEAN} | {scored.condition}
+        tags = {names.CONDITIONS: ",".join(sorted(done))}
+        if run.data.tags.get(names.CONDITION_ERROR, "").startswith(f"{scored.condition}: "):
+            tags[names.CONDITION_ERROR] = ""
+        self._log_final(scored.metrics, tags)
 
     def fail_condition(self, condition: str, error: BaseException, traceback: str) -> None:
         """Record why a finished trial could not be scored under a condition; the run stays finished."""

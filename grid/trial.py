@@ -256,7 +256,7 @@ def fit(
         names.DEVICE: device,
         names.WEIGHTS: detector.weights_note,
         names.BATCH_HALVED: str(detector.batch_halved).lower(),
-        names.VERSIONS: json.dumps({"python": python_version()} | {name: version(name) for name in PACKAGES}),
+        names.VERSIONS: versions(),
     }
     return Fitted(detector, threshold, metrics, tags)
 
@@ -302,6 +302,11 @@ def score(
         for metric, value in values.items()
     }
     return Scored(condition, metrics, scores, prediction.embeddings.astype(np.float16))
+
+
+def versions() -> str:
+    """Versions of Python and of the packages that a result may depend on, as JSON."""
+    return json.dumps({"python": python_version()} | {name: version(name) for name in PACKAGES})
 
 
 def set_threads(settings: RunSettings) -> None:

@@ -29,7 +29,7 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Examples:
-    """Inputs with their class numbers.
+    """Inputs with their class numbers. A further input of training, such as masks, becomes a field with a default.
 
     Attributes:
         inputs: features, float32 (N, D), if the detector has an encoder; else pixels, uint8 (N, H, W, 3) in RGB.

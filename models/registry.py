@@ -26,7 +26,7 @@ class DetectorInfo:
             Values are str, int, float or bool, so that the resolved configuration can be hashed, logged and read back.
         gpu_share: fraction of one GPU that a trial requests by default; 1/n, or 0 for a method that uses no GPU.
         build: (config, context) -> Detector; imports heavy packages when it is called.
-        summary: one line for `--help` and tables.
+        summary: one line that describes the method.
         small: settings that make the method small enough for the demo and for tests, without a download.
         needs_fakes: whether the method learns from fakes; if not, it is trained once, on real images only.
     """

@@ -15,7 +15,7 @@ from analysis.curves import expected_calibration_error, reliability
 from analysis.figures import style
 from analysis.figures.palette import Look, looks
 from analysis.matrices import column_order, trained_on_label
-from grid.tasks import REAL, cell_rows, generators_of, get_task, list_tasks
+from grid.tasks import REAL, cell_rows, class_names, generators_of, get_task, list_tasks
 from grid.train_sets import TrainSet
 
 NUM_SCORE_BINS = 40
@@ -89,8 +89,7 @@ def score_figure(scores: pd.DataFrame, *, title: str) -> Figure:
             edges = _edges(rows["score"].to_numpy())
             shares = {}
             for name in look_of:
-                of_class = rows["label"] == 0 if name == REAL else (rows["label"] == 1) & (rows["generator"] == name)
-                values = rows.loc[of_class, "score"].clip(edges[0], edges[-1])
+                values = rows.loc[class_names(rows) == name, "score"].clip(edges[0], edges[-1])
                 shares[name] = np.histogram(values, edges)[0] / max(len(values), 1)
             highest = max(share.max() for share in shares.values()) or 1.0
             for base, (name, share) in enumerate(reversed(shares.items())):  # the first class is on top

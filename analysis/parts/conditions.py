@@ -7,12 +7,13 @@ from collections.abc import Iterator
 import pandas as pd
 
 from analysis.cells import CROSS_GENERATOR, IN_DOMAIN, cell_table
+from analysis.matrices import class_table
 from analysis.page import Block, Fold, Row, Text
 from analysis.parts import Report, register_part
 from analysis.parts.matrices import matrix_picture
 from analysis.parts.summary import mean_text
-from data.conditions import CLEAN, get_condition
-from grid.tasks import DETECTION
+from data.conditions import CLEAN, get_condition, is_condition
+from grid.tasks import ATTRIBUTION, DETECTION
 from models.metrics import in_words
 
 METRICS = ("accuracy", "auroc")
@@ -31,14 +32,23 @@ def conditions(report: Report) -> Iterator[Block]:
         f"validation, are unchanged. {described}."
     )
     cells = pd.concat([report.cells, cell_table(report.store, metrics=METRICS, conditions=others)], ignore_index=True)
+    attribution = pd.concat(
+        class_table(report.store.results(), ATTRIBUTION, report.generators, condition=name)
+        .reset_index()
+        .assign(condition=name)
+        for name in names
+    )
     cells = cells[cells["task"] == DETECTION]
     rows = [_row(report, cells, variant, condition) for variant in report.variants(DETECTION) for condition in names]
-    table = pd.DataFrame([row for row in rows if row])
-    caption = (
-        "Means over the cells of each method's matrix, in brackets 95 % intervals over source images; of the trials "
-        "that were scored under the condition"
-    )
-    yield report.folder.table("conditions", table, caption=caption)
+    if table := [row for row in rows if row]:
+        caption = (
+            "Means over the cells of each method's matrix, in brackets 95 % intervals over source images; of the "
+            "trials that were scored under the condition"
+        )
+        yield report.folder.table("conditions", pd.DataFrame(table), caption=caption)
+    if len(attribution):
+        caption = "Attribution: accuracy over all classes, and of each class"
+        yield report.folder.table("conditions-attribution", attribution, caption=caption)
     for variant in report.variants(DETECTION):
         for condition in others:
             own = cells[(cells["variant"] == variant) & (cells["condition"] == condition)]
@@ -50,10 +60,7 @@ def conditions(report: Report) -> Iterator[Block]:
 
 
 def _summary(condition: str) -> str:
-    try:
-        return get_condition(condition).summary.rstrip(".")
-    except KeyError:  # a condition of another checkout
-        return "not known here"
+    return get_condition(condition).summary.rstrip(".") if is_condition(condition) else "not in this checkout"
 
 
 def _row(report: Report, cells: pd.DataFrame, variant: str, condition: str) -> dict[str, object]:

@@ -34,7 +34,7 @@ def limits(
 
     Args:
         store: the grid.
-        results: `store.results()`.
+        results: rows of `store.results()` on clean pictures.
         scores: scores of one finished detection run, to count test images; None: there is no such run.
         notes: remarks on the data set.
     """
@@ -194,7 +194,7 @@ def _constant(results: pd.DataFrame) -> Iterator[Text]:
 
 
 def _inverted(results: pd.DataFrame) -> Iterator[Text]:
-    low = results[(results["metric"] == "auroc") & (results["value"] < 0.4)]
+    low = results[(results["task"] == DETECTION) & (results["metric"] == "auroc") & (results["value"] < 0.4)]
     cells = len(low.drop_duplicates(["variant", "trained_on", "tested_on"]))
     if cells:
         yield Text(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from analysis.matrices import value_table
 from analysis.page import Block, Text
 from analysis.parts import Report, register_part
+from data.conditions import CLEAN
 from grid.tasks import ATTRIBUTION, DETECTION, get_task, list_tasks
 
 
@@ -16,10 +17,14 @@ def tasks(report: Report) -> Iterator[Block]:
     for task in list_tasks():
         if task in (DETECTION, ATTRIBUTION) or not report.variants(task):
             continue
-        table = value_table(report.results, task)
-        if table.empty:
+        results = report.store.results()
+        if not (results["task"] == task).any():
             command = report.store.missing_command(task=task)
             yield Text(f"{task}: no trial is finished; this runs them:", strong=True, command=command)
             continue
-        shown = table.round(3).astype(str)
-        yield report.folder.table(task, table, shown=shown, caption=f"{task}: {get_task(task).heading}")
+        for condition in report.store.conditions:
+            table = value_table(results, task, condition=condition)
+            if len(table):
+                name, under = (task, "") if condition == CLEAN else (f"{task}-{condition}", f", {condition}")
+                caption = f"{task}: {get_task(task).heading}{under}"
+                yield report.folder.table(name, table, shown=table.round(3).astype(str), caption=caption)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from data.audits import Level, register_audit
 from data.manifest import Manifest
-from data.sources.base import FAKE, REAL, SHARED_REAL
+from data.sources.base import FAKE, REAL, rows_of_cells
 
 FACTS = {
     "format": "file format",
@@ -38,7 +38,6 @@ def shortcuts(manifest: Manifest) -> Iterator[tuple[Level, str, str]]:
 
 def by_generator(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:
     """For each generator: (its name, its fakes, the real images that it is tested against)."""
-    fakes = table[table["label"] == FAKE]
-    for generator, made in fakes.groupby("generator"):
-        real = table[(table["label"] == REAL) & table["generator"].isin([SHARED_REAL, generator])]
-        yield str(generator), made, real
+    for generator in sorted(set(table.loc[table["label"] == FAKE, "generator"])):
+        cell = table[rows_of_cells(table, [generator])]
+        yield str(generator), cell[cell["label"] == FAKE], cell[cell["label"] == REAL]

@@ -1,7 +1,8 @@
 """Changes made to a picture before a detector sees it, one file per condition or family of conditions.
 
 A condition is a function of one picture. `--conditions` scores trained detectors under conditions, without training
-again; `--train-condition` trains under one.
+again; `--train-condition` trains under one. Features and results are kept under a condition's name: give a condition
+whose pixels change another name.
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ class Picture:
         """uint8 (H, W, 3): the photograph that a fake was made from; None if there is none."""
         return None if self.read_original is None else self.read_original()
 
-    @property
+    @cached_property
     def rng(self) -> np.random.Generator:
-        """A random generator seeded by the digest: a picture always gets the same random numbers."""
+        """A random generator seeded by the digest: the condition of a picture always draws the same numbers."""
         import numpy as np
 
         return np.random.default_rng(int.from_bytes(hashlib.sha256(self.digest.encode()).digest()[:8], "big"))
@@ -63,21 +64,14 @@ class Condition:
     Attributes:
         name: as on the command line and in every table.
         apply: a picture -> changed pixels, uint8 (H, W, 3) of any size.
-        summary: one line for `--help`.
+        summary: one line for the report.
         uses: "mask", "original": what else the result depends on, besides the picture.
-        version: of the function. Each version has its own stored features.
     """
 
     name: str
     apply: Callable[[Picture], np.ndarray]
     summary: str = ""
     uses: frozenset[str] = frozenset()
-    version: int = 1
-
-    @property
-    def key(self) -> str:
-        """Name and version, under which results are stored; safe as a folder name."""
-        return self.name if self.version == 1 else f"{self.name}-v{self.version}"
 
 
 @dataclass(frozen=True)
@@ -97,28 +91,27 @@ _conditions: Register[Condition | _Family] = Register("condition", __name__)
 
 
 def register_condition(
-    name: str, *, uses: Collection[str] = (), version: int = 1
+    name: str, *, uses: Collection[str] = ()
 ) -> Callable[[Callable[[Picture], np.ndarray]], Callable[[Picture], np.ndarray]]:
     """Register the decorated function of a picture under `name`; its docstring's first line becomes the summary.
 
     Args:
         name: lower-case letters, digits and dashes.
         uses: "mask", "original": what else the result depends on, besides the picture.
-        version: increase it whenever the function's pixels change.
 
     Raises:
         ValueError: the name is taken or has other characters.
     """
 
     def decorate(function: Callable[[Picture], np.ndarray]) -> Callable[[Picture], np.ndarray]:
-        _conditions.add(_checked(name), Condition(name, function, _summary(function), frozenset(uses), version))
+        _conditions.add(_checked(name), Condition(name, function, _summary(function), frozenset(uses)))
         return function
 
     return decorate
 
 
 def register_conditions(
-    family: str, *, levels: range, uses: Collection[str] = (), version: int = 1
+    family: str, *, levels: range, uses: Collection[str] = ()
 ) -> Callable[[Callable[[Picture, int], np.ndarray]], Callable[[Picture, int], np.ndarray]]:
     """Register the decorated function of a picture and a level: one condition `<family>-<level>` per level.
 
@@ -126,7 +119,7 @@ def register_conditions(
     """
 
     def decorate(function: Callable[[Picture, int], np.ndarray]) -> Callable[[Picture, int], np.ndarray]:
-        condition = Condition(family, lambda picture: picture.pixels, _summary(function), frozenset(uses), version)
+        condition = Condition(family, lambda picture: picture.pixels, _summary(function), frozenset(uses))
         _conditions.add(_checked(family), _Family(function, levels, condition))
         return function
 
@@ -150,9 +143,21 @@ def get_condition(name: str) -> Condition:
     numbered = _NUMBERED.fullmatch(name)
     if numbered and numbered["family"] in names:
         entry = _conditions.get(numbered["family"])
-        if isinstance(entry, _Family) and int(numbered["level"]) in entry.levels:
-            return entry.at(int(numbered["level"]))
+        if isinstance(entry, _Family):
+            if int(numbered["level"]) in entry.levels:
+                return entry.at(int(numbered["level"]))
+            lowest, highest = entry.levels[0], entry.levels[-1]
+            raise KeyError(f"no condition named {name!r}: {numbered['family']} has levels {lowest} to {highest}")
     raise no_entry("condition", name, list_conditions())
+
+
+def is_condition(name: str) -> bool:
+    """Whether this checkout has the condition."""
+    try:
+        get_condition(name)
+    except KeyError:
+        return False
+    return True
 
 
 def _at_level(function: Callable[[Picture, int], np.ndarray], level: int, picture: Picture) -> np.ndarray:

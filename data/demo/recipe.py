@@ -57,6 +57,9 @@ class DemoRecipe:
         valid: likewise, at most 30,000.
         test: likewise, at most 30,000.
         seed: seed of everything drawn, not negative.
+
+    Raises:
+        ValueError: a value outside of these limits; beyond them, the splits would share faces.
     """
 
     size: int = 64
@@ -64,6 +67,14 @@ class DemoRecipe:
     valid: int = 60
     test: int = 100
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        limits = {"size": (32, 4096), "train": (1, 40_000), "valid": (1, 30_000), "test": (1, 30_000)}
+        for name, (lowest, highest) in limits.items():
+            if not lowest <= getattr(self, name) <= highest:
+                raise ValueError(f"{name} must lie in {lowest} to {highest}, got {getattr(self, name)}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, got {self.seed}")
 
     @property
     def key(self) -> str:

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
 
 SPLITS = ("train", "valid", "test")
 REAL, FAKE = 0, 1
@@ -77,6 +83,18 @@ class Listing:
     images: list[Path] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+
+def rows_of_cells(rows: pd.DataFrame, generators: Collection[str]) -> np.ndarray:
+    """Which rows belong to cells: fakes of these generators, and real images that all share or their own; bool (N,).
+
+    Args:
+        rows: columns label and generator, as in `Entry`.
+        generators: names of generators.
+    """
+    shared = (rows["label"] == REAL) & (rows["generator"] == SHARED_REAL)
+    cell: np.ndarray = (rows["generator"].isin(generators) | shared).to_numpy()
+    return cell
 
 
 def relative(path: Path, root: Path) -> str:

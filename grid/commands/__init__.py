@@ -20,12 +20,12 @@ OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 class BadInputError(Exception):
-    """Something the user can mend; the message says how."""
+    """A mistake in what the user gave; the message says how to mend it."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a command is lent.
+    """What `launch.py` gives to a command.
 
     Attributes:
         console: the terminal.
@@ -38,12 +38,12 @@ class Context:
 
 @dataclass(frozen=True)
 class Command:
-    """One command.
+    """A command of `launch.py`.
 
     Attributes:
         name: as on the command line.
-        add_options: adds its options to a parser.
-        run: does it; returns the exit status: 0, 1 some trials failed, 2 bad input, 130 interrupted.
+        add_options: adds the command's options to a parser.
+        run: runs the command; returns the exit status: 0, 1 some trials failed, 2 bad input, 130 interrupted.
         summary: one line for `--help`.
     """
 
@@ -79,5 +79,5 @@ def list_commands() -> list[str]:
 
 
 def get_command(name: str) -> Command:
-    """Look a command up. Raises `KeyError` that lists what exists."""
+    """Look a command up. Raises `KeyError`, which lists all commands."""
     return _commands.get(name)

@@ -61,7 +61,8 @@ def run(options: argparse.Namespace, context: Context) -> int:
     manifest = read_data(launch, context.console)
     if manifest is None:
         context.console.print(
-            "the demo's images are not drawn yet, so every trial is pending; run without --plan to draw them"
+            f"the images of {launch.experiment.source} are not made yet, so every trial is pending; "
+            "a launch without --plan makes them"
         )
         return OK
 
@@ -102,11 +103,11 @@ def read_data(launch: Launch, console: Console) -> Manifest | None:
     if drawn is not None and options.plan and not drawn.folder(settings.cache).exists():
         return None
     if options.data is None and drawn is None:
-        raise BadInputError(f"{launch.experiment.name} needs --data DIR, the corpus' folder")
+        raise BadInputError(f"{launch.experiment.name} needs --data DIR, the folder of the corpus")
     check_writable(settings.cache, *([] if options.plan else [settings.runs]))
     with counting(console) as count:
         if drawn is not None:
-            root = drawn.make(settings.cache, partial(count, "drawing faces"))
+            root = drawn.make(settings.cache, partial(count, "making images"))
         elif is_url(options.data):
             try:
                 root = fetch(options.data, settings.cache / "corpora", progress=partial(count, "fetching files"))
@@ -131,8 +132,9 @@ def read_data(launch: Launch, console: Console) -> Manifest | None:
             raise BadInputError(f"--generators: {error}") from error
     manifest.save(settings.manifests / manifest.digest)
     console.print(manifest.summary(), highlight=False, markup=False)
-    for remark in manifest.remarks:
-        console.print(f"note: {remark}", style=NOTE, highlight=False, markup=False)
+    remarks = [*(("note", note) for note in manifest.notes), *((f.level, str(f)) for f in manifest.findings)]
+    for level, remark in remarks:
+        console.print(f"{level}: {remark}", style=NOTE, highlight=False, markup=False)
     if manifest.skipped:
         console.print(f"left out: {len(manifest.skipped)} bad files; recorded in MLflow", style=NOTE)
     if options.generators and not options.train_on:

@@ -21,7 +21,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     from pathlib import Path
 
     add_experiment(parser)
-    parser.add_argument("--experiment-name", metavar="NAME", help="of the MLflow experiment; default: the experiment")
+    parser.add_argument(
+        "--experiment-name", metavar="NAME", help="name of the MLflow experiment; default: the experiment's name"
+    )
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", metavar="DIR", help="MLflow's local store")
 
 
@@ -55,6 +57,7 @@ def print_status(name: str, uri: str, console: Console) -> int:
     from grid.plan import RUNNING, make_plan
     from grid.records import StoreError, conditions_of, open_records, speaking_runs, trial_state
     from grid.spec import TrialSpec
+    from grid.tasks import list_tasks
 
     try:
         records = open_records(uri, name)
@@ -65,7 +68,8 @@ def print_status(name: str, uri: str, console: Console) -> int:
         runs = speaking_runs(records.trials())
         states = {key: trial_state(run) for key, run in runs.items()}
         for grid in reversed(records.grids()):
-            trials = [TrialSpec.from_dict(fields) for fields in records.plan(grid).values()]
+            planned = records.plan(grid).values()
+            trials = [TrialSpec.from_dict(fields) for fields in planned if fields["task"] in list_tasks()]
             plan = make_plan(trials, states, sorted(conditions_of(grid) - {CLEAN}))
             counts: Counter[str] = Counter()
             table = Table(title=grid.info.run_name, title_justify="left")
@@ -86,6 +90,8 @@ def print_status(name: str, uri: str, console: Console) -> int:
             console.print(table)
             summary = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
             console.print(f"{summary} of {len(plan.trials)}\n")
+            if unknown := sorted({fields["task"] for fields in planned} - {*list_tasks()}):
+                console.print(f"trials of {', '.join(unknown)} are left out: this checkout has no such task\n")
     except StoreError as error:
         raise BadInputError(str(error)) from error
     return OK

@@ -9,7 +9,7 @@ from data.conditions import CLEAN
 from data.register import Register, no_entry
 from data.sources import list_sources
 from grid.spec import Scalar, TrialSpec
-from grid.tasks import get_task
+from grid.tasks import ATTRIBUTION, DETECTION, get_task
 from grid.train_sets import TrainSet
 
 Settings = Mapping[str, Scalar]
@@ -28,18 +28,18 @@ def cross_generator_trials(
     train_condition: str = CLEAN,
     without_fakes: Collection[str] = (),
 ) -> Iterator[TrialSpec]:
-    """Every method on every training set of every task.
+    """Every method with every training set of every task.
 
     Args:
         generators: all generators of the data set.
-        configs: method -> its resolved configuration.
-        tasks: names of `grid.tasks`.
-        seeds: one repetition of everything for each.
-        data: the manifest's digest.
-        train_on: training sets (see `grid.train_sets`); None: each task's own.
-        train_condition: what is done to training and validation pictures.
-        without_fakes: the methods among `configs` that are trained without fakes: once per seed, for the tasks in which
-            that makes sense, whatever `train_on` says.
+        configs: method -> its whole configuration.
+        tasks: names in `grid.tasks`.
+        seeds: training seeds; every trial runs once per seed.
+        data: digest of the manifest.
+        train_on: training sets (see `grid.train_sets`); None: the default of each task.
+        train_condition: condition of training and validation pictures.
+        without_fakes: methods in `configs` that train without fakes: once per seed and task without need of fakes,
+            whatever `train_on` is.
 
     Raises:
         ValueError: `train_on` names a generator that does not exist.
@@ -61,15 +61,16 @@ def cross_generator_trials(
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is run when nothing else is asked for.
+    """The defaults of a launch.
 
     Attributes:
-        name: as on the command line; no command has it.
-        source: its corpus, by its name in `data.sources`.
+        name: as on the command line; no command may have the same name.
+        source: name of the corpus in `data.sources`.
         methods: method -> settings that differ from the method's defaults.
-        small: each method has its small configuration (see `models.registry`) in place of its defaults.
-        seeds: one repetition of everything for each.
-        trials: yields the trials; arguments as of `cross_generator_trials`.
+        small: start from each method's small configuration (see `models.registry`) instead of its defaults.
+        seeds: training seeds; every trial runs once per seed.
+        tasks: names in `grid.tasks`.
+        trials: yields the trials; has the arguments of `cross_generator_trials`.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Experiment:
     methods: Mapping[str, Settings] = field(default_factory=lambda: {method: {} for method in PUBLISHED})
     small: bool = False
     seeds: Sequence[int] = (0,)
+    tasks: Sequence[str] = (DETECTION, ATTRIBUTION)
     trials: Callable[..., Iterator[TrialSpec]] = cross_generator_trials
 
 
@@ -84,13 +86,13 @@ _experiments: Register[Experiment] = Register("experiment", __name__)
 
 
 def register_experiment(experiment: Experiment) -> Experiment:
-    """Register an experiment under its name. Raises `ValueError` where the name is taken."""
+    """Register an experiment under its name. Raises `ValueError` if the name is taken."""
     _experiments.add(experiment.name, experiment)
     return experiment
 
 
 def list_experiments() -> list[str]:
-    """Names of all experiments: those with a file, and each corpus, which needs none."""
+    """Names of all experiments: those with a file, and every corpus, which needs no file."""
     return sorted({*_experiments.names(), *list_sources()})
 
 
@@ -98,7 +100,7 @@ def load_experiment(name: str) -> Experiment:
     """Look an experiment up. A corpus without an experiment of its own runs the published methods.
 
     Raises:
-        KeyError: no such experiment or corpus; lists what exists.
+        KeyError: no such experiment or corpus; the message lists all.
     """
     if name in _experiments.names():
         return _experiments.get(name)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from data.register import Register
+from data.sources.base import rows_of_cells
 from grid.train_sets import TrainSet, parse_train_sets
 
 if TYPE_CHECKING:
@@ -132,9 +133,7 @@ def class_names(rows: pd.DataFrame) -> np.ndarray:
 
 def cell_rows(rows: pd.DataFrame, generator: str) -> np.ndarray:
     """Which rows make the cell of a generator: its fakes, and the real images shared or its own; bool (N,)."""
-    shared = (rows["label"] == 0) & (rows["generator"] == REAL)
-    cell: np.ndarray = ((rows["generator"] == generator) | shared).to_numpy()
-    return cell
+    return rows_of_cells(rows, [generator])
 
 
 def generators_of(rows: pd.DataFrame) -> list[str]:

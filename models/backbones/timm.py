@@ -105,7 +105,7 @@ def _network(request: BackboneRequest, num_classes: int) -> tuple[Any, Preproces
         )
         _load(network, state, source.path, config.classifier, resized=bool(options))
 
-    policy = "crop" if request.policy == "timm" else request.policy or "squash"
+    policy = request.policy or "squash"
     preprocessing = Preprocessing(
         size=side,
         mean=three(config.mean),

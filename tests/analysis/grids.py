@@ -19,7 +19,7 @@ from grid.tasks import ATTRIBUTION, get_task
 from grid.tracking import Tracker
 from grid.train_sets import TrainSet
 from grid.trial import Scored
-from tests.grid.grids import make_spec, paper_manifest
+from tests.grid.grids import FACTS, make_spec, paper_manifest
 
 GENERATORS = ("lama", "ldm", "repaint")
 THRESHOLD = 0.25  # of every detection run
@@ -132,7 +132,7 @@ class Grid:
             tags = {names.DEVICE: "cpu", names.WEIGHTS: "random weights"}
             run.finish(made(spec, self.manifest), metrics, tags, checkpoint)
             for condition in conditions:
-                run.add_scores(made(spec, self.manifest, condition))
+                run.add_scores(made(spec, self.manifest, condition), FACTS)
             ids.append(run.run_id)
         return ids
 

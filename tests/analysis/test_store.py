@@ -19,7 +19,7 @@ from grid.spec import TrialSpec
 from grid.tasks import ATTRIBUTION, DETECTION, WHOLE
 from grid.tracking import Tracker
 from grid.trial import Scored
-from tests.grid.grids import make_spec, paper_manifest
+from tests.grid.grids import FACTS, make_spec, paper_manifest
 
 CELLS = {"lama": 0.9, "ldm": 0.6}
 CLASSES = {"real": 0.9, "lama": 0.8, "ldm": 0.7}
@@ -63,7 +63,7 @@ def finish(tracker: Tracker, tmp_path: Path) -> Finish:
         said = {names.WEIGHTS: "random weights"} if tags is None else tags
         run.finish(planted(spec, values), metrics, said, tmp_path / "no checkpoint")
         for condition, others in more.items():
-            run.add_scores(planted(spec, others, condition))
+            run.add_scores(planted(spec, others, condition), FACTS)
         return run.run_id
 
     return write
@@ -223,7 +223,7 @@ def test_the_store_lists_the_conditions_that_any_trial_has_clean_first(
 
 def test_a_condition_does_not_finish_a_trial(tracker: Tracker, manifest: Manifest) -> None:
     spec = make_spec(manifest.digest)
-    tracker.open_trial(spec, {}).add_scores(planted(spec, CELLS, "jpeg-75"))
+    tracker.open_trial(spec, {}).add_scores(planted(spec, CELLS, "jpeg-75"), FACTS)
     assert read(tracker).empty
 
 

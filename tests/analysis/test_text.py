@@ -130,11 +130,13 @@ def test_each_condition_has_a_matrix_clean_first() -> None:
     assert "accuracy: in-domain mean 0.650, cross-generator mean 0.375, gap 0.275" in section(text, "m under jpeg-75")
 
 
-def test_attribution_is_printed_of_clean_pictures() -> None:
+def test_attribution_is_printed_per_condition() -> None:
     rows = [row("m", "lama+ldm", "all", "accuracy", 0.5, task="attribution")]
     rows += [row("m", "lama+ldm", "all", "accuracy", 0.1, task="attribution", condition="jpeg-75")]
-    (line,) = (line for line in printed(results(rows)).splitlines() if line.split()[:1] == ["m"])
-    assert line.split()[1] == "0.500"
+    text = printed(results(rows))
+    lines = [line for line in text.splitlines() if line.split()[:1] == ["m"]]
+    assert [line.split()[1] for line in lines] == ["0.500", "0.100"]
+    assert text.index("attribution: ") < text.index("attribution under jpeg-75: ")
 
 
 # Training sets -------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import data.conditions
-from data.conditions import Condition, Picture, list_conditions, register_condition
+from data.conditions import Picture, list_conditions, register_condition
 from data.images import decode
 from data.manifest import Manifest, build_manifest
 from data.pictures import PictureRows, Pictures
@@ -144,5 +144,3 @@ def test_features_of_a_condition_lie_apart_from_the_clean_ones(manifest: Manifes
         )
     assert len({store.folder for store in stores.values()}) == 3
     assert stores["clean"].folder == feature_store(cache, "toy", 2).folder
-    raised = Condition("jpeg-10", lambda picture: picture.pixels, version=2)
-    assert feature_store(cache, "toy", 2, raised).folder != stores["jpeg-10"].folder

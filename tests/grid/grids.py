@@ -145,6 +145,9 @@ class Planted:
         run.finish(self.scored, self.others, self.tags, checkpoint)
 
 
+FACTS = {names.DEVICE: "cpu", names.NODE: "here"}  # of scores under a condition
+
+
 def planted_result(
     spec: TrialSpec, accuracies: Mapping[str, float], num_each: int = 1000, *, condition: str = CLEAN
 ) -> Planted:

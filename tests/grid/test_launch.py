@@ -132,7 +132,7 @@ def test_training_sets_are_of_detection_and_each_is_run_once(dolos: Command, run
     assert ["lama", "ldm", "lama+ldm"] in [line.split() for line in heading]
     # of two generators, all but one are the other, which is there already
     again = dolos("--methods", "residual_linear", "--train-on", "all-but-one", "--plan")
-    assert "3 trials, 0 to run" in again.text
+    assert "3 trials, 3 finished before, 0 to run" in again.text
 
 
 def test_a_choice_of_generators_takes_part_in_training_and_tests_and_this_is_said(
@@ -150,12 +150,15 @@ def test_a_choice_of_generators_takes_part_in_training_and_tests_and_this_is_sai
     (grid,) = mlflow_runs(runs, "grid")
     assert grid.data.tags[names.OPTIONS] == "--generators ldm --local"
     # other images are another data set, and so another grid with keys of its own
-    assert "2 trials, 2 to run" in dolos("--methods", "residual_linear", "--tasks", "detection", "--plan").text
+    assert (
+        "2 trials, 0 finished before, 2 to run"
+        in dolos("--methods", "residual_linear", "--tasks", "detection", "--plan").text
+    )
 
 
 def test_a_choice_of_generators_with_training_sets_is_what_was_asked_for(dolos: Command) -> None:
     outcome = dolos("--methods", "residual_linear", "--generators", "ldm,lama", "--train-on", "all", "--plan")
-    assert "2 trials, 2 to run" in outcome.text
+    assert "2 trials, 0 finished before, 2 to run" in outcome.text
     assert "take part" not in outcome.text
 
 
@@ -267,7 +270,7 @@ def test_a_store_with_options_in_its_address_is_found_again(
     assert first.status == 0
     assert "2 trials, 0 finished before, 2 to run" in first.text
     plan = command(*arguments, "--plan")
-    assert "2 trials, 0 to run" in plan.text
+    assert "2 trials, 2 finished before, 0 to run" in plan.text
     second = command(*arguments)
     assert second.status == 0
     assert "all 2 trials are finished; nothing to run" in second.text

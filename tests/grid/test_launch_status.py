@@ -70,7 +70,7 @@ def test_a_plan_makes_no_store(command: Command, images: Path, runs: Path) -> No
 def test_a_plan_of_a_demo_that_is_not_drawn_draws_nothing(command: Command, runs: Path) -> None:
     outcome = command("--plan")
     assert outcome.status == 0
-    assert "run without --plan to draw them" in outcome.text
+    assert "a launch without --plan makes them" in outcome.text
     assert not runs.exists()
 
 

@@ -21,13 +21,14 @@ from data.audits import Finding
 from data.manifest import Manifest
 from data.sources.base import Problem
 from grid import names, records, tracking
+from grid.checkpoints import LostCheckpointError
 from grid.plan import FAILED, FINISHED, INTERRUPTED, RUNNING, TrialState
 from grid.records import StoreError, knock, open_records
 from grid.spec import TrialSpec
 from grid.tasks import ATTRIBUTION
 from grid.tracking import Tracker, TrialRun
 from tests.grid import writer
-from tests.grid.grids import make_spec, paper_manifest, planted_result
+from tests.grid.grids import FACTS, make_spec, paper_manifest, planted_result
 
 EXPERIMENT = "dolos"
 
@@ -407,7 +408,7 @@ def test_scores_under_a_condition_are_added_to_a_finished_run(
 ) -> None:
     clean = run_of(finished)
     jpeg = planted_result(spec, {"lama": 0.8, "ldm": 0.5}, condition="jpeg-75").scored
-    tracker.finished_trial(finished.run_id).add_scores(jpeg)
+    tracker.finished_trial(finished.run_id).add_scores(jpeg, FACTS)
     run = run_of(finished)
     assert (run.info.status, run.info.end_time) == ("FINISHED", clean.info.end_time)
     assert run.data.metrics == clean.data.metrics | jpeg.metrics
@@ -431,17 +432,17 @@ def test_a_condition_is_not_there_before_its_scores_are(
         patched.setattr(records, "MlflowClient", Stops)
         patched.setattr(Stops, "at", lost_at)
         with pytest.raises(ConnectionError):
-            finished.add_scores(jpeg)
+            finished.add_scores(jpeg, FACTS)
     assert names.CONDITIONS not in run_of(finished).data.tags
     assert tracker.records.states([spec.key])[spec.key].conditions == {"clean"}
-    finished.add_scores(jpeg)
+    finished.add_scores(jpeg, FACTS)
     assert tracker.records.states([spec.key])[spec.key].conditions == {"clean", "jpeg-75"}
     assert all(len(steps(finished, metric)) == 1 for metric in jpeg.metrics)
 
 
 def test_conditions_add_up(tracker: Tracker, spec: TrialSpec, finished: TrialRun) -> None:
     for condition in ("jpeg-75", "jpeg-50", "jpeg-75"):
-        finished.add_scores(planted_result(spec, CELLS, condition=condition).scored)
+        finished.add_scores(planted_result(spec, CELLS, condition=condition).scored, FACTS)
     assert run_of(finished).data.tags[names.CONDITIONS] == "jpeg-50,jpeg-75"
     assert len(steps(finished, "test.jpeg-75/lama/accuracy")) == 1
 
@@ -456,7 +457,7 @@ def test_a_condition_that_failed_is_told_until_one_succeeds(
     assert run.data.tags[names.ERROR] == ""
     kept = artifact(finished, "conditions/jpeg-75/traceback.txt", tmp_path / "back")
     assert kept.read_text().startswith("Traceback")
-    finished.add_scores(planted_result(spec, CELLS, condition="jpeg-75").scored)
+    finished.add_scores(planted_result(spec, CELLS, condition="jpeg-75").scored, FACTS)
     assert run_of(finished).data.tags[names.CONDITION_ERROR] == ""
 
 
@@ -474,7 +475,7 @@ def test_what_a_finished_trial_is_scored_with_comes_from_its_run(
 
 def test_a_checkpoint_that_is_gone_is_told_with_the_remedy(finished: TrialRun, tmp_path: Path) -> None:
     (tmp_path / "runs" / "artifacts" / finished.run_id / "artifacts" / "checkpoint").rename(tmp_path / "away")
-    with pytest.raises(StoreError, match=rf"mlflow runs delete --run-id {finished.run_id}\) and launch again"):
+    with pytest.raises(LostCheckpointError, match=rf"mlflow runs delete --run-id {finished.run_id}\) and launch again"):
         finished.fitted()
 
 

@@ -58,7 +58,7 @@ def test_every_field_changes_the_key() -> None:
 def test_equals_timms_evaluation_transform(photograph: np.ndarray) -> None:
     from timm.data import create_transform, resolve_data_config
 
-    backbone = timm_backbone("test_efficientnet", weights="random", policy="timm")
+    backbone = timm_backbone("test_efficientnet", weights="random", policy="crop")
     theirs = create_transform(**resolve_data_config(model=backbone.network), is_training=False)
     assert torch.allclose(prepare(backbone.preprocessing, photograph), theirs(Image.fromarray(photograph)), atol=1e-5)
 
