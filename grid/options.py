@@ -332,7 +332,8 @@ def _settings(
         values["tracking_uri"] = tracking_uri(runs)
         return RunSettings(**{name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
-        problems += [_as_typed(line.removeprefix("by_method ")) for line in in_words(error)]
+        lines = "\n".join(in_words(error)).replace("by_method ", "").splitlines()
+        problems += map(_as_typed, lines)
     except ValueError as error:  # a path that no store can have
         problems.append(str(error))
     return None

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from analysis.cells import (
     CELL,
@@ -21,7 +22,9 @@ from analysis.cells import (
 )
 from analysis.intervals import Interval, Resampler, difference_of, proportion_interval
 from analysis.matrices import class_table, cross_generator_matrix, in_domain_cells, trained_on_label
+from analysis.published import beside_published
 from analysis.store import Store, StoreError
+from analysis.text import print_results
 from grid import names
 from grid.tasks import cell_rows, class_names, get_task, register_task
 from grid.train_sets import TrainSet
@@ -549,3 +552,30 @@ def test_cells_come_in_the_order_of_the_corpus(new_grid: NewGrid) -> None:
     compared = compare(opened, "residual_linear", "clip_linear", num_resamples=20)
     inside = compared[(compared["kind"] == CELL) & (compared["task"] == "detection")]
     assert inside["tested_on"].tolist() == order
+
+
+@pytest.mark.usefixtures("own_registers")
+def test_a_second_binary_task_is_kept_apart_from_detection(new_grid: NewGrid) -> None:
+    @register_task
+    class Coarse(get_task("detection").__class__):
+        name = "toy_coarse"
+
+        def cells(self, rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, np.ndarray]:
+            return {"anything": np.ones(len(rows), dtype=bool)}
+
+    grid = new_grid(num_each=20)
+    grid.finish(grid.spec(), make_spec(grid.manifest.digest, task="toy_coarse", train=["lama"]))
+    store = grid.open()
+    results = store.results()
+    console = Console(width=140)
+    with console.capture() as capture:
+        print_results(results, console, store)
+    text = capture.get()
+    assert "toy_coarse, accuracy (AUROC)" in text
+    of_toy = text[text.index("toy_coarse, accuracy") :]
+    value = results[(results["task"] == "toy_coarse") & (results["metric"] == "accuracy")]["value"].item()
+    (line,) = (line for line in of_toy.splitlines() if line.split()[:1] == ["anything"])
+    assert line.split()[1] == f"{value:.3f}"
+    matrix = cross_generator_matrix(results, "residual_linear")
+    assert list(matrix.index) == sorted(GENERATORS)
+    assert set(beside_published(store, cell_table(store, num_resamples=200))["task"]) <= {"detection"}

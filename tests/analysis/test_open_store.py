@@ -15,9 +15,13 @@ import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from rich.console import Console
 
+from analysis.parts import Options
+from analysis.report import make_report
 from analysis.store import HISTORY_COLUMNS, RUN_COLUMNS, SCORE_COLUMNS, Store, StoreError, open_store, variant_names
 from grid import names, tracking
+from grid.commands.status import print_status
 from grid.spec import TrialSpec
 from tests.analysis.grids import Grid, made_scores
 
@@ -230,6 +234,26 @@ def test_a_lost_plan_leaves_what_has_run(grid: Grid, caplog: pytest.LogCaptureFi
     assert runs["state"].tolist() == ["finished"]
     assert runs["config"].tolist() == planned.loc[planned["state"] == "finished", "config"].tolist()
     assert f"{names.PLAN} of the grid's run {grid.tracker.parent_id}" in caplog.text
+
+
+def test_trials_of_a_task_that_this_checkout_lacks_are_left_out_and_told(
+    grid: Grid, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept, other = grid.finish(grid.spec(), grid.spec(seed=1))
+    plan = grid.artifact(grid.tracker.parent_id, names.PLAN)
+    trials = json.loads(plan.read_text())
+    trials["trials"][1]["task"] = "of-another-checkout"
+    plan.write_text(json.dumps(trials))
+    grid.tracker.client.set_tag(other, names.TASK, "of-another-checkout")
+    store = grid.open()
+    assert store.runs()["run_id"].tolist() == [kept]
+    assert "1 trials of the task 'of-another-checkout', which this checkout does not have, are left out" in caplog.text
+    make_report(store, grid.folder / "report", Options(cam=False, log=False))
+    console = Console(width=120)
+    print_status(grid.name, grid.tracker.uri, console)
+    printed = capsys.readouterr().out
+    assert "1 finished of 1" in printed
+    assert "trials of of-another-checkout are left out: this checkout has no such task" in printed
 
 
 def test_reading_writes_nothing(grid: Grid) -> None:

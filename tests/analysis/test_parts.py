@@ -281,3 +281,20 @@ def test_a_corpus_without_facts_has_alphabetical_order_and_no_published_values(s
     assert rows.tolist() == sorted(generators)
     counts = pd.read_csv(tmp_path / "out/tables/confusion-xception_scratch.csv")
     assert counts.columns.tolist()[1:] == ["real", *sorted(generators)]
+
+
+@pytest.mark.usefixtures("own_registers")
+def test_a_part_that_fails_says_so_in_its_section_and_costs_no_other(
+    grids: dict[str, Grid], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    @register_part("broken_toy", title="A broken toy", position=12)
+    def broken(report: Report) -> Iterator[Block]:
+        yield Text("half of it")
+        raise ZeroDivisionError("the toy is broken")
+
+    page = make_report(grids["detection"].open(), tmp_path / "out", Options(cam=False, log=False)).read_text()
+    headings = re.findall(r"<h2[^>]*>([^<]*)", page)
+    assert headings[:3] == ["Summary", "A broken toy", "What this does not show"]
+    assert page.count("A broken toy could not be made: ZeroDivisionError") == 2  # there, and among the limitations
+    assert "half of it" not in page
+    assert "the part 'broken_toy' failed" in caplog.text

@@ -175,3 +175,18 @@ def test_of_two_builders_at_once_the_second_waits_and_makes_nothing(made: Path, 
     assert second.exitcode == 0
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == [tmp_path / SMALL.key]
     assert contents(tmp_path / SMALL.key) == contents(made)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"size": 31}, "size must lie in 32 to 4096, got 31"),
+        ({"train": 40_001}, "train must lie in 1 to 40000, got 40001"),
+        ({"valid": 0}, "valid must lie in 1 to 30000, got 0"),
+        ({"test": 30_001}, "test must lie in 1 to 30000, got 30001"),
+        ({"seed": -1}, "seed must not be negative, got -1"),
+    ],
+)
+def test_a_recipe_whose_splits_would_share_faces_is_refused(changes: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DemoRecipe(**changes)

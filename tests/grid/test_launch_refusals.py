@@ -83,7 +83,7 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("dolos", "--set", "sam_linear.gpu_memory=much"),
         ("sam_linear.gpu_memory must be a number; got 'much'",),
     ),
-    "memory of all": (("dolos", "--set", "*.memory=-4"), ("memory_per_trial must be at least 0; got '-4'",)),
+    "memory of all": (("dolos", "--set", "*.memory=-4"), (".memory must be at least 0; got '-4'",)),
     "accelerators": (("dolos", "--accelerator", "A100,H100"), ("one of Ray's names", "got 'A100,H100'")),
     "accelerators of a method": (("dolos", "--set", "sam_linear.accelerator=A100,H100"), ("one of Ray's names",)),
     "GPU of a method without": (
