@@ -37,18 +37,23 @@ def choose_device(settings: RunSettings, share: float) -> str:
 
 
 def use_device(settings: RunSettings, share: float) -> str:
-    """`choose_device`; and on a GPU, bound this process to its share of the memory, so that it starves no neighbour.
-
-    The bound holds for torch's allocator, until the next call in this process.
-    """
+    """`choose_device`; and on a GPU, `bound_memory`."""
     device = choose_device(settings, share)
     if device == "cuda":
-        import torch
-
-        total = torch.cuda.get_device_properties("cuda").total_memory
-        part = share if share == 1 else max(share - OUTSIDE / total, share / 2)
-        torch.cuda.set_per_process_memory_fraction(part)
+        bound_memory(share)
     return device
+
+
+def bound_memory(share: float) -> None:
+    """Bound this process to its share of the GPU's memory, so that it starves no neighbour.
+
+    The bound holds for torch's allocator, until the next call in this process; of a share below 1, OUTSIDE is left for
+    what CUDA itself takes.
+    """
+    import torch
+
+    total = torch.cuda.get_device_properties("cuda").total_memory
+    torch.cuda.set_per_process_memory_fraction(share if share == 1 else max(share - OUTSIDE / total, share / 2))
 
 
 def check_here(settings: RunSettings, method_shares: Iterable[tuple[str, float]]) -> None:
