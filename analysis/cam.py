@@ -61,6 +61,8 @@ def cam_maps(
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
+    from models.compute import Compute
+
     if target_class is None and tuple(detector.classes) == DETECTION_CLASSES:
         target_class = FAKE
     classes = None
@@ -71,7 +73,7 @@ def cam_maps(
     size = int(pixels.shape[1])
     maps = np.zeros((len(pixels), size, size), dtype=np.float32)
     batch_size = max(1, BATCH_PIXELS // size**2)
-    with torch.no_grad(), _gradients_from(target.layers):
+    with torch.no_grad(), Compute().exactly(), _gradients_from(target.layers):
         # no `with`: the library's __exit__ swallows every IndexError
         cam = GradCAM(target.module, target.layers, target.reshape)
         try:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from analysis.store import Store, StoreError
 from grid import names
+from grid.devices import torch_problem
 from grid.spec import SPEC_VERSION, TrialSpec
 from models.detector import BuildContext, Detector, WeightsError
 from models.registry import create_detector, detector_info
@@ -75,7 +76,5 @@ def local_weights(paths: Iterable[Path]) -> dict[str, Path]:
 
 def check_device(device: str) -> None:
     """Raise `StoreError` for a GPU that does not exist."""
-    import torch
-
-    if device == "cuda" and not torch.cuda.is_available():
-        raise StoreError("--device cuda, but torch sees no GPU; use --device cpu")
+    if device == "cuda" and (problem := torch_problem()) is not None:
+        raise StoreError(f"--device cuda, but torch sees no GPU: {problem}; use --device cpu")

@@ -28,6 +28,7 @@ import torch
 
 from benchmarks import heavy
 from benchmarks.measure import Figure, NotHereError, Outcome, interleave, peak_resident, say
+from grid.devices import bound_memory
 from grid.spec import Scalar
 from models.detector import MemoryExhausted
 
@@ -49,8 +50,8 @@ class Size:
     changes: Mapping[str, Mapping[str, Scalar]]
     trained: int = 512
     encoded: int = 32
-    neighbours: tuple[int, ...] = (1, 2, 3, 4)
-    seconds: float = 10.0
+    neighbours: tuple[int, ...] = (1, 2, 4)
+    seconds: float = 5.0
 
 
 FULL = Size({method: {} for method in heavy.alike() if heavy.uses_gpu(method)})
@@ -131,7 +132,7 @@ def together(method: str, number: int, size: Size, device: str) -> list[Found]:
     """So many processes that compute the same at the same time, from when all of them are ready."""
     spawn = multiprocessing.get_context("spawn")
     free_before = _free_memory(device)
-    arguments = (method, size, device, free_before)
+    arguments = (method, size, device, free_before, 1 / number)
     with ProcessPoolExecutor(number, spawn, initializer=_meet_at, initargs=(spawn.Barrier(number),)) as pool:
         running = [pool.submit(neighbour, *arguments) for _ in range(number)]
         found, errors = [], []
@@ -161,12 +162,17 @@ def _meet_at(barrier: _Barrier) -> None:
     meeting.barrier = barrier
 
 
-def neighbour(method: str, size: Size, device: str, free_before: float) -> Found:
-    """Compute once, wait for the others, then compute until the time is up; with one thread on a CPU."""
+def neighbour(method: str, size: Size, device: str, free_before: float, share: float) -> Found:
+    """Compute once, wait for the others, then compute until the time is up.
+
+    With one thread on a CPU; on a GPU with its share of the memory, as a trial.
+    """
     barrier = meeting.barrier
     assert barrier is not None
     if device == "cpu":
         torch.set_num_threads(1)
+    else:
+        bound_memory(share)
     num_images = size.trained if heavy.trains(method) else size.encoded
     started = 0.0
     times = 0

@@ -6,7 +6,7 @@ A page has a pair of comments, `<!-- NAME -->` and `<!-- /NAME -->`; what stands
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from benchmarks import heavy, published
@@ -29,22 +29,23 @@ class Instance:
         gpu: its GPU, in words.
         words: what torch's name of that GPU has among its words, and that of no other.
         number: of GPUs.
-        peak: of one, in 1e12 operations a second: 16-bit matrix products on tensor cores, dense, NVIDIA's data sheet.
+        peaks: precision -> dense matrix products of one GPU, in 1e12 operations per second, by NVIDIA's data sheet:
+            "mixed" 16 bits on tensor cores, "tf32" (absent: the GPU has none), "full" 32 bits.
     """
 
     name: str
     gpu: str
     words: frozenset[str]
     number: int
-    peak: float
+    peaks: Mapping[str, float]
 
 
-# Data sheets: T4 (2019), L4 (2023; 242 with sparsity), A100 (2020), H100 SXM (2023; 1,979 with sparsity).
+# Data sheets: T4 (2019), L4 (2023), A100 (2020), H100 SXM (2023); where they give a value with sparsity, half of it.
 INSTANCES = (
-    Instance("AWS g4dn.12xlarge", "T4", frozenset({"T4"}), 4, 65),
-    Instance("Google g2-standard-48", "L4", frozenset({"L4"}), 4, 121),
-    Instance("AWS p4d.24xlarge", "A100 SXM", frozenset({"A100", "SXM4"}), 8, 312),
-    Instance("AWS p5.48xlarge", "H100 SXM", frozenset({"H100", "HBM3"}), 8, 989),
+    Instance("AWS g4dn.12xlarge", "T4", frozenset({"T4"}), 4, {"mixed": 65, "full": 8.1}),
+    Instance("Google g2-standard-48", "L4", frozenset({"L4"}), 4, {"mixed": 121, "tf32": 60, "full": 30.3}),
+    Instance("AWS p4d.24xlarge", "A100 SXM", frozenset({"A100", "SXM4"}), 8, {"mixed": 312, "tf32": 156, "full": 19.5}),
+    Instance("AWS p5.48xlarge", "H100 SXM", frozenset({"H100", "HBM3"}), 8, {"mixed": 989, "tf32": 495, "full": 67}),
 )
 
 
@@ -127,13 +128,26 @@ def on_gpus(results: Results) -> str:
     head = ["machine", "GPUs", "peak of one", *(f"`{method}`" for _, method in methods)]
     rows = []
     for machine in INSTANCES:
-        cells = [machine.name, f"{machine.number} × {machine.gpu}", f"{machine.peak:g} TFLOPS"]
+        cells = [machine.name, f"{machine.number} × {machine.gpu}", _peaks(machine)]
         for alike, _ in methods:
             total, hours = total_pflop(results, alike), gpu_hours(results, alike, machine)
-            bound = "bound not counted yet" if total is None else f"bound {1e3 * total / machine.peak / 3600:.2g} h"
-            cells.append(f"{NOT_MEASURED if hours is None else f'{hours:.3g} h'}; {bound}")
+            cells.append(f"{NOT_MEASURED if hours is None else f'{hours:.3g} h'}; {_bounds(alike, total, machine)}")
         rows.append(cells)
     return _table(head, rows, results, "packing")
+
+
+def _peaks(machine: Instance) -> str:
+    return ", ".join(f"{precision} {peak:g}" for precision, peak in machine.peaks.items()) + " TFLOPS"
+
+
+def _bounds(method: str, total: float | None, machine: Instance) -> str:
+    """Hours at the peak: at the method's own precision first, and at the faster ones of a frozen encoder."""
+    if total is None:
+        return "bound not counted yet"
+    own = str(heavy.settings(method)["precision"])
+    precisions = [own] if heavy.trains(method) else [own, *(one for one in ("tf32", "mixed") if one != own)]
+    hours = {one: f"{1e3 * total / machine.peaks[one] / 3600:.2g} h" for one in precisions if one in machine.peaks}
+    return f"bound {hours.pop(own)}" + "".join(f", {one} {text}" for one, text in hours.items())
 
 
 def total_pflop(results: Results, method: str) -> float | None:

@@ -138,18 +138,18 @@ def limit(size: Size, device: str, *, learning_rate: float) -> Callable[[], floa
 
     def epoch() -> float:
         started = time.perf_counter()
-        with (
-            torch.backends.cudnn.flags(enabled=True, deterministic=False),
-            torch.autocast(device, dtype=torch.bfloat16, enabled=on_gpu),
-        ):
+        with torch.backends.cudnn.flags(enabled=True, deterministic=False):
             network.train()
             for pixels, labels in batches:
                 optimiser.zero_grad()
-                loss = nn.functional.cross_entropy(network(pixels).float(), labels)
-                loss.backward()
+                with torch.autocast(
+                    device, dtype=torch.bfloat16, enabled=on_gpu
+                ):  # its copies of weights last one step
+                    logits = network(pixels)
+                nn.functional.cross_entropy(logits.float(), labels).backward()
                 optimiser.step()
             network.eval()
-            with torch.inference_mode():
+            with torch.inference_mode(), torch.autocast(device, dtype=torch.bfloat16, enabled=on_gpu):
                 network(valid).float().cpu()  # waits for the GPU
         return time.perf_counter() - started
 

@@ -90,6 +90,7 @@ class ArrayStore:
         *,
         batch: int,
         prepare: Callable[[T], Any] = lambda item: item,
+        at_once: int = 1,
         workers: int | None = None,
         progress: Progress | None = None,
     ) -> None:
@@ -102,6 +103,7 @@ class ArrayStore:
             compute: at most `batch` prepared items -> their rows, (n, *row_shape).
             batch: maximal number of items per call of `compute`.
             prepare: applied to every item in threads, two batches ahead of `compute`.
+            at_once: number of threads that call `compute`; 1: this thread calls it.
             workers: number of threads for `prepare`; None: one per core.
             progress: called with (rows that this builder computed, rows that were missing) after every batch, and at
                 the end with all rows done if other builders computed some.
@@ -120,10 +122,14 @@ class ArrayStore:
         def batches(digests: list[str]) -> Generator[np.ndarray, None, None]:
             nonlocal done
             values = (items[digest] for digest in digests)
-            with closing(parallel_map(prepare, values, workers=workers, ahead=2 * batch)) as prepared:
-                while inputs := list(islice(prepared, batch)):
-                    yield self._checked(compute(inputs), len(inputs))
-                    done += len(inputs)
+            with (
+                closing(parallel_map(prepare, values, workers=workers, ahead=2 * batch)) as prepared,
+                closing(_compute_batches(compute, prepared, batch, at_once)) as computed,
+            ):
+                for start, rows in zip(range(0, len(digests), batch), computed, strict=True):
+                    number = min(batch, len(digests) - start)
+                    yield self._checked(rows, number)
+                    done += number
                     if progress is not None:
                         progress(done, total)
 
@@ -456,6 +462,17 @@ class StoredRows:
         return self._maps[number]
 
 
+def _compute_batches(
+    compute: Callable[[list[Any]], np.ndarray], items: Iterator[Any], batch: int, at_once: int
+) -> Generator[np.ndarray, None, None]:
+    """Apply `compute` to batches of the items, in order."""
+    batches = iter(lambda: list(islice(items, batch)), [])
+    if at_once == 1:
+        yield from map(compute, batches)
+    else:
+        yield from parallel_map(compute, batches, workers=at_once, ahead=at_once)
+
+
 def pixel_store(cache: Path, geometry: Geometry) -> ArrayStore:
     """The store of pixels with this geometry: uint8 rows (size, size, 3).
 
@@ -511,6 +528,7 @@ def fill_features(
     encode: Callable[[Any], np.ndarray],
     *,
     batch: int,
+    at_once: int = 1,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> None:
@@ -518,7 +536,7 @@ def fill_features(
 
     Threads decode up to two batches ahead of the encoder; pixels are not stored. `encode` maps uint8
     (n, size, size, 3), n at most `batch`, to float32 (n, D). If `geometry` is None, images have their native size, and
-    `encode` gets a list of n arrays uint8 (H, W, 3).
+    `encode` gets a list of n arrays uint8 (H, W, 3). It is called by `at_once` threads.
 
     Raises:
         ValueError: as for `fill_pixels`; or a feature is not finite, and the message names the image.
@@ -537,4 +555,12 @@ def fill_features(
                 raise ValueError(f"the encoder gave features that are not finite for {prepared[row][0]}")
         return features
 
-    store.fill(pictures.items(rows), compute, batch=batch, prepare=prepare, workers=workers, progress=progress)
+    store.fill(
+        pictures.items(rows),
+        compute,
+        batch=batch,
+        prepare=prepare,
+        at_once=at_once,
+        workers=workers,
+        progress=progress,
+    )

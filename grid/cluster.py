@@ -7,9 +7,11 @@ import os
 import platform
 import re
 import signal
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
@@ -27,6 +29,7 @@ import yaml
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from grid.devices import REMEDY
 from grid.nodes import Node
 from grid.settings import ClusterError
 
@@ -99,21 +102,24 @@ def connect(*, address: str | None = None, num_gpus: int | None = None, num_cpus
 
 
 @contextmanager
-def session(**connection: Any) -> Iterator[None]:
-    """`connect` for the duration of a block, and `check_versions` if it is a cluster."""
+def session(*, check_gpus: bool = True, **connection: Any) -> Iterator[None]:
+    """`connect` for the duration of a block, and `check_nodes` if it is a cluster."""
     connect(**connection)
     try:
         if connection.get("address"):
-            check_versions()
+            check_nodes(gpus=check_gpus)
         yield
     finally:
         ray.shutdown()
 
 
-def check_versions() -> None:
-    """Raise `ClusterError` if a node has other versions of packages than this process; the message lists them.
+def check_nodes(*, gpus: bool) -> None:
+    """Raise `ClusterError` for nodes with other versions of packages than this process; the message lists them.
 
     The code itself travels with the job. Nodes that join later have the same set-up as those that are there.
+
+    Args:
+        gpus: refuse nodes with a GPU that torch cannot use too: trials would end there, one after another.
     """
 
     def report(packages: Sequence[str] = PACKAGES) -> dict[str, str]:  # pickled by value: the node imports no code
@@ -123,27 +129,48 @@ def check_versions() -> None:
                 versions[package] = metadata.version(package)
         return versions
 
-    tasks = {}
+    def gpu_problem() -> str:
+        # In a process of its own, which sees all GPUs, unlike this task, and leaves no memory of them in its worker.
+        visible = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+        code = "from grid.devices import has_card, torch_problem; print((has_card() and torch_problem()) or '')"
+        result = subprocess.run([sys.executable, "-c", code], env=visible, capture_output=True, text=True, check=False)
+        return (result.stdout if result.returncode == 0 else result.stderr).strip().rpartition("\n")[2]
+
+    tasks, gpu_tasks = dict[str, Any](), dict[str, Any]()
     for node in ray.nodes():
         if node["Alive"]:
-            strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            task: Any = ray.remote(report).options(num_cpus=0, max_retries=0, scheduling_strategy=strategy)
             name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:8]})"
-            tasks[name] = task.remote()
+            tasks[name] = _on_node(node["NodeID"], report)
+            if gpus and node["Resources"].get("GPU"):
+                gpu_tasks[name] = _on_node(node["NodeID"], gpu_problem)
     deadline = time.monotonic() + ANSWER_SECONDS
-    reports: dict[str, dict[str, str]] = {}
-    problems = []
-    for name, reported in tasks.items():
-        try:
-            reports[name] = ray.get(reported, timeout=max(0.0, deadline - time.monotonic()))
-        except RayError as error:
-            problems.append(f"{name}: does not answer ({type(error).__name__})")
-    problems += version_differences(report(), reports)
+    problems: list[str] = []
+
+    def answers(asked: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+        for name, task in asked.items():
+            try:
+                yield name, ray.get(task, timeout=max(0.0, deadline - time.monotonic()))
+            except RayError as error:
+                problems.append(f"{name}: does not answer ({type(error).__name__})")
+
+    problems += version_differences(report(), dict(answers(tasks)))
     if problems:
         raise ClusterError(
             "these nodes differ from this machine:\n  " + "\n  ".join(problems) + "\n"
             "run `make setup` of this checkout on them (`ray up` does), or launch from a machine that is like them"
         )
+    problems += [f"{name}: {problem}" for name, problem in answers(gpu_tasks) if problem]
+    if problems:
+        raise ClusterError(
+            "these nodes have a GPU, and torch cannot use it:\n  " + "\n  ".join(problems) + f"\n{REMEDY}"
+        )
+
+
+def _on_node(node_id: str, function: Callable[[], Any]) -> Any:
+    """Start a task on one node, which takes none of its resources."""
+    strategy = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    task: Any = ray.remote(function)
+    return task.options(num_cpus=0, max_retries=0, scheduling_strategy=strategy).remote()
 
 
 def version_differences(driver: Mapping[str, str], nodes: Mapping[str, Mapping[str, str]]) -> list[str]:

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from data.manifest import Manifest
+from grid.devices import choose_device, use_device
 from grid.plan import Inputs
 from grid.settings import RunSettings
-from grid.trial import build, choose_device, fill_inputs, missing_inputs, set_threads
+from grid.trial import build, fill_inputs, missing_inputs, set_threads
 
 
 class Board:
@@ -77,7 +78,7 @@ def prepare_input(inputs: Inputs, settings: RunSettings, share: float, progress:
     manifest = _manifest(inputs, settings)
     set_threads(settings)
     with kept_warnings() as warnings:
-        detector = build(inputs.spec, settings, choose_device(settings, share))
+        detector = build(inputs.spec, settings, use_device(settings, share))
         fill_inputs(detector, manifest, settings, inputs, progress=progress)
     return warnings.getvalue()
 

@@ -89,26 +89,40 @@ class RayExecutor:
                     log.warning("%s: %s", method, line)
                     warned.add(line)
 
-        surveys = {
+        asked = {
             key: self._task(survey_input, inputs, self.settings, demands[inputs.spec.method])
             for key, inputs in needed.items()
         }
+        surveys: dict[str, Survey] = {}
         missing: dict[str, int] = {}
         tasks: dict[Any, str] = {}
         for key, inputs in needed.items():
             spec = inputs.spec
-            survey: Survey = task_result(surveys[key], spec.method)
+            survey = surveys[key] = task_result(asked[key], spec.method)
             warn(spec.method, survey.warnings)
             if survey.fits_on_cpu and not self.settings.for_method(spec.method).asks_for_gpu:
                 self._fit_on_cpu.add((spec.method, spec.config))
             if survey.missing:
                 missing[key] = survey.missing
             tasks |= dict.fromkeys(self._start(key, inputs, survey, board), key)
+        starved, succeeded = dict[str, MemoryExhausted](), set[str]()  # inputs with such tasks
         while tasks:
             ended, _ = ray.wait(list(tasks), timeout=0.5)
             for task in ended:
-                method = needed[tasks.pop(task)].spec.method
-                warn(method, task_result(task, method))
+                key = tasks.pop(task)
+                inputs = needed[key]
+                try:
+                    warn(inputs.spec.method, task_result(task, inputs.spec.method))
+                    succeeded.add(key)
+                except MemoryExhausted as error:  # a neighbour on its GPU holds too much
+                    starved[key] = error
+                if key in starved and key not in tasks.values():
+                    if key not in succeeded:
+                        raise starved[key]
+                    log.warning("%s: %s; other tasks do the work", inputs.name, starved.pop(key))
+                    succeeded.discard(key)
+                    rest = dataclasses.replace(surveys[key], missing=1)  # one task does what the starved one left
+                    tasks |= dict.fromkeys(self._start(key, inputs, rest, board), key)
             for key, total in missing.items():
                 done = min(ray.get(board.read.remote(key)), total) if key in tasks.values() else total
                 progress(needed[key].name, done, total)

@@ -18,11 +18,12 @@ from data.conditions import CLEAN
 from data.manifest import DataProblems
 from grid import names
 from grid.checkpoints import LostCheckpointError, latest_state, remove_states, write_state
+from grid.devices import use_device
 from grid.plan import FINISHED, Work, distinct_inputs
 from grid.preparing import kept_warnings, prepare_input
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
-from grid.trial import build, choose_device, fit, restore, score, versions
+from grid.trial import build, fit, restore, score, versions
 from models.detector import Detector, FitSession, TrainingDiverged, WeightsError
 from models.geometry import Geometry
 from models.registry import detector_info
@@ -99,7 +100,7 @@ def execute(
 
             @cache
             def load() -> tuple[Detector, float | None, str]:
-                (checkpoint, threshold), device = run.fitted(), choose_device(settings, share)
+                (checkpoint, threshold), device = run.fitted(), use_device(settings, share)
                 return restore(work.spec, dict(settings.weight_files), device, checkpoint), threshold, device
 
             _score_conditions(work, settings, run, load)
@@ -140,7 +141,7 @@ def _fit_and_score(
         session = FitSession(on_epoch, checkpoint_due, save_checkpoint, state)
         copied = {names.COPY_SECONDS: 0.0, names.COPIED_BYTES: 0.0} if settings.local_copies else {}
         try:
-            device = choose_device(settings, share)
+            device = use_device(settings, share)
             with tempfile.TemporaryDirectory() as name:
                 folder = Path(name)
                 fitted = fit(spec, settings, session, device=device, checkpoint_to=folder, copied=copied)

@@ -22,7 +22,7 @@ from data.pictures import PictureRows, Pictures
 from data.store import DISK_FULL, ArrayStore, feature_store, fill_features, fill_pixels, pixel_store
 from grid import names
 from grid.plan import TEST, TRAIN, VALID, Inputs
-from grid.settings import InfeasibleError, RunSettings
+from grid.settings import RunSettings
 from grid.spec import TrialSpec
 from grid.tasks import get_task
 from models.detector import BuildContext, Detector, Examples, FitSession, Rows, fake_scores
@@ -73,22 +73,6 @@ class Scored:
     metrics: dict[str, float]
     scores: pd.DataFrame
     embeddings: np.ndarray
-
-
-def choose_device(settings: RunSettings, share: float) -> str:
-    """The torch device of a trial with this share of a GPU, "cuda" or "cpu".
-
-    A positive share of a logical GPU gives "cpu" on a machine without a real one.
-
-    Raises:
-        InfeasibleError: the settings ask for "cuda", and torch sees no GPU.
-    """
-    import torch
-
-    available = torch.cuda.is_available()
-    if settings.device == "cuda" and not available:
-        raise InfeasibleError("--device cuda was asked for but torch sees no GPU; use --device auto or cpu")
-    return "cuda" if available and share > 0 and settings.device != "cpu" else "cpu"
 
 
 def build(spec: TrialSpec, settings: RunSettings, device: str) -> Detector:
@@ -149,8 +133,11 @@ def fill_inputs(
     if detector.encoder is None:
         fill_pixels(store, pictures, rows, _geometry(detector), workers=workers, progress=progress)
     else:
-        encode, geometry = detector.encoder.encode, detector.geometry
-        fill_features(store, pictures, rows, geometry, encode, batch=32, workers=workers, progress=progress)
+        encoder = detector.encoder
+        fill_features(
+            store, pictures, rows, detector.geometry, encoder.encode,
+            batch=32, at_once=1 if encoder.device == "cpu" else 2, workers=workers, progress=progress,
+        )  # fmt: skip
 
 
 def prepare_inputs(

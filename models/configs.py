@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 Resize = Literal["squash", "crop", "pad"]
-Precision = Literal["mixed", "full"]
+Precision = Literal["mixed", "tf32", "full"]
 Size = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Penalty = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -31,10 +31,12 @@ class NetworkConfig:
         learning_rate: Adam's constant learning rate.
         weight_decay: weight of Adam's L2 penalty, whose gradient is `weight_decay` times the weights.
         flip: mirror half of the training images, chosen anew in each epoch.
-        precision: "mixed" computes in 16 bits on a GPU; "full" always computes in 32 bits.
+        precision: on a GPU, "mixed" computes in 16 bits, "tf32" in 32 bits but with factors of 19 bits, "full" in 32
+            bits. A CPU always computes in 32 bits.
         select: keep the "best" epoch by validation loss, or the "last" epoch.
-        compile: compile the network with torch.compile. It takes about a minute at the start of a trial and makes steps
-            on a GPU faster (by how much is not measured). A resumed training then ends equal only up to rounding.
+        compile: compile the network with torch.compile. It needs a C compiler on the node and takes about a minute at
+            the start of a trial, so it pays only in trials of many minutes (by how much is not measured). A resumed
+            training then ends equal only up to rounding.
     """
 
     backbone: str
@@ -84,7 +86,7 @@ class LinearConfig(ProbeConfig):
         weights: see `models.weights`.
         size: side of the square input in pixels; 0: the backbone's default.
         resize: "own": the default of the backbone's authors; else "squash", "crop" or "pad" (see `NetworkConfig`).
-        precision: "mixed" computes features in 16 bits on a GPU; "full" always computes in 32 bits.
+        precision: as in `NetworkConfig`, for the features.
     """
 
     backbone: str = ""

@@ -71,11 +71,14 @@ class Encoder(Protocol):
         num_features: D.
         geometry: the transform from a picture to the square that `encode` takes; None: `encode` takes pictures of their
             native size, as a list of (H, W, 3) arrays.
+        device: type of the device that computes, "cpu" or "cuda". On a GPU, two threads call `encode` at the same time,
+            so that one batch is copied while another is computed.
     """
 
     key: str
     num_features: int
     geometry: Geometry | None
+    device: str
 
     def encode(self, pixels: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
         """uint8 (N, H, W, 3) -> float32 (N, D)."""

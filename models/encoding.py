@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,63 +12,83 @@ import torch
 
 from models.backbones.base import Backbone
 from models.checks import check_pixels
+from models.compute import Compute
 from models.geometry import Geometry
-from models.memory import in_batches
+from models.memory import in_batches, move
+
+MOST_AT_ONCE = 32  # pictures per forward pass
+# Pixels per forward pass: SAM ViT-B at 1024 x 1024 needs 9.9 GiB for 4 pictures in float32, 76.5 GiB for 32 (counted on
+# meta tensors).
+PIXELS_AT_ONCE = 4 * 1024**2
 
 
 class FrozenEncoder:
     """An `Encoder` that computes features with a backbone. Nothing in it trains, so the features may be stored.
 
     Args:
-        backbone: moved to `device` when it is first used.
-        device: torch device string.
-        batch_size: pictures per forward pass, if they fit into memory.
-        autocast: compute in bfloat16 where torch considers it safe. That is faster on a GPU, and has another `key`,
-            because the features differ in their third digit.
+        backbone: moved to the device when it is first used.
+        compute: the device and the precision. Lower precision is faster on a GPU, and has another `key`, because the
+            features differ in their third digit.
+        batch_size: pictures per forward pass, if they fit into memory; None: at most MOST_AT_ONCE and PIXELS_AT_ONCE.
     """
 
-    def __init__(
-        self, backbone: Backbone, *, device: str = "cpu", batch_size: int = 32, autocast: bool = False
-    ) -> None:
+    def __init__(self, backbone: Backbone, compute: Compute | None = None, *, batch_size: int | None = None) -> None:
         self.backbone = backbone
-        self.device = device
-        self.batch_size = batch_size
-        self.autocast = autocast
+        self.compute = Compute() if compute is None else compute
+        self.device = self.compute.device.type
+        pixels = backbone.preprocessing.size**2
+        self.batch_size = batch_size or max(1, min(MOST_AT_ONCE, PIXELS_AT_ONCE // pixels))
         self.num_features = backbone.num_features
         self.geometry: Geometry | None = backbone.preprocessing.geometry
-        self.key = encoder_key(backbone, autocast=autocast)
+        self.key = encoder_key(backbone, self.compute)
+        self._turn = threading.Lock()
 
     def encode(self, pixels: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
         """uint8 (N, S, S, 3) -> float32 (N, D), S = the backbone's size. If memory runs out, batches become smaller.
 
+        On a GPU, two threads may call it at the same time: one batch is computed while the next is copied and the last
+        is read.
+
         Raises:
             ValueError: the pixels have another type or size.
-            MemoryExhausted: not even one image fits into the device's memory.
+            MemoryExhausted: not even one image, or not even the backbone, fits into the device's memory.
         """
+        with self._turn:
+            move(self.backbone, self.compute.device)
         features = np.empty((len(pixels), self.num_features), dtype=np.float32)
 
         def encode(part: slice) -> None:
             batch = np.asarray(pixels[part])
             check_pixels(batch, self.backbone.preprocessing.size)
-            features[part] = self._encode_batch(batch)
+            features[part] = self._encode_batch(torch.from_numpy(batch))
 
         self.batch_size = in_batches(encode, len(pixels), self.batch_size)
         return features
 
     @torch.inference_mode()
-    def _encode_batch(self, batch: np.ndarray) -> np.ndarray:
-        x = self.backbone.preprocessing.normalise(torch.tensor(batch, device=self.device))
-        device = torch.device(self.device).type
-        # Without TF32, torch's default on newer GPUs: features of all devices have the same key.
-        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=self.autocast), exact:
-            return self.backbone.to(self.device)(x).float().cpu().numpy()
+    def _encode_batch(self, batch: torch.Tensor) -> np.ndarray:
+        if self.compute.device.type != "cuda":
+            with self._turn:
+                return self._forward(batch).numpy()
+        pinned = batch.pin_memory()  # torch keeps such memory and uses it again
+        result = torch.empty((len(batch), self.num_features), pin_memory=True)
+        with self._turn:  # one forward pass at a time holds memory
+            result.copy_(self._forward(pinned.to(self.compute.device, non_blocking=True)), non_blocking=True)
+            done = torch.cuda.current_stream().record_event()
+        done.synchronize()
+        return result.numpy()
+
+    def _forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        x = self.backbone.preprocessing.normalise(pixels)
+        with self.compute.autocast(), self.compute.exactly():
+            features: torch.Tensor = self.backbone(x)
+            return features.float()
 
 
-def encoder_key(backbone: Backbone, *, autocast: bool = False) -> str:
+def encoder_key(backbone: Backbone, compute: Compute | None = None) -> str:
     """Identifies features: family, architecture, weights, preprocessing, precision; at most 150 safe characters."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", backbone.name)
     if name != backbone.name or len(name) > 60:
         name = f"{name[:51]}-{hashlib.sha256(backbone.name.encode()).hexdigest()[:8]}"
     parts = [backbone.family, name, backbone.weights_digest, backbone.preprocessing.key]
-    return "-".join(parts + (["bf16"] if autocast else []))
+    return "-".join(parts + ([compute.key] if compute is not None and compute.key else []))

@@ -17,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from models.backbones import load_backbone
 from models.backbones.base import Backbone, BackboneRequest
 from models.checks import check_examples, load_tensors, matching_facts, softmax_loss
+from models.compute import compute_on
 from models.configs import LinearConfig, ProbeConfig
 from models.detector import (
     BuildContext,
@@ -30,7 +31,7 @@ from models.detector import (
     TrainingDiverged,
 )
 from models.encoding import FrozenEncoder, encoder_key
-from models.memory import in_batches
+from models.memory import in_batches, move
 
 log = logging.getLogger(__name__)
 
@@ -238,7 +239,7 @@ class LinearDetector(Detector):
         if self._backbone is None:
             return None
         if isinstance(self.encoder, FrozenEncoder):
-            self._backbone.to(self.encoder.device)
+            move(self._backbone, self.encoder.compute.device)
         module = torch.nn.Sequential(self._backbone, self._head().to(next(self._backbone.parameters()).device))
         module.register_forward_pre_hook(_require_gradient)
         layers, reshape = self._backbone.cam()
@@ -287,7 +288,6 @@ def probe_backbone(family: str, config: LinearConfig, context: BuildContext) -> 
     size = config.size or None
     request = BackboneRequest(config.backbone, config.weights, context.weight_files, policy=policy, size=size)
     backbone = _load_backbone_once(family, request)
-    autocast = config.precision == "mixed" and torch.device(context.device).type == "cuda"
-    encoder = FrozenEncoder(backbone, device=context.device, autocast=autocast)
+    encoder = FrozenEncoder(backbone, compute_on(context.device, config.precision))
     note = backbone.weights_note
     return LinearDetector(encoder, context.classes, config, weights_note=note, backbone=backbone, seed=context.seed)

@@ -6,10 +6,20 @@ import logging
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from models.detector import MemoryExhausted
 
 log = logging.getLogger(__name__)
+
+# What CUDA's libraries say when they get no memory for themselves. torch.OutOfMemoryError is torch's own allocator.
+_SIGNS = ("out of memory", "unable to find an engine", "cudnn_status_alloc_failed", "cublas_status_alloc_failed")
+_AMBIGUOUS = "cublas_status_not_initialized"  # also said when a driver is broken
+_SHORT = 1 << 30  # bytes; with less free memory on the card, `_AMBIGUOUS` counts as exhaustion
+REMEDY = (
+    "give each trial more of a GPU (--gpus-per-trial), choose a smaller size or backbone, or compute on the CPU "
+    "(--device cpu)"
+)
 
 
 def fits(compute: Callable[[], None]) -> bool:
@@ -21,7 +31,7 @@ def fits(compute: Callable[[], None]) -> bool:
     try:
         compute()
     except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "out of memory" not in str(error).lower():
+        if not is_exhaustion(error):
             raise
     else:
         return True
@@ -29,6 +39,14 @@ def fits(compute: Callable[[], None]) -> bool:
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     return False
+
+
+def is_exhaustion(error: RuntimeError) -> bool:
+    """Whether the error says that the device's memory ran out, in torch's words or in those of CUDA's libraries."""
+    text = str(error).lower()
+    if isinstance(error, torch.OutOfMemoryError) or any(sign in text for sign in _SIGNS):
+        return True
+    return _AMBIGUOUS in text and torch.cuda.is_available() and torch.cuda.mem_get_info()[0] < _SHORT
 
 
 def in_batches(compute: Callable[[slice], None], num_rows: int, batch_size: int) -> int:
@@ -48,11 +66,22 @@ def in_batches(compute: Callable[[slice], None], num_rows: int, batch_size: int)
         if fits(lambda part=part: compute(part)):  # type: ignore[misc]
             start = part.stop
         elif (num_images := part.stop - part.start) == 1:
-            raise MemoryExhausted(
-                "not even one image fits into the device's memory: give each trial more of a GPU (--gpus-per-trial), "
-                "choose a smaller size or backbone, or compute on the CPU (--device cpu)"
-            )
+            raise MemoryExhausted(f"not even one image fits into the device's memory: {REMEDY}")
         else:
             batch_size = num_images // 2
             log.warning("memory ran out with %d images at once; continuing with %d", num_images, batch_size)
     return batch_size
+
+
+def move(network: nn.Module, device: torch.device) -> None:
+    """Move a network to a device. Not inside `torch.inference_mode`: then no gradient could pass through the network.
+
+    Raises:
+        MemoryExhausted: the network does not fit into the device's memory.
+    """
+
+    def compute() -> None:
+        network.to(device)
+
+    if not fits(compute):
+        raise MemoryExhausted(f"the network's weights do not fit into the device's memory: {REMEDY}")

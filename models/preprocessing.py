@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from models.geometry import Geometry
@@ -60,7 +61,15 @@ class Preprocessing:
 
         if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
             raise ValueError(f"need uint8 (N, H, W, 3), got {pixels.dtype} {tuple(pixels.shape)}")
-        mean = torch.tensor(self.mean, device=pixels.device).view(1, 3, 1, 1)
-        std = torch.tensor(self.std, device=pixels.device).view(1, 3, 1, 1)
+        mean, std = (_constant(values, pixels.device) for values in (self.mean, self.std))
         planes = pixels.permute(0, 3, 1, 2).to(torch.float32)  # keeps the strides, so this is channels last already
         return planes.div_(255).sub_(mean).div_(std)
+
+
+@cache
+def _constant(values: tuple[float, float, float], device: torch.device) -> torch.Tensor:
+    """float32 (1, 3, 1, 1), sent to a device once: sending makes a GPU wait."""
+    import torch
+
+    with torch.inference_mode(False):  # usable for gradients, wherever it is needed first
+        return torch.tensor(values, device=device).view(1, 3, 1, 1)

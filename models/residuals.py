@@ -168,6 +168,7 @@ class ResidualEncoder:
     key = "srm-v1-bt601-order4"
     num_features = NUM_FEATURES
     geometry: Geometry | None = None
+    device = "cpu"
 
     def encode(self, pixels: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
         """uint8 (N, H, W, 3), or N arrays (H, W, 3) of any sizes from 16 -> float32 (N, D). Errors as in `describe`."""

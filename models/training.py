@@ -6,9 +6,8 @@ import dataclasses
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch import nn
 from models.backbones.base import BackboneRequest
 from models.backbones.timm import timm_cam, timm_classifier, timm_num_features, without_weights
 from models.checks import check_examples, check_pixels, load_tensors, matching_facts, softmax_loss
+from models.compute import compute_on
 from models.configs import NetworkConfig
 from models.detector import (
     BuildContext,
@@ -29,7 +29,7 @@ from models.detector import (
     Rows,
     TrainingDiverged,
 )
-from models.memory import fits, in_batches
+from models.memory import fits, in_batches, move
 from models.weights import weights_note
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,14 @@ SMALLEST_HALVED = 4  # images in a batch; half of a smaller batch may be one ima
 CHECK_EVERY = 20  # steps between two checks of the losses; each check waits for the GPU
 
 State = dict[str, Any]
+
+
+class Batch(NamedTuple):
+    """Training images in the host's memory: pixels uint8 (N, H, W, 3), whether to mirror each (N,), labels (N,)."""
+
+    pixels: torch.Tensor
+    mirrored: torch.Tensor
+    labels: torch.Tensor
 
 
 class NetworkDetector(Detector):
@@ -74,9 +82,9 @@ class NetworkDetector(Detector):
         self.geometry = self.preprocessing.geometry
         self.weights_note = weights_note(config.weights, context.weight_files)
         self._seed = context.seed
-        self._device = torch.device(context.device)
-        self._network = cast(Any, network.to(self._device))  # timm's methods are not nn.Module's
-        self._dtype = _compute_dtype(self._device, config.precision)
+        self._compute = compute_on(context.device, config.precision)
+        self._device = self._compute.device
+        self._network = cast(Any, network)  # timm's methods are not nn.Module's; moved when it is first used
         self._scored_at_once = config.batch_size
 
     # Training --------------------------------------------------------------------------------------------------------
@@ -93,6 +101,7 @@ class NetworkDetector(Detector):
             MemoryExhausted: half a batch does not fit into the device's memory either.
         """
         check_examples(train, valid, self.classes)
+        move(self._network, self._device)
         if self.config.compile:  # not in the constructor: Grad-CAM needs hooks, which a compiled network lacks
             self._network.compile()
         optimiser = torch.optim.Adam(
@@ -101,7 +110,7 @@ class NetworkDetector(Detector):
             weight_decay=self.config.weight_decay,
             fused=True if self._device.type == "cuda" else None,  # None: torch's choice
         )
-        scaler = torch.amp.GradScaler(self._device.type, enabled=self._dtype is torch.float16)
+        scaler = torch.amp.GradScaler(self._device.type, enabled=self._compute.dtype is torch.float16)
         num_steps = len(_batches(len(train.labels), self.config.batch_size))
         sums = torch.zeros(2, num_steps, device=self._device)  # of losses and of right answers, one column per step
         first_epoch, first_step, best = 1, 0, None
@@ -123,13 +132,13 @@ class NetworkDetector(Detector):
             }
 
         cuda = [torch.cuda.current_device()] if self._device.type == "cuda" else []
-        with torch.random.fork_rng(cuda), self._convolutions(deterministic=True):
+        with torch.random.fork_rng(cuda), self._compute.exactly(deterministic=True):
             for epoch in range(first_epoch, self.config.epochs + 1):
                 if first_step == 0:
                     sums.zero_()
                 self._network.train()
-                for step, pixels, labels in self._training_batches(train, epoch, first_step):
-                    self._step((epoch, step), pixels, labels, optimiser, scaler, sums[:, step])
+                for step, batch in self._training_batches(train, epoch, first_step):
+                    self._step((epoch, step), batch, optimiser, scaler, sums[:, step])
                     due = session.checkpoint_due()
                     if due or step % CHECK_EVERY == CHECK_EVERY - 1:
                         self._check(sums[0], epoch)
@@ -150,10 +159,8 @@ class NetworkDetector(Detector):
             log.info("epoch %d of %d is the best on validation", best["epoch"], self.config.epochs)
             self._network.load_state_dict(best["network"])
 
-    def _training_batches(
-        self, train: Examples, epoch: int, first_step: int
-    ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
-        """(step, pixels uint8 (N, H, W, 3), labels (N,)) on the device, starting at `first_step`."""
+    def _training_batches(self, train: Examples, epoch: int, first_step: int) -> Iterator[tuple[int, Batch]]:
+        """(step, batch) in the host's memory, starting at `first_step`."""
         generator = np.random.default_rng([self._seed, epoch])
         order = generator.permutation(len(train.labels))
         mirrored = generator.random(len(order)) < (0.5 if self.config.flip else 0.0)
@@ -161,14 +168,12 @@ class NetworkDetector(Detector):
         for step in range(first_step, len(batches)):
             index = order[batches[step]]
             pixels = self._gather(train.inputs, index)
-            flip = self._to_device(mirrored[batches[step]])[:, None, None, None]
-            yield step, torch.where(flip, pixels.flip(2), pixels), self._to_device(train.labels[index])
+            yield step, Batch(pixels, *map(_as_tensor, (mirrored[batches[step]], train.labels[index])))
 
     def _step(
         self,
         position: tuple[int, int],
-        pixels: torch.Tensor,
-        labels: torch.Tensor,
+        batch: Batch,
         optimiser: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
         sums: torch.Tensor,
@@ -177,30 +182,34 @@ class NetworkDetector(Detector):
 
         def compute() -> None:
             optimiser.zero_grad()
-            self._gradients(position, pixels, labels, scaler, sums)
+            self._gradients(position, batch, scaler, sums)
+
+        def change() -> None:
+            scaler.step(optimiser)
 
         done = fits(compute)
-        if not done and not self.batch_halved and len(labels) >= SMALLEST_HALVED:
+        if not done and not self.batch_halved and len(batch.labels) >= SMALLEST_HALVED:
             self.batch_halved = True
             log.warning(
                 "memory ran out in epoch %d, step %d with a batch of %d images; continuing with two halves per batch",
-                *(position[0], position[1] + 1, len(labels)),
+                *(position[0], position[1] + 1, len(batch.labels)),
             )
             done = fits(compute)
+        # Adam allocates its averages in its first step, before it changes a weight; `fits` has freed what was cached.
+        # A step that a scaler has begun cannot be repeated.
+        done = done and (fits(change) or (not scaler.is_enabled() and fits(change)))
         if not done:
             raise MemoryExhausted(
-                f"{'half ' if self.batch_halved else ''}a batch of {len(labels)} images does not fit into the device's "
-                "memory: give each trial more of a GPU (--gpus-per-trial), "
+                f"{'half ' if self.batch_halved else ''}a batch of {len(batch.labels)} images does not fit into the "
+                "device's memory: give each trial more of a GPU (--gpus-per-trial), "
                 f"or lower batch_size (now {self.config.batch_size}) or size"
             )
-        scaler.step(optimiser)
         scaler.update()
 
     def _gradients(
         self,
         position: tuple[int, int],
-        pixels: torch.Tensor,
-        labels: torch.Tensor,
+        batch: Batch,
         scaler: torch.amp.GradScaler,
         sums: torch.Tensor,
     ) -> None:
@@ -208,19 +217,21 @@ class NetworkDetector(Detector):
 
         Args:
             position: (epoch, step), the seed of torch's generators, for dropout and the like.
-            pixels: uint8 (N, H, W, 3).
-            labels: (N,).
+            batch: the images; moved to the device here.
             scaler: scales the loss.
             sums: set to (sum of losses, number of right answers), without waiting for the device.
         """
         torch.manual_seed(int(np.random.SeedSequence([self._seed, *position]).generate_state(1)[0]))
         sums.zero_()
-        num_parts = 2 if self.batch_halved and len(labels) >= SMALLEST_HALVED else 1
-        for part, truth in zip(pixels.chunk(num_parts), labels.chunk(num_parts), strict=True):
-            with self._autocast():
-                logits = self._network(self.preprocessing.normalise(part))
+        num_images = len(batch.labels)
+        num_parts = 2 if self.batch_halved and num_images >= SMALLEST_HALVED else 1
+        for part in zip(*(tensor.chunk(num_parts) for tensor in batch), strict=True):
+            pixels, mirrored, truth = map(self._to_device, part)
+            pixels = torch.where(mirrored[:, None, None, None], pixels.flip(2), pixels)
+            with self._compute.autocast():
+                logits = self._network(self.preprocessing.normalise(pixels))
             loss = nn.functional.cross_entropy(logits.float(), truth)
-            scaler.scale(loss * (len(truth) / len(labels))).backward()
+            scaler.scale(loss * (len(truth) / num_images)).backward()
             sums[0] += loss.detach() * len(truth)
             sums[1] += (logits.detach().argmax(dim=1) == truth).sum()
 
@@ -234,7 +245,8 @@ class NetworkDetector(Detector):
             )
         self._network.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])
-        scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty if the state was saved without a scaler, in another precision or on a CPU
+            scaler.load_state_dict(state["scaler"])
         sums.copy_(state["sums"])
         self.batch_halved = state["batch_halved"]
         return state["epoch"], state["step"], state["best"]
@@ -257,13 +269,12 @@ class NetworkDetector(Detector):
 
     def _diverged(self, what: str) -> TrainingDiverged:
         remedy = f"try a lower learning_rate (now {self.config.learning_rate:g})"
-        if self._dtype is not torch.float32:
+        if self._compute.is_mixed:
             remedy += " or precision=full"
         return TrainingDiverged(f"{what}; {remedy}")
 
     # Inference -------------------------------------------------------------------------------------------------------
 
-    @torch.inference_mode()
     def predict(self, inputs: Rows) -> Prediction:
         """Score every row once, in order: uint8 (N, H, W, 3). The embeddings are the classifier's inputs.
 
@@ -274,12 +285,14 @@ class NetworkDetector(Detector):
             MemoryExhausted: not even one image fits.
         """
         network = self._network.eval()
+        move(network, self._device)
         logits = np.empty((len(inputs), len(self.classes)), dtype=np.float32)
         embeddings = np.empty((len(inputs), timm_num_features(network)), dtype=np.float32)
 
+        @torch.inference_mode()
         def score(part: slice) -> None:
-            pixels = self._gather(inputs, np.arange(part.start, part.stop))
-            with self._autocast(), self._convolutions():
+            pixels = self._to_device(self._gather(inputs, np.arange(part.start, part.stop)))
+            with self._compute.autocast(), self._compute.exactly():
                 features = network.forward_features(self.preprocessing.normalise(pixels))
                 embedding = network.forward_head(features, pre_logits=True)
             embedding = embedding.float()
@@ -289,23 +302,13 @@ class NetworkDetector(Detector):
         self._scored_at_once = in_batches(score, len(inputs), self._scored_at_once)
         return Prediction(logits, embeddings)
 
-    def _autocast(self) -> torch.autocast:
-        mixed = self._dtype is not torch.float32
-        return torch.autocast(self._device.type, dtype=self._dtype if mixed else None, enabled=mixed)
-
-    def _convolutions(self, *, deterministic: bool = False) -> AbstractContextManager[None]:
-        """Convolutions in full 32 bits unless precision is mixed: torch's default rounds to TF32 on some GPUs."""
-        mixed = self._dtype is not torch.float32
-        return torch.backends.cudnn.flags(enabled=True, deterministic=deterministic, allow_tf32=mixed)
-
     def _gather(self, inputs: Rows, index: np.ndarray) -> torch.Tensor:
         pixels = inputs[index]
         check_pixels(pixels, self.preprocessing.size)
-        return self._to_device(pixels)
+        return _as_tensor(pixels)
 
-    def _to_device(self, array: np.ndarray) -> torch.Tensor:
-        tensor = torch.from_numpy(np.require(array, requirements=["C", "W"]))
-        if self._device.type == "cuda":  # pinned memory is copied while the GPU computes the last step
+    def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
+        if self._device.type == "cuda":  # from pinned memory, so that this process need not wait for the copy
             tensor = tensor.pin_memory()
         return tensor.to(self._device, non_blocking=True)
 
@@ -346,6 +349,7 @@ class NetworkDetector(Detector):
 
     def cam_target(self) -> CamTarget:
         """The network and its last feature map."""
+        move(self._network, self._device)
         layers, reshape = timm_cam(self._network, self.preprocessing.size)
         return CamTarget(self._network.eval(), layers, self.preprocessing.normalise, reshape)
 
@@ -362,8 +366,5 @@ def _batches(num_rows: int, batch_size: int) -> list[slice]:
     return [slice(start, end) for start, end in zip(starts, [*starts[1:], num_rows], strict=True)]
 
 
-def _compute_dtype(device: torch.device, precision: str) -> torch.dtype:
-    """float32 on a CPU or for full precision; else bfloat16 if the GPU supports it, else float16."""
-    if device.type != "cuda" or precision == "full":
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+def _as_tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))

@@ -204,8 +204,13 @@ def test_cost_follows_from_images_and_figures() -> None:
     assert row(pages.on_cpus(results), "`xception_scratch`")[1:] == ["not measured"] * 3
     hours = row(pages.on_gpus(results), "Google g2-standard-48")
     assert hours[3] == f"{steps / 150 / 3600:.3g} h; bound {steps * 60e9 / 121e12 / 3600:.2g} h"
-    assert hours[5] == f"not measured; bound {5.4e15 / 121e12 / 3600:.2g} h"
-    assert row(pages.on_gpus(results), "AWS g4dn.12xlarge")[3].startswith("not measured; bound ")
+    bounds = {precision: f"{5.4e15 / peak / 3600:.2g} h" for precision, peak in (("full", 30.3e12), ("tf32", 60e12))}
+    bounds["mixed"] = f"{5.4e15 / 121e12 / 3600:.2g} h"
+    assert hours[5] == f"not measured; bound {bounds['full']}, tf32 {bounds['tf32']}, mixed {bounds['mixed']}"
+    of_t4 = row(pages.on_gpus(results), "AWS g4dn.12xlarge")
+    assert of_t4[2] == "mixed 65, full 8.1 TFLOPS"
+    assert of_t4[3].startswith("not measured; bound ")
+    assert "tf32" not in of_t4[5]  # it has none
 
 
 @pytest.mark.parametrize(

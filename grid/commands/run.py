@@ -58,6 +58,7 @@ def run(options: argparse.Namespace, context: Context) -> int:
         from grid.commands.status import print_status
 
         return print_status(launch.name, launch.settings.tracking_uri, context.console)
+    _check_gpu(launch)
     manifest = read_data(launch, context.console)
     if manifest is None:
         context.console.print(
@@ -88,6 +89,21 @@ def run(options: argparse.Namespace, context: Context) -> int:
     keys = [trial.key for trial in plan.trials]
     context.show_results(launch.settings.tracking_uri, launch.name, manifest.digest, keys)
     return SOME_FAILED if failed else OK
+
+
+def _check_gpu(launch: Launch) -> None:
+    """Refuse a GPU of this machine that torch cannot use. A cluster's nodes are checked when the grid starts."""
+    from grid.devices import check_here
+    from grid.settings import InfeasibleError
+    from models.registry import detector_info
+
+    options = launch.options
+    if options.address or os.environ.get("RAY_ADDRESS") or options.num_gpus == 0:
+        return
+    try:
+        check_here(launch.settings, [(name, detector_info(name).gpu_share) for name in launch.configs])
+    except InfeasibleError as error:
+        raise BadInputError(str(error)) from error
 
 
 def read_data(launch: Launch, console: Console) -> Manifest | None:
@@ -271,7 +287,7 @@ def on_ray(
     if address and (options.num_gpus, options.num_cpus) != (None, None):
         raise BadInputError(f"--num-gpus and --num-cpus are about a Ray of our own; here is one at {address}")
     connection = {"address": address, "num_gpus": options.num_gpus, "num_cpus": options.num_cpus}
-    with cluster.session(**connection):
+    with cluster.session(check_gpus=settings.device != "cpu", **connection):
         if address:
             console.print(f"Ray cluster at {address}: {cluster.describe_cluster()}", highlight=False)
         if sqlite_file(settings.tracking_uri) is not None and len(cluster.cluster_nodes()) > 1:

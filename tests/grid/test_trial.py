@@ -16,12 +16,10 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from data.images import decode
 from grid import names
 from grid.plan import Inputs
-from grid.settings import InfeasibleError
 from grid.spec import TrialSpec
 from grid.tasks import WHOLE
 from grid.trial import (
     build,
-    choose_device,
     prepare_inputs,
     restore,
     score,
@@ -262,23 +260,6 @@ def test_every_figure_is_finite(detection: tuple[TrialSpec, Result]) -> None:
     assert np.isfinite(detection[1].scores["score"]).all()
 
 
-@pytest.mark.parametrize(
-    ("device", "share", "has_gpu", "expected"),
-    [
-        ("auto", 0.25, True, "cuda"),
-        ("auto", 0.0, True, "cpu"),
-        ("auto", 0.25, False, "cpu"),  # a share of a logical GPU
-        ("cpu", 1.0, True, "cpu"),
-        ("cuda", 0.5, True, "cuda"),
-    ],
-)
-def test_a_trial_computes_on_the_gpu_that_it_has_a_share_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, share: float, has_gpu: bool, expected: str
-) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: has_gpu)
-    assert choose_device(make_settings(tmp_path, device=device), share) == expected
-
-
 @pytest.mark.parametrize(("cores", "expected"), [(0.25, 1), (1.0, 1), (2.0, 2), (2.6, 3)])
 def test_a_trial_computes_with_the_cores_that_it_was_given(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, cores: float, expected: int
@@ -297,9 +278,3 @@ def test_a_trial_computes_with_the_cores_that_it_was_given(
     torch.set_num_threads(before)
     assert set(seen.values()) == {expected}
     assert len(seen) > 1
-
-
-def test_cuda_without_a_gpu_is_refused_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(InfeasibleError, match="use --device auto or cpu"):
-        choose_device(make_settings(tmp_path, device="cuda"), 0.5)

@@ -296,7 +296,7 @@ def test_as_published() -> None:
         ("xception_scratch", {"epochs": "0"}, "epochs"),
         ("xception_scratch", {"learning_rate": "nan"}, "learning_rate"),
         ("xception_scratch", {"learning_rate": "0"}, "learning_rate"),
-        ("xception_scratch", {"precision": "half"}, "'mixed', 'full'"),
+        ("xception_scratch", {"precision": "half"}, "'mixed', 'tf32', 'full'"),
         ("xception_scratch", {"select": "test"}, "'best', 'last'"),
         ("clip_linear", {"resize": "stretch"}, "'own', 'squash', 'crop', 'pad'"),
         ("sam_linear", {"l2": "-1"}, "l2"),

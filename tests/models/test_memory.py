@@ -11,7 +11,7 @@ import torch
 
 from models.detector import Examples, FitSession, MemoryExhausted
 from models.memory import fits, in_batches
-from models.training import NetworkDetector
+from models.training import Batch, NetworkDetector
 from tests.models.toys import Recorder, examples, make_images, make_labels, read_back, small
 
 WITHOUT_BATCH_NORM = "test_vit"
@@ -55,6 +55,9 @@ def valid() -> Examples:
         torch.OutOfMemoryError("CUDA out of memory."),
         RuntimeError("CUDA error: out of memory"),
         RuntimeError("[enforce fail] Out of memory: you tried to allocate 3 bytes"),
+        RuntimeError("FIND was unable to find an engine to execute this computation"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     ],
 )
 def test_every_way_of_saying_it_is_understood(error: RuntimeError) -> None:
@@ -63,6 +66,22 @@ def test_every_way_of_saying_it_is_understood(error: RuntimeError) -> None:
 
     assert fits(compute) is False
     assert fits(lambda: None) is True
+
+
+@pytest.mark.parametrize(("free", "expected"), [(100 << 20, False), (20 << 30, True)])
+def test_a_library_that_does_not_start_is_out_of_memory_only_where_little_is_free(
+    monkeypatch: pytest.MonkeyPatch, free: int, expected: bool
+) -> None:
+    def compute() -> None:
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 80 << 30))
+    if expected:
+        with pytest.raises(RuntimeError, match="NOT_INITIALIZED"):
+            fits(compute)
+    else:
+        assert fits(compute) is False
 
 
 def test_another_error_passes_through() -> None:
@@ -103,10 +122,11 @@ def test_the_gradients_of_two_halves_are_those_of_the_whole_batch() -> None:
         detector = network()
         detector.batch_halved = halved
         labels = make_labels(2, 8, seed=3)[:num_rows]
-        pixels, sums = torch.from_numpy(make_images(labels, seed=3)), torch.full((2,), 7.0)
+        batch = Batch(*map(torch.from_numpy, (make_images(labels, seed=3), labels % 2 == 0, labels)))
+        sums = torch.full((2,), 7.0)
         scaler = torch.amp.GradScaler("cpu", enabled=False)
         detector._network.train()
-        detector._gradients((1, 0), pixels, torch.from_numpy(labels), scaler, sums)
+        detector._gradients((1, 0), batch, scaler, sums)
         return [parameter.grad for parameter in detector._network.parameters()], sums
 
     for num_rows in (16, 13):  # the halves of 13 differ in size
@@ -155,10 +175,10 @@ def test_dropout_does_not_depend_on_where_it_ran_out(train: Examples) -> None:
         for module in detector._network.train().modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.5
-        _, pixels, labels = next(detector._training_batches(train, 1, 0))
+        _, batch = next(detector._training_batches(train, 1, 0))
         optimiser = torch.optim.SGD(detector._network.parameters(), lr=0.0)
         scaler = torch.amp.GradScaler("cpu", enabled=False)
-        detector._step((1, 0), pixels, labels, optimiser, scaler, torch.zeros(2))
+        detector._step((1, 0), batch, optimiser, scaler, torch.zeros(2))
         return [parameter.grad for parameter in detector._network.parameters()]
 
     for one, other in zip(gradients(8, halved=False), gradients(None, halved=True), strict=True):
@@ -169,6 +189,56 @@ def test_a_second_time_is_an_error_with_a_remedy(train: Examples, valid: Example
     message = r"half a batch of 16 images does not fit.*--gpus-per-trial.*lower batch_size \(now 16\)"
     with pytest.raises(MemoryExhausted, match=message):
         network(limit=7).fit(train, valid, FitSession())
+
+
+class Adam(torch.optim.Adam):
+    """Runs out of memory in its first steps, as where its averages do not fit; a failed step changes nothing."""
+
+    failures = 0
+
+    def step(self, closure: Any = None) -> Any:
+        if Adam.failures:
+            Adam.failures -= 1
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super().step(closure)
+
+
+def test_adams_first_step_that_does_not_fit_is_taken_again(
+    train: Examples, valid: Examples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = network()
+    whole.fit(train, valid, FitSession())
+    monkeypatch.setattr(torch.optim, "Adam", Adam)
+    monkeypatch.setattr(Adam, "failures", 1)
+    again = network()
+    again.fit(train, valid, FitSession())
+    assert Adam.failures == 0
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(again)[name]), name
+
+
+def test_averages_that_never_fit_are_an_error_with_a_remedy(
+    train: Examples, valid: Examples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.optim, "Adam", Adam)
+    monkeypatch.setattr(Adam, "failures", 2)
+    with pytest.raises(MemoryExhausted, match="--gpus-per-trial"):
+        network().fit(train, valid, FitSession())
+
+
+@pytest.mark.parametrize("method", ["xception_scratch", "clip_linear"])
+def test_a_network_whose_weights_do_not_fit_is_an_error_with_a_remedy(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = cast(Any, small(method))
+
+    def full(module: torch.nn.Module, *arguments: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    work = detector.predict if detector.encoder is None else detector.encoder.encode
+    with pytest.raises(MemoryExhausted, match=r"weights do not fit.*--gpus-per-trial"):
+        work(make_images(make_labels(2, 2, seed=1), seed=1))
 
 
 def test_a_batch_too_small_to_halve_is_an_error_at_once(valid: Examples) -> None:

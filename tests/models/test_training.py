@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.compute import Compute
 from models.detector import Examples, FitSession, TrainingDiverged
 from models.training import CHECK_EVERY, NetworkDetector, _batches
 from tests.models.toys import Recorder, examples, make_images, make_labels, read_back, small
@@ -128,7 +130,11 @@ def test_every_image_is_seen_once_an_epoch(num_rows: int) -> None:
     images = np.zeros((num_rows, 64, 64, 3), dtype=np.uint8)
     images[:, :, :, 0] = np.arange(num_rows)[:, None, None]
     seen = [
-        [(int(pixels[i, 0, 0, 0]), int(labels[i])) for _, pixels, labels in batches for i in range(len(pixels))]
+        [
+            (int(pixels[0, 0, 0]), int(label))
+            for _, batch in batches
+            for pixels, label in zip(batch.pixels, batch.labels, strict=True)
+        ]
         for batches in (detector._training_batches(Examples(images, labels), epoch, 0) for epoch in (1, 2))
     ]
     wanted = list(enumerate(labels.tolist()))
@@ -140,10 +146,17 @@ def test_half_of_the_images_are_mirrored_if_wanted() -> None:
     labels = make_labels(2, 50, seed=0)
     images = np.zeros((100, 64, 64, 3), dtype=np.uint8)
     images[:, :, 0] = 255  # a bright left edge
+    given = Examples(images, labels)
     for flip, low, high in ((False, 0, 0), (True, 35, 65)):
-        batches = network(flip=flip)._training_batches(Examples(images, labels), 1, 0)
-        mirrored = sum(int((pixels[:, 0, -1, 0] == 255).sum()) for _, pixels, _ in batches)
-        assert low <= mirrored <= high
+        detector, mirrored = network(flip=flip, epochs=1), list[int]()
+
+        def look(module: torch.nn.Module, inputs: Any, mirrored: list[int] = mirrored) -> None:
+            if module.training:
+                mirrored.append(int((inputs[0][:, 0, 0, -1] > inputs[0][:, 0, 0, 0]).sum()))
+
+        detector._network.register_forward_pre_hook(look)
+        detector.fit(given, given, FitSession())
+        assert low <= sum(mirrored) <= high
 
 
 def test_reported_training_figures_by_hand(valid: Examples) -> None:
@@ -245,13 +258,14 @@ def test_embeddings_are_what_the_classifier_sees(backbone: str, valid: Examples)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_mixed_precision_trains_and_resumes(dtype: torch.dtype, train: Examples, valid: Examples) -> None:
+def test_mixed_precision_trains_and_resumes(
+    dtype: torch.dtype, train: Examples, valid: Examples, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The path of a GPU, computed on the CPU, which has the same two types."""
+    monkeypatch.setattr("models.training.compute_on", lambda device, precision: Compute(dtype=dtype))
 
     def mixed() -> NetworkDetector:
-        detector = network(epochs=2)
-        detector._dtype = dtype
-        return detector
+        return network(epochs=2)
 
     whole, recorder = mixed(), Recorder(checkpoint_at=lambda count: count == 1)
     whole.fit(train, valid, recorder.session)
@@ -264,6 +278,23 @@ def test_mixed_precision_trains_and_resumes(dtype: torch.dtype, train: Examples,
     again = mixed()
     again.fit(train, valid, FitSession(resume=state))
     assert_same(weights(again), weights(whole))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_state_without_a_scaler_resumes_with_one(
+    dtype: torch.dtype, train: Examples, valid: Examples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a training goes on on an older GPU, or on a GPU after a CPU."""
+    monkeypatch.setattr("models.training.compute_on", lambda device, precision: Compute(dtype=dtype))
+    recorder = Recorder(checkpoint_at=lambda count: count == 1)
+    network(epochs=2).fit(train, valid, recorder.session)
+    state = read_back(recorder.states[0])
+    assert state["scaler"] == {}
+    monkeypatch.setattr("models.training.compute_on", lambda device, precision: Compute(dtype=torch.float16))
+    again, epochs = network(epochs=2), Recorder()
+    again.fit(train, valid, dataclasses.replace(epochs.session, resume=state))
+    assert epochs.epochs[-1][0] == 2
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in weights(again).values())
 
 
 def test_rows_are_gathered_in_batches_only(train: Examples, valid: Examples) -> None:

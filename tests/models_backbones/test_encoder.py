@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import dataclasses
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
+from models.compute import Compute
 from models.encoding import FrozenEncoder, encoder_key
 from tests.models_backbones.helpers import load_backbone
 
+BF16 = Compute(dtype=torch.bfloat16)
 SMALL = [("timm", "test_resnet"), ("open_clip", "demo-vit-64"), ("sam", "demo")]
 
 
@@ -49,7 +53,7 @@ def test_the_key_names_what_features_depend_on() -> None:
     assert len(set(keys)) == len(keys)
     assert key() == key()
     backbone = load_backbone("sam", "demo", weights="random")
-    keys.append(FrozenEncoder(backbone, autocast=True).key)
+    keys.append(FrozenEncoder(backbone, BF16).key)
     assert keys[-1] not in keys[:-1]
     backbone.name = "hf-hub:owner/" + "a-very-long-name" * 10
     keys.append(encoder_key(backbone))
@@ -62,7 +66,7 @@ def test_the_key_names_what_features_depend_on() -> None:
 def test_autocast_changes_features_a_little() -> None:
     backbone = load_backbone("open_clip", "demo-vit-64", weights="random")
     pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
-    full, mixed = (FrozenEncoder(backbone, autocast=autocast).encode(pixels) for autocast in (False, True))
+    full, mixed = (FrozenEncoder(backbone, compute).encode(pixels) for compute in (Compute(), BF16))
     assert mixed.dtype == np.float32
     assert not np.array_equal(full, mixed)
     assert np.allclose(full, mixed, atol=0.1 * np.abs(full).max())
@@ -74,3 +78,33 @@ def test_importing_is_light() -> None:
     code = f"{families}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("size", "expected"), [(64, 32), (224, 32), (512, 16), (1024, 4), (4096, 1)])
+def test_the_default_batch_follows_from_the_pixels(size: int, expected: int) -> None:
+    backbone = load_backbone("sam", "demo", weights="random", size=64)
+    backbone.preprocessing = dataclasses.replace(backbone.preprocessing, size=size)
+    assert FrozenEncoder(backbone).batch_size == expected
+
+
+def test_a_backbone_is_moved_outside_of_inference_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights that are moved inside are barred from gradients, which Grad-CAM needs later in the same process."""
+    moved: list[bool] = []
+    to = torch.nn.Module.to
+
+    def watched(module: torch.nn.Module, *arguments: object) -> torch.nn.Module:
+        moved.append(torch.is_inference_mode_enabled())
+        return to(module, *arguments)  # type: ignore[arg-type]
+
+    backbone = load_backbone("open_clip", "demo-vit-64", weights="random")
+    monkeypatch.setattr(torch.nn.Module, "to", watched)
+    FrozenEncoder(backbone).encode(np.zeros((2, 64, 64, 3), dtype=np.uint8))
+    assert moved == [False]
+
+
+def test_two_threads_may_encode_at_the_same_time() -> None:
+    encoder = FrozenEncoder(load_backbone("sam", "demo", weights="random"), batch_size=2)
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 64, 64, 3), dtype=np.uint8)
+    with ThreadPoolExecutor(2) as pool:
+        parts = list(pool.map(encoder.encode, np.split(pixels, 6)))
+    np.testing.assert_allclose(np.concatenate(parts), encoder.encode(pixels), rtol=1e-4, atol=1e-5)

@@ -29,6 +29,19 @@ def test_normalise_by_hand() -> None:
     assert pixels[0, 2, 5].tolist() == [255, 51, 0]
 
 
+def test_its_constants_are_sent_to_a_device_once_and_let_gradients_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    preprocessing = dataclasses.replace(PLAIN, mean=(0.51, 0.41, 0.31))
+    pixels = torch.zeros(1, 8, 8, 3, dtype=torch.uint8)
+    with torch.inference_mode():
+        first = preprocessing.normalise(pixels)
+    monkeypatch.setattr(torch, "tensor", lambda *arguments, **options: pytest.fail("sent again"))
+    again = preprocessing.normalise(pixels)
+    assert torch.equal(first, again)
+    scale = torch.ones(1, requires_grad=True)
+    (again * scale).sum().backward()
+    assert scale.grad is not None
+
+
 @pytest.mark.parametrize("pixels", [torch.zeros(1, 8, 8, 3), torch.zeros(1, 3, 8, 8, dtype=torch.uint8)])
 def test_normalise_refuses_other_layouts(pixels: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="need uint8"):
