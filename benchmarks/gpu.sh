@@ -34,12 +34,13 @@ fi
 # shellcheck disable=SC2086  # one word per module
 if ! "$python" -c 'import importlib.util as u, sys; sys.exit(any(u.find_spec(n) is None for n in sys.argv[1:]))' $modules; then
     if [ ! -d "$installed" ]; then
-        ls "$wheels"/*.whl > /dev/null || {
+        ls "$wheels"/*.whl > /dev/null 2>&1 || {
             echo "packages are missing: run 'benchmarks/gpu.sh --wheels' where there is a network, and bring $wheels" >&2
             exit 2
         }
         "$python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-compile \
-            --target "$installed" "$wheels"/*.whl
+            --target "$installed.part" "$wheels"/*.whl
+        mv "$installed.part" "$installed"
     fi
     export PYTHONPATH="$PWD/$installed${PYTHONPATH:+:$PYTHONPATH}"
 fi

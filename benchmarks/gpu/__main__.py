@@ -8,13 +8,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
+from benchmarks.gpu import memory
 from benchmarks.gpu.checks import CHECKS
-from benchmarks.gpu.findings import Place, in_words
+from benchmarks.gpu.findings import Place
 from benchmarks.gpu.running import Child, ChildFailed, Record, run
 from benchmarks.gpu.table import RESULTS
 
@@ -81,19 +81,12 @@ def how_to_start() -> str | None:
     """How a process must begin so that torch can use the GPU in it; None, with the reason printed, if it cannot."""
     for start in ("fork", "spawn"):
         try:
-            print(Child(start, _probe).answer(time.monotonic() + _PROBE_S), file=sys.stderr)
+            print(Child(start, memory.use_card).answer(time.monotonic() + _PROBE_S), file=sys.stderr)
         except (ChildFailed, TimeoutError) as error:
-            print(f"torch cannot use the GPU ({start}): {in_words(error)}", file=sys.stderr)
+            print(f"torch cannot use the GPU ({start}): {error}", file=sys.stderr)
         else:
             return start
     return None
-
-
-def _probe(send: Callable[[Any], None]) -> None:
-    import torch
-
-    torch.cuda.init()
-    send(f"{torch.cuda.get_device_name()}, {float(torch.ones(3, device='cuda').sum()):g} = 3")
 
 
 if __name__ == "__main__":

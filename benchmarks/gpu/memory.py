@@ -21,6 +21,9 @@ from benchmarks.machine import cores, machine
 from models.detector import FitSession, MemoryExhausted
 
 GIB = 2**30
+LIMITS_S, AT_ONCE_S = 85, 75  # for all parts of a check; what has not begun by then is named
+LEAST_S = 8  # a part is not begun with less time than this
+NOT_TRIED = "not tried: the time is up"
 OLDEST_DRIVER = 580  # for the CUDA 13 that torch's wheels bring
 _ASKED = "name,driver_version,memory.total,memory.used,compute_mode,mig.mode.current,utilization.gpu"
 
@@ -55,6 +58,12 @@ def card(place: Place, tell: Tell) -> None:
     x = torch.arange(6.0, device=place.device).view(2, 3)
     right = bool(((x @ x.T).cpu() == torch.tensor([[5.0, 14.0], [14.0, 50.0]])).all())
     tell(place.on_card(Finding("a small product is right", right, "right", right)))
+
+
+def use_card(send: Callable[[Any], None]) -> None:
+    """Name the card and compute something on it. Raises torch's own error where it cannot use one."""
+    torch.cuda.init()
+    send(f"{torch.cuda.get_device_name()}: 1 + 1 + 1 = {float(torch.ones(3, device='cuda').sum()):g}")
 
 
 def nvidia_smi(fields: str) -> dict[str, str]:
@@ -118,7 +127,7 @@ def two_encoders(place: Place, tell: Tell) -> None:
 def _beside(place: Place, first: bool, ready: Any, over: Any, send: Callable[[Any], None]) -> None:
     """Encode until both have done it for a while; what this process found."""
     found: dict[str, Any] = {}
-    number, seconds = (4, 0.1) if place.toy else (16, 5.0)
+    number, seconds = (4, 0.1) if place.toy else (32, 5.0)
     try:
         hold_share(place, 0.5)
         detector = built(place, "sam_linear")
@@ -183,9 +192,9 @@ def _squeezes(method: str, limits: Sequence[float], left: Sequence[float]) -> li
 
 
 SQUEEZES = (
-    *_squeezes(TRAINED, (6, 4, 3, 2, 1.5, 1, 0.5, 0.1), (4, 2, 1, 0.5, 0.2)),
-    *_squeezes("sam_linear", (8, 4, 2, 1, 0.2), (4, 1)),
-    *_squeezes("clip_linear", (2, 1.4, 0.8), (1.6, 0.8)),
+    *_squeezes(TRAINED, (6, 4, 3, 2, 1.5, 1, 0.5, 0.1), (2, 1, 0.5)),
+    *_squeezes("sam_linear", (8, 4, 2, 1), (4, 1)),
+    *_squeezes("clip_linear", (2, 1.4, 0.8), (1,)),
 )
 TOY_SQUEEZES = (Squeeze(TRAINED, 1, "limit"), Squeeze("sam_linear", 1, "neighbour"))
 BESIDE = 3  # processes at once, where each is bounded
@@ -194,12 +203,15 @@ CLEAR = "ended clearly"
 
 def limits(place: Place, tell: Tell) -> None:
     """Training and encoding with less and less memory: whole, in smaller batches, or ended, and every error's text."""
-    ends = time.monotonic() + 95
+    ends = time.monotonic() + LIMITS_S
     jobs = TOY_SQUEEZES if place.toy else SQUEEZES
     bounded = [job for job in jobs if job.by == "limit"]
     groups = [bounded[start : start + BESIDE] for start in range(0, len(bounded), BESIDE)]
-    unclear, texts = [], set[str]()
+    unclear, texts, late = [], set[str](), []
     for group in [*groups, *([job] for job in jobs if job.by != "limit")]:
+        if time.monotonic() > ends - LEAST_S:
+            late += [job.name for job in group]
+            continue
         children = [Child(place.start, _squeezed, place, job) for job in group]
         for job, found in zip(group, _answers(children, ends), strict=True):
             if "error" in found:
@@ -208,6 +220,8 @@ def limits(place: Place, tell: Tell) -> None:
             texts.update(found.get("failures", ()))
             if found["how"] not in ("whole", "smaller batches", CLEAR):
                 unclear.append(job.name)
+    if late:
+        tell(Finding(NOT_TRIED, late))
     tell(place.on_card(Finding("different texts of failures", sorted(texts))))
     good = not unclear
     wanted = "none that neither went on nor ended clearly"
@@ -260,18 +274,21 @@ def trials_at_once(place: Place, tell: Tell) -> None:
         jobs = [(TRAINED, 1), (TRAINED, 2)]
         size = packing.TOY
     else:
-        methods = (TRAINED, "clip_linear", "sam_linear")
-        jobs = [(method, number) for method in methods for number in (1, 2, 4)]
-        changes = {method: packing.FULL.changes[method] for method in methods}
-        size = packing.Size(changes, trained=512, encoded=32, neighbours=(1, 2, 4), seconds=3.0)
+        numbers = {TRAINED: (1, 2, 4), "sam_linear": (1, 2), "clip_linear": (1, 4)}
+        jobs = [(method, number) for method in numbers for number in numbers[method]]
+        changes = {method: packing.FULL.changes[method] for method in numbers}
+        size = packing.Size(changes, trained=512, encoded=32, seconds=3.0)
     context: Any = multiprocessing.get_context(place.start)
+    last, late = time.monotonic() + AT_ONCE_S, []
     for method, number in jobs:
+        if time.monotonic() > last - LEAST_S:
+            late.append(packing.name_of(method, number))
+            continue
         free = nvidia_smi("memory.free").get("memory.free", "") if place.on_gpu else ""
         before = float(free) * 2**20 if free.isdigit() else 0.0
         barrier = context.Barrier(number)
-        ends = time.monotonic() + 60
         children = [Child(place.start, _neighbour, place, method, size, barrier, before) for _ in range(number)]
-        found = list(_answers(children, ends))
+        found = list(_answers(children, last))
         name = f"{packing.name_of(method, number)}, images/s of all"
         errors = [one["error"] for one in found if "error" in one]
         if errors:
@@ -282,6 +299,8 @@ def trials_at_once(place: Place, tell: Tell) -> None:
             tell(place.on_card(Finding(name, sum(one["rate"] for one in found))))
         if number == 1 and not errors and before:
             tell(Finding(f"{method}, GB that one trial holds", found[0]["memory_gb"]))
+    if late:
+        tell(Finding(NOT_TRIED, late))
 
 
 def _neighbour(
