@@ -12,7 +12,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 wheels=benchmarks/wheels
-installed=$wheels/installed
+installed=$wheels/site-packages  # a name that mypy and pytest leave alone
 packages='annotated-types|ftfy|open-clip-torch|pydantic|pydantic-core|regex|segment-anything|typing-extensions|typing-inspection|wcwidth'
 modules='annotated_types ftfy open_clip pydantic pydantic_core regex segment_anything typing_extensions typing_inspection wcwidth'
 python=${PYTHON:-python3}

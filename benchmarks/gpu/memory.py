@@ -15,7 +15,7 @@ import torch
 
 from benchmarks import heavy, packing
 from benchmarks.gpu.findings import NEEDS_GPU, Finding, Place, Tell, in_words
-from benchmarks.gpu.project import TRAINED, at_once, built, encode, encode_at_once, hear_failures, hold_share
+from benchmarks.gpu.project import TRAINED, at_once, built, encode, encode_at_once, hear_failures, hold_share, neighbour
 from benchmarks.gpu.running import Child, ChildFailed
 from benchmarks.machine import cores, machine
 from models.detector import FitSession, MemoryExhausted
@@ -269,7 +269,7 @@ def _is_whole(place: Place, method: str) -> bool:
 
 
 def trials_at_once(place: Place, tell: Tell) -> None:
-    """One, two and four equal trials at once on one card: images a second of all."""
+    """Equal trials at once on one card, each with its share of the memory: images a second of all."""
     if place.toy:
         jobs = [(TRAINED, 1), (TRAINED, 2)]
         size = packing.TOY
@@ -287,7 +287,8 @@ def trials_at_once(place: Place, tell: Tell) -> None:
         free = nvidia_smi("memory.free").get("memory.free", "") if place.on_gpu else ""
         before = float(free) * 2**20 if free.isdigit() else 0.0
         barrier = context.Barrier(number)
-        children = [Child(place.start, _neighbour, place, method, size, barrier, before) for _ in range(number)]
+        arguments = (place, method, size, barrier, before, 1 / number)
+        children = [Child(place.start, _neighbour, *arguments) for _ in range(number)]
         found = list(_answers(children, last))
         name = f"{packing.name_of(method, number)}, images/s of all"
         errors = [one["error"] for one in found if "error" in one]
@@ -309,8 +310,9 @@ def _neighbour(
     size: packing.Size,
     barrier: Any,
     free_before: float,
+    share: float,
     send: Callable[[Any], None],
 ) -> None:
     packing.meeting.barrier = barrier
-    found = packing.neighbour(method, size, place.device, free_before)
+    found = neighbour(place, method, size, free_before, share)
     send({"fits": found.fits, "rate": found.rate, "memory_gb": found.memory_gb})

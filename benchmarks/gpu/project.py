@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import inspect
 import sys
 import traceback
 import warnings
@@ -14,7 +17,7 @@ from typing import Any, TextIO, get_args
 import numpy as np
 import torch
 
-from benchmarks import heavy
+from benchmarks import heavy, packing
 from benchmarks.gpu.findings import Place
 from benchmarks.gpu.running import is_ours
 from benchmarks.measure import ROOT
@@ -58,9 +61,22 @@ def encode(detector: Detector, pixels: np.ndarray) -> np.ndarray:
 
 
 def hold_share(place: Place, share: float) -> None:
-    """Bound this process to a share of the card's memory."""
-    if place.on_gpu:
+    """Bound this process to a share of the card's memory, as a trial is bound in versions that bind trials."""
+    if not place.on_gpu:
+        return
+    if importlib.util.find_spec("grid.devices") is not None:
+        importlib.import_module("grid.devices").bound_memory(share)
+    else:
         torch.cuda.set_per_process_memory_fraction(share)
+
+
+def neighbour(place: Place, method: str, size: packing.Size, free_before: float, share: float) -> packing.Found:
+    """One of the processes of `benchmarks.packing`, with a share of the card's memory."""
+    compute: Any = packing.neighbour
+    if "share" in inspect.signature(compute).parameters:
+        return compute(method, size, place.device, free_before, share)
+    hold_share(place, share)
+    return compute(method, size, place.device, free_before)
 
 
 def hear_failures(texts: list[str]) -> None:

@@ -137,7 +137,7 @@ def _lines(error: BaseException) -> list[str]:
 
 def is_ours(file: str) -> bool:
     """Whether a file is of this project's own code."""
-    return file.startswith(f"{ROOT}{os.sep}") and not any(part in file for part in ("site-packages", "wheels"))
+    return file.startswith(f"{ROOT}{os.sep}") and "site-packages" not in file
 
 
 @dataclass(frozen=True)
