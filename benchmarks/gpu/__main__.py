@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, default=RESULTS, metavar="FILE", help="default: benchmarks/gpu/results.json"
     )
-    parser.add_argument("--minutes", type=float, default=8.0, metavar="M", help="for all checks; default: 8")
+    parser.add_argument("--minutes", type=float, default=7.5, metavar="M", help="for all checks; default: 7.5")
     parser.add_argument("--toy", action="store_true", help="tiny networks on the CPU: shows that the code runs")
     parser.add_argument(
         "--wheels", action="store_true", help="only fetch what the machine with the GPU lacks, and stop"
