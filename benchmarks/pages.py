@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from benchmarks import heavy, published
+from benchmarks.gpu import table as gpu_table
 from benchmarks.packing import FULL, name_of
 from benchmarks.report import Results, markdown, where
 from grid.experiments.dolos import dolos
@@ -82,6 +83,11 @@ def _throughputs(results: Results, method: str) -> str:
         return NOT_MEASURED
     rates, best = _rates(results, method)
     return ", ".join("–" if rate is None else f"**{rate:.3g}**" if rate == best else f"{rate:.3g}" for rate in rates)
+
+
+def on_a_gpu(_: Results) -> str:
+    """What benchmarks/gpu.sh found, from its own file."""
+    return gpu_table.markdown(gpu_table.read())
 
 
 # docs/cost.md --------------------------------------------------------------------------------------------------------
@@ -206,7 +212,7 @@ def _table(head: list[str], rows: list[list[str]], results: Results, name: str) 
 # Into the pages ------------------------------------------------------------------------------------------------------
 
 TABLES: dict[str, dict[str, Callable[[Results], str]]] = {
-    "docs/performance.md": {"packing": packing, "measured": markdown},
+    "docs/performance.md": {"packing": packing, "gpu": on_a_gpu, "measured": markdown},
     "docs/cost.md": {"cost-arithmetic": arithmetic, "cost-cpu": on_cpus, "cost-gpu": on_gpus},
 }
 
