@@ -180,7 +180,7 @@ def row(table: str, first: str) -> list[str]:
 def test_how_many_trials_a_card_takes() -> None:
     table = pages.packing(made_up("NVIDIA L4"))
     cells = row(table, "`xception_scratch`, `xception_pretrained`")
-    assert cells[3:] == ["10.5 GB", "2", "3", "7", "100, **150**, 120, –"]
+    assert cells[3:] == ["10.5 GB", "2", "3", "7", "100, **150**, –"]
     assert row(table, "`clip_linear`")[3] == "not measured"
     assert row(table, "`residual_linear`")[3:] == ["none", *["any number"] * 3, "no GPU"]
     assert "NVIDIA L4" in table
@@ -300,7 +300,7 @@ def test_a_neighbour_without_memory_does_not_fit(when: str, monkeypatch: pytest.
     barrier = Alone()
     monkeypatch.setattr(packing.meeting, "barrier", barrier)
     monkeypatch.setattr(heavy, "work", work)
-    assert not packing.neighbour("sam_linear", packing.TOY, "cpu", 0.0).fits
+    assert not packing.neighbour("sam_linear", packing.TOY, "cpu", 0.0, 1.0).fits
     assert (barrier.waited, barrier.aborted) == (1, False)
 
 
@@ -309,7 +309,7 @@ def test_a_neighbour_that_fails_lets_the_others_go(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(packing.meeting, "barrier", barrier)
     monkeypatch.setattr(heavy, "work", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        packing.neighbour("sam_linear", packing.TOY, "cpu", 0.0)
+        packing.neighbour("sam_linear", packing.TOY, "cpu", 0.0, 1.0)
     assert barrier.aborted
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import inspect
 import sys
 import traceback
 import warnings
@@ -21,6 +18,7 @@ from benchmarks import heavy, packing
 from benchmarks.gpu.findings import Place
 from benchmarks.gpu.running import is_ours
 from benchmarks.measure import ROOT
+from grid.devices import bound_memory
 from grid.spec import Scalar
 from models import memory
 from models.configs import Precision
@@ -61,22 +59,14 @@ def encode(detector: Detector, pixels: np.ndarray) -> np.ndarray:
 
 
 def hold_share(place: Place, share: float) -> None:
-    """Bound this process to a share of the card's memory, as a trial is bound in versions that bind trials."""
-    if not place.on_gpu:
-        return
-    if importlib.util.find_spec("grid.devices") is not None:
-        importlib.import_module("grid.devices").bound_memory(share)
-    else:
-        torch.cuda.set_per_process_memory_fraction(share)
+    """Bound this process to a share of the card's memory, as a trial is bound."""
+    if place.on_gpu:
+        bound_memory(share)
 
 
 def neighbour(place: Place, method: str, size: packing.Size, free_before: float, share: float) -> packing.Found:
     """One of the processes of `benchmarks.packing`, with a share of the card's memory."""
-    compute: Any = packing.neighbour
-    if "share" in inspect.signature(compute).parameters:
-        return compute(method, size, place.device, free_before, share)
-    hold_share(place, share)
-    return compute(method, size, place.device, free_before)
+    return packing.neighbour(method, size, place.device, free_before, share)
 
 
 def hear_failures(texts: list[str]) -> None:
