@@ -37,6 +37,18 @@ class Geometry(Protocol):
         ...
 
 
+class FileError(ValueError):
+    """A file of the data set is gone, has changed or cannot be decoded; the message names it."""
+
+
+class ConditionError(ValueError):
+    """A condition failed on a picture, or did not give a picture; the message names both."""
+
+
+def _undeclared(what: str) -> np.ndarray:
+    raise ValueError(f"the condition reads the picture's {what}; register it with uses=[{what!r}]")
+
+
 @dataclass(frozen=True)
 class File:
     """A file of the data set, and its SHA-256 when the manifest was built."""
@@ -45,13 +57,13 @@ class File:
     digest: str
 
     def read(self, function: Callable[[Path], np.ndarray]) -> np.ndarray:
-        """Apply a function of `data.images`. Raises `ValueError` if the file is gone, has changed or is refused."""
+        """Apply a function of `data.images`. Raises `FileError` if the file is gone, has changed or is refused."""
         try:
             if file_digest(self.path) == self.digest:
                 return function(self.path)
         except (OSError, ValueError) as error:
-            raise ValueError(f"{self.path} cannot be read any more: {error}") from error
-        raise ValueError(f"{self.path} has changed since the manifest was built; build it again")
+            raise FileError(f"{self.path} cannot be read any more: {error}") from error
+        raise FileError(f"{self.path} has changed since the manifest was built; build it again")
 
 
 @dataclass(frozen=True)
@@ -121,20 +133,32 @@ class Pictures:
         """Decode a picture and apply the condition: uint8 (H, W, 3).
 
         Raises:
-            ValueError: a file is gone, has changed or cannot be decoded, or the condition failed; the message names
-                the file.
+            FileError: a file is gone, has changed or cannot be decoded.
+            ConditionError: the condition failed, or did not give a picture. Both messages name the file.
         """
         pixels = files.image.read(decode)
         if self.condition.name == CLEAN:
             return pixels
+        name, uses = self.condition.name, self.condition.uses
         mask = None if files.mask is None else partial(files.mask.read, read_mask)
         original = None if files.original is None else partial(files.original.read, decode)
         try:
-            return self.condition.apply(Picture(pixels, files.image.digest, mask, original))
-        except ValueError:
+            changed = self.condition.apply(
+                Picture(
+                    pixels,
+                    files.image.digest,
+                    mask if "mask" in uses else partial(_undeclared, "mask"),
+                    original if "original" in uses else partial(_undeclared, "original"),
+                )
+            )
+        except FileError:
             raise
         except Exception as error:
-            raise ValueError(f"condition {self.condition.name} failed on {files.path}: {error!r}") from error
+            raise ConditionError(f"condition {name} failed on {files.path}: {error!r}") from error
+        if not isinstance(changed, np.ndarray) or changed.dtype != np.uint8 or changed.shape[2:] != (3,):
+            form = f"{changed.dtype} {changed.shape}" if isinstance(changed, np.ndarray) else type(changed).__name__
+            raise ConditionError(f"condition {name} must give uint8 (H, W, 3); for {files.path} it gave {form}")
+        return changed
 
     @cached_property
     def _reals(self) -> dict[tuple[str, str], File]:

@@ -178,6 +178,15 @@ class Launch:
             raise BadInputError("these options leave no trial to run")
         return trials
 
+    def without_trials(self, trials: Sequence[TrialSpec]) -> dict[str, list[str]]:
+        """Task -> methods that learn from fakes and have none of these trials."""
+        from models.registry import detector_info
+
+        present = {(trial.task, trial.method) for trial in trials}
+        methods = [method for method in self.configs if detector_info(method).needs_fakes]
+        lacking = {task: [method for method in methods if (task, method) not in present] for task in self.tasks}
+        return {task: methods for task, methods in lacking.items() if methods}
+
     def repeated(self) -> str:
         """The options that another launch of the same grid needs, as typed, without those that choose trials."""
         parser = argparse.ArgumentParser()

@@ -22,6 +22,7 @@ from ray.tune import Callback, Checkpoint, CheckpointConfig, FailureConfig, RunC
 from ray.tune.experiment import Trial
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from data.pictures import ConditionError
 from grid.checkpoints import remove_states
 from grid.cluster import cluster_nodes, connect
 from grid.nodes import ACCELERATOR, Demand, check_feasible, num_gpus, slots, trial_demand
@@ -114,6 +115,8 @@ class RayExecutor:
                 try:
                     warn(inputs.spec.method, task_result(task, inputs.spec.method))
                     succeeded.add(key)
+                except ConditionError as error:  # the trials that need the condition record it
+                    warn(inputs.spec.method, str(error))
                 except MemoryExhausted as error:  # a neighbour on its GPU holds too much
                     starved[key] = error
                 if key in starved and key not in tasks.values():

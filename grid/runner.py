@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from data.conditions import CLEAN
 from data.manifest import DataProblems
+from data.pictures import ConditionError
 from grid import names
 from grid.checkpoints import LostCheckpointError, latest_state, remove_states, write_state
 from grid.devices import use_device
@@ -101,10 +102,16 @@ def execute(
             @cache
             def load() -> tuple[Detector, float | None, str]:
                 (checkpoint, threshold), device = run.fitted(), use_device(settings, share)
-                return restore(work.spec, dict(settings.weight_files), device, checkpoint), threshold, device
+                try:
+                    detector = restore(work.spec, dict(settings.weight_files), device, checkpoint)
+                except WeightsError:
+                    raise
+                except (KeyError, OSError, RuntimeError, ValueError) as error:
+                    raise run.lost_checkpoint(f"cannot be used: {error}") from error
+                return detector, threshold, device
 
             _score_conditions(work, settings, run, load)
-    except (DataProblems, LostCheckpointError, TrainingDiverged, WeightsError) as error:
+    except (ConditionError, DataProblems, LostCheckpointError, TrainingDiverged, WeightsError) as error:
         raise PermanentFailureError(f"{type(error).__name__}: {error}") from error
 
 
@@ -208,9 +215,12 @@ class LocalExecutor:
     tracker: Tracker
 
     def prepare(self, work: Sequence[Work], progress: Callable[[str, int, int], None]) -> None:
-        """See `Executor`."""
+        """See `Executor`. Where a condition fails, the trials that need it record the error."""
         for inputs in distinct_inputs(work):
-            prepare_input(inputs, self.settings, self._share(inputs.spec), partial(progress, inputs.name))
+            try:
+                prepare_input(inputs, self.settings, self._share(inputs.spec), partial(progress, inputs.name))
+            except ConditionError as error:
+                log.warning("%s", error)
 
     def _share(self, spec: TrialSpec) -> float:
         import torch

@@ -55,8 +55,8 @@ class TrialSpec:
             raise ValueError(f"train_generators must not contain {REAL!r}; got {generators}")
         if task.needs_fakes and not generators:
             raise ValueError(f"{self.task} needs at least one generator to train on")
-        if self.seed < 0:
-            raise ValueError(f"a seed must not be negative, got {self.seed}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"a seed must not be negative, and below 2^63; got {self.seed}")
         config = dict(self.config)
         for name, value in config.items():
             if not isinstance(value, str | int | float | bool):

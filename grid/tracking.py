@@ -6,6 +6,7 @@ import getpass
 import json
 import logging
 import math
+import shlex
 import signal
 import socket
 import subprocess
@@ -115,6 +116,42 @@ class Tracker(StoreAccess):
             if key in messages:
                 client.set_tag(state.run_id, names.ERROR, messages[key][:5000])
             client.set_terminated(state.run_id, "FAILED" if key in messages else "KILLED")
+
+    def record_launch(
+        self,
+        manifest: Manifest,
+        trials: Iterable[TrialSpec],
+        *,
+        conditions: Iterable[str] = (),
+        launched: Mapping[str, str] | None = None,
+    ) -> None:
+        """Log what this launch runs, in the grid's parent run.
+
+        Args:
+            manifest: the data set, logged as an MLflow input.
+            trials: all trials of the grid, added to the grid's plan.
+            conditions: conditions to score under, added to those of earlier launches.
+            launched: tags that describe the launch: `names.EXPERIMENT`, `names.OPTIONS`.
+        """
+        client, parent_id = self.client, self.parent_id
+        grid = client.get_run(parent_id)
+        client.update_run(parent_id, status="RUNNING")
+        client.log_text(parent_id, manifest.summary(), names.MANIFEST_SUMMARY)
+        source = json.dumps({"uri": manifest.root.as_uri()})
+        profile = json.dumps({"num_rows": len(manifest.table), "generators": list(manifest.generators)})
+        dataset = Dataset(manifest.source, manifest.digest, "local", source, profile=profile)
+        client.log_inputs(parent_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "train, valid, test")])])
+        asked = sorted((conditions_of(grid) | set(conditions)) - {CLEAN})
+        tags = {**(launched or {}), names.CONDITIONS: ",".join(asked)}
+        client.log_batch(parent_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        client.log_text(parent_id, "".join(f"{note}\n" for note in manifest.remarks), names.NOTES)
+        try:
+            planned = self.records.plan(grid)
+        except StoreError as error:
+            log.warning("%s", error)
+            planned = {}
+        planned |= {trial.key: trial.to_dict() for trial in trials}
+        client.log_dict(parent_id, {"trials": [fields | {"key": key} for key, fields in planned.items()]}, names.PLAN)
 
     @contextmanager
     def claim(self) -> Iterator[threading.Event]:
@@ -232,11 +269,16 @@ class TrialRun(StoreAccess):
         try:
             folder = Records(self.uri, run.info.experiment_id).artifact(run, names.CHECKPOINT)
         except FileNotFoundError as error:
-            raise LostCheckpointError(
-                f"the checkpoint of run {self.run_id} ({run.info.run_name}) is gone: {error}. Delete the run "
-                f"(mlflow runs delete --run-id {self.run_id}) and launch again, to run this trial again"
-            ) from error
+            raise self.lost_checkpoint(f"is gone: {error}") from error
         return folder, run.data.metrics.get(names.THRESHOLD)
+
+    def lost_checkpoint(self, why: str) -> LostCheckpointError:
+        """The error to raise about this run's checkpoint, with the remedy."""
+        store = f"MLFLOW_TRACKING_URI={shlex.quote(without_password(self.uri))}"
+        return LostCheckpointError(
+            f"the checkpoint of run {self.run_id} {why}. Delete the run ({store} mlflow runs delete --run-id "
+            f"{self.run_id}) and launch again, to run this trial again"
+        )
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Log metrics at step `epoch`, unless an earlier attempt did; MLflow would keep both points."""
@@ -327,6 +369,13 @@ def open_grid(
     conditions: Iterable[str] = (),
     launched: Mapping[str, str] | None = None,
 ) -> Tracker:
+    """`find_grid`, then `Tracker.record_launch`, for a caller that nobody can be in the way of."""
+    tracker = find_grid(uri, experiment, manifest, artifacts)
+    tracker.record_launch(manifest, trials, conditions=conditions, launched=launched)
+    return tracker
+
+
+def find_grid(uri: str, experiment: str, manifest: Manifest, artifacts: Path) -> Tracker:
     """Find or create the experiment and the grid's parent run, one per experiment and data set.
 
     Call it from one process before any trial starts: processes that create an SQLite store at the same time fail.
@@ -334,11 +383,8 @@ def open_grid(
     Args:
         uri: tracking URI.
         experiment: name of the MLflow experiment.
-        manifest: the data set, logged as an MLflow input.
-        trials: all trials of the grid, added to the grid's plan.
+        manifest: the data set.
         artifacts: folder for the artifacts of a local store; a server chooses its own.
-        conditions: conditions to score under, added to those of earlier launches.
-        launched: tags of the parent run that describe the launch: `names.EXPERIMENT`, `names.OPTIONS`.
 
     Raises:
         StoreError: the store cannot be reached, or the experiment is deleted.
@@ -368,23 +414,6 @@ def open_grid(
     parent_id = str(grid.info.run_id)
     if created not in ("", parent_id):
         client.delete_run(created)
-    client.update_run(parent_id, status="RUNNING")
-    client.log_text(parent_id, manifest.summary(), names.MANIFEST_SUMMARY)
-    source = json.dumps({"uri": manifest.root.as_uri()})
-    profile = json.dumps({"num_rows": len(manifest.table), "generators": list(manifest.generators)})
-    dataset = Dataset(manifest.source, manifest.digest, "local", source, profile=profile)
-    client.log_inputs(parent_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "train, valid, test")])])
-    asked = sorted((conditions_of(grid) | set(conditions)) - {CLEAN})
-    tags = {**(launched or {}), names.CONDITIONS: ",".join(asked)}
-    client.log_batch(parent_id, tags=[RunTag(key, value) for key, value in tags.items()])
-    client.log_text(parent_id, "".join(f"{note}\n" for note in manifest.remarks), names.NOTES)
-    try:
-        planned = records.plan(grid)
-    except StoreError as error:
-        log.warning("%s", error)
-        planned = {}
-    planned |= {trial.key: trial.to_dict() for trial in trials}
-    client.log_dict(parent_id, {"trials": [fields | {"key": key} for key, fields in planned.items()]}, names.PLAN)
     return Tracker(uri, records.experiment_id, parent_id, origin)
 
 

@@ -20,7 +20,8 @@ from data.register import no_entry
 SEPARATOR = "+"
 NONE, EACH, ALL, ALL_BUT_ONE, ALL_BUT = "none", "each", "all", "all-but-one", "all-but-"
 NO_GENERATOR = "no generator"  # label of the set `none` in tables
-RESERVED = ("real", "fake", NONE, EACH, ALL)  # no generator may have these names, or a name that starts with ALL_BUT
+# No generator may have these names, in capital letters or small ones, or a name that starts with ALL_BUT.
+RESERVED = ("real", "fake", NONE, EACH, ALL, NO_GENERATOR)
 
 
 @dataclass(frozen=True, order=True)
@@ -96,11 +97,14 @@ def ordered(train_sets: Iterable[TrainSet], generators: Sequence[str]) -> list[T
 
 def check_names(generators: Iterable[str]) -> None:
     """Raise `ValueError` for generators whose names have another meaning."""
-    bad = [name for name in generators if name in RESERVED or name.startswith(ALL_BUT)]
+    words = {name: name.lower().replace(" ", "-") for name in generators}
+    bad = [name for name, word in words.items() if name.lower() in RESERVED or word.startswith(ALL_BUT)]
+    bad += [name for name in words if name != name.strip()]
     if bad:
         raise ValueError(
             f"rename these generators' folders: {', '.join(map(repr, bad))}; in --train-on and in tables the words "
-            f"{', '.join(RESERVED)} and every word that starts with {ALL_BUT} have another meaning"
+            f"{', '.join(RESERVED)} and every word that starts with {ALL_BUT} have another meaning, and blanks "
+            "around a name are lost"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from urllib.parse import urlparse, urlsplit
+from urllib.parse import unquote, urlparse, urlsplit
 from urllib.request import url2pathname
 
 SQLITE = "sqlite:///"
@@ -22,21 +22,26 @@ def sqlite_uri(file: Path) -> str:
             f"the path of a local MLflow store must not contain a question mark; got {file}. Choose another folder "
             "with --runs, or name another store with MLFLOW_TRACKING_URI"
         )
-    return f"{SQLITE}{file}"
+    return f"{SQLITE}{str(file).replace('%', '%25')}"  # SQLAlchemy reads %25 as %
 
 
 def sqlite_file(uri: str) -> Path | None:
     """The file of an SQLite store, without options such as `?timeout=60`; None for any other kind of store."""
-    return Path(uri.removeprefix(SQLITE).partition("?")[0]) if uri.startswith(SQLITE) else None
+    return Path(unquote(uri.removeprefix(SQLITE).partition("?")[0])) if uri.startswith(SQLITE) else None
 
 
 def tracking_uri(folder: Path) -> str:
     """The store that MLFLOW_TRACKING_URI names, else the SQLite store in `folder`.
 
     The path of an SQLite file becomes absolute, because each trial runs in its own folder.
+
+    Raises:
+        ValueError: an SQLite store in memory, which other processes cannot see, or with a driver's name.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(folder / STORE)
     path, mark, options = uri.removeprefix(SQLITE).partition("?")
+    if uri.startswith("sqlite") and (not uri.startswith(SQLITE) or path in ("", ":memory:")):
+        raise ValueError(f"MLFLOW_TRACKING_URI must name a file, as sqlite:///PATH/mlflow.db, or a server; got {uri}")
     return f"{SQLITE}{Path(path).absolute()}{mark}{options}" if uri.startswith(SQLITE) else uri
 
 

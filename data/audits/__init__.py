@@ -35,6 +35,10 @@ class Finding:
     text: str
     remedy: str = ""
 
+    def __post_init__(self) -> None:
+        if self.level not in LEVELS:
+            raise ValueError(f"the level of a finding is one of {', '.join(LEVELS)}; got {self.level!r}")
+
     def __str__(self) -> str:
         return f"{self.text}; {self.remedy}" if self.remedy else self.text
 
@@ -55,6 +59,13 @@ def run_audits(manifest: Manifest, names: Iterable[str] | None = None) -> list[F
 
     Raises:
         KeyError: no such audit; the message lists the audits.
+        RuntimeError: an audit failed; the message names it.
     """
-    chosen = list_audits() if names is None else names
-    return [Finding(name, *finding) for name in chosen for finding in _audits.get(name)(manifest)]
+    findings = []
+    for name in list_audits() if names is None else names:
+        audit = _audits.get(name)
+        try:
+            findings += [Finding(name, *finding) for finding in audit(manifest)]
+        except Exception as error:
+            raise RuntimeError(f"the audit {name!r} failed: {error!r}") from error
+    return findings

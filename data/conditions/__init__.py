@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 CLEAN = "clean"
-_NUMBERED = re.compile(r"(?P<family>.+)-(?P<level>\d+)")
+_NUMBERED = re.compile(r"(?P<family>.+)-(?P<level>0|[1-9][0-9]*)")  # one way to write each level
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,11 @@ def register_condition(
         uses: "mask", "original": what else the result depends on, besides the picture.
 
     Raises:
-        ValueError: the name is taken or has other characters.
+        ValueError: the name is taken or has other characters, or `uses` has another word.
     """
 
     def decorate(function: Callable[[Picture], np.ndarray]) -> Callable[[Picture], np.ndarray]:
-        _conditions.add(_checked(name), Condition(name, function, _summary(function), frozenset(uses)))
+        _conditions.add(_checked(name), Condition(name, function, _summary(function), _checked_uses(uses)))
         return function
 
     return decorate
@@ -119,7 +119,7 @@ def register_conditions(
     """
 
     def decorate(function: Callable[[Picture, int], np.ndarray]) -> Callable[[Picture, int], np.ndarray]:
-        condition = Condition(family, lambda picture: picture.pixels, _summary(function), frozenset(uses))
+        condition = Condition(family, lambda picture: picture.pixels, _summary(function), _checked_uses(uses))
         _conditions.add(_checked(family), _Family(function, levels, condition))
         return function
 
@@ -136,18 +136,26 @@ def list_conditions() -> list[str]:
 
 
 def get_condition(name: str) -> Condition:
-    """Look a condition up. Raises `KeyError`, which lists all conditions."""
+    """Look a condition up.
+
+    Raises:
+        KeyError: no such condition; the message lists all conditions.
+        ValueError: a condition has the name of another family's member.
+    """
     names = _conditions.names()
-    if name in names and isinstance(entry := _conditions.get(name), Condition):
-        return entry
+    alone = _conditions.get(name) if name in names else None
     numbered = _NUMBERED.fullmatch(name)
     if numbered and numbered["family"] in names:
         entry = _conditions.get(numbered["family"])
         if isinstance(entry, _Family):
+            if alone is not None:
+                raise ValueError(f"two conditions are named {name!r}, one of them by its level; rename the other")
             if int(numbered["level"]) in entry.levels:
                 return entry.at(int(numbered["level"]))
             lowest, highest = entry.levels[0], entry.levels[-1]
             raise KeyError(f"no condition named {name!r}: {numbered['family']} has levels {lowest} to {highest}")
+    if isinstance(alone, Condition):
+        return alone
     raise no_entry("condition", name, list_conditions())
 
 
@@ -168,6 +176,12 @@ def _checked(name: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         raise ValueError(f"a condition's name has lower-case letters, digits and dashes; got {name!r}")
     return name
+
+
+def _checked_uses(uses: Collection[str]) -> frozenset[str]:
+    if isinstance(uses, str) or not set(uses) <= {"mask", "original"}:
+        raise ValueError(f"`uses` is a collection of 'mask' and 'original'; got {uses!r}")
+    return frozenset(uses)
 
 
 def _summary(function: Callable[..., object]) -> str:

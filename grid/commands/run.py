@@ -71,6 +71,9 @@ def run(options: argparse.Namespace, context: Context) -> int:
     from grid.settings import ClusterError, InfeasibleError
 
     trials = launch.trials(manifest)
+    for task, methods in launch.without_trials(trials).items():
+        console = context.console
+        console.print(f"note: no {task} trial of {', '.join(methods)} with these training sets", style=NOTE)
     plan = make_plan(trials, known_states(trials, launch.name, launch.settings), launch.conditions)
     if options.plan:
         print_plan(plan, launch.settings, context.console)
@@ -199,8 +202,10 @@ def run_pending(plan: Plan, launch: Launch, manifest: Manifest, console: Console
     from grid.plan import make_plan
     from grid.runner import check_detectors
     from models.detector import WeightsError
+    from models.metrics import list_metrics
 
     settings = launch.settings
+    list_metrics()  # an error in a metric's file shows now, and not after the training
     try:
         geometries = check_detectors([work.spec for work in plan.pending], settings)
     except WeightsError as error:
@@ -213,16 +218,10 @@ def run_pending(plan: Plan, launch: Launch, manifest: Manifest, console: Console
             style=NOTE,
             highlight=False,
         )
-    tracker = tracking.open_grid(
-        settings.tracking_uri,
-        launch.name,
-        manifest,
-        plan.trials,
-        settings.runs / "artifacts",
-        conditions=plan.conditions,
-        launched={names.EXPERIMENT: launch.experiment.name, names.OPTIONS: launch.repeated()},
-    )
+    tracker = tracking.find_grid(settings.tracking_uri, launch.name, manifest, settings.runs / "artifacts")
     with tracker.claim() as lost:
+        launched = {names.EXPERIMENT: launch.experiment.name, names.OPTIONS: launch.repeated()}
+        tracker.record_launch(manifest, plan.trials, conditions=plan.conditions, launched=launched)
         # Looked up again: whoever ran this grid until now may have finished some of it meanwhile.
         states = tracker.records.states([trial.key for trial in plan.trials])
         plan = make_plan(plan.trials, states, plan.conditions)

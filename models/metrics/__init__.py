@@ -5,6 +5,7 @@ Scoring, intervals, the report and its pictures all read their metrics from this
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -127,7 +128,13 @@ _metrics: Register[Metric | OfClass] = Register("metric", __name__)
 
 
 def register_metric(metric: Metric) -> Metric:
-    """Register a metric under its name. Raises `ValueError` if the name is taken."""
+    """Register a metric under its name.
+
+    Raises:
+        ValueError: the name is taken, or has other characters than small letters, digits and "_".
+    """
+    if not re.fullmatch("[a-z][a-z0-9_]*", metric.name):
+        raise ValueError(f"a metric's name has small letters, digits and _; got {metric.name!r}")
     _metrics.add(metric.name, metric)
     return metric
 

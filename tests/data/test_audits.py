@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import data.audits
 from data.audits import LEVELS, Finding, list_audits, run_audits
 from data.manifest import Manifest, build_manifest
 from tests.corpora import write_dolos, write_image
@@ -139,3 +142,18 @@ def test_numbers_of_training_images_are_no_finding(dolos: Path, cache: Path) -> 
     for folder in ("images", "masks"):
         (dolos / "celebahq/fake/ldm" / folder / "train/00000.png").unlink()
     assert findings("counts", dolos, cache) == []
+
+
+def test_an_audit_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(manifest: Manifest) -> Iterator[Any]:
+        yield "note", "fine", ""
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(data.audits._audits, "_entries", {"toy": broken})
+    with pytest.raises(RuntimeError, match=r"the audit 'toy' failed: ZeroDivisionError\(\)"):
+        run_audits(Manifest(Path(), "dolos", None), ["toy"])  # type: ignore[arg-type]
+
+
+def test_a_level_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match="the level of a finding is one of note, warn, fail; got 'critical'"):
+        Finding("toy", "critical", "text")  # type: ignore[arg-type]

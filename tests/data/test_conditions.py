@@ -95,7 +95,7 @@ def test_clean_is_what_the_file_holds() -> None:
     np.testing.assert_array_equal(get_condition(CLEAN).apply(given), given.pixels)
 
 
-@pytest.mark.parametrize("name", ["jpeg", "jpeg-75-2", "no-such-3", "clean-1", ""])
+@pytest.mark.parametrize("name", ["jpeg", "jpeg-75-2", "jpeg-075", "jpeg-٧٥", "no-such-3", "clean-1", ""])
 def test_one_that_is_not_there(name: str) -> None:
     with pytest.raises(KeyError, match=r"no condition named '.*'.*; there are: .*clean.*jpeg-1…100"):
         get_condition(name)
@@ -135,6 +135,22 @@ def test_one_more_is_a_function_of_a_picture(empty_register: None) -> None:
     condition = get_condition("mirror")
     assert (condition.name, condition.summary) == ("mirror", "Left and right exchanged.")
     assert "mirror" in list_conditions()
+
+
+def test_a_condition_may_not_have_the_name_of_a_level(empty_register: None) -> None:
+    @register_condition("jpeg-75")
+    def black(picture: Picture) -> np.ndarray:
+        """Black."""
+        return picture.pixels * 0
+
+    with pytest.raises(ValueError, match="two conditions are named 'jpeg-75'"):
+        get_condition("jpeg-75")
+
+
+@pytest.mark.parametrize("uses", [["masks"], "mask", ["mask", "rng"]])
+def test_what_a_condition_uses_is_a_mask_or_an_original(empty_register: None, uses: list[str]) -> None:
+    with pytest.raises(ValueError, match="`uses` is a collection of 'mask' and 'original'"):
+        register_condition("mirror", uses=uses)(lambda picture: picture.pixels)
 
 
 def test_one_more_family(empty_register: None) -> None:

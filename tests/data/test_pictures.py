@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,10 @@ import numpy as np
 import pytest
 
 import data.conditions
-from data.conditions import Picture, list_conditions, register_condition
+from data.conditions import Condition, Picture, list_conditions, register_condition
 from data.images import decode
 from data.manifest import Manifest, build_manifest
-from data.pictures import PictureRows, Pictures
+from data.pictures import ConditionError, PictureRows, Pictures
 from data.store import feature_store, fill_features
 from models.geometry import Geometry
 from tests.corpora import picture, write_image
@@ -144,3 +145,23 @@ def test_features_of_a_condition_lie_apart_from_the_clean_ones(manifest: Manifes
         )
     assert len({store.folder for store in stores.values()}) == 3
     assert stores["clean"].folder == feature_store(cache, "toy", 2).folder
+
+
+@pytest.mark.parametrize(
+    ("apply", "message"),
+    [
+        (lambda picture: None, "must give uint8 .*; for .*00006.png it gave NoneType"),
+        (lambda picture: picture.pixels / 2, r"must give uint8 .*; for .*00006.png it gave float64 \(16, 16, 3\)"),
+        (lambda picture: picture.pixels[:, :, 0], r"it gave uint8 \(16, 16\)"),
+        (lambda picture: picture.pixels[picture.mask], r"failed on .*00006.png: .*reads the picture's mask; register"),
+        (lambda picture: picture.original, "reads the picture's original; register it with uses="),
+        (lambda picture: 1 / 0, "failed on .*00006.png: ZeroDivisionError"),
+    ],
+)
+def test_a_condition_that_gives_no_picture_is_named_with_the_file(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch, apply: Callable[[Picture], Any], message: str
+) -> None:
+    pictures = Pictures(manifest)
+    monkeypatch.setattr(pictures, "condition", Condition("toy", apply))
+    with pytest.raises(ConditionError, match=f"condition toy {message}" if message[0] in "mf" else message):
+        pictures.read(pictures.files(fakes(manifest))[0])

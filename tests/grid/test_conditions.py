@@ -11,7 +11,7 @@ import pytest
 from data.conditions import Picture, register_condition
 from grid import names
 from grid.plan import FINISHED, TrialState, Work
-from grid.runner import DONE, FAILED, STARTED
+from grid.runner import DONE, FAILED, STARTED, PermanentFailureError
 from grid.spec import TrialSpec
 from grid.tasks import ATTRIBUTION
 from tests.grid.running import Calls, Grid, MakeGrid
@@ -200,7 +200,7 @@ def test_a_condition_that_fails_leaves_a_finished_trial_finished_and_is_tried_ag
     assert watcher[-1].error.endswith("RuntimeError('the toy is broken')")
     run = grid.run_of(spec)
     assert run.info.status == "FINISHED"
-    assert run.data.tags[names.CONDITION_ERROR].startswith(f"{BREAKS}: ValueError: condition {BREAKS} failed on ")
+    assert run.data.tags[names.CONDITION_ERROR].startswith(f"{BREAKS}: ConditionError: condition {BREAKS} failed on ")
     assert run.data.tags.get(names.ERROR, "") == ""
     assert names.CONDITIONS not in run.data.tags
     assert figures(grid, spec) == clean
@@ -214,6 +214,32 @@ def test_a_condition_that_fails_leaves_a_finished_trial_finished_and_is_tried_ag
     run = grid.run_of(spec)
     assert (run.data.tags[names.CONDITIONS], run.data.tags[names.CONDITION_ERROR]) == (BREAKS, "")
     assert len(calls.fits) == 1
+
+
+@pytest.mark.usefixtures("broken_toy")
+def test_a_condition_that_fails_costs_neither_other_conditions_nor_other_methods(make_grid: MakeGrid) -> None:
+    grid = make_grid()
+    frozen, network = grid.spec(), grid.spec("xception_scratch", epochs=1)
+    plan = grid.plan(frozen, network, conditions=[BREAKS, HOLDS])
+    grid.executor.prepare(plan.pending, lambda name, done, total: None)  # features under the condition are not there
+    grid.executor.run(plan.pending, lambda event: None)
+    for spec in (frozen, network):
+        run = grid.run_of(spec)
+        assert run.info.status == "FINISHED"
+        assert run.data.tags[names.CONDITIONS] == HOLDS
+        assert run.data.tags[names.CONDITION_ERROR].startswith(f"{BREAKS}: ")
+
+
+def test_a_damaged_checkpoint_of_a_finished_trial_is_told_with_the_remedy(make_grid: MakeGrid) -> None:
+    grid = make_grid()
+    spec = grid.spec()
+    grid.launch(spec)
+    run_id = grid.run_of(spec).info.run_id
+    (grid.settings.runs / "artifacts" / run_id / "artifacts" / names.CHECKPOINT / "head.pt").write_bytes(b"PK")
+    watcher = grid.launch(spec, conditions=[HOLDS])
+    assert watcher.kinds(spec) == [STARTED, FAILED]
+    assert f"the checkpoint of run {run_id} cannot be used: " in watcher[-1].error
+    assert f"MLFLOW_TRACKING_URI={grid.tracker.uri} mlflow runs delete --run-id {run_id}" in watcher[-1].error
 
 
 @pytest.mark.usefixtures("broken_toy")
@@ -256,7 +282,7 @@ def test_a_retry_of_the_same_work_neither_trains_nor_scores_again_what_is_there(
         grid.launch(spec)
     (work,) = grid.plan(spec, conditions=[HOLDS, BREAKS]).pending
     for _ in range(2):
-        with pytest.raises(ValueError, match="the toy is broken"):
+        with pytest.raises(PermanentFailureError, match="the toy is broken"):
             grid.execute(work)
     Toy.broken = False
     calls.predicted.clear()
@@ -281,7 +307,7 @@ def test_a_trial_whose_checkpoint_is_gone_says_how_to_get_it_again(make_grid: Ma
     run = grid.run_of(spec)
     assert run.info.status == "FINISHED"
     error = run.data.tags[names.CONDITION_ERROR]
-    assert error.startswith(f"jpeg-75: LostCheckpointError: the checkpoint of run {run_id} (")
+    assert error.startswith(f"jpeg-75: LostCheckpointError: the checkpoint of run {run_id} is gone")
     assert f"mlflow runs delete --run-id {run_id}" in error
 
     checkpoint.with_name("away").rename(checkpoint)

@@ -210,7 +210,9 @@ def test_a_grid_that_somebody_else_runs_is_refused_and_left_alone(
     assert outcome.status == 2
     assert "run by ada on node7" in outcome.text
     assert mlflow_runs(runs, "trial") == []
-    assert [run.info.status for run in mlflow_runs(runs, "grid")] == ["RUNNING"]  # it is, only not by us
+    (grid,) = mlflow_runs(runs, "grid")
+    assert grid.info.status == "RUNNING"  # it is, only not by us
+    assert not {names.CONDITIONS, names.OPTIONS, names.EXPERIMENT} & grid.data.tags.keys()  # nothing of ours is in it
 
 
 def test_an_interrupted_grid_says_so_and_the_same_command_ends_it(

@@ -100,14 +100,14 @@ def test_a_condition_that_fails_is_told_kept_out_of_the_tables_and_tried_again(
         patched.setattr(toy, "broken", True)
         outcome = dolos(*arguments)
     assert outcome.status == 1
-    assert f"ValueError: condition {TOY} failed on " in outcome.text
+    assert f"ConditionError: condition {TOY} failed on " in outcome.text
     assert "RuntimeError('the toy is broken')" in outcome.text
     assert "1 of 1 trials failed" in outcome.text
     assert "attribution: accuracy over all classes" in outcome.text  # of clean pictures
     (run,) = mlflow_runs(runs, "trial")
     assert run.info.status == "FINISHED"
     error = run.data.tags[names.CONDITION_ERROR]
-    assert error.startswith(f"{TOY}: ValueError: condition {TOY} failed on ")
+    assert error.startswith(f"{TOY}: ConditionError: condition {TOY} failed on ")
     assert error.endswith(".png: RuntimeError('the toy is broken')")
     (row,) = command("status", "dolos").rows[1:]
     assert row[2] == f"finished; to score: {TOY}"

@@ -254,7 +254,7 @@ def test_a_gpu_that_is_not_there_is_bad_input(dolos: Command, monkeypatch: pytes
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     outcome = dolos("--methods", "residual_linear", "--device", "cuda")
     assert outcome.status == 2
-    assert "use --device auto or cpu" in outcome.text
+    assert "or compute on the CPU with --device cpu" in outcome.text
 
 
 def test_an_image_that_fits_into_no_memory_is_bad_input(dolos: Command) -> None:

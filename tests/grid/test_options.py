@@ -222,7 +222,7 @@ def test_the_training_condition_is_that_of_every_trial(tmp_path: Path) -> None:
         (("--train-on", "none"), ("lama", "ldm"), "these options leave no trial to run"),
         ((), ("all", "ldm"), "rename these generators' folders: 'all'"),
         ((), ("sd (v1.5)",), "rename these generators' folders: 'sd (v1.5)'"),
-        (("--seeds", "-1"), ("lama",), "a seed must not be negative, got -1"),
+        (("--seeds", "-1"), ("lama",), "a seed must not be negative, and below 2^63; got -1"),
     ],
 )
 def test_what_the_data_do_not_allow_is_refused(

@@ -194,7 +194,7 @@ def test_the_name_says_the_method_what_it_trains_on_and_the_seed() -> None:
         ({"train_generators": "lama"}, "collection of names"),
         ({"task": ATTRIBUTION, "train_generators": ()}, "attribution needs at least one generator to train on"),
         ({"train_generators": ("real", "lama")}, "train_generators must not contain 'real'; got"),
-        ({"seed": -1}, "a seed must not be negative, got -1"),
+        ({"seed": -1}, r"a seed must not be negative, and below 2\^63; got -1"),
         ({"config": {"size": None}}, r"xception_scratch\.size must be a string, number or boolean"),
         ({"config": {"sizes": [1, 2]}}, r"xception_scratch\.sizes must be"),
     ],

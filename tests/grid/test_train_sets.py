@@ -196,7 +196,25 @@ def test_the_order_of_columns_does_not_depend_on_that_of_the_results(
 # Names of generators -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["real", "fake", "none", "each", "all", "all-but-one", "all-but-lama", "all-but-"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "real",
+        "fake",
+        "none",
+        "each",
+        "all",
+        "all-but-one",
+        "all-but-lama",
+        "all-but-",
+        "Real",
+        "ALL",
+        "no generator",
+        "all but lama",
+        " lama",
+        "ldm ",
+    ],
+)
 def test_a_generator_whose_name_means_something_else_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="rename these generators' folders") as caught:
         check_names(["lama", name])

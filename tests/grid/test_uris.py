@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from grid import uris
 
@@ -13,6 +14,26 @@ def test_a_file_becomes_a_uri_and_back() -> None:
     uri = uris.sqlite_uri(Path("/data/my runs/mlflow.db"))
     assert uri == "sqlite:////data/my runs/mlflow.db"
     assert uris.sqlite_file(uri) == Path("/data/my runs/mlflow.db")
+
+
+@pytest.mark.parametrize("name", ["my%20runs", "100%", "a%2Fb"])
+def test_a_percent_sign_in_a_path_stays_one(name: str, tmp_path: Path) -> None:
+    file = tmp_path / name / "mlflow.db"
+    file.parent.mkdir()
+    uri = uris.sqlite_uri(file)
+    assert uris.sqlite_file(uri) == file
+    with create_engine(uri).connect() as connection:
+        connection.execute(text("CREATE TABLE t (x int)"))
+    assert file.stat().st_size > 0
+
+
+@pytest.mark.parametrize("uri", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite+pysqlite:////tmp/x.db"])
+def test_a_store_that_other_processes_cannot_see_is_refused(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(ValueError, match=r"must name a file, as sqlite:///PATH/mlflow.db, or a server"):
+        uris.tracking_uri(tmp_path)
 
 
 def test_options_are_no_part_of_the_file() -> None:

@@ -135,4 +135,10 @@ def test_a_method_that_needs_fakes_is_not_trained_on_none(dolos: Command) -> Non
     outcome = dolos("--methods", "residual_linear", "--tasks", "detection", "--train-on", "none")
     assert outcome.status == 2
     assert "these options leave no trial to run" in outcome.text
+
+
+def test_methods_that_a_choice_of_training_sets_leaves_out_are_named(dolos: Command) -> None:
+    outcome = dolos("--methods", "residual_linear", "--train-on", "none", "--plan")
+    assert outcome.status == 0
+    assert "note: no detection trial of residual_linear with these training sets" in outcome.text
     assert dolos("--methods", "toy_one_class", "--tasks", "attribution").status == 2
