@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.finished import finish
 from benchmarks.grids import GENERATORS, TASKS, fresh_settings, paper_manifest
-from benchmarks.measure import Figure, Outcome, Target, column, in_new_process, interleave, peak_resident
+from benchmarks.measure import Measured, Outcome, Target, column, in_new_process, interleave, peak_resident
 from grid.experiments import PUBLISHED, cross_generator_trials
 from models.registry import resolve_config
 
@@ -61,10 +61,10 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
     return Outcome(
         setup,
         {
-            "time": Figure(
+            "time": Measured(
                 f"cells and matrices with intervals ({setup})", "s", column(found, "process"), Target(60.0), steps
             ),
-            "memory": Figure("peak memory of that process", "GB", column(found, "peak_gb"), Target(2.0)),
+            "memory": Measured("peak memory of that process", "GB", column(found, "peak_gb"), Target(2.0)),
         },
     )
 

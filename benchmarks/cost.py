@@ -23,7 +23,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import heavy, machine
-from benchmarks.measure import Figure, Outcome, say, time_is_up
+from benchmarks.measure import Measured, Outcome, say, time_is_up
 from grid.spec import Scalar
 from models.detector import FitSession
 
@@ -56,7 +56,7 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
     cases = TOY if toy else FULL
     num_cores = machine.cores()
     threads = torch.get_num_threads()
-    figures: dict[str, Figure] = {}
+    figures: dict[str, Measured] = {}
     for method, case in cases.items():
         config = heavy.settings(method, case.changes)
         if heavy.uses_gpu(method):
@@ -72,7 +72,7 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
         if heavy.trains(method):  # it scores a few images too, which count by their share of the arithmetic
             counted = figures[f"{method} arithmetic"]
             num_images += heavy.NUM_VALID * counted.parts["scored, GFLOP"][0] / counted.values[0]
-        figures[f"{method} time"] = Figure(
+        figures[f"{method} time"] = Measured(
             f"time of a CPU's cores an image {'trained on' if heavy.trains(method) else 'encoded'}: {method}",
             "core-s",
             [cores * one / num_images for one in seconds],
@@ -96,7 +96,7 @@ def each_time(method: str, config: heavy.Config, num_images: int, repeats: int) 
     return [after - before for before, after in pairwise(marks)]
 
 
-def arithmetic(method: str, config: heavy.Config) -> Figure:
+def arithmetic(method: str, config: heavy.Config) -> Measured:
     """Of an image trained on or encoded, and, for a method that trains, of an image scored."""
     detector = heavy.build(method, config, "cpu")
     images = heavy.noise(detector, 2)  # the fewest that batch normalisation trains on
@@ -104,12 +104,12 @@ def arithmetic(method: str, config: heavy.Config) -> Figure:
     if detector.encoder is not None:
         encoder = detector.encoder
         forward = operations(lambda: encoder.encode(images[:1])) / 1e9
-        return Figure(f"arithmetic an image encoded: {method}", "GFLOP", [forward], fewer_because=once)
+        return Measured(f"arithmetic per image encoded: {method}", "GFLOP", [forward], fewer_because=once)
     scored = operations(lambda: detector.predict(images)) / len(images)
     both = heavy.examples(images)
     trained = operations(lambda: detector.fit(both, both, FitSession())) / len(images) - scored  # it scores them too
     parts = {"scored, GFLOP": [scored / 1e9]}
-    return Figure(f"arithmetic an image trained on: {method}", "GFLOP", [trained / 1e9], None, parts, once)
+    return Measured(f"arithmetic per image trained on: {method}", "GFLOP", [trained / 1e9], None, parts, once)
 
 
 def operations(work: Callable[[], object]) -> int:

@@ -31,7 +31,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from benchmarks.grids import TASKS, compute, fresh_settings, noise_manifest, prepare
-from benchmarks.measure import Figure, Outcome, Target, interleave, ratios, say, timed
+from benchmarks.measure import Measured, Outcome, Target, interleave, ratios, say, timed
 from data.images import decode
 from grid.experiments import cross_generator_trials
 from grid.plan import Work, distinct_inputs
@@ -123,17 +123,17 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
     return Outcome(
         f"{setup}; of the loop one cell of each kind is timed and counted {', '.join(map(str, weights))} times",
         {
-            "over one pass": Figure(
+            "over one pass": Measured(
                 f"frozen part of a grid over one forward pass of each image ({setup})",
                 "ratio",
                 ratios(grid, once),
                 Target(1.10),
                 {"one forward pass, s": once, "encode stage, s": encode, "each trial after it, s": trials},
             ),
-            "encode stage": Figure(
+            "encode stage": Measured(
                 "its encode stage alone over one forward pass", "ratio", ratios(encode, once), parts={}
             ),
-            "over the loop": Figure(
+            "over the loop": Measured(
                 "a loop that encodes in every cell over the frozen part of the grid",
                 "ratio",
                 ratios(loop, grid),

@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 from benchmarks.finished import record
 from benchmarks.grids import GENERATORS, TASKS
 from benchmarks.measure import (
-    Figure,
+    Measured,
     Outcome,
     Target,
     column,
@@ -88,22 +88,22 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
     return Outcome(
         f"a probe on {NUM_IMAGES:,} rows of features; {', '.join(map(str, sizes))} finished runs in SQLite",
         {
-            "time": Figure(
+            "time": Measured(
                 f"seconds of one more tiny trial and its records, {many}",
                 "ratio",
                 over("trial"),
                 parts=parts("trial", "s"),
             ),
-            "look-up": Figure(
+            "look-up": Measured(
                 f"seconds to look up {sizes[-1]:,} finished trials",
                 "s",
                 each(sizes[-1], "look-up"),
                 parts=parts("look-up", "s"),
             ),
-            "memory": Figure(
+            "memory": Measured(
                 f"peak memory of that process, {many}", "ratio", over("peak_gb"), parts=parts("peak_gb", "GB")
             ),
-            "planning": Figure(
+            "planning": Measured(
                 f"seconds to plan {num_planned:,} trials",
                 "s",
                 column(found["planning"], "seconds"),

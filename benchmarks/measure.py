@@ -42,16 +42,17 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Figure:
+class Measured:
     """One measured quantity.
 
     Attributes:
         what: one line, with the sizes it was measured at.
         unit: "ratio", "s", "ms", "GB", "images/s", "core-s", "GFLOP".
-        values: one a repeat.
-        target: of the median; None: the figure is there for information.
-        parts: what the figure is made of (the two sides of a ratio, say), one value a repeat, in the unit in the name.
-        fewer_because: why more repeats would say no more; empty where they would.
+        values: one per repeat.
+        target: bound of the median; None: the quantity is there for information.
+        parts: what the quantity is made of, such as the two sides of a ratio; one value per repeat, in the unit in the
+            part's name.
+        fewer_because: why fewer repeats than usual are enough; else empty.
     """
 
     what: str
@@ -85,7 +86,7 @@ class Outcome:
     """What a benchmark found: how it was set up, in words, and its figures by name."""
 
     setup: str
-    figures: Mapping[str, Figure]
+    figures: Mapping[str, Measured]
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:

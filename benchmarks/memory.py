@@ -25,7 +25,7 @@ from pydantic import TypeAdapter
 from benchmarks.grids import GENERATORS, compute, fill_with_noise, fresh_settings, paper_manifest
 from benchmarks.measure import (
     AnonymousPeak,
-    Figure,
+    Measured,
     Outcome,
     Target,
     column,
@@ -89,7 +89,7 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
         own = {num: each(kind, num, "own_gb") for num in getattr(size, kind)}
         parts = {f"peak at {num:,} images, GB": values for num, values in peaks.items()}
         parts |= {f"of that its own at {num:,} images, GB": values for num, values in own.items()}
-        figures[kind] = Figure(
+        figures[kind] = Measured(
             f"peak memory of a trial of {method} ({config['backbone']}) with {large:,} images over {small:,}",
             "ratio",
             ratios(peaks[large], peaks[small]),
@@ -97,7 +97,7 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
             parts,
         )
         seconds = {num: each(kind, num, "seconds") for num in getattr(size, kind)}
-        figures[f"{kind} time"] = Figure(
+        figures[f"{kind} time"] = Measured(
             f"seconds of that trial for each image, {large:,} images over {small:,}",
             "ratio",
             [ratio * small / large for ratio in ratios(seconds[large], seconds[small])],
@@ -105,7 +105,7 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
         )
     small, large = compared
     on_node = {num: each("node", num, "peak_gb") for num in compared}
-    figures["node"] = Figure(
+    figures["node"] = Measured(
         f"peak memory of a node with two trained trials at once, with {large:,} images over {small:,}",
         "ratio",
         ratios(on_node[large], on_node[small]),

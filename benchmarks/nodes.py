@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks import machine
 from benchmarks.grids import demo_trials, drawn_manifest, fresh_settings
-from benchmarks.measure import Figure, Outcome, Target, column, interleave, ratios, say, timed
+from benchmarks.measure import Measured, Outcome, Target, column, interleave, ratios, say, timed
 from benchmarks.ray_grid import TOY as TOY_SIZE
 from benchmarks.ray_grid import Size, recorded, run_all, warm_workers
 from data.manifest import Manifest
@@ -58,14 +58,14 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
     return Outcome(
         f"{setup}; {cores} cores",
         {
-            "demo trials": Figure(
+            "demo trials": Measured(
                 f"wall clock on two nodes with a core each over one such node ({setup}; {cores} cores)",
                 "ratio",
                 over("wall"),
                 Target(0.6) if cores >= 2 else None,
                 parts("wall", "preparing", "all trials"),
             ),
-            "sleeping trials": Figure(
+            "sleeping trials": Measured(
                 f"the same of {num_resting} trials that sleep {seconds:g} s",
                 "ratio",
                 over("sleeping"),

@@ -27,7 +27,7 @@ from typing import Protocol
 import torch
 
 from benchmarks import heavy
-from benchmarks.measure import Figure, NotHereError, Outcome, interleave, peak_resident, say
+from benchmarks.measure import Measured, NotHereError, Outcome, interleave, peak_resident, say
 from grid.devices import bound_memory
 from grid.spec import Scalar
 from models.detector import MemoryExhausted
@@ -70,7 +70,7 @@ class Found:
 
     Attributes:
         fits: memory was enough for whole batches.
-        rate: images a second.
+        rate: images per second.
         memory_gb: peak; on a GPU meaningful only where no other process began or ended beside this one.
     """
 
@@ -102,7 +102,7 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
     }
     found = interleave(repeats, sides)
     kind = "device" if on_gpu else "host"
-    figures: dict[str, Figure] = {}
+    figures: dict[str, Measured] = {}
     too_many = []
     for method in size.changes:
         for number in size.neighbours:
@@ -112,10 +112,10 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
                 continue
             if number == 1:
                 memory = [repeat[0].memory_gb for repeat in each]
-                figures[f"{method} memory"] = Figure(f"peak {kind} memory of a trial of {method}", "GB", memory)
+                figures[f"{method} memory"] = Measured(f"peak {kind} memory of a trial of {method}", "GB", memory)
             what = f"{'trained' if heavy.trains(method) else 'encoded'} by {number} at once on one {kind}: {method}"
             rates = [sum(one.rate for one in repeat) for repeat in each]
-            figures[name_of(method, number)] = Figure(f"images a second {what}", "images/s", rates)
+            figures[name_of(method, number)] = Measured(f"images per second {what}", "images/s", rates)
     setup = (
         f"random weights, noise; epochs of {size.trained} images, batches of {size.encoded} encoded; at least "
         f"{size.seconds:g} s each; memory that of the {kind}; did not fit: {', '.join(too_many) or 'none'}"

@@ -95,7 +95,7 @@ def on_a_gpu(_: Results) -> str:
 
 def arithmetic(results: Results) -> str:
     """Images and arithmetic of the whole experiment."""
-    head = ["method", "trained on", "scored", "encoded", "arithmetic an image", "in all"]
+    head = ["method", "trained on", "scored", "encoded", "arithmetic per image", "in all"]
     rows = []
     for alike, method in _methods():
         count = published.images(method)
@@ -115,7 +115,7 @@ def arithmetic(results: Results) -> str:
 
 def on_cpus(results: Results) -> str:
     """Core-hours of the whole experiment on the CPU that the benchmark ran on."""
-    head = ["method", "images/s", "core-seconds an image", "core-hours in all"]
+    head = ["method", "images/s", "core-seconds per image", "core-hours in all"]
     rows = []
     for alike, method in _methods():
         seconds = _median(results, "cost", f"{alike} time")
@@ -183,7 +183,7 @@ def gpu_hours(results: Results, method: str, machine: Instance) -> float | None:
 
 
 def _rates(results: Results, method: str) -> tuple[list[float | None], float | None]:
-    """Images a second of one, two, … trials at once, None where so many do not fit; and the highest of them."""
+    """Images per second of one, two, … trials at once, None where so many do not fit; and the highest of them."""
     rates = [_median(results, "packing", name_of(method, number)) for number in NEIGHBOURS]
     return rates, max((rate for rate in rates if rate is not None), default=None)
 

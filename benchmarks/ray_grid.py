@@ -26,7 +26,7 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.grids import compute, demo_trials, drawn_manifest, fresh_settings, prepare
-from benchmarks.measure import Figure, Outcome, Target, column, interleave, ratios, say
+from benchmarks.measure import Measured, Outcome, Target, column, interleave, ratios, say
 from data.manifest import Manifest
 from grid.experiments import PUBLISHED
 from grid.names import SECONDS
@@ -75,14 +75,14 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
     return Outcome(
         setup,
         {
-            "over plain processes": Figure(
+            "over plain processes": Measured(
                 f"wall clock under Ray and MLflow, start-up apart, over plain processes on the same cores ({setup})",
                 "ratio",
                 ratios(column(found["ray"], "wall"), column(found["plain"], "wall")),
                 Target(1.15),
                 parts,
             ),
-            "start-up": Figure(
+            "start-up": Measured(
                 "start-up of Ray and of a worker on each core, then of Tune and of its workers, not counted above",
                 "s",
                 [one["start-up"] + one["Tune's start-up"] for one in found["ray"]],

@@ -75,12 +75,12 @@ BENCHMARKS = {
         "benchmarks.analysis_tables",
     ),
     "packing": Benchmark(
-        "device memory of a trial of each method, and images a second of one to four trials at once on one GPU",
+        "device memory of a trial of each method, and images per second of one to four trials at once on one GPU",
         "benchmarks.packing",
         needs_gpu=True,
         page="docs/performance.md",
     ),
     "cost": Benchmark(
-        "arithmetic an image of each method, and what a CPU takes for it", "benchmarks.cost", page="docs/cost.md"
+        "arithmetic per image of each method, and what a CPU takes for it", "benchmarks.cost", page="docs/cost.md"
     ),
 }

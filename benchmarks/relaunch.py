@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.finished import finish
 from benchmarks.grids import demo_trials, drawn_manifest, fresh_settings
-from benchmarks.measure import ROOT, Figure, Outcome, Target, interleave, timed
+from benchmarks.measure import ROOT, Measured, Outcome, Target, interleave, timed
 from grid.experiments import PUBLISHED
 
 
@@ -41,9 +41,9 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
     return Outcome(
         setup,
         {
-            "launch": Figure(f"second launch of a finished grid ({setup})", "s", found["launch"], Target(10.0)),
-            "plan": Figure("`launch.py --plan` of the same", "s", found["plan"], Target(3.0)),
-            "help": Figure("`launch.py --help`", "s", found["help"], Target(0.5)),
+            "launch": Measured(f"second launch of a finished grid ({setup})", "s", found["launch"], Target(10.0)),
+            "plan": Measured("`launch.py --plan` of the same", "s", found["plan"], Target(3.0)),
+            "help": Measured("`launch.py --help`", "s", found["help"], Target(0.5)),
         },
     )
 

@@ -22,7 +22,7 @@ from torch import nn
 
 from benchmarks.grids import fill_with_noise
 from benchmarks.heavy import NUM_VALID
-from benchmarks.measure import Figure, NotHereError, Outcome, Target, ratios, say
+from benchmarks.measure import Measured, NotHereError, Outcome, Target, ratios, say
 from data.store import pixel_store
 from models.backbones.base import BackboneRequest
 from models.backbones.timm import timm_classifier
@@ -75,7 +75,7 @@ def run_on_gpu(repeats: int, *, toy: bool = False) -> Outcome:
 
 def _outcome(size: Size, repeats: int, device: str, setup: str, target: Target) -> Outcome:
     from_store, from_memory = epochs(size, repeats, device)
-    figure = Figure(
+    figure = Measured(
         what=f"throughput of a training epoch from the store, over that on tensors in memory ({setup})",
         unit="ratio",
         values=ratios(from_memory, from_store),

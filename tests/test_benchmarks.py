@@ -16,7 +16,7 @@ import torch
 from benchmarks import __main__ as command
 from benchmarks import cost, heavy, packing, pages, published, report
 from benchmarks.machine import load_average
-from benchmarks.measure import Figure, Outcome, Target, in_new_process, interleave
+from benchmarks.measure import Measured, Outcome, Target, in_new_process, interleave
 from benchmarks.registry import BENCHMARKS
 from models.backbones.base import Backbone
 
@@ -91,7 +91,7 @@ def test_the_folder_says_what_each_measures() -> None:
 
 
 def figure(*values: float, target: Target | None = None) -> dict[str, Any]:
-    return Figure("something", "ratio", values, target, {"one side, s": values}).to_dict()
+    return Measured("something", "ratio", values, target, {"one side, s": values}).to_dict()
 
 
 def test_a_target_is_judged_by_the_median() -> None:
@@ -110,14 +110,18 @@ def test_sides_take_turns_in_turning_order() -> None:
 
 def test_an_entry_replaces_its_last_and_leaves_the_others(tmp_path: Path) -> None:
     def put(name: str, value: float) -> None:
-        outcome = Outcome("so", {"it": Figure("it", "s", [value] * 5, Target(2.0))})
+        outcome = Outcome("so", {"it": Measured("it", "s", [value] * 5, Target(2.0))})
         report.merge(tmp_path / "r.json", name, outcome, load_before=load_average(), seconds=1.0)
 
     put("ray", 1.0)
     put("training", 1.0)
     put("ray", 3.0)
     report.merge(
-        tmp_path / "r.json", "nodes", Outcome("so", {"so": Figure("untold", "GB", [5.0])}), load_before=0.0, seconds=1.0
+        tmp_path / "r.json",
+        "nodes",
+        Outcome("so", {"so": Measured("untold", "GB", [5.0])}),
+        load_before=0.0,
+        seconds=1.0,
     )
     results = report.read(tmp_path / "r.json")
     assert list(results) == ["training", "ray", "nodes"]
@@ -138,7 +142,7 @@ def test_what_does_not_belong_into_the_file_is_refused(options: list[str]) -> No
 
 
 def test_figures_on_a_page_of_their_own_are_not_in_the_table(tmp_path: Path) -> None:
-    outcome = Outcome("so", {"it": Figure("a figure", "GFLOP", [1.0], fewer_because="exact")})
+    outcome = Outcome("so", {"it": Measured("a figure", "GFLOP", [1.0], fewer_because="exact")})
     results = report.merge(tmp_path / "r.json", "cost", outcome, load_before=0.0, seconds=1.0, fewer_because="late")
     assert results["cost"]["figures"]["it"]["fewer_because"] == "exact"
     assert f"| `cost` | {BENCHMARKS['cost'].what} | `docs/cost.md` | | |" in report.markdown(results)
@@ -153,11 +157,11 @@ def made_up(gpu: str) -> report.Results:
     packed: dict[str, float] = {"xception_scratch memory": 10.5}
     packed |= {f"xception_scratch × {number}": rate for number, rate in [(1, 100.0), (2, 150.0), (3, 120.0)]}
     figures = {
-        "packing": {key: Figure(key, "", [value] * 5).to_dict() for key, value in packed.items()},
+        "packing": {key: Measured(key, "", [value] * 5).to_dict() for key, value in packed.items()},
         "cost": {
-            "xception_scratch arithmetic": Figure("", "GFLOP", [60.0], parts={"scored, GFLOP": [20.0]}).to_dict(),
-            "clip_linear arithmetic": Figure("", "GFLOP", [100.0]).to_dict(),
-            "clip_linear time": Figure("", "core-s", [2.0] * 5, parts={"on 2 cores, images/s": [1.0] * 5}).to_dict(),
+            "xception_scratch arithmetic": Measured("", "GFLOP", [60.0], parts={"scored, GFLOP": [20.0]}).to_dict(),
+            "clip_linear arithmetic": Measured("", "GFLOP", [100.0]).to_dict(),
+            "clip_linear time": Measured("", "core-s", [2.0] * 5, parts={"on 2 cores, images/s": [1.0] * 5}).to_dict(),
         },
     }
     place = {"cpu": "a CPU", "cores": 2, "memory_gb": 8.0, "gpu": gpu, "system": "Linux"}

@@ -39,7 +39,7 @@ MOST_FILES = 4096
 
 
 def encoders(place: Place, tell: Tell) -> None:
-    """CLIP and SAM in each precision: images a second, how busy the card is, difference of the features to float32."""
+    """CLIP and SAM in each precision: images per second, how busy the card is, features against float32."""
     if TF32 not in precisions():
         tell(Finding("tf32", "this version does not have it"))
     with tempfile.TemporaryDirectory() as name:

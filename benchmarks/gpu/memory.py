@@ -269,7 +269,7 @@ def _is_whole(place: Place, method: str) -> bool:
 
 
 def trials_at_once(place: Place, tell: Tell) -> None:
-    """Equal trials at once on one card, each with its share of the memory: images a second of all."""
+    """Equal trials at once on one card, each with its share of the memory: images per second of all."""
     if place.toy:
         jobs = [(TRAINED, 1), (TRAINED, 2)]
         size = packing.TOY

@@ -337,6 +337,6 @@ def print_plan(plan: Plan, settings: RunSettings, console: Console) -> None:
     if settings.accelerator or settings.gpu_memory or settings.by_method:
         console.print("whether a node has what is asked for is seen when the grid starts")
     console.print(
-        "GPU shares hold where there is a GPU; without one, trials run on their CPU cores alone. Once the features of "
-        "a frozen method are there, its trials take no GPU, unless one was asked for"
+        "Without a GPU the shares are ignored. Frozen methods need the GPU only while their features are computed, "
+        "unless one was asked for"
     )
