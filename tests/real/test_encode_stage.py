@@ -23,12 +23,13 @@ from data.conditions import CLEAN
 from data.images import decode
 from data.manifest import Manifest
 from data.store import ArrayStore
-from grid.plan import Work
+from grid.plan import Inputs, Work
 from grid.ray_executor import RayExecutor
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
 from grid.tracking import Tracker
 from grid.trial import build, shared_store
+from models.detector import MemoryExhausted
 from tests.corpora import write_dolos
 from tests.grid.grids import make_manifest, make_settings, make_spec
 from tests.real.grids import workers
@@ -132,6 +133,36 @@ def test_as_many_tasks_as_fit_prepare_what_is_missing_and_only_that(
     assert any(line.startswith(f"{method}: 0 tasks for 0 images") for line in again.log)
     assert again.progress == []
     assert again.shards == before
+
+
+@pytest.mark.parametrize("starved", [1, 3])
+def test_a_task_without_memory_leaves_its_work_to_others_unless_all_are(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, starved: int
+) -> None:
+    """As where a neighbour on the same GPU holds its memory."""
+
+    def prepare(inputs: Inputs, settings: RunSettings, share: float, progress: Callable[[int, int], None]) -> str:
+        from grid.preparing import prepare_input
+        from models.detector import MemoryExhausted
+
+        for number in range(starved):
+            try:
+                (tmp_path / f"starved-{number}").touch(exist_ok=False)
+            except FileExistsError:
+                continue
+            raise MemoryExhausted("not even one image fits")
+        return prepare_input(inputs, settings, share, progress)
+
+    monkeypatch.setattr("grid.ray_executor.prepare_input", prepare)
+    stage = Stage(tmp_path / "stage", corpus, "clip_linear")
+    if starved == 1:
+        stage.prepare()
+        stage.assert_complete()
+        assert "clip_linear: not even one image fits; other tasks do the work" in stage.log
+        assert stage.progress[-1][1:] == (NUM_IMAGES, NUM_IMAGES)
+    else:
+        with pytest.raises(MemoryExhausted, match="not even one image fits"):
+            stage.prepare()
 
 
 @pytest.mark.parametrize(("method", "share"), [("clip_linear", 0.0), ("xception_scratch", 0.5)])
