@@ -4,7 +4,7 @@
 #   sbatch clusters/slurm.sh dolos --data DIR --runs DIR
 #SBATCH --job-name=inpaint-grid
 #SBATCH --nodes=2                 # change
-#SBATCH --gpus-per-node=4         # change
+#SBATCH --gpus-per-node=4         # change; driver 580 or newer, compute capability 7.5 or newer
 #SBATCH --time=24:00:00           # change; the same command goes on where an ended job stopped
 #SBATCH --exclusive
 #SBATCH --ntasks-per-node=1
