@@ -121,7 +121,7 @@ def limit(size: Size, device: str, *, learning_rate: float) -> Callable[[], floa
     request = BackboneRequest(size.backbone, "random", policy="squash", size=size.pixels)
     built, preprocessing = timm_classifier(request, len(DETECTION_CLASSES))
     network: nn.Module = built.to(device).to(memory_format=torch.channels_last)
-    optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
+    optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True if on_gpu else None)  # as shipped
     side = preprocessing.size
     dtype = torch.bfloat16 if on_gpu else torch.float32
 
