@@ -152,9 +152,9 @@ def _proportional(process: psutil.Process) -> float:
 
 def measured_trial(spec: str, settings: str) -> dict[str, float]:
     """The trial as a worker computes it, manifest and all: seconds after the imports, and memory in GB."""
-    told = TypeAdapter(RunSettings).validate_json(settings)
-    wanted = TrialSpec.from_dict(json.loads(spec))
-    build(wanted, told, "cpu")  # imports what it needs; a worker does that once
+    run_settings = TypeAdapter(RunSettings).validate_json(settings)
+    trial = TrialSpec.from_dict(json.loads(spec))
+    build(trial, run_settings, "cpu")  # imports what it needs; a worker does that once
     with AnonymousPeak() as own:
-        seconds = timed(lambda: compute(wanted, told))
+        seconds = timed(lambda: compute(trial, run_settings))
     return {"peak_gb": peak_resident() / 1e9, "own_gb": own.bytes / 1e9, "seconds": seconds}

@@ -64,7 +64,7 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
 
             def plain() -> dict[str, float]:
                 settings = fresh_settings(folder / f"plain{next(numbers)}", manifest)
-                return in_processes(pool, specs, settings, manifest)
+                return in_processes(pool, specs, settings)
 
             def under_ray() -> dict[str, float]:
                 settings = fresh_settings(folder / f"ray{next(numbers)}", manifest)
@@ -112,14 +112,12 @@ def _imports() -> None:
         importlib.import_module(name)
 
 
-def in_processes(
-    pool: ProcessPoolExecutor, specs: list[TrialSpec], settings: RunSettings, manifest: Manifest
-) -> dict[str, float]:
+def in_processes(pool: ProcessPoolExecutor, specs: list[TrialSpec], settings: RunSettings) -> dict[str, float]:
     """Seconds: on the wall; of it, until everything was prepared; the trials' own, added up."""
     started = time.perf_counter()
     list(pool.map(prepare, distinct_inputs([Work(spec) for spec in specs]), repeat(settings)))
     prepared = time.perf_counter() - started
-    trials = sum(pool.map(compute, specs, repeat(settings), repeat(manifest)))
+    trials = sum(pool.map(compute, specs, repeat(settings)))
     return {"wall": time.perf_counter() - started, "preparing": prepared, "all trials": trials}
 
 
