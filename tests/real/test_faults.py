@@ -146,6 +146,7 @@ def test_with_the_default_back_off_an_mlflow_server_may_be_away_for_a_minute(
 # Two people ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_whoever_launches_a_grid_that_runs_already_is_told_who_runs_it(make_grid: MakeGrid, shared_ray: str) -> None:
     grid = make_grid(("a", "b"), options=["--max-concurrent=1", *OPTIONS], epochs=50)  # a second process takes its time
     refused = []
@@ -189,6 +190,7 @@ def fill(disk: Path) -> Path:
     return ballast
 
 
+@pytest.mark.long
 def test_a_full_disk_is_told_and_the_grid_goes_on_when_there_is_space(
     make_grid: MakeGrid, small_disk: Path, shared_ray: str
 ) -> None:

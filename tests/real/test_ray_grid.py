@@ -120,6 +120,7 @@ def test_a_trial_whose_worker_is_killed_goes_on_in_the_same_run_with_the_same_re
     pd.testing.assert_frame_equal(first, second, check_exact=True)
 
 
+@pytest.mark.long
 def test_after_the_driver_is_killed_only_unfinished_trials_run(make_grid: MakeGrid) -> None:
     grid = make_grid(("a", "b", "c"), options=["--checkpoint-seconds=0.1"])
     process = grid.start("--num-cpus=1")
@@ -148,7 +149,13 @@ def test_after_the_driver_is_killed_only_unfinished_trials_run(make_grid: MakeGr
         assert_no_repeated_points(grid, run)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminated"])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGINT, id="ctrl-c"),
+        pytest.param(signal.SIGTERM, id="terminated", marks=pytest.mark.long),
+    ],
+)
 def test_an_interrupt_leaves_a_state_from_which_the_same_command_goes_on(
     make_grid: MakeGrid, number: signal.Signals
 ) -> None:
