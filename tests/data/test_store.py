@@ -571,3 +571,36 @@ def test_digests_that_differ_in_their_last_digits_only_are_all_found(tmp_path: P
     store.fill(dict(zip(digests, range(300), strict=True)), np.array, batch=32)
     assert store.open(digests[::-1])[:].tolist() == list(range(300))[::-1]
     assert store.missing([f"{number:064x}" for number in range(299, 302)]) == 2
+
+
+def test_two_threads_compute_two_batches_at_once_and_rows_keep_their_order(tmp_path: Path) -> None:
+    """As on a GPU: the second batch is given before the first is back."""
+    store = ArrayStore(tmp_path / "store", row_shape=(), dtype=np.int64)
+    both, threads, sizes = threading.Barrier(2, timeout=30), set[int](), list[int]()
+
+    def compute(batch: list[int]) -> np.ndarray:
+        both.wait()  # breaks, and so fails, if only one thread calls
+        threads.add(threading.get_ident())
+        sizes.append(len(batch))
+        return np.array([2 * number for number in batch])
+
+    calls: list[tuple[int, int]] = []
+    store.fill({str(n): n for n in range(12)}, compute, batch=3, at_once=2, progress=lambda *call: calls.append(call))
+    assert store.open([str(n) for n in range(12)])[:].tolist() == [2 * n for n in range(12)]
+    assert len(threads) == 2
+    assert sizes == [3] * 4
+    assert calls == [(3, 12), (6, 12), (9, 12), (12, 12)]
+
+
+def test_an_error_in_one_of_two_threads_is_raised_and_finished_rows_stay(tmp_path: Path) -> None:
+    store = ArrayStore(tmp_path / "store", row_shape=(), dtype=np.int64)
+
+    def compute(batch: list[int]) -> np.ndarray:
+        if 7 in batch:
+            raise ValueError("a bad picture")
+        return np.array(batch)
+
+    with pytest.raises(ValueError, match="a bad picture"):
+        store.fill({str(n): n for n in range(12)}, compute, batch=3, at_once=2)
+    store.fill({str(n): n for n in range(12)}, np.array, batch=3, at_once=2)
+    assert store.open([str(n) for n in range(12)])[:].tolist() == list(range(12))
