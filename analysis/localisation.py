@@ -160,7 +160,7 @@ def localise_run(
         raise ValueError("trained without fakes, so there is no validation fake to choose a threshold with")
     per_generator = images_per_cell and max(1, images_per_cell // len(spec.train_generators))
     valid = pd.concat(
-        _with_masks(choose_images(manifest, generator, per_generator, split="valid"), generator)
+        choose_images(manifest, generator, per_generator, split="valid").dropna(subset="mask")
         for generator in spec.train_generators
     )
     if valid.empty:
@@ -175,9 +175,8 @@ def localise_run(
     scores = store.scores(run_id)
     cells = []
     for generator in manifest.generators:
-        rows, maps, masks = _explained(
-            detector, manifest, _with_masks(choose_images(manifest, generator, images_per_cell), generator)
-        )
+        chosen = choose_images(manifest, generator, images_per_cell).dropna(subset="mask")
+        rows, maps, masks = _explained(detector, manifest, chosen)
         if rows.empty:
             continue
         facts = rows[["path", "digest", "source_id"]].reset_index(drop=True)
@@ -293,13 +292,6 @@ def _scaled_mask(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         row, column = np.argwhere(mask).mean(axis=0) / mask.shape
         scaled[int(row * shape[0]), int(column * shape[1])] = True
     return scaled
-
-
-def _with_masks(rows: pd.DataFrame, generator: str) -> pd.DataFrame:
-    masked = rows[rows["mask"].notna()]
-    if len(masked) < len(rows):
-        log.info("%d of %d pictures of %s have no mask", len(rows) - len(masked), len(rows), generator)
-    return masked
 
 
 def _explained(

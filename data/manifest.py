@@ -204,7 +204,7 @@ class Manifest:
             table=_typed(pa.ipc.open_file(pa.memory_map(str(folder / facts["table"]))).read_pandas()),
             skipped=tuple(Problem(**problem) for problem in facts["skipped"]),
             notes=tuple(facts["notes"]),
-            findings=tuple(Finding(**finding) for finding in facts.get("findings", ())),  # older manifests have none,
+            findings=tuple(Finding(**finding) for finding in facts.get("findings", ())),  # older manifests have none
         )
         vars(manifest)["digest"] = facts["digest"]  # slow to compute; the table's checksum shows that it is still right
         return manifest

@@ -18,6 +18,8 @@ from analysis.parts.matrices import matrix_sentence
 from analysis.published import published_localisation
 from analysis.store import StoreError
 from data.manifest import Manifest
+from data.sources.base import FAKE
+from grid.plan import TRAIN
 from grid.tasks import DETECTION
 
 CAM_METRICS = {
@@ -45,6 +47,11 @@ def cam(report: Report) -> Iterator[Block]:
         "The same photographs for every method: input, mask, and the evidence for “fake” of each detector, one per "
         "training set. Of several seeds, the first finished one."
     )
+    fakes = manifest.table[(manifest.table["label"] == FAKE) & (manifest.table["split"] != TRAIN)]
+    if without := int(fakes["mask"].isna().sum()):
+        yield report.problem(
+            f"{without} of {len(fakes)} validation and test fakes have no mask; Grad-CAM is measured on the others."
+        )
     tables = []
     for variant in report.variants(DETECTION):
         if report.finished(DETECTION, variant).empty:

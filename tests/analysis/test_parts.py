@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import analysis.parts
 from analysis.page import Block, Fold, Folder, Picture, Row, Section, Table, Text
 from analysis.parts import Options, Part, Report, list_parts, register_part
+from analysis.parts.cam import cam
 from analysis.parts.conditions import conditions
 from analysis.parts.limitations import limitations
 from analysis.parts.published import published
@@ -298,3 +300,21 @@ def test_a_part_that_fails_says_so_in_its_section_and_costs_no_other(
     assert page.count("A broken toy could not be made: ZeroDivisionError") == 2  # there, and among the limitations
     assert "half of it" not in page
     assert "the part 'broken_toy' failed" in caplog.text
+
+
+def test_fakes_without_a_mask_are_counted_in_the_report(
+    grids: dict[str, Grid], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = grids["detection"]
+    table = grid.manifest.table.copy()
+    later = table.index[(table["label"] == 1) & (table["split"] != "train")]
+    table["mask"] = pd.array(["mask.png"] * len(table), dtype="string")
+    table.loc[later[:3], "mask"] = pd.NA
+    table.loc[table.index[(table["label"] == 1) & (table["split"] == "train")][:5], "mask"] = pd.NA  # not measured on
+    manifest = dataclasses.replace(grid.manifest, table=table)
+    monkeypatch.setattr("analysis.parts.cam.open_images", lambda store, **options: manifest)
+    report = begun(grid, tmp_path / "out")
+    words = [block.text for block in flat(cam(report)) if isinstance(block, Text)]
+    sentence = f"3 of {len(later)} validation and test fakes have no mask; Grad-CAM is measured on the others."
+    assert sentence in words
+    assert sentence in [problem.text for problem in report.problems]
