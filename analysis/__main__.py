@@ -34,9 +34,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     grid.add_argument("--spec-version", type=int, metavar="N", help="version of the runs, if there are several")
     report = parser.add_argument_group("what the report holds")
     report.add_argument("--out", type=Path, default=Path("report"), metavar="DIR", help="default: report")
-    report.add_argument(
-        "--compare", nargs=2, metavar=("A", "B"), help="a paired bootstrap test of one method against another"
-    )
+    report.add_argument("--compare", nargs=2, metavar=("A", "B"), help="a paired test of one method against another")
     report.add_argument("--transpose", action="store_true", help="matrices with rows trained on, columns tested on")
     report.add_argument("--projection", choices=("tsne", "umap"), default="tsne", help="umap needs umap-learn")
     report.add_argument("--no-log", dest="log", action="store_false", help="do not keep the report in MLflow")

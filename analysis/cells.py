@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from threadpoolctl import threadpool_limits
 
-from analysis.intervals import (
-    NUM_RESAMPLES,
-    Cell,
-    Resampler,
-    difference_of,
-    has_interval,
-    interval_of,
-    proportion_interval,
-)
-from analysis.matrices import OVERALL, MatrixMeans, class_of, column_order, matrix_means, pivot
+from analysis.intervals import Cell, Estimate, Part, Sources, average, difference, has_interval, mean
+from analysis.matrices import OVERALL, MatrixMeans, class_of, column_order, matrix_means, mean_of, pivot
 from analysis.store import Store, StoreError
 from data.conditions import CLEAN
 from grid import names
@@ -70,21 +62,17 @@ def cell_table(
     *,
     metrics: Sequence[str] = ("accuracy",),
     conditions: Sequence[str] = (CLEAN,),
-    num_resamples: int = NUM_RESAMPLES,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Every cell of every matrix, and every attribution value, with its spread over seeds and its interval.
 
     Values are the logged ones; a metric that a run has not logged is computed from its logged scores. Intervals are
-    95 % intervals over source images from those scores, with seeds pooled (see `analysis.intervals`). Each run's scores
-    are read once per condition, whatever the number of metrics.
+    95 % intervals over source photographs from those scores, of the mean over seeds (see `analysis.intervals`). Each
+    run's scores are read once per condition, whatever the number of metrics.
 
     Args:
         store: the grid.
         metrics: names as logged. For a task with several classes, "accuracy" includes the accuracy of each class.
         conditions: conditions of the test pictures.
-        num_resamples: B, the number of resamples.
-        seed: seed of the resampling.
 
     Returns:
         columns `CELL_COLUMNS`. `kind` is "cell", or for a whole matrix "in-domain mean", "cross-generator mean" and
@@ -98,16 +86,16 @@ def cell_table(
     results = store.results()
     if results.empty:
         return pd.DataFrame(columns=CELL_COLUMNS)
-    resampler = _resampler(store, results, num_resamples, seed)
+    sources = _sources(store, results)
     rows: list[dict[str, object]] = []
     for condition in conditions:
         of_condition = results[results["condition"] == condition]
         for (task, variant), of_variant in of_condition.groupby(["task", "variant"], sort=False):
             shared = {"task": str(task), "variant": str(variant), "condition": condition}
-            resampled = _resample(store, of_variant, metrics, resampler, condition)
-            rows += [shared | _cell_row(where, cell) for where, cell in resampled.items()]
+            entries = _entries(store, of_variant, metrics, sources, condition)
+            rows += [shared | _cell_row(where, entry) for where, entry in entries.items()]
             if get_task(str(task)).is_binary:
-                rows += [shared | row for metric in metrics for row in _mean_rows(resampled, metric)]
+                rows += [shared | row for metric in metrics for row in _mean_rows(entries, metric)]
     return pd.DataFrame(rows, columns=CELL_COLUMNS)
 
 
@@ -176,17 +164,14 @@ def attribution_with_intervals(store: Store, cells: pd.DataFrame) -> pd.DataFram
     return rows[["variant", "class", "mean", "std", "num_seeds", "low", "high", "run_ids"]]
 
 
-def compare(
-    store: Store, a: str, b: str, metric: str = "accuracy", *, num_resamples: int = NUM_RESAMPLES, seed: int = 0
-) -> pd.DataFrame:
-    """One variant minus another on clean pictures, tested by a paired bootstrap over source images.
+def compare(store: Store, a: str, b: str, metric: str = "accuracy") -> pd.DataFrame:
+    """One variant minus another on clean pictures, paired by source photograph (`analysis.intervals.difference`).
 
     Only cells that both variants have are compared. With several seeds, each variant's value is the mean over its own.
 
     Returns:
         columns kind, task, trained_on, tested_on, metric, a, b, difference, low, high, p. `kind` is "cell", "mean"
-        (over all cells), "in-domain mean" or "cross-generator mean". p values are not corrected for their number, and
-        never below 2 / (B + 1).
+        (over all cells), "in-domain mean" or "cross-generator mean". p values are not corrected for their number.
 
     Raises:
         ValueError: no such variant, a metric without intervals, or no cell that both have.
@@ -199,13 +184,13 @@ def compare(
             names = ", ".join(dict.fromkeys(results["variant"]))
             raise ValueError(f"no finished run of {variant!r}; there are: {names}")
     results = results[results["variant"].isin([a, b])]
-    resampler = _resampler(store, results, num_resamples, seed)
+    sources = _sources(store, results)
     rows: list[dict[str, object]] = []
     for task, of_task in results.groupby("task", sort=False):
         sides = [
-            _resample(store, of_task[of_task["variant"] == variant], [metric], resampler, CLEAN) for variant in (a, b)
+            _entries(store, of_task[of_task["variant"] == variant], [metric], sources, CLEAN) for variant in (a, b)
         ]
-        shared = [where for where in sides[0] if where in sides[1] and sides[0][where].cell is not None]
+        shared = [where for where in sides[0] if where in sides[1] and sides[0][where].parts]
         groups: list[tuple[str, list[Where], Where]] = [(CELL, [where], where) for where in shared]
         if get_task(str(task)).is_binary:
             in_domain = [where for where in shared if _is_in_domain(where)]
@@ -213,82 +198,72 @@ def compare(
             kinds = {"mean": shared, IN_DOMAIN: in_domain, CROSS_GENERATOR: others}
             groups += [(kind, cells, ("", "", metric)) for kind, cells in kinds.items() if cells]
         for kind, cells, (trained_on, tested_on, name) in groups:
-            means = [float(np.mean([side[where].mean for where in cells])) for side in sides]
-            differences = [sides[0][where].resamples - sides[1][where].resamples for where in cells]
-            difference = difference_of(means[0] - means[1], np.mean(differences, axis=0))
+            means = [mean([side[where].estimate for where in cells]) for side in sides]
             where = {"kind": kind, "task": task, "trained_on": trained_on, "tested_on": tested_on, "metric": name}
-            rows.append({**where, "a": means[0], "b": means[1], **difference._asdict()})
+            rows.append({**where, "a": means[0].value, "b": means[1].value, **difference(*means)._asdict()})
     if not rows:
-        raise ValueError(f"{a!r} and {b!r} have no finished cell of {metric!r} in common that can be resampled")
+        raise ValueError(f"{a!r} and {b!r} have no finished cell of {metric!r} in common that has an interval")
     return pd.DataFrame(rows)
 
 
 @dataclass
-class _Resampled:
+class _Entry:
     """One cell of one variant and metric.
 
     Attributes:
         run_ids: of its runs, one per seed.
         values: seed -> value.
-        total: the sum over seeds of the resampled values (B,); empty for a metric that cannot be resampled.
-        cell: answers of the last run; None for a metric that cannot be resampled.
+        parts: per seed, what the metric is the sum of; empty for a metric without intervals.
     """
 
     run_ids: list[str] = field(default_factory=list)
     values: dict[int, float] = field(default_factory=dict)
-    total: np.ndarray = field(default_factory=lambda: np.array([]))
-    cell: Cell | None = None
+    parts: list[list[Part]] = field(default_factory=list)
 
     @property
     def mean(self) -> float:
-        return float(pd.Series(self.values).mean())
+        return mean_of(self.values.values())
 
-    @property
-    def resamples(self) -> np.ndarray:
-        """Float64 (B,), averaged over seeds."""
-        return self.total / len(self.values)
-
-
-def _resampler(store: Store, results: pd.DataFrame, num_resamples: int, seed: int) -> Resampler:
-    """Draws of the test set's sources: every run was scored on the same images."""
-    first = store.scores(results["run_id"].iloc[0], columns=_SOURCES)
-    return Resampler([first], num_resamples=num_resamples, seed=seed)
+    @cached_property
+    def estimate(self) -> Estimate:
+        """Averaged over seeds."""
+        return average(self.parts)
 
 
-def _resample(
-    store: Store, results: pd.DataFrame, metrics: Sequence[str], resampler: Resampler, condition: str
-) -> dict[Where, _Resampled]:
-    """Every cell of one task, variant and condition.
+def _sources(store: Store, results: pd.DataFrame) -> Sources:
+    """Every run was scored on the same images."""
+    return Sources([store.scores(results["run_id"].iloc[0], columns=_SOURCES)])
 
-    Uses one thread: the matrix products are too small for several.
-    """
-    resampled: dict[Where, _Resampled] = {}
-    with threadpool_limits(limits=1, user_api="blas"):
-        by = ["run_id", "trained_on", "seed", "task"]
-        for (run_id, trained_on, seed, task_name), logged in results.groupby(by, sort=False):
-            task = get_task(str(task_name))
-            classes = task.classes(TrainSet.parse(str(trained_on)))
-            values: dict[Any, float] = logged.set_index(["tested_on", "metric"])["value"].to_dict()
-            wanted = _metrics_of_run(values, metrics, classes, binary=task.is_binary)
-            cells: dict[str, Cell] = {}
-            if any(has_interval(classes, metric) for _, metric in wanted):
-                tested = {tested_on for tested_on, _ in wanted}
-                cells = _read_cells(store, str(run_id), task, classes, tested, resampler, condition)
-            for tested_on, metric in wanted:
-                entry = resampled.setdefault((str(trained_on), tested_on, metric), _Resampled())
-                value = values.get((tested_on, metric))
-                if has_interval(classes, metric):
-                    plain = metric.removesuffix(AT_VALIDATION)
-                    threshold = 0.0 if metric == plain else store.threshold(str(run_id))
-                    entry.cell = cells[tested_on]
-                    drawn = resampler.distribution(entry.cell, plain, threshold)
-                    entry.total = entry.total + drawn if len(entry.total) else drawn
-                    if value is None:
-                        value = get_metric(plain).value(entry.cell.at(threshold))
-                if value is not None:
-                    entry.run_ids.append(str(run_id))
-                    entry.values[int(str(seed))] = value
-    return {where: resampled[where] for where in _in_order(store, resampled) if resampled[where].values}
+
+def _entries(
+    store: Store, results: pd.DataFrame, metrics: Sequence[str], sources: Sources, condition: str
+) -> dict[Where, _Entry]:
+    """Every cell of one task, variant and condition."""
+    entries: dict[Where, _Entry] = {}
+    by = ["run_id", "trained_on", "seed", "task"]
+    for (run_id, trained_on, seed, task_name), logged in results.groupby(by, sort=False):
+        task = get_task(str(task_name))
+        classes = task.classes(TrainSet.parse(str(trained_on)))
+        values: dict[Any, float] = logged.set_index(["tested_on", "metric"])["value"].to_dict()
+        wanted = _metrics_of_run(values, metrics, classes, binary=task.is_binary)
+        cells: dict[str, Cell] = {}
+        if any(has_interval(classes, metric) for _, metric in wanted):
+            tested = {tested_on for tested_on, _ in wanted}
+            cells = _read_cells(store, str(run_id), task, classes, tested, sources, condition)
+        for tested_on, metric in wanted:
+            entry = entries.setdefault((str(trained_on), tested_on, metric), _Entry())
+            value = values.get((tested_on, metric))
+            if has_interval(classes, metric):
+                plain = metric.removesuffix(AT_VALIDATION)
+                threshold = 0.0 if metric == plain else store.threshold(str(run_id))
+                cell = cells[tested_on]
+                entry.parts.append(cell.parts(plain, threshold))
+                if value is None:
+                    value = get_metric(plain).value(cell.at(threshold))
+            if value is not None:
+                entry.run_ids.append(str(run_id))
+                entry.values[int(str(seed))] = value
+    return {where: entries[where] for where in _in_order(store, entries) if entries[where].values}
 
 
 def _in_order(store: Store, cells: Iterable[Where]) -> list[Where]:
@@ -331,7 +306,7 @@ def _read_cells(
     task: Task,
     classes: Sequence[str],
     tested: Set[str],
-    resampler: Resampler,
+    sources: Sources,
     condition: str,
 ) -> dict[str, Cell]:
     """Tested on -> its images; reads the run's scores, which must have images of each of `tested`."""
@@ -345,52 +320,58 @@ def _read_cells(
         if absent:
             listed = ", ".join(dict.fromkeys(class_names(scores)))
             raise ValueError(f"they have no image of {', '.join(absent)}; there are: {listed}")
-        return {tested_on: resampler.cell(scores[cell], numbers[cell]) for tested_on, cell in rows.items()}
+        return {tested_on: sources.cell(scores[cell], numbers[cell]) for tested_on, cell in rows.items()}
     except StoreError:
         raise
     except (ValueError, KeyError) as error:
         raise store.broken(run_id, names.condition_artifact(condition, names.SCORES), error) from error
 
 
-def _cell_row(where: Where, entry: _Resampled) -> dict[str, object]:
+def _cell_row(where: Where, entry: _Entry) -> dict[str, object]:
     trained_on, tested_on, metric = where
-    interval = interval_of(entry.resamples)
-    if entry.cell is not None:
-        interval = proportion_interval(entry.resamples, entry.cell, metric.removesuffix(AT_VALIDATION), entry.mean)
+    low, high = entry.estimate.interval if entry.parts else (np.nan, np.nan)
     return {
         "kind": CELL, "trained_on": trained_on, "tested_on": tested_on, "metric": metric, "mean": entry.mean,
-        "std": pd.Series(entry.values).std(ddof=1), "num_seeds": len(entry.values), **interval._asdict(),
+        "std": pd.Series(entry.values).std(ddof=1), "num_seeds": len(entry.values), "low": low, "high": high,
         "run_ids": tuple(entry.run_ids),
     }  # fmt: skip
 
 
-def _mean_rows(resampled: Mapping[Where, _Resampled], metric: str) -> list[dict[str, object]]:
+def _mean_rows(entries: Mapping[Where, _Entry], metric: str) -> list[dict[str, object]]:
     """In-domain mean, cross-generator mean and their gap, over the cells of one variant and metric."""
-    cells = {where: entry for where, entry in resampled.items() if where[2] == metric}
+    cells = {where: entry for where, entry in entries.items() if where[2] == metric}
     means: dict[str, float] = {}
     by_seed: dict[str, pd.Series] = {}
-    drawn: dict[str, np.ndarray] = {}
+    estimates: dict[str, Estimate] = {}
+    intervals: dict[str, tuple[float, float]] = {}
     for kind, in_domain in ((IN_DOMAIN, True), (CROSS_GENERATOR, False)):
         chosen = [entry for where, entry in cells.items() if _is_in_domain(where) == in_domain]
         if chosen:
-            means[kind] = float(np.mean([entry.mean for entry in chosen]))
+            means[kind] = mean_of(entry.mean for entry in chosen)
             # over the seeds that every cell has
             seeds = [pd.Series(entry.values) for entry in chosen]
             by_seed[kind] = pd.concat(seeds, axis=1, join="inner").mean(axis=1)
-            drawn[kind] = np.mean([entry.resamples for entry in chosen], axis=0)
+            if all(entry.parts for entry in chosen):
+                estimates[kind] = mean([entry.estimate for entry in chosen])
+                intervals[kind] = estimates[kind].interval
     if len(means) == 2:
         means[GAP] = means[IN_DOMAIN] - means[CROSS_GENERATOR]
-        drawn[GAP] = drawn[IN_DOMAIN] - drawn[CROSS_GENERATOR]
         by_seed[GAP] = (by_seed[IN_DOMAIN] - by_seed[CROSS_GENERATOR]).dropna()
+        if len(estimates) == 2:
+            gap = difference(estimates[IN_DOMAIN], estimates[CROSS_GENERATOR])
+            intervals[GAP] = (gap.low, gap.high)
     num_seeds = min((len(entry.values) for entry in cells.values()), default=0)
-    return [
-        {
-            "kind": kind, "trained_on": "", "tested_on": "", "metric": metric, "mean": mean,
-            "std": float(by_seed[kind].std(ddof=1)), "num_seeds": num_seeds, **interval_of(drawn[kind])._asdict(),
-            "run_ids": (),
-        }
-        for kind, mean in means.items()
-    ]  # fmt: skip
+    rows: list[dict[str, object]] = []
+    for kind, value in means.items():
+        low, high = intervals.get(kind, (np.nan, np.nan))
+        rows.append(
+            {
+                "kind": kind, "trained_on": "", "tested_on": "", "metric": metric, "mean": value,
+                "std": float(by_seed[kind].std(ddof=1)), "num_seeds": num_seeds, "low": low, "high": high,
+                "run_ids": (),
+            }
+        )  # fmt: skip
+    return rows
 
 
 def _is_in_domain(where: Where) -> bool:

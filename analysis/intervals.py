@@ -1,32 +1,37 @@
-"""Intervals over source images by the bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993).
+"""95 % intervals over source photographs: one function for every value of the report.
 
-Resampling draws source photographs, not images: a real photograph and its fakes are drawn together, because their
-scores are not independent (the cluster bootstrap). Intervals are percentile intervals (chapter 13); p values invert
-them (chapters 15 and 16). They hold for the trained detectors as they are: variation over training seeds is reported
-separately, as a standard deviation.
+The unit is the photograph, not the image: a real photograph and its fakes are not independent. Each metric says how
+much each image moves it (`models.metrics.Metric.influence`: the derivative by the image's weight, as in the
+infinitesimal jackknife; Efron 1982, The Jackknife, the Bootstrap and Other Resampling Plans, chapter 6). An image's
+influences are summed per photograph, and the variance of a value is n / (n - 1) times the sum of their squares. For
+AUROC that is DeLong's variance for clustered data (Obuchowski 1997, Biometrics 53, 567-578). Influences add up:
+those of a mean over seeds or cells, of a gap, of a difference on the same photographs, are the same sum of influences.
 
-A resample is one weight per source: how often it was drawn. The metrics (`models.metrics`) take such weights.
+An interval holds for the trained detectors as they are: variation over training seeds is reported separately, as a
+standard deviation. A `Level` is one source of variation; today the photographs are the only level.
+
+`benchmarks/coverage.py` measures how often these intervals hold the truth.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit, logit
+from scipy.stats import beta, t
 
 from grid.tasks import ATTRIBUTION, DETECTION, get_task
-from models.metrics import AT_VALIDATION, Answers, Metric, Weighted, metrics_for
+from models.metrics import AT_VALIDATION, Answers, Metric, metrics_for
 
 LEVEL = 0.95
-NUM_RESAMPLES = 2000
-RARE = 5  # right or wrong images; with fewer, a percentile interval of a proportion is too narrow
-
-_SMALL_STRATUM = 10
-_BLOCK = 100_000  # weights per block, 4 bytes each: fits a processor's cache
-_KEPT = 25_000_000  # up to so many weights stay in memory between cells
+_TAIL = (1 - LEVEL) / 2
+# With fewer degrees of freedom, intervals of an AUROC of .9977 from 100 photographs hold the truth too often (.985),
+# with more, those of .9998 from 900 not often enough (.93 at 12). Found by simulation, see `benchmarks/coverage.py`.
+_FEWEST_DEGREES = 10
 
 
 class Interval(NamedTuple):
@@ -51,72 +56,132 @@ class Difference(NamedTuple):
     p: float
 
 
+class Level(NamedTuple):
+    """One source of variation.
+
+    Attributes:
+        deviations: float64 (U,), how much each unit moves the value; they sum to 0. Of a mean of n values,
+            (x - mean) / n.
+        num_units: n, the units with at least one image; U counts all units of the test set.
+    """
+
+    deviations: np.ndarray
+    num_units: int
+
+    @property
+    def variance(self) -> float:
+        """Of the value, by this level."""
+        return float(np.square(self.deviations).sum()) * self.num_units / max(self.num_units - 1, 1)
+
+    @property
+    def degrees_of_freedom(self) -> float:
+        """Of the variance, by its own variance (Satterthwaite 1946): few if few units make most of it."""
+        squares = np.square(self.deviations)
+        relative = float(np.square(squares).sum() / max(squares.sum() ** 2, np.finfo(float).tiny)) - 1 / self.num_units
+        most = max(self.num_units - 1, 1)
+        return float(np.clip(2 / max(relative, 1e-12), min(_FEWEST_DEGREES, most), most))
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """A value with its interval.
+
+    Attributes:
+        value: the value.
+        interval: its interval.
+        levels: what it varies with; the first level is the photographs.
+    """
+
+    value: float
+    interval: Interval
+    levels: tuple[Level, ...]
+
+    @property
+    def variance(self) -> float:
+        """Sum over the levels."""
+        return sum(level.variance for level in self.levels)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A quantity in [0, 1] of a cell with an interval of its own: a share of right answers, or a whole metric.
+
+    Attributes:
+        coefficient: how often it counts in the metric.
+        value: the quantity.
+        influence: float64 (S,), how much each source moves it; sums to 0.
+        num_sources: how many sources have images of it.
+        num_images: of a share, the number of images; None if it is no share.
+    """
+
+    coefficient: float
+    value: float
+    influence: np.ndarray
+    num_sources: int
+    num_images: int | None
+
+    def estimate(self) -> Estimate:
+        """With its interval."""
+        levels = (Level(self.influence, self.num_sources),)
+        return Estimate(self.value, interval(self.value, levels, num_images=self.num_images), levels)
+
+
 @dataclass(frozen=True)
 class Cell:
     """The scored images of one cell.
 
     Attributes:
         answers: the detector's answers.
-        sources: int (N,), each image's index among a `Resampler`'s sources.
+        sources: int (N,), each image's index among the `Sources`.
+        num_sources: S, the sources of the whole test set.
     """
 
     answers: Answers
     sources: np.ndarray
+    num_sources: int
 
     def at(self, threshold: float) -> Answers:
         """The answers at a threshold for real or fake; attribution has no threshold."""
         return self.answers if self.answers.scores is None else self.answers.at(threshold)
 
-    def weighted(self, metric: str, threshold: float = 0.0) -> Weighted:
-        """A metric of the cell as a function of the sources' weights; weights of one give the plain metric.
+    def parts(self, metric: str, threshold: float = 0.0) -> list[Part]:
+        """What a metric of the cell is the sum of.
 
         Args:
             metric: name, without the suffix for the validation threshold.
             threshold: for real or fake, in units of the scores; a higher score means fake.
 
-        Returns:
-            float32 weights (S, b) -> float64 (b,); NaN if the weights leave out a class that the metric needs.
-
         Raises:
             ValueError: no such metric of these classes; lists what exists.
         """
-        return _metric(self.answers, metric).weighted(self.at(threshold), self.sources)
+        registered, answers = _metric(self.answers, metric), self.at(threshold)
+        if registered.shares is None:
+            influence = self._summed(registered.influences(answers, self.sources))
+            return [Part(1.0, registered.value(answers), influence, len(np.unique(self.sources)), None)]
+        right, parts = answers.answered == answers.labels, []
+        for coefficient, images in registered.shares(answers):
+            share, count = float(right[images].mean()), int(images.sum())
+            influence = self._summed(np.where(images, right - share, 0.0) / count)
+            parts.append(Part(coefficient, share, influence, len(np.unique(self.sources[images])), count))
+        return parts
+
+    def _summed(self, influence: np.ndarray) -> np.ndarray:
+        return np.bincount(self.sources, weights=influence, minlength=self.num_sources)
 
 
-class Resampler:
-    """Resamples of the source images, the same for every cell and method, so that values can be compared pairwise.
-
-    The numbers of real and fake images in a test set are fixed by design. To keep them when real images and fakes do
-    not share sources, sampling is stratified: sources that contribute the same kinds of images form a stratum; strata
-    with fewer than ten sources are pooled.
+class Sources:
+    """The source photographs of a test set, numbered alike for every cell and method, so that values can be paired.
 
     Args:
-        frames: with the columns source_id, generator, label; their union is the test set.
-        num_resamples: B, the number of resamples.
-        seed: seed of the draws.
+        frames: with the column source_id; their union is the test set.
     """
 
-    def __init__(self, frames: Iterable[pd.DataFrame], *, num_resamples: int = NUM_RESAMPLES, seed: int = 0) -> None:
-        if num_resamples < 1:
-            raise ValueError(f"num_resamples must be at least 1, got {num_resamples}")
-        self.num_resamples, self._seed = num_resamples, seed
-        images = pd.concat([frame[["source_id", "generator", "label"]] for frame in frames]).drop_duplicates()
-        if images.empty:
-            raise ValueError("there are no images to resample")
-        self._index = pd.Index(images["source_id"].unique()).sort_values()
-        sources = self.indices(images)
-        kinds = images.groupby(["generator", "label"], sort=True).ngroup().to_numpy()
-        contributes = np.zeros((len(self._index), kinds.max() + 1), dtype=bool)
-        contributes[sources, kinds] = True
-        _, pattern, sizes = np.unique(contributes, axis=0, return_inverse=True, return_counts=True)
-        pattern = np.where(sizes[pattern.ravel()] < _SMALL_STRATUM, -1, pattern.ravel())
-        self._strata = [np.flatnonzero(pattern == stratum) for stratum in np.unique(pattern)]
-        self._block = min(num_resamples, max(64, _BLOCK // len(self._index)))
-        self._kept: list[np.ndarray] = []
+    def __init__(self, frames: Iterable[pd.DataFrame]) -> None:
+        self._index = pd.Index(pd.concat([frame["source_id"] for frame in frames]).unique()).sort_values()
+        if self._index.empty:
+            raise ValueError("there are no images")
 
-    @property
-    def num_sources(self) -> int:
-        """S, the number of source images."""
+    def __len__(self) -> int:
         return len(self._index)
 
     def indices(self, frame: pd.DataFrame) -> np.ndarray:
@@ -146,103 +211,127 @@ class Resampler:
             answers = Answers.from_scores(numbers, frame["score"].to_numpy())
         else:
             answers = Answers.from_logits(numbers, frame[[f"logit_{name}" for name in classes]].to_numpy(), classes)
-        return Cell(answers, self.indices(frame))
-
-    def distribution(self, cell: Cell, metric: str, threshold: float = 0.0) -> np.ndarray:
-        """The metric in each resample: float64 (B,); NaN if a class that it needs was not drawn.
-
-        Rank metrics are biased in resamples by about 1 / S, because an image that is drawn twice is compared with its
-        own copies. The bias is estimated (Efron and Tibshirani 1993, chapter 10) and subtracted.
-        """
-        compute = cell.weighted(metric, threshold)
-        values = np.concatenate([compute(weights) for weights in self._weights()])
-        if _metric(cell.answers, metric).ranks and np.isfinite(values).any():
-            bias = np.nanmean(values) - self.value(cell, metric)
-            values = np.clip(values - bias, 0.0, 1.0)
-        return values
-
-    def value(self, cell: Cell, metric: str, threshold: float = 0.0) -> float:
-        """The metric itself."""
-        weights = np.ones((self.num_sources, 1), dtype=np.float32)
-        return float(cell.weighted(metric, threshold)(weights)[0])
-
-    def _weights(self) -> Iterator[np.ndarray]:
-        """Float32 (S, b): how often each source is drawn, in blocks of b resamples."""
-        if self._kept:
-            yield from self._kept
-            return
-        made = []
-        for number, first in enumerate(range(0, self.num_resamples, self._block)):
-            rng = np.random.default_rng([self._seed, number])
-            size = min(self._block, self.num_resamples - first)
-            weights = np.empty((self.num_sources, size), dtype=np.float32)
-            for members in self._strata:
-                drawn = rng.integers(0, len(members), (size, len(members)))
-                drawn += np.arange(size)[:, None] * len(members)
-                counts = np.bincount(drawn.ravel(), minlength=size * len(members)).reshape(size, len(members))
-                weights[members] = counts.T
-            if self.num_sources * self.num_resamples <= _KEPT:
-                made.append(weights)
-            yield weights
-        self._kept = made
+        return Cell(answers, self.indices(frame), len(self))
 
 
 def has_interval(classes: Sequence[str], metric: str) -> bool:
-    """Whether a metric of these classes can be computed from scores, and so be resampled."""
+    """Whether a metric of these classes can be computed from scores, and so has an interval."""
     plain = metric.removesuffix(AT_VALIDATION)
     return any(registered.name == plain for registered in metrics_for(classes))
 
 
-def interval_of(distribution: np.ndarray) -> Interval:
-    """Percentile interval of resampled values (B,); NaN values are left out."""
-    finite = distribution[np.isfinite(distribution)]
-    if not len(finite):
-        return Interval(float("nan"), float("nan"))
-    low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(low), float(high))
+def interval(value: float, levels: Sequence[Level], *, num_images: int | None = None) -> Interval:
+    """The 95 % interval of a value in [0, 1].
 
+    A share of right answers has the exact binomial interval (Clopper and Pearson 1934) of as many independent images as
+    give the same variance, at most as many as there are (Korn and Graubard 1998, Survey Methodology 24, 193-201).
+    Any other value has a t interval on the logit scale.
 
-def proportion_interval(distribution: np.ndarray, cell: Cell, metric: str, value: float) -> Interval:
-    """`interval_of`, widened for proportions near 0 or 1, for which it is too narrow.
-
-    Resamples of a test set with hardly any wrong answer contain none, and the percentile interval shrinks to a point.
-    If fewer than five images are wrong or fewer than five right, or the interval is a point, it is joined with the
-    exact binomial interval (Clopper and Pearson 1934) of the same proportion among the cell's sources: sources, because
-    images of one source are not independent. There is no such formula for other metrics, which are not widened.
+    Where no photograph moves the value, such as for a perfect ranking or the same answer to all images, the variance
+    says nothing. Then up to 1 - 0.025^(1/n) of all photographs could still behave otherwise, in either direction.
 
     Args:
-        distribution: resampled values (B,).
-        cell: the images.
-        metric: name, without the suffix for the validation threshold.
-        value: the metric on the images themselves.
+        value: in [0, 1], or NaN.
+        levels: what it varies with.
+        num_images: of a share of right answers, how many images there are; None if it is no share.
     """
-    interval = interval_of(distribution)
-    share_of = _metric(cell.answers, metric).share_of
-    counted = None if share_of is None else share_of(cell.answers)
-    if counted is None or not counted.any() or not np.isfinite(interval.low):
-        return interval
-    num_images, num_sources = int(counted.sum()), len(np.unique(cell.sources[counted]))
-    fewest = num_images * min(value, 1 - value)
-    if fewest > RARE - 0.5 and interval.high > interval.low:
-        return interval
-    from scipy.stats import beta
-
-    right, wrong, tail = value * num_sources, (1 - value) * num_sources, (1 - LEVEL) / 2
-    low = float(beta.ppf(tail, right, wrong + 1)) if right > 0 else 0.0
-    high = float(beta.ppf(1 - tail, right + 1, wrong)) if wrong > 0 else 1.0
-    return Interval(min(interval.low, low), max(interval.high, high))
+    variance = sum(level.variance for level in levels)
+    if not np.isfinite(value) or not np.isfinite(variance):
+        return Interval(float("nan"), float("nan"))
+    if num_images is not None and 0 < value < 1:
+        # of n independent images, the variance is value (1 - value) / (n - 1)
+        count = min(1 + value * (1 - value) / variance, num_images) if variance > 0 else num_images
+        right, wrong = value * count, (1 - value) * count
+        return Interval(float(beta.ppf(_TAIL, right, wrong + 1)), float(beta.ppf(1 - _TAIL, right + 1, wrong)))
+    if variance <= _ROUNDING or not 0 < value < 1:
+        unseen = 1 - _TAIL ** (1 / levels[0].num_units)
+        return Interval((1 - unseen) * value, (1 - unseen) * value + unseen)
+    half = _quantile(levels) * np.sqrt(variance) / (value * (1 - value))
+    return Interval(float(expit(logit(value) - half)), float(expit(logit(value) + half)))
 
 
-def difference_of(value: float, differences: np.ndarray) -> Difference:
-    """Interval and p value of resampled differences (B,).
+def average(cells: Sequence[Sequence[Part]]) -> Estimate:
+    """The mean over seeds of one cell's metric, from `Cell.parts` of each seed's answers to the same images."""
+    parts = []
+    for of_seeds in zip(*cells, strict=True):
+        first, count = of_seeds[0], len(of_seeds)
+        influence = sum((part.influence for part in of_seeds), np.zeros_like(first.influence)) / count
+        value = float(np.mean([part.value for part in of_seeds]))
+        parts.append(Part(first.coefficient, value, influence, first.num_sources, first.num_images))
+    return combine([part.coefficient for part in parts], [part.estimate() for part in parts])
 
-    p is twice the smaller proportion of resamples at or beyond zero on either side, at most 1; one is added to both
-    counts, so that it is never 0.
+
+def mean(estimates: Sequence[Estimate]) -> Estimate:
+    """The mean of values on the same photographs, such as over the cells of a matrix."""
+    return combine([1 / len(estimates)] * len(estimates), estimates)
+
+
+def combine(coefficients: Sequence[float], estimates: Sequence[Estimate]) -> Estimate:
+    """A weighted sum, with positive coefficients, of values on the same photographs.
+
+    Its interval follows from theirs and the correlations of their influences (MOVER; Zou and Donner 2008, Statistics in
+    Medicine 27, 1693-1702), so that a value near 1 keeps its skewed interval, and one without variance its width.
+    Values without variance count as fully correlated with each other.
     """
-    finite = differences[np.isfinite(differences)]
-    smaller = min((finite <= 0).sum(), (finite >= 0).sum())
-    p = min(1.0, 2 * (smaller + 1) / (len(finite) + 1)) if len(finite) else float("nan")
-    return Difference(value, *interval_of(finite), float(p))
+    value = float(sum(c * estimate.value for c, estimate in zip(coefficients, estimates, strict=True)))
+    levels = _summed(coefficients, estimates)
+    if len(estimates) == 1 and coefficients[0] == 1:
+        return estimates[0]
+    scaled = [np.array([level.deviations for level in row]) for row in zip(*(e.levels for e in estimates), strict=True)]
+    covariance = sum(rows @ rows.T for rows in scaled)
+    root = np.sqrt(np.diag(covariance))
+    without = root <= np.sqrt(_ROUNDING)
+    correlation = covariance / np.outer(np.where(without, 1, root), np.where(without, 1, root))
+    correlation[np.ix_(without, without)] = 1.0
+    below, above = (
+        np.array([c * abs(e.value - e.interval[side]) for c, e in zip(coefficients, estimates, strict=True)])
+        for side in (0, 1)
+    )
+    low, high = (float(np.sqrt(max(side @ correlation @ side, 0.0))) for side in (below, above))
+    return Estimate(value, Interval(value - low, value + high), levels)
+
+
+def difference(a: Estimate, b: Estimate) -> Difference:
+    """One value minus another on the same photographs: a paired t interval, and the p value of the same t.
+
+    A side without variance adds the variance that its interval stands for.
+    """
+    levels = _summed([1.0, -1.0], [a, b])
+    variance, quantile = sum(level.variance for level in levels), _quantile(levels)
+    for side in (a, b):
+        if side.variance <= _ROUNDING:
+            variance += ((side.interval.high - side.interval.low) / (2 * quantile)) ** 2
+    value, error = a.value - b.value, float(np.sqrt(variance))
+    if error <= np.sqrt(_ROUNDING):  # the same answers
+        return Difference(value, value, value, 1.0)
+    p = 2 * float(t.sf(abs(value) / error, _degrees_of_freedom(levels)))
+    return Difference(value, value - quantile * error, value + quantile * error, p)
+
+
+_ROUNDING = 1e-24  # variances up to here are rounding errors of zero
+
+
+def _summed(coefficients: Sequence[float], estimates: Sequence[Estimate]) -> tuple[Level, ...]:
+    return tuple(
+        Level(
+            sum((c * level.deviations for c, level in zip(coefficients, of_level, strict=True)), np.zeros(1)),
+            max(level.num_units for level in of_level),
+        )
+        for of_level in zip(*(estimate.levels for estimate in estimates), strict=True)
+    )
+
+
+def _degrees_of_freedom(levels: Sequence[Level]) -> float:
+    """Of the sum of the levels' variances (Satterthwaite 1946)."""
+    variances = np.array([level.variance for level in levels])
+    if variances.sum() <= _ROUNDING:
+        return float(levels[0].degrees_of_freedom)
+    degrees = np.array([level.degrees_of_freedom for level in levels])
+    return float(variances.sum() ** 2 / (variances**2 / degrees).sum())
+
+
+def _quantile(levels: Sequence[Level]) -> float:
+    return float(t.ppf(1 - _TAIL, _degrees_of_freedom(levels)))
 
 
 def _metric(answers: Answers, name: str) -> Metric:

@@ -22,6 +22,7 @@ from PIL import Image
 from sklearn.metrics import average_precision_score
 
 from analysis.cam import choose_images, image_maps, read_images, read_masks, scores_of_fakes
+from analysis.intervals import Level, interval
 from analysis.store import Store
 from data.manifest import Manifest
 from grid.spec import TrialSpec
@@ -32,7 +33,6 @@ log = logging.getLogger(__name__)
 METRICS = ("iou", "iou_fixed", "pointing", "energy", "ap")
 FIXED_THRESHOLD = 0.5
 THRESHOLDS = np.arange(1, 101) / 100  # not 0, at which every map calls every pixel fake
-LEVEL, NUM_RESAMPLES = 0.95, 1000
 SUBSETS = ("all", "correct", "wrong")
 TABLE_COLUMNS = [
     "run_id", "task", "method", "variant", "trained_on", "seed", "tested_on", "subset", "metric", "value", "low",
@@ -196,24 +196,21 @@ def localise_run(
 
 
 def source_intervals(values: pd.DataFrame, sources: pd.Series) -> np.ndarray:
-    """95 % percentile intervals of means, by the bootstrap over source photographs (see `analysis.intervals`).
+    """95 % intervals of means over source photographs (`analysis.intervals.interval`).
 
     Args:
-        values: one row per picture, one column per metric.
+        values: one row per picture, one column per metric, in [0, 1].
         sources: the source photograph of each row.
 
     Returns:
         float64 (columns, 2): low and high; NaN if there is only one source.
     """
-    per_source = values.groupby(sources.to_numpy()).agg(["sum", "count"])
-    num_sources = len(per_source)
-    if num_sources < 2:
+    means = values.mean()
+    influence = ((values - means) / len(values)).groupby(sources.to_numpy()).sum().to_numpy(float)
+    if len(influence) < 2:
         return np.full((values.shape[1], 2), np.nan)
-    uniform = np.full(num_sources, 1 / num_sources)
-    draws = np.random.default_rng(0).multinomial(num_sources, uniform, size=NUM_RESAMPLES)
-    sums, counts = (per_source.xs(kind, axis=1, level=1).to_numpy(float) for kind in ("sum", "count"))
-    tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    return np.quantile((draws @ sums) / (draws @ counts), tails, axis=0).T
+    levels = [Level(column, len(influence)) for column in influence.T]
+    return np.array([interval(value, [level]) for value, level in zip(means, levels, strict=True)])
 
 
 def localisation_table(images: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -107,10 +108,18 @@ def matrix_means(matrix: pd.DataFrame) -> MatrixMeans:
     in_domain = in_domain_cells(matrix)
     values = matrix.to_numpy(float)
 
-    def mean(cells: np.ndarray) -> float:
-        return float(np.nanmean(cells)) if np.isfinite(cells).any() else float("nan")
+    return MatrixMeans(mean_of(values[in_domain]), mean_of(values[~in_domain]))
 
-    return MatrixMeans(mean(values[in_domain]), mean(values[~in_domain]))
+
+def mean_of(values: Iterable[float]) -> float:
+    """The mean of the values that are not NaN, exactly rounded, so that it does not depend on their order; else NaN."""
+    finite = [float(value) for value in values if value == value]
+    return math.fsum(finite) / len(finite) if finite else math.nan
+
+
+def decimals(value: float) -> str:
+    """Three decimals; values that differ by rounding errors alone give the same text."""
+    return f"{round(value, 12):.3f}"
 
 
 def in_domain_cells(matrix: pd.DataFrame) -> np.ndarray:

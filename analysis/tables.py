@@ -9,7 +9,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from analysis.cells import IntervalMatrix
-from analysis.matrices import in_domain_cells, trained_on_label
+from analysis.matrices import decimals, in_domain_cells, trained_on_label
 
 MISSING = "missing"
 Table = pd.DataFrame | IntervalMatrix
@@ -104,9 +104,9 @@ def cell_text(mean: float, std: float = math.nan, low: float = math.nan, high: f
     """Such as "0.912 ± 0.004 [0.890, 0.930]"; NaN parts are left out, and a NaN mean is "missing"."""
     if math.isnan(mean):
         return MISSING
-    spread = "" if math.isnan(std) else f" ± {std:.3f}"
-    interval = "" if math.isnan(low) else f" [{low:.3f}, {high:.3f}]"
-    return f"{mean:.3f}{spread}{interval}"
+    spread = "" if math.isnan(std) else f" ± {decimals(std)}"
+    interval = "" if math.isnan(low) else f" [{decimals(low)}, {decimals(high)}]"
+    return f"{decimals(mean)}{spread}{interval}"
 
 
 def caption_of(table: Table, caption: str, *, transpose: bool = False) -> str:
@@ -127,7 +127,7 @@ def caption_of(table: Table, caption: str, *, transpose: bool = False) -> str:
         if not table.std.isna().all(axis=None):
             parts.append("± is the standard deviation over seeds")
         if not table.low.isna().all(axis=None):
-            parts.append("In brackets 95 % bootstrap intervals over source images")
+            parts.append("In brackets 95 % intervals over source photographs")
     return ". ".join(part for part in parts if part) + ("." if any(parts) else "")
 
 
@@ -154,7 +154,7 @@ def plain(value: object) -> str:
         return MISSING
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return decimals(value) if isinstance(value, float) else str(value)
 
 
 def _has_index(table: pd.DataFrame) -> bool:

@@ -74,6 +74,9 @@ BENCHMARKS = {
         "seconds and memory of the tables with their intervals, of 1,000 runs with 4,500 test scores each",
         "benchmarks.analysis_tables",
     ),
+    "coverage": Benchmark(
+        "share of the 95 % intervals that hold the truth, over simulated test sets", "benchmarks.coverage"
+    ),
     "packing": Benchmark(
         "device memory of a trial of each method, and images per second of one to four trials at once on one GPU",
         "benchmarks.packing",

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from analysis.curves import expected_calibration_error, reliability
 from analysis.figures import style
 from analysis.figures.palette import Look, looks
-from analysis.matrices import column_order, trained_on_label
+from analysis.matrices import column_order, decimals, mean_of, trained_on_label
 from grid.tasks import REAL, cell_rows, class_names, generators_of, get_task, list_tasks
 from grid.train_sets import TrainSet
 
@@ -190,7 +190,7 @@ def _panels(
                 ]
                 if values:
                     star = " *" if generator in TrainSet.parse(str(trained_on)) else ""
-                    text = f"{generator} {np.mean(values):.3f}{star}"
+                    text = f"{generator} {decimals(mean_of(values))}{star}"
                     handles.append(Line2D([], [], color=look.colour, ls=look.dash, lw=1.6, label=text))
             axes.legend(
                 handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False, title=value,

@@ -11,7 +11,7 @@ from matplotlib.patheffects import withStroke
 
 from analysis.cells import IntervalMatrix
 from analysis.figures import label_heat_map, style
-from analysis.matrices import in_domain_cells, matrix_means, trained_on_label
+from analysis.matrices import decimals, in_domain_cells, matrix_means, trained_on_label
 from analysis.tables import cell_text
 from models.metrics import Metric, get_metric
 
@@ -62,7 +62,7 @@ def matrix_figure(table: pd.DataFrame | IntervalMatrix, *, metric: str, title: s
             note = str(notes[row, column])
             lift = 0.05 + 0.09 * (note.count("\n") + 1) if note else 0.0
             axes.text(
-                column, row - lift, f"{value:.3f}", ha="center", va="center", color=ink, fontsize=11, weight="bold"
+                column, row - lift, decimals(value), ha="center", va="center", color=ink, fontsize=11, weight="bold"
             )
             axes.text(column, row + 0.22, note, ha="center", va="center", color=ink, fontsize=7, linespacing=1.15)
         for row, column in np.argwhere(in_domain):
@@ -104,8 +104,8 @@ def _notes(table: pd.DataFrame | IntervalMatrix) -> np.ndarray:
         return np.full(table.shape, "", dtype=object)
 
     def note(std: float, low: float, high: float) -> str:
-        lines = [f"± {std:.3f}"] if np.isfinite(std) else []
-        return "\n".join([*lines, f"[{low:.3f}, {high:.3f}]"] if np.isfinite(low) else lines)
+        lines = [f"± {decimals(std)}"] if np.isfinite(std) else []
+        return "\n".join([*lines, f"[{decimals(low)}, {decimals(high)}]"] if np.isfinite(low) else lines)
 
     parts = (part.to_numpy(float) for part in (table.std, table.low, table.high))
     return np.asarray(np.vectorize(note, otypes=[object])(*parts))

@@ -11,7 +11,7 @@ from analysis.detectors import load_detector
 from analysis.figures.cam import cam_panel
 from analysis.figures.matrices import matrix_figure
 from analysis.localisation import localisation_table, localise_run
-from analysis.matrices import pivot
+from analysis.matrices import decimals, mean_of, pivot
 from analysis.page import Block, Fold, Picture, Row, Text, html_table
 from analysis.parts import Report, register_part
 from analysis.parts.matrices import matrix_sentence
@@ -164,7 +164,9 @@ def _matrix(report: Report, table: pd.DataFrame, variant: str, metric: str, subs
     words = CAM_METRICS[metric] + ("" if subset == "all" else f", {subset} answers")
     fewest, most = int(of_metric["num_images"].min()), int(of_metric["num_images"].max())
     count = f"{most} images per cell" if fewest == most else f"{fewest} to {most} images per cell"
-    beside = f"{count}; shuffled {of_metric['shuffled'].mean():.3f}, prior {of_metric['prior'].mean():.3f}"
+    beside = (
+        f"{count}; shuffled {decimals(mean_of(of_metric['shuffled']))}, prior {decimals(mean_of(of_metric['prior']))}"
+    )
     name = f"localisation-{variant}-{metric}" + ("" if subset == "all" else f"-{subset}")
     turn = report.options.transpose
     report.folder.files(name, matrix, caption=f"{variant}: {words}", transpose=turn)

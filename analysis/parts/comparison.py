@@ -26,8 +26,7 @@ def comparison(report: Report) -> Iterator[Block]:
             yield report.problem(f"{a} and {b} cannot be compared by {metric}: {error}")
             continue
         caption = (
-            f"{a} minus {b}: {in_words(metric)}, on the same images; paired bootstrap over source images, 95 % "
-            "interval and two-sided p (0.001 is the smallest that the resamples can give), not corrected for the "
-            "number of rows"
+            f"{a} minus {b}: {in_words(metric)}, on the same images; paired by source photograph, 95 % "
+            "interval and two-sided p, not corrected for the number of rows"
         )
         yield report.folder.table(f"compare-{a}-{b}-{metric}", table, caption=caption)

@@ -14,7 +14,7 @@ from analysis.figures.curves import (
     score_figure,
     training_figure,
 )
-from analysis.matrices import column_order
+from analysis.matrices import column_order, decimals
 from analysis.page import Block, Fold, Picture, Text
 from analysis.parts import Report, register_part
 from grid.tasks import DETECTION
@@ -69,7 +69,7 @@ def _scores(report: Report, runs: pd.DataFrame) -> pd.DataFrame:
 def _score_figures(report: Report, variant: str, scores: pd.DataFrame, ece: float) -> Iterator[Picture]:
     values = report.results[(report.results["variant"] == variant) & (report.results["task"] == DETECTION)]
     spread = {
-        metric: f"from {cells.min():.3f} to {cells.max():.3f} over the cells"
+        metric: f"from {decimals(cells.min())} to {decimals(cells.max())} over the cells"
         for metric, cells in values.groupby("metric")["value"]
     }
     for name, draw, words in (

@@ -57,11 +57,9 @@ def limits(
     if skipped != "0":
         yield Text(f"{skipped} bad files of the data set were left out.")
     yield Text(
-        "Intervals come from resampling the source photographs of this test set, for the detectors as they were "
-        "trained. They do not cover another training run, or photographs and generators of another kind. If hardly "
-        "any image is wrong, or right, an accuracy's interval includes the exact binomial one; the interval of a "
-        "perfect AUROC has no width. Of many intervals, some miss the truth by chance; nothing is corrected for their "
-        "number."
+        "Intervals say how far a value would move with other photographs of the same kind, for the detectors as they "
+        "were trained. They do not cover another training run, or photographs and generators of another kind. Of many "
+        "intervals, some miss the truth by chance; nothing is corrected for their number."
     )
 
 

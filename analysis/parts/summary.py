@@ -96,5 +96,5 @@ def _best(report: Report) -> str:
         rows = means[means["kind"] == kind]
         if len(rows):
             best = int(rows["mean"].to_numpy(float).argmax())
-            parts.append(f"{rows['mean'].iloc[best]:.3f} {kind} ({rows['variant'].iloc[best]})")
+            parts.append(f"{cell_text(rows['mean'].iloc[best])} {kind} ({rows['variant'].iloc[best]})")
     return f"Best mean accuracies: {', '.join(parts)}." if parts else ""

@@ -52,8 +52,8 @@ class Answers:
 
 
 Value = Callable[..., float]  # (answers, weights of the images (N,) or None) -> value
-Weighted = Callable[[np.ndarray], np.ndarray]  # weights of the sources, float32 (S, b) -> values, float64 (b,)
-Resample = Callable[[Answers, np.ndarray], Weighted]  # (answers, each image's source, int (N,) in [0, S)) -> Weighted
+Shares = Callable[[Answers], list[tuple[float, np.ndarray]]]  # answers -> (coefficient, bool (N,)) of each share
+Influence = Callable[[Answers], np.ndarray]  # answers -> float64 (N,)
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,11 @@ class Metric:
         higher_is_better: whether higher values are better.
         position: order among the metrics that a report shows, the smallest first; None: not shown.
         position_at_validation: likewise, for the metric at the threshold from validation.
-        share_of: answers -> bool (N,): if the metric is the share of right answers among some images, these images;
-            None: it is no such share.
-        resample: a faster function for the values at many weights; None: `value` is called for each.
+        shares: if the metric is a sum of coefficients times shares of right answers, such as the accuracies of the
+            classes: the coefficients, and which images each share is of. None: it is no such sum.
+        influence: answers -> float64 (N,), how much each image moves the metric: its derivative by the image's weight,
+            where all weights are 1; sums to 0. Intervals are made of it. None: it is found by leaving out one source
+            after the other, which calls `value` as often as there are sources. Not needed with `shares`.
     """
 
     name: str
@@ -88,39 +90,35 @@ class Metric:
     higher_is_better: bool = True
     position: int | None = 100
     position_at_validation: int | None = None
-    share_of: Callable[[Answers], np.ndarray] | None = None
-    resample: Resample | None = None
+    shares: Shares | None = None
+    influence: Influence | None = None
 
-    def weighted(self, answers: Answers, sources: np.ndarray) -> Weighted:
-        """The metric as a function of the sources' weights. If all weights are 1, it gives the metric's value.
+    def influences(self, answers: Answers, sources: np.ndarray) -> np.ndarray:
+        """Float64 (N,): how much each image moves the metric; NaN where a class that it needs is missing.
+
+        Only the sum over the images of one source has a meaning.
 
         Args:
             answers: the cell.
-            sources: int (N,), each image's source, in [0, S).
-
-        Returns:
-            float32 weights (S, b) -> float64 (b,); NaN if the weights leave out a class that the metric needs.
+            sources: int (N,), each image's source.
         """
-        compute = self.resample(answers, sources) if self.resample else self._one_by_one(answers, sources)
-
-        def quietly(weights: np.ndarray) -> np.ndarray:
+        if self.influence is not None:
             with np.errstate(invalid="ignore", divide="ignore"):
-                return compute(weights)
+                return self.influence(answers)
+        return self._leaving_out(answers, sources)
 
-        return quietly
-
-    def _one_by_one(self, answers: Answers, sources: np.ndarray) -> Weighted:
+    def _leaving_out(self, answers: Answers, sources: np.ndarray) -> np.ndarray:
+        """By the jackknife over sources; a source's influence stands at its first image."""
+        _, first, source_numbers = np.unique(sources, return_index=True, return_inverse=True)
         needed = [answers.labels == number for number in np.unique(answers.labels)]
-
-        def compute(weights: np.ndarray) -> np.ndarray:
-            values = np.full(weights.shape[1], np.nan)
-            for column in range(weights.shape[1]):
-                image_weights = weights[sources, column]
-                if all(image_weights[images].any() for images in needed):
-                    values[column] = self.value(answers, image_weights)
-            return values
-
-        return compute
+        values = np.full(len(first), np.nan)
+        for number in range(len(first)):
+            weights = (source_numbers != number).astype(np.float64)
+            if all(weights[images].any() for images in needed):
+                values[number] = self.value(answers, weights)
+        influence = np.zeros(len(sources))
+        influence[first] = (values.mean() - values) * (len(first) - 1) / len(first)
+        return influence
 
 
 OfClass = Callable[[str], Metric]

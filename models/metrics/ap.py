@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.metrics import average_precision_score
 
-from models.metrics import Answers, Metric, Weighted, register_metric
-from models.metrics._weighted import curve
+from models.metrics import Answers, Metric, register_metric
 
 
 def value(answers: Answers, weights: np.ndarray | None = None) -> float:
@@ -14,18 +13,25 @@ def value(answers: Answers, weights: np.ndarray | None = None) -> float:
     return float(average_precision_score(answers.labels, answers.scores, sample_weight=weights))
 
 
-def resample(answers: Answers, sources: np.ndarray) -> Weighted:
-    """The same for many weights at once."""
-    counts = curve(answers, sources)
+def influence(answers: Answers) -> np.ndarray:
+    """A fake adds its own precision; and an image changes the precision at all lower thresholds."""
+    assert answers.scores is not None
+    fake = answers.labels == 1
+    _, group = np.unique(-answers.scores, return_inverse=True)  # 0 is the highest score
+    fakes, reals = np.bincount(group, fake), np.bincount(group, ~fake)
+    true, false = np.cumsum(fakes), np.cumsum(reals)
+    called = true + false
+    precision, total = true / called, fakes.sum()
+    mean = (fakes * precision).sum() / total
 
-    def compute(weights: np.ndarray) -> np.ndarray:
-        true, false = counts(weights)
-        precision = true[1:] / np.maximum(true[1:] + false[1:], 1e-9)
-        return np.asarray((np.diff(true, axis=0) * precision).sum(axis=0) / true[-1])
+    def from_here_on(change: np.ndarray) -> np.ndarray:
+        return np.asarray(np.cumsum((fakes * change)[::-1])[::-1])
 
-    return compute
+    of_fakes = precision - mean + from_here_on(false / called**2)
+    of_reals = -from_here_on(true / called**2)
+    return np.where(fake, of_fakes[group], of_reals[group]) / total
 
 
 ap = register_metric(
-    Metric("ap", "average precision", value, ranks=True, task="binary", chance=0.5, position=50, resample=resample)
+    Metric("ap", "average precision", value, ranks=True, task="binary", chance=0.5, position=50, influence=influence)
 )

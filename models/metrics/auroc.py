@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.metrics import auc, roc_curve
 
-from models.metrics import Answers, Metric, Weighted, register_metric
-from models.metrics._weighted import running
+from models.metrics import Answers, Metric, register_metric
 
 
 def value(answers: Answers, weights: np.ndarray | None = None) -> float:
@@ -15,24 +14,17 @@ def value(answers: Answers, weights: np.ndarray | None = None) -> float:
     return float(auc(rates[0], rates[1]))
 
 
-def resample(answers: Answers, sources: np.ndarray) -> Weighted:
-    """The same for many weights at once."""
+def influence(answers: Answers) -> np.ndarray:
+    """Each image's share of right pairs minus the mean share: the components of DeLong et al. 1988, Biometrics 44."""
     assert answers.scores is not None
     fake = answers.labels == 1
-    order = np.argsort(answers.scores[~fake], kind="stable")
-    reals, fakes = sources[~fake][order], sources[fake]
-    real_scores, fake_scores = answers.scores[~fake][order], answers.scores[fake]
-    lower, upper = (np.searchsorted(real_scores, fake_scores, side=side) for side in ("left", "right"))
-    tied = bool((lower != upper).any())
-
-    def compute(weights: np.ndarray) -> np.ndarray:
-        below, fake_weights = running(weights[reals]), weights[fakes]
-        won = np.einsum("fb,fb->b", below[lower], fake_weights)
-        if tied:
-            won = (won + np.einsum("fb,fb->b", below[upper], fake_weights)) / 2
-        return np.asarray(won.astype(np.float64) / below[-1] / fake_weights.sum(axis=0))
-
-    return compute
+    total = np.empty(len(fake))
+    for images, others, sign in ((fake, ~fake, 1), (~fake, fake, -1)):
+        against, scores = np.sort(sign * answers.scores[others]), sign * answers.scores[images]
+        right = np.searchsorted(against, scores, "left") + np.searchsorted(against, scores, "right")
+        share = right / (2 * len(against))
+        total[images] = (share - share.mean()) / len(share)
+    return total
 
 
 auroc = register_metric(
@@ -45,6 +37,6 @@ auroc = register_metric(
         chance=0.5,
         chance_is_fixed=True,
         position=20,
-        resample=resample,
+        influence=influence,
     )
 )

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.metrics import recall_score
 
-from models.metrics import Answers, Metric, Weighted, register_metric
-from models.metrics._weighted import class_sums
+from models.metrics import Answers, Metric, register_metric
 
 
 def value(answers: Answers, weights: np.ndarray | None = None) -> float:
@@ -16,15 +15,10 @@ def value(answers: Answers, weights: np.ndarray | None = None) -> float:
     return float(np.mean(each))
 
 
-def resample(answers: Answers, sources: np.ndarray) -> Weighted:
-    """The same for many weights at once."""
-    counts = class_sums(answers, sources)
-
-    def compute(weights: np.ndarray) -> np.ndarray:
-        hits, actual, _ = counts(weights)
-        return (hits / actual).mean(axis=0)
-
-    return compute
+def shares(answers: Answers) -> list[tuple[float, np.ndarray]]:
+    """The accuracy of each class, all alike."""
+    count = len(answers.classes)
+    return [(1 / count, answers.labels == number) for number in range(count)]
 
 
 balanced_accuracy = register_metric(
@@ -35,7 +29,6 @@ balanced_accuracy = register_metric(
         chance=0.5,
         chance_is_fixed=True,
         position=30,
-        share_of=lambda answers: np.ones(len(answers.labels), dtype=bool),
-        resample=resample,
+        shares=shares,
     )
 )

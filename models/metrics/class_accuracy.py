@@ -6,8 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from models.metrics import Answers, Metric, Weighted, register_class_metric, register_metric
-from models.metrics._weighted import sums
+from models.metrics import Answers, Metric, register_class_metric, register_metric
 
 
 def of_class(label: str, name: str) -> Metric:
@@ -21,18 +20,15 @@ def of_class(label: str, name: str) -> Metric:
         right = answers.answered[members] == answers.labels[members]
         return float(np.average(right, weights=None if weights is None else weights[members]))
 
-    def resample(answers: Answers, sources: np.ndarray) -> Weighted:
-        members = images(answers)
-        totals = sums(sources, (members & (answers.answered == answers.labels), members))
-
-        def compute(weights: np.ndarray) -> np.ndarray:
-            right, counted = totals(weights)
-            return np.asarray(right / counted)
-
-        return compute
-
     task: Literal["binary", "several"] = "several" if "/" in name else "binary"
-    return Metric(name, f"accuracy of {label}", value, task=task, position=None, share_of=images, resample=resample)
+    return Metric(
+        name,
+        f"accuracy of {label}",
+        value,
+        task=task,
+        position=None,
+        shares=lambda answers: [(1.0, images(answers))],
+    )
 
 
 real_accuracy = register_metric(of_class("real", "real_accuracy"))

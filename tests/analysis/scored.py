@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from analysis.cells import CELL, cell_table, compare
-from analysis.intervals import Resampler
+from analysis.intervals import Sources
 from data.conditions import CLEAN
-from models.metrics import AT_VALIDATION
+from models.metrics import AT_VALIDATION, get_metric
 
 COLUMNS = ["run_id", "task", "variant", "condition", "trained_on", "tested_on", "seed", "metric", "value"]
 
@@ -53,9 +53,9 @@ class Scored:
         self._results = pd.DataFrame(rows, columns=COLUMNS)
 
     def _value(self, run_id: str, metric: str) -> float:
-        resampler = Resampler([self._scores[run_id]])
         threshold = self._thresholds[run_id] if metric.endswith(AT_VALIDATION) else 0.0
-        return resampler.value(resampler.cell(self._scores[run_id]), metric.removesuffix(AT_VALIDATION), threshold)
+        cell = Sources([self._scores[run_id]]).cell(self._scores[run_id])
+        return get_metric(metric).value(cell.at(threshold))
 
     def ordered(self, generators: Iterable[str]) -> list[str]:
         return sorted(generators)
@@ -71,19 +71,17 @@ class Scored:
         return self._thresholds[run_id]
 
 
-def interval(
-    *seeds: pd.DataFrame, metric: str, threshold: Sequence[float] = (), **resampling: int
-) -> tuple[float, float]:
+def interval(*seeds: pd.DataFrame, metric: str, threshold: Sequence[float] = ()) -> tuple[float, float]:
     """What the report gives for the cell of these scores, one frame per seed: (low, high)."""
     store: Any = Scored({"m": seeds}, metric, threshold=threshold)
-    table = cell_table(store, metrics=[metric], **resampling)
+    table = cell_table(store, metrics=[metric])
     (cell,) = table[table["kind"] == CELL].itertuples()
     return cell.low, cell.high
 
 
-def difference(a: pd.DataFrame, b: pd.DataFrame, *, metric: str, **resampling: int) -> Any:
+def difference(a: pd.DataFrame, b: pd.DataFrame, *, metric: str) -> Any:
     """What the report gives for a minus b in one cell: with the attributes difference, low, high, p."""
     store: Any = Scored({"a": [a], "b": [b]}, metric)
-    table = compare(store, "a", "b", metric, **resampling)
+    table = compare(store, "a", "b", metric)
     (cell,) = table[table["kind"] == CELL].itertuples()
     return cell

@@ -20,7 +20,7 @@ from analysis.cells import (
     compare,
     matrix_with_intervals,
 )
-from analysis.intervals import Interval, Resampler, difference_of, proportion_interval
+from analysis.intervals import Estimate, Interval, Sources, average, difference
 from analysis.matrices import class_table, cross_generator_matrix, in_domain_cells, trained_on_label
 from analysis.published import beside_published
 from analysis.store import Store, StoreError
@@ -28,7 +28,7 @@ from analysis.text import print_results
 from grid import names
 from grid.tasks import cell_rows, class_names, get_task, register_task
 from grid.train_sets import TrainSet
-from models.metrics import AT_VALIDATION, Answers, Metric, register_metric
+from models.metrics import AT_VALIDATION, Answers, Metric, get_metric, register_metric
 from models.scoring import attribution_metrics
 from tests.analysis.grids import GENERATORS, THRESHOLD, Grid, made_scores
 from tests.grid.grids import fresh_store, make_spec
@@ -83,21 +83,14 @@ def cell_scores(scores: pd.DataFrame, generator: str) -> pd.DataFrame:
     return scores[cell_rows(scores, generator)]
 
 
-def mean_over_seeds(
-    resampler: Resampler, seeds: list[pd.DataFrame], metric: str, threshold: float = 0.0
-) -> tuple[float, np.ndarray]:
-    """A metric of one cell: its value, and in each resample."""
-    answers = [resampler.cell(frame) for frame in seeds]
-    values = [resampler.value(one, metric, threshold) for one in answers]
-    resampled = [resampler.distribution(one, metric, threshold) for one in answers]
-    return float(np.mean(values)), np.mean(resampled, axis=0)
+def estimate_of(frames: list[pd.DataFrame], metric: str, threshold: float = 0.0, *, sources: Sources) -> Estimate:
+    """The mean over seeds of a metric of one cell."""
+    return average([sources.cell(frame).parts(metric, threshold) for frame in frames])
 
 
-def interval_alone(seeds: list[pd.DataFrame], metric: str, threshold: float = 0.0) -> Interval:
+def interval_alone(frames: list[pd.DataFrame], metric: str, threshold: float = 0.0) -> Interval:
     """Of one cell whose images are the whole test set."""
-    resampler = Resampler(seeds)
-    value, resampled = mean_over_seeds(resampler, seeds, metric, threshold)
-    return proportion_interval(resampled, resampler.cell(seeds[0]), metric, value)
+    return estimate_of(frames, metric, threshold, sources=Sources(frames)).interval
 
 
 def test_every_logged_figure_comes_out_of_the_logged_scores(store: Store) -> None:
@@ -106,12 +99,12 @@ def test_every_logged_figure_comes_out_of_the_logged_scores(store: Store) -> Non
     checked = set()
     for (run_id, tested_on), figures in detection.groupby(["run_id", "tested_on"]):
         cell = cell_scores(store.scores(str(run_id)), str(tested_on))
-        resampler = Resampler([cell])
+        answers = Sources([cell]).cell(cell)
         for metric, value in zip(figures["metric"], figures["value"], strict=True):
             own = metric.endswith("_valid_threshold")
             threshold = store.threshold(str(run_id)) if own else 0.0
             base = metric.removesuffix("_valid_threshold")
-            found = resampler.value(resampler.cell(cell), base, threshold)
+            found = get_metric(base).value(answers.at(threshold))
             assert found == value if "accuracy" in metric else found == pytest.approx(value, abs=1e-6)
             checked.add(base)
     assert checked == {"accuracy", "balanced_accuracy", "real_accuracy", "fake_accuracy", "auroc", "ap", "eer"}
@@ -224,9 +217,8 @@ def test_comparison_is_the_paired_difference_of_each_cell(grid: Grid, store: Sto
         [cell_scores(made_scores(grid.spec(method, seed=seed), grid.manifest), "ldm") for seed in SEEDS]
         for method in ("clip_linear", "residual_linear")
     ]
-    resampler = Resampler([frame for side in sides for frame in side])
-    (value_a, resampled_a), (value_b, resampled_b) = (mean_over_seeds(resampler, side, "auroc") for side in sides)
-    alone = difference_of(value_a - value_b, resampled_a - resampled_b)
+    sources = Sources([frame for side in sides for frame in side])
+    alone = difference(*(estimate_of(side, "auroc", sources=sources) for side in sides))
     assert (row["difference"], row["low"], row["high"]) == pytest.approx(alone[:3], abs=1e-6)
     assert row["p"] == pytest.approx(alone.p)
     assert row["a"] - row["b"] == pytest.approx(row["difference"])
@@ -306,14 +298,14 @@ def test_means_have_a_spread_over_the_seeds_that_all_cells_have(new_grid: NewGri
     results = results[results["metric"] == "accuracy"]
     inside = results[results["trained_on"] == results["tested_on"]].groupby("seed")["value"].mean()
     outside = results[results["trained_on"] != results["tested_on"]].groupby("seed")["value"].mean()
-    cells = cell_table(opened, num_resamples=20).set_index("kind")
+    cells = cell_table(opened).set_index("kind")
     assert cells.loc["in-domain mean", "std"] == pytest.approx(inside.loc[[0, 1]].std(ddof=1))
     assert cells.loc["cross-generator mean", "std"] == pytest.approx(outside.loc[[0, 1]].std(ddof=1))
     assert cells.loc["gap", "std"] == pytest.approx((inside - outside).loc[[0, 1]].std(ddof=1))
 
 
 def quick_matrix(opened: Store) -> IntervalMatrix:
-    return matrix_with_intervals(opened, "residual_linear", cells=cell_table(opened, num_resamples=20))
+    return matrix_with_intervals(opened, "residual_linear", cells=cell_table(opened))
 
 
 def test_what_was_never_planned_is_no_missing_column(new_grid: NewGrid) -> None:
@@ -341,7 +333,7 @@ def conditioned(tmp_path_factory: pytest.TempPathFactory) -> Grid:
 
 
 def test_without_being_asked_for_conditions_cells_are_clean(conditioned: Grid) -> None:
-    cells = cell_table(conditioned.open(), num_resamples=50)
+    cells = cell_table(conditioned.open())
     assert set(cells["condition"]) == {"clean"}
     assert cells.groupby(["variant", "kind"]).size().to_dict() == {
         (method, kind): {"cell": 11}.get(kind, 1)  # 2 x 3 of detection, and attribution overall and of four classes
@@ -353,7 +345,7 @@ def test_without_being_asked_for_conditions_cells_are_clean(conditioned: Grid) -
 def test_cells_of_a_condition_come_out_of_its_own_scores(conditioned: Grid) -> None:
     store = conditioned.open()
     metrics = ("accuracy", "auroc", "accuracy_valid_threshold")
-    cells = cell_table(store, metrics=metrics, conditions=("clean", "jpeg-50", "jpeg-75"), num_resamples=100)
+    cells = cell_table(store, metrics=metrics, conditions=("clean", "jpeg-50", "jpeg-75"))
     assert list(dict.fromkeys(cells["condition"])) == ["clean", "jpeg-50", "jpeg-75"]
     assert set(cells.loc[cells["condition"] != "clean", "variant"]) == {"residual_linear"}
     for condition in ("clean", "jpeg-50", "jpeg-75"):
@@ -361,21 +353,20 @@ def test_cells_of_a_condition_come_out_of_its_own_scores(conditioned: Grid) -> N
             cell_scores(made_scores(conditioned.spec(seed=seed), conditioned.manifest, condition), "ldm")
             for seed in (0, 1)
         ]
-        resampler = Resampler([store.scores(store.runs()["run_id"].iloc[0])], num_resamples=100)
+        sources = Sources([store.scores(store.runs()["run_id"].iloc[0])])
         for metric in metrics:
             threshold = THRESHOLD if metric.endswith(AT_VALIDATION) else 0.0
             plain = metric.removesuffix(AT_VALIDATION)
-            value, resampled = mean_over_seeds(resampler, frames, plain, threshold)
-            alone = proportion_interval(resampled, resampler.cell(frames[0]), plain, value)
+            alone = estimate_of(frames, plain, threshold, sources=sources)
             cell = cell_of(cells, trained_on="lama", tested_on="ldm", condition=condition, metric=metric)
-            assert cell["mean"] == pytest.approx(value, abs=1e-6)
-            assert (cell["low"], cell["high"]) == pytest.approx((alone.low, alone.high), abs=1e-6)
+            assert cell["mean"] == pytest.approx(alone.value)
+            assert (cell["low"], cell["high"]) == pytest.approx(alone.interval)
             assert cell["num_seeds"] == 2
 
 
 def test_attribution_has_cells_of_a_condition_too(conditioned: Grid) -> None:
     store = conditioned.open()
-    cells = cell_table(store, conditions=("jpeg-75",), num_resamples=50)
+    cells = cell_table(store, conditions=("jpeg-75",))
     own = cells[(cells["task"] == "attribution") & (cells["metric"] == "accuracy")]
     scores = made_scores(conditioned.attribution(), conditioned.manifest, "jpeg-75")
     classes = ["real", *GENERATORS]
@@ -385,13 +376,13 @@ def test_attribution_has_cells_of_a_condition_too(conditioned: Grid) -> None:
 
 def test_a_matrix_is_of_one_condition(conditioned: Grid) -> None:
     store = conditioned.open()
-    cells = cell_table(store, conditions=("clean", "jpeg-75"), num_resamples=50)
+    cells = cell_table(store, conditions=("clean", "jpeg-75"))
     clean, jpeg = (
         matrix_with_intervals(store, "residual_linear", cells=cells, condition=name) for name in ("clean", "jpeg-75")
     )
     alone = matrix_with_intervals(
         store, "residual_linear", condition="jpeg-75",
-        cells=cell_table(store, conditions=("jpeg-75",), num_resamples=50),
+        cells=cell_table(store, conditions=("jpeg-75",)),
     )  # fmt: skip
     assert (clean.condition, jpeg.condition) == ("clean", "jpeg-75")
     pd.testing.assert_frame_equal(jpeg.mean, alone.mean)
@@ -407,7 +398,7 @@ def test_a_matrix_is_of_one_condition(conditioned: Grid) -> None:
 
 def test_a_condition_that_nobody_was_scored_under_is_missing_everywhere(conditioned: Grid) -> None:
     store = conditioned.open()
-    cells = cell_table(store, conditions=("jpeg-75",), num_resamples=20)
+    cells = cell_table(store, conditions=("jpeg-75",))
     matrix = matrix_with_intervals(store, "clip_linear", cells=cells, condition="jpeg-75")
     assert matrix.mean.isna().all(axis=None)
     assert (matrix.num_seeds == 0).all(axis=None)
@@ -415,7 +406,7 @@ def test_a_condition_that_nobody_was_scored_under_is_missing_everywhere(conditio
 
 def test_methods_are_compared_on_clean_pictures(conditioned: Grid, tmp_path: Path) -> None:
     store = conditioned.open()
-    table = compare(store, "residual_linear", "clip_linear", num_resamples=50)
+    table = compare(store, "residual_linear", "clip_linear")
     clean = store.results().query("condition == 'clean' and metric == 'accuracy' and task == 'detection'")
     means = clean.groupby(["variant", "trained_on", "tested_on"])["value"].mean()
     inside = table[(table["kind"] == CELL) & (table["task"] == "detection")]
@@ -426,7 +417,7 @@ def test_methods_are_compared_on_clean_pictures(conditioned: Grid, tmp_path: Pat
 
 def test_attribution_is_of_clean_pictures(conditioned: Grid) -> None:
     store = conditioned.open()
-    cells = cell_table(store, conditions=("clean", "jpeg-75"), num_resamples=50)
+    cells = cell_table(store, conditions=("clean", "jpeg-75"))
     rows = attribution_with_intervals(store, cells)
     assert len(rows) == 2 * 5
     plain = class_table(store.results(), "attribution", store.generators)
@@ -440,7 +431,7 @@ def test_without_generators_every_cell_is_unseen(new_grid: NewGrid) -> None:
     grid = new_grid(num_each=12)
     grid.finish(*(grid.spec(train="none", seed=seed) for seed in (0, 1)))
     opened = grid.open()
-    cells = cell_table(opened, num_resamples=50)
+    cells = cell_table(opened)
     assert cells["kind"].tolist() == [CELL] * 3 + ["cross-generator mean"]
     assert set(cells.loc[cells["kind"] == CELL, "trained_on"]) == {"none"}
     matrix = matrix_with_intervals(opened, "residual_linear", cells=cells)
@@ -475,7 +466,7 @@ def test_a_metric_that_is_registered_later_comes_out_of_the_logged_scores(condit
     register_metric(Metric("toy_share_called_fake", "share called fake", share_called_fake, task="binary"))
     name, store = "toy_share_called_fake", conditioned.open()
     assert name not in set(store.results()["metric"])
-    cells = cell_table(store, metrics=[name, name + AT_VALIDATION], conditions=[condition], num_resamples=200)
+    cells = cell_table(store, metrics=[name, name + AT_VALIDATION], conditions=[condition])
     assert set(cells["task"]) == {"detection"}
     for metric, threshold in ((name, 0.0), (name + AT_VALIDATION, THRESHOLD)):
         by_hand = []
@@ -496,7 +487,7 @@ def test_a_metric_that_is_registered_later_comes_out_of_the_logged_scores(condit
 @pytest.mark.usefixtures("own_registers")
 def test_one_of_several_classes_is_computed_for_attribution_alone(conditioned: Grid) -> None:
     register_metric(Metric("toy_share_of_class_1", "share of class 1", share_called_fake, task="several"))
-    cells = cell_table(conditioned.open(), metrics=["toy_share_of_class_1"], num_resamples=50)
+    cells = cell_table(conditioned.open(), metrics=["toy_share_of_class_1"])
     assert cells[["kind", "task", "tested_on"]].to_numpy().tolist() == [[CELL, "attribution", "all"]] * 2
     scores = made_scores(conditioned.attribution(), conditioned.manifest)
     answered = scores[[f"logit_{name}" for name in ("real", *GENERATORS)]].to_numpy().argmax(axis=1)
@@ -522,7 +513,7 @@ def test_the_classes_of_a_task_are_its_own_and_not_the_generators_names(new_grid
     grid = new_grid(num_each=20)
     spec = make_spec(grid.manifest.digest, task="toy_families", train=GENERATORS)
     grid.finish(spec)
-    cells = cell_table(grid.open(), num_resamples=200).set_index("metric")
+    cells = cell_table(grid.open()).set_index("metric")
     scores = made_scores(spec, grid.manifest)
     truth = scores["generator"].map({"real": 0, "lama": 1, "ldm": 1, "repaint": 2}).to_numpy()
     answered = scores[["logit_real", "logit_old", "logit_new"]].to_numpy().argmax(axis=1)
@@ -542,14 +533,14 @@ def test_cells_come_in_the_order_of_the_corpus(new_grid: NewGrid) -> None:
     grid.finish(grid.attribution(), grid.spec("clip_linear", train="lama"), grid.attribution("clip_linear"))
     order = ["lama", "ldm", "pluralistic", "alpha"]
     opened = grid.open()
-    cells = cell_table(opened, num_resamples=20)
+    cells = cell_table(opened)
     own = cells[(cells["variant"] == "residual_linear") & (cells["kind"] == CELL)]
     detection = own[own["task"] == "detection"]
     assert list(dict.fromkeys(detection["trained_on"])) == ["none", "lama", "pluralistic", "alpha", "lama+ldm"]
     assert detection["tested_on"].tolist() == order * 5
     attribution = own[own["task"] == "attribution"]
     assert attribution["metric"].tolist() == ["accuracy", *(f"accuracy/{name}" for name in ("real", *order))]
-    compared = compare(opened, "residual_linear", "clip_linear", num_resamples=20)
+    compared = compare(opened, "residual_linear", "clip_linear")
     inside = compared[(compared["kind"] == CELL) & (compared["task"] == "detection")]
     assert inside["tested_on"].tolist() == order
 
@@ -578,4 +569,4 @@ def test_a_second_binary_task_is_kept_apart_from_detection(new_grid: NewGrid) ->
     assert line.split()[1] == f"{value:.3f}"
     matrix = cross_generator_matrix(results, "residual_linear")
     assert list(matrix.index) == sorted(GENERATORS)
-    assert set(beside_published(store, cell_table(store, num_resamples=200))["task"]) <= {"detection"}
+    assert set(beside_published(store, cell_table(store))["task"]) <= {"detection"}

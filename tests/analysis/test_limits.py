@@ -108,7 +108,7 @@ def test_notes_of_the_data_and_the_intervals_are_always_there(grid: Grid) -> Non
     grid.finish(grid.spec("residual_linear"))
     text = said(grid.open())
     assert "The data set's own note: a note of its own" in text
-    assert "Intervals come from resampling the source photographs" in text
+    assert "Intervals say how far a value would move with other photographs" in text
 
 
 def test_lists_in_sentences() -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit, logit
+from scipy.stats import t
 
 from analysis.localisation import (
     METRICS,
@@ -187,7 +189,10 @@ def test_the_table_splits_right_from_wrong() -> None:
     assert lama["chance"].to_dict() == pytest.approx({"all": 0.3, "correct": 0.2, "wrong": 0.4})
     assert lama["shuffled"].to_dict() == pytest.approx({"all": 0.2, "correct": 0.1, "wrong": 0.3})
     assert lama["flat"].to_dict() == {"all": 0.5, "correct": 1, "wrong": 0}
-    assert lama.loc["all", ["low", "high"]].tolist() == pytest.approx([0.1, 0.2])
+    # two sources that differ by .1: variance .0025, one degree of freedom, on the logit scale
+    half = t.ppf(0.975, 1) * 0.05 / (0.15 * 0.85)
+    by_hand = [expit(logit(0.15) - half), expit(logit(0.15) + half)]
+    assert lama.loc["all", ["low", "high"]].tolist() == pytest.approx(by_hand)
     assert lama.loc[["correct", "wrong"], ["low", "high"]].isna().all(axis=None)
     assert lama["num_images"].to_dict() == {"all": 2, "correct": 1, "wrong": 1}
     assert set(table[table["tested_on"] == "ldm"]["subset"]) == {"all", "correct"}

@@ -79,7 +79,7 @@ def test_confusion_and_accuracy_by_hand() -> None:
     assert counts.loc["ldm"].to_dict() == {"real": 1, "lama": 0, "ldm": 1}
     metrics = ["accuracy", "accuracy/real", "accuracy/lama", "accuracy/ldm"]
     store = Scored({"m": [attribution_scores()]}, *metrics)
-    cells = cell_table(store, num_resamples=200)  # type: ignore[arg-type]
+    cells = cell_table(store)  # type: ignore[arg-type]
     found = attribution_with_intervals(store, cells).set_index("class")  # type: ignore[arg-type]
     assert found["mean"].to_dict() == pytest.approx({"overall": 4 / 6, "real": 0.5, "lama": 1.0, "ldm": 0.5})
     # both right: the exact binomial interval of two of two

@@ -54,7 +54,7 @@ def test_intervals_and_means_are_said() -> None:
     assert text.startswith("m_1, accuracy. Rows: tested on, columns: trained on. In-domain mean 0.850, ")
     assert "gap 0.250 [0.100, 0.400]" in text
     assert "± is the standard deviation over seeds" in text
-    assert "95 % bootstrap intervals over source images" in text
+    assert "95 % intervals over source photographs" in text
     assert "±" not in to_markdown(with_intervals(std=NAN))
 
 

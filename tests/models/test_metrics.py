@@ -78,25 +78,48 @@ def test_a_weight_counts_an_image_more_than_once(case: tuple[tuple[str, ...], Me
     assert metric.value(given, counts) == pytest.approx(metric.value(repeated(given, counts)), abs=1e-12)
 
 
-def test_resampling_is_its_value_of_the_images_that_were_drawn(case: tuple[tuple[str, ...], Metric]) -> None:
+def test_influences_are_derivatives_of_its_value_by_the_weights(case: tuple[tuple[str, ...], Metric]) -> None:
     classes, metric = case
-    given, rng = answers(classes), np.random.default_rng(2)
-    sources = rng.integers(0, 20, 60)
-    weights = rng.integers(0, 3, (20, 6)).astype(np.float32)
-    weights[sources[: len(classes)]] = 1  # so that every class is drawn
-    weights[:, 0] = 1
-    values = metric.weighted(given, sources)(weights)
-    drawn = [metric.value(repeated(given, column[sources].astype(int))) for column in weights.T]
-    assert values.dtype == np.float64
-    assert values == pytest.approx(drawn, abs=1e-6)
-    assert values[0] == pytest.approx(metric.value(given), abs=1e-6)
+    if metric.shares is not None or metric.name == "eer":
+        pytest.skip("made of shares, or not smooth")
+    given, step = answers(classes), 1e-5
+    for image, influence in enumerate(metric.influences(given, np.arange(60))):
+        change = step * (np.arange(60) == image)
+        values = [metric.value(given, np.ones(60) + sign * change) for sign in (1, -1)]
+        assert influence == pytest.approx((values[0] - values[1]) / (2 * step), abs=1e-7)
 
 
-def test_resampling_without_a_class_that_it_needs_gives_no_value(case: tuple[tuple[str, ...], Metric]) -> None:
+def test_leaving_out_a_source_moves_it_by_its_influence(case: tuple[tuple[str, ...], Metric]) -> None:
     classes, metric = case
-    given = answers(classes)
-    values = metric.weighted(given, given.labels)(np.zeros((len(classes), 1), dtype=np.float32))
-    assert np.isnan(values).all()
+    if metric.shares is not None or metric.name == "eer":
+        pytest.skip("made of shares, or not smooth")
+    given, sources = answers(classes, num=400), np.arange(400) // 2
+    found = np.bincount(sources, metric.influences(given, sources))
+    left_out = dataclasses.replace(metric, influence=None).influences(given, sources)
+    assert left_out[1::2].tolist() == [0.0] * 200  # a source's influence stands at its first image
+    assert np.bincount(sources, left_out) == pytest.approx(found, abs=0.1 * np.abs(found).max())
+
+
+def test_the_influences_on_the_equal_error_rate_have_the_spread_of_its_values() -> None:
+    metric, rng = get_metric("eer"), np.random.default_rng(0)
+    labels, values, predicted = np.repeat([0, 1], 400), [], []
+    for _ in range(300):
+        given = Answers.from_scores(labels, rng.normal(size=800) + 1.5 * labels)
+        values.append(metric.value(given))
+        predicted.append(np.square(metric.influences(given, np.arange(800))).sum())
+    assert np.sqrt(np.mean(predicted)) == pytest.approx(np.std(values), rel=0.1)
+
+
+def test_influences_sum_to_zero(case: tuple[tuple[str, ...], Metric]) -> None:
+    classes, metric = case
+    if metric.shares is None:
+        assert metric.influences(answers(classes), np.arange(60)).sum() == pytest.approx(0, abs=1e-12)
+
+
+def test_leaving_out_the_only_image_of_a_class_gives_no_influence() -> None:
+    metric = dataclasses.replace(get_metric("auroc"), influence=None)
+    given = Answers.from_scores(np.array([0, 1, 1]), np.array([0.0, 1.0, 2.0]))
+    assert np.isnan(metric.influences(given, np.arange(3))).any()
 
 
 def test_guesses_have_its_value_of_chance(case: tuple[tuple[str, ...], Metric]) -> None:
@@ -111,27 +134,24 @@ def test_guesses_have_its_value_of_chance(case: tuple[tuple[str, ...], Metric]) 
 
 
 def test_it_says_what_it_is(case: tuple[tuple[str, ...], Metric]) -> None:
-    classes, metric = case
+    _, metric = case
     assert metric.words
     assert get_metric(metric.name).words == metric.words
     assert get_metric(metric.name + AT_VALIDATION).words == metric.words
     if metric.ranks:
         assert metric.task == "binary"  # several classes have no scores to rank
         assert metric.position_at_validation is None
-    if metric.share_of is not None:
-        images = metric.share_of(answers(classes))
-        assert (images.dtype, images.shape) == (np.bool_, (60,))
 
 
-def test_a_share_is_the_mean_over_its_images(case: tuple[tuple[str, ...], Metric]) -> None:
+def test_shares_add_up_to_its_value(case: tuple[tuple[str, ...], Metric]) -> None:
     classes, metric = case
-    if metric.share_of is None:
-        pytest.skip("no share")
-    balanced = np.sort(np.tile(np.arange(len(classes)), 5))
-    given = answers(classes, num=len(balanced))
-    given = Answers(balanced, given.answered, classes)
+    if metric.shares is None:
+        pytest.skip("no shares")
+    given = answers(classes)
     right = given.answered == given.labels
-    assert metric.value(given) == pytest.approx(right[metric.share_of(given)].mean())
+    shares = metric.shares(given)
+    assert metric.value(given) == pytest.approx(sum(weight * right[images].mean() for weight, images in shares))
+    assert sum(weight for weight, _ in shares) == pytest.approx(1)
 
 
 # The register
