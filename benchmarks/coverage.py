@@ -23,6 +23,7 @@ from models.metrics import Answers
 
 METRICS = ("auroc", "ap", "eer", "accuracy")
 MEAN, GAP = "mean AUROC of four cells", "gap of AUROC, one cell minus three"
+QUANTITIES = (*METRICS, MEAN, GAP)
 NUM_GENERATORS = 4
 RARE = (
     0.1  # a perfect sample is rare if fewer are; where it is not, an interval that holds the truth more often is right
@@ -106,7 +107,7 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
         if repeat and time_is_up():
             break
         found = {case: coverage(case, num_draws, repeat) for case in cases}
-        for name in cases[0].truth():
+        for name in QUANTITIES:
             for case, (shares, _) in found.items():
                 by_case[name][f"{case}, share"].append(shares[name])
             least[name].append(min(shares[name] for shares, _ in found.values()))

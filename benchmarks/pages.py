@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from benchmarks import heavy, published
+from benchmarks import coverage, heavy, published
 from benchmarks.gpu import table as gpu_table
 from benchmarks.packing import FULL, name_of
 from benchmarks.report import Results, markdown, where
@@ -209,11 +209,29 @@ def _table(head: list[str], rows: list[list[str]], results: Results, name: str) 
     return "\n".join([*lines, "", *said])
 
 
+# docs/numbers.md -----------------------------------------------------------------------------------------------------
+
+
+def held(results: Results) -> str:
+    """The share of intervals that hold the truth, per case and quantity: the median over repeats."""
+    head = ["AUROC", "photographs", "correlation", *(f"{name}" for name in coverage.QUANTITIES)]
+    rows = []
+    for case in coverage.FULL:
+        shares = [
+            results["coverage"]["figures"][name]["parts"][f"{case}, share"]["median"] if "coverage" in results else None
+            for name in coverage.QUANTITIES
+        ]
+        cells = [NOT_MEASURED if share is None else f"{share:.3f}" for share in shares]
+        rows.append([f"{case.auroc:g}", f"{case.num_photographs}", f"{case.correlation:g}", *cells])
+    return _table(head, rows, results, "coverage")
+
+
 # Into the pages ------------------------------------------------------------------------------------------------------
 
 TABLES: dict[str, dict[str, Callable[[Results], str]]] = {
     "docs/performance.md": {"packing": packing, "gpu": on_a_gpu, "measured": markdown},
     "docs/cost.md": {"cost-arithmetic": arithmetic, "cost-cpu": on_cpus, "cost-gpu": on_gpus},
+    "docs/numbers.md": {"coverage": held},
 }
 
 

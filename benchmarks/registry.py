@@ -75,7 +75,9 @@ BENCHMARKS = {
         "benchmarks.analysis_tables",
     ),
     "coverage": Benchmark(
-        "share of the 95 % intervals that hold the truth, over simulated test sets", "benchmarks.coverage"
+        "share of the 95 % intervals that hold the truth, over simulated test sets",
+        "benchmarks.coverage",
+        page="docs/numbers.md",
     ),
     "packing": Benchmark(
         "device memory of a trial of each method, and images per second of one to four trials at once on one GPU",
