@@ -151,6 +151,14 @@ def test_a_ray_that_is_down_or_somebody_elses_is_not_taken_for_it(head: Path, go
     assert cluster.find_cluster() is None
 
 
+def test_an_address_that_another_user_could_have_written_is_not_trusted(head: Path) -> None:
+    address = head / "ray" / "ray_current_cluster"
+    address.rename(head / "elsewhere")
+    address.symlink_to(head / "elsewhere")
+    with pytest.raises(ClusterError, match=f"{address} is not trusted"):
+        cluster.find_cluster()
+
+
 class FakeRay:
     """A connected Ray whose only node is the head of a cluster that scales from zero."""
 
