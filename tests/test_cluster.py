@@ -84,9 +84,8 @@ def test_packages_of_the_system_wait_for_a_machine_that_updates_itself(name: str
     """`apt-get update` waits for no lock, and `apt-get install` by an option only."""
     update, install = [command for command in read(name)["setup_commands"] if "apt-get" in command]
     assert "DPkg::Lock::Timeout=" in install
-    (tmp_path / "sudo").write_text(
-        f"#!/bin/bash\necho x >>{tmp_path / 'tries'}; [ $(wc -l <{tmp_path / 'tries'}) = 3 ]\n"
-    )
+    tries = tmp_path / "tries"
+    (tmp_path / "sudo").write_text(f"#!/bin/bash\necho x >>{tries}; [ $(wc -l <{tries}) = 3 ]\n")
     (tmp_path / "sleep").write_text("#!/bin/bash\n")
     for program in ("sudo", "sleep"):
         (tmp_path / program).chmod(0o755)
