@@ -1,4 +1,4 @@
-"""`ray up`, `ray down`, `ray up` again with cluster.yaml on an AWS that runs here; what its machines are told by SSH."""
+"""cluster.yaml on an AWS that runs here, from `ray up` to `ray down` and back: what machines are told by SSH."""
 
 from __future__ import annotations
 
