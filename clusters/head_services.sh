@@ -25,6 +25,10 @@ if [ "${1:-}" = keep ]; then
         due=$((SECONDS + ${MLFLOW_BACKUP_SECONDS:-600}))
       fi
     done
+    ended=0
+    kill -0 $! 2>/dev/null || wait $! || ended=$?
+    [ $ended != 3 ] || exit 3 # it would refuse again; its message is in the log
+    sleep 1
   done
   kill -- -$$ # the server's own workers too
 fi
@@ -41,12 +45,14 @@ if [ -z "${MLFLOW_DATABASE:-}" ] && [ ! -e "$data/mlflow.db" ] && [ -n "$backup"
   echo "MLflow: this head has no records yet, and begins with those in $backup"
 fi
 setsid "$0" keep >>"$data/server.log" 2>&1 </dev/null &
-echo $! >"$data/keeper.pid"
+keeper=$!
+echo $keeper >"$data/keeper.pid"
 for _ in $(seq 120); do
   if curl --silent --fail "http://${address%:*}:5000/health" >/dev/null; then
     echo "MLflow: http://${address%:*}:5000"
     exit
   fi
+  kill -0 $keeper 2>/dev/null || break
   sleep 1
 done
 tail "$data/server.log"

@@ -4,17 +4,16 @@
 #   MLFLOW_DATABASE   default: SQLite in FOLDER; or postgresql://USER@HOST/NAME, whose password is in ~/.pgpass (mode
 #                     0600) or in the variable PGPASSWORD
 #   MLFLOW_ARTIFACTS  default: a folder in FOLDER; or s3://BUCKET/FOLDER, gs://BUCKET/FOLDER
-# Everything but /health needs user "admin" and Ray's token as the password.
+# Everything but /health needs user "admin" and Ray's token as the password. Status 3: it must not start like this.
 set -eu
 folder=$1
 . "$(dirname "$0")/private.sh"
-token=${RAY_AUTH_TOKEN:-$(private_token)}
-[ -n "$token" ] || exit 1
+token=${RAY_AUTH_TOKEN:-$(private_token)} || exit 3
 database=${MLFLOW_DATABASE:-sqlite:///$folder/mlflow.db}
 if [[ $database =~ ^[^/]*://[^/@]*:[^/]*@ ]]; then
   echo "MLFLOW_DATABASE has a password in it, which every user sees in the list of processes: write" \
     "postgresql://USER@HOST/NAME, and the password in ~/.pgpass (chmod 600) or in PGPASSWORD" >&2
-  exit 1
+  exit 3
 fi
 umask 077
 mkdir -p "$folder"
@@ -22,7 +21,7 @@ exec 9>>"$folder/server.lock" # held until the server has ended: a second one wo
 if ! flock --timeout "${MLFLOW_LOCK_SECONDS:-20}" 9; then
   echo "another MLflow server has $folder ($(tail -n 1 "$folder/server.lock")): wait for its end, or name another" \
     "folder by MLFLOW_DATA=FOLDER" >&2
-  exit 1
+  exit 3
 fi
 echo "host $(uname -n), process $$, since $(date '+%F %T')" >"$folder/server.lock"
 rm -f "$folder/auth.db" # it holds that one user; made anew, its password is the token of today

@@ -12,7 +12,7 @@ private_token() {
     echo "there is no $file: (umask 077; ray get-auth-token --generate) makes one" >&2
   elif [ -n "$(find -L "$file" -prune ! -uid "$(id -u)" ! -uid 0)" ]; then
     echo "$file belongs to another user, who then has the key to the cluster: remove it, and make a new one" >&2
-  elif [ -n "$(find -L "$file" -prune -perm /077)" ]; then
+  elif [ -n "$(find -L "$file" -prune \( -perm -040 -o -perm -020 -o -perm -004 -o -perm -002 \))" ]; then
     echo "others can read $file, the key to the cluster: chmod 600 $file" >&2
   else
     cat "$file"
