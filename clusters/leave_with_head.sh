@@ -6,7 +6,7 @@ if [ "${2:-}" != watch ]; then
   setsid "$0" "$1" watch >/dev/null 2>&1 </dev/null &
   exit
 fi
-exec 9>/tmp/ray/leave_with_head.lock
+exec 9>"$HOME/.ray/leave_with_head.$(uname -n).lock" # not in /tmp/ray, where every user may put a link
 flock --nonblock 9 || exit # one that was started before is still here
 missed=0
 while [ $missed -lt 6 ]; do

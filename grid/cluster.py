@@ -29,13 +29,14 @@ import yaml
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from grid.commit import CODE
 from grid.devices import REMEDY
 from grid.nodes import Node
+from grid.private import check_token_is_private, keep_token_private, read_own
 from grid.settings import ClusterError
 
 ROOT = Path(__file__).resolve().parents[1]
 ANSWER_SECONDS = 180.0  # for all nodes to report their packages
-CODE = ("launch.py", "grid", "models", "data", "analysis")  # the part of the checkout that workers need
 # Another version of one of these on a node could change a result, or keep a trial from starting.
 PACKAGES = (
     "mlflow", "numpy", "open_clip_torch", "pandas", "pillow", "pyarrow", "ray", "safetensors", "scikit-learn", "scipy",
@@ -47,11 +48,14 @@ def find_cluster() -> str | None:
     """Address of the cluster that `ray up` started with this machine as its head; None if there is none.
 
     A Ray that was started in another way does not count: it may have another purpose.
+
+    Raises:
+        ClusterError: the file in which Ray tells the address may be somebody else's; who stands in it gets the token.
     """
-    current = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
-    if not _cluster_file().is_file() or not current.is_file():  # `ray stop` removes the latter
+    if not _cluster_file().is_file():
         return None
-    return current.read_text().strip() or None
+    current = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
+    return (read_own(current) or "").strip() or None  # `ray stop` removes the file
 
 
 def _cluster_file() -> Path:
@@ -76,8 +80,12 @@ def connect(*, address: str | None = None, num_gpus: int | None = None, num_cpus
         num_cpus: number of CPU cores of the local Ray; None: those of the machine.
 
     Raises:
-        ClusterError: the cluster does not answer, or refuses.
+        ClusterError: the cluster does not answer, or refuses; or others can read its token.
     """
+    if address is None:
+        keep_token_private()
+    else:
+        check_token_is_private()
     local: dict[str, Any] = (
         {"num_gpus": num_gpus, "num_cpus": num_cpus, "include_dashboard": False} if address is None else {}
     )

@@ -107,7 +107,7 @@ def add_place_options(parser: argparse.ArgumentParser) -> None:
         help="GPU memory that a trial needs; nodes declare theirs, see docs/cluster.md",
     )  # fmt: skip
     where.add_argument("--max-concurrent", type=int, metavar="N", help="trials at once; default: as many as fit")
-    where.add_argument("--max-failures", type=int, metavar="N", help="retries per trial; default: 2")
+    where.add_argument("--max-failures", type=int, metavar="N", help="retries without a new epoch; default: 2")
     where.add_argument(
         "--checkpoint-seconds", type=float, metavar="S", help="seconds between two checkpoints; default: 60"
     )

@@ -169,6 +169,8 @@ class RayExecutor:
     def run(self, work: Sequence[Work], watch: Callable[[TrialEvent], None]) -> None:
         """See `grid.runner.Executor`. Retries go on from the last checkpoint, in the same MLflow run.
 
+        A trial fails when its worker died more than `max_failures` times without an epoch that was new.
+
         If a node runs out of memory, Ray ends a worker, and Tune fails with it. Trials without an outcome then run
         again, half as many at once.
         """
@@ -255,10 +257,11 @@ def _key_of(trial: Trial) -> str:
 
 
 class _Watcher(Callback):
-    """Turns Tune's call-backs, which run in the driver, into events."""
+    """Turns Tune's call-backs, which run in the driver, into events; and forgets failures before a trial's progress."""
 
     def __init__(self, watch: Callable[[TrialEvent], None]) -> None:
         self._watch = watch
+        self._epochs: dict[str, int] = {}  # the last one that each trial has reached
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune saves its call-backs, but `watch` cannot be pickled, and no experiment is restored
@@ -270,6 +273,9 @@ class _Watcher(Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         if "epoch" in result:
+            if result["epoch"] > self._epochs.get(_key_of(trial), 0):
+                self._epochs[_key_of(trial)] = result["epoch"]
+                trial.run_metadata.num_failures = 0  # reclaimed nodes and the like do not add up over a long trial
             metrics = {name: value for name, value in result.items() if "/" in name and isinstance(value, float)}
             self._watch(TrialEvent(_key_of(trial), REPORTED, {"epoch": result["epoch"], **metrics}))
 

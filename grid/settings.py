@@ -65,7 +65,7 @@ class RunSettings:
         gpu_memory: GPU memory a trial needs, in GB, counted as its share of the card; 0: no requirement.
         by_method: method -> overrides for its trials, of the fields in `PER_METHOD`.
         max_concurrent: maximum number of trials at once; 0: as many as the resources allow.
-        max_failures: retries per trial, each from its last checkpoint.
+        max_failures: retries per trial without a new epoch between them, each from its last checkpoint.
         checkpoint_seconds: seconds between checkpoints within an epoch.
         weight_files: digest -> local weights file.
         local_copies: folder on each node's own disk, to which trials copy the pixels and features that they read;

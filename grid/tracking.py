@@ -9,7 +9,6 @@ import math
 import shlex
 import signal
 import socket
-import subprocess
 import tempfile
 import threading
 import time
@@ -32,6 +31,7 @@ from mlflow.tracking import MlflowClient
 from data.conditions import CLEAN
 from grid import names
 from grid.checkpoints import LostCheckpointError
+from grid.commit import git_state
 from grid.plan import FINISHED, RUNNING
 from grid.spec import TrialSpec
 from grid.uris import sqlite_file, without_password
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from data.manifest import Manifest
     from grid.trial import Scored
 
-ROOT = Path(__file__).resolve().parents[1]
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0  # a launch on another machine without a heartbeat for this long counts as dead
 
@@ -442,23 +441,13 @@ def _one_line(error: BaseException) -> str:
 
 
 def _origin() -> dict[str, str]:
-    """Tags with the user, the commit (if this is a git checkout) and the MLflow version."""
+    """Tags with the user, the commit (if it is known) and the MLflow version."""
     tags = {names.SOURCE_NAME: "launch.py", names.MLFLOW_VERSION: mlflow.__version__}
     if checkout := git_state():
         tags |= {names.GIT_COMMIT: checkout[0], names.GIT_CHANGED: str(checkout[1]).lower()}
     if user := _user():
         tags[names.USER] = user
     return tags
-
-
-def git_state() -> tuple[str, bool] | None:
-    """This checkout's commit, and whether files differ from it; None without git."""
-    git = ["git", "-C", str(ROOT)]
-    with suppress(OSError, subprocess.CalledProcessError):
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
-        return commit, bool(changed.strip())
-    return None
 
 
 def _user() -> str:

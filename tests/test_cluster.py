@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -41,13 +42,87 @@ def test_every_cluster_is_set_up_and_started_alike(name: str) -> None:
     assert set(config["rsync_exclude"]) >= {".git", ".venv", "runs"}
     assert config["setup_commands"][-2:] == read("cluster.yaml")["setup_commands"][-2:]
     assert any("make setup" in command for command in config["setup_commands"])
-    stop, start, services = config["head_start_ray_commands"]
+    assert config["setup_commands"][0] == "chmod 600 ~/.ray/auth_token"  # a copy has the mode of the original
+    prepared = prepare_config(read(name))
+    assert prepared["head_setup_commands"] == prepared["worker_setup_commands"] == config["setup_commands"]
+    stop, *_, start, services = config["head_start_ray_commands"]
     assert stop == "ray stop"
     assert "--dashboard-host=127.0.0.1" in start
-    assert (ROOT / services.removeprefix("~/inpaint-grid/")).is_file()
-    stop, start = config["worker_start_ray_commands"][:2]
+    assert (ROOT / services.rpartition("~/inpaint-grid/")[2]).is_file()
+    stop, *_, start = [command for command in config["worker_start_ray_commands"] if "leave_with_head" not in command]
     assert stop == "ray stop"
     assert start.split(" --labels")[0] == "ray start --address=$RAY_HEAD_IP:6379"
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_what_a_stopped_machine_that_returns_needs_is_done_at_each_start(name: str) -> None:
+    """Ray sets up a stopped head that returns no second time."""
+    config = read(name)
+    _, mount, *_ = config["head_start_ray_commands"]
+    assert "/shared" in mount
+    assert config["worker_start_ray_commands"][1] == mount
+    assert not any("/shared" in command for command in config["setup_commands"])
+    assert "MLFLOW_BACKUP=/shared/" in config["head_start_ray_commands"][-1]
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+@pytest.mark.parametrize("mounted", [True, False])
+def test_the_shared_folder_is_mounted_once(name: str, mounted: bool, tmp_path: Path) -> None:
+    """The command as it is, with stand-ins: what `sudo` is asked for."""
+    for program, script in {"sudo": 'echo "$*"', "mountpoint": f"exit {0 if mounted else 32}"}.items():
+        (tmp_path / program).write_text(f"#!/bin/bash\n{script}\n")
+        (tmp_path / program).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    command = read(name)["head_start_ray_commands"][1]
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, check=True)
+    words = [line.split()[0] for line in done.stdout.splitlines()]
+    assert words == (["mkdir", "chown"] if mounted else ["mkdir", "mount", "chown"])
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_packages_of_the_system_wait_for_a_machine_that_updates_itself(name: str, tmp_path: Path) -> None:
+    """`apt-get update` waits for no lock, and `apt-get install` by an option only."""
+    update, install = [command for command in read(name)["setup_commands"] if "apt-get" in command]
+    assert "DPkg::Lock::Timeout=" in install
+    tries = tmp_path / "tries"
+    (tmp_path / "sudo").write_text(f"#!/bin/bash\necho x >>{tries}; [ $(wc -l <{tries}) = 3 ]\n")
+    (tmp_path / "sleep").write_text("#!/bin/bash\n")
+    for program in ("sudo", "sleep"):
+        (tmp_path / program).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    assert subprocess.run(["bash", "-c", update], env=environment, timeout=60).returncode == 0
+    assert tries.read_text() == "x\n" * 3
+
+
+def test_on_aws_ray_makes_nothing_of_its_own_in_the_account() -> None:
+    config = read("cluster.yaml")
+    assert config["provider"]["availability_zone"]
+    assert config["auth"]["ssh_private_key"]
+    kinds = [kind["node_config"] for kind in config["available_node_types"].values()]
+    for kind in kinds:
+        assert kind["KeyName"]
+        assert kind["SecurityGroupIds"]
+        assert kind["MetadataOptions"] == {"HttpTokens": "required"}
+        assert [disk["Ebs"]["Encrypted"] for disk in kind["BlockDeviceMappings"]] == [True]
+    assert ["IamInstanceProfile" in kind for kind in kinds] == [True, False]
+
+
+def test_on_google_the_head_has_an_account_of_its_own_and_workers_have_none() -> None:
+    kinds = [kind["node_config"] for kind in read("clusters/gcp.yaml")["available_node_types"].values()]
+    assert all(kind["networkInterfaces"][0]["subnetwork"] for kind in kinds)
+    assert ["serviceAccounts" in kind for kind in kinds] == [True, False]
+
+
+def test_the_head_on_aws_may_do_what_starting_machines_needs_and_nothing_else() -> None:
+    policy = json.loads((ROOT / "clusters" / "aws_policy.json").read_text())
+    allowed = {action for rule in policy["Statement"] for action in rule["Action"]}
+    assert allowed == {
+        "ec2:CreateTags", "ec2:DescribeInstanceStatus", "ec2:DescribeInstances", "ec2:RunInstances",
+        "ec2:StartInstances", "ec2:StopInstances", "ec2:TerminateInstances",
+    }  # fmt: skip
+    (own,) = (rule for rule in policy["Statement"] if "ec2:TerminateInstances" in rule["Action"])
+    name = read("cluster.yaml")["cluster_name"]
+    assert own["Condition"] == {"StringEquals": {"ec2:ResourceTag/ray-cluster-name": name}}
 
 
 @pytest.mark.parametrize("name", CLOUDS)

@@ -12,8 +12,8 @@ import pandas as pd
 from analysis.page import Block, Fold, Text
 from analysis.parts import Report, register_part
 from grid import names
+from grid.commit import git_state
 from grid.plan import FINISHED
-from grid.tracking import git_state
 from grid.uris import without_password
 
 

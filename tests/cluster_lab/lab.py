@@ -7,6 +7,7 @@ machine's, but for home, /tmp/ray and /dev/shm. PID namespaces matter: `ray stop
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -52,7 +53,7 @@ class Lab:
     """A context: the hosts are there inside of it. The first is 10.77.0.1, the next .2, and so on.
 
     Args:
-        folder: empty, absolute, outside of /tmp/ray and of the home folder.
+        folder: empty, absolute, outside of /tmp/ray and of the account's home folder.
         hosts: names.
     """
 
@@ -114,12 +115,12 @@ class Lab:
         (environment / ".installed").touch()
 
     def _start(self, host: str, address: str) -> None:
-        home = Path.home()
+        home = Path(pwd.getpwuid(os.getuid()).pw_dir)  # where SSH logs in, whatever $HOME says
         wanted = (Path(sys.base_prefix), Path(sys.prefix).resolve(), Path(sys.prefix), ROOT)
         keep = sorted({str(path) for path in wanted if path.is_relative_to(home)})
         command = ["ip", "netns", "exec", self.namespace(host), "unshare", "--pid", "--mount", "--uts", "--fork"]
         command += ["--mount-proc", "--kill-child", "--propagation", "private"]
-        command += ["bash", str(Path(__file__).with_name("node.sh")), str(self.folder), host, address, *keep]
+        command += ["bash", str(Path(__file__).with_name("node.sh")), str(self.folder), host, address, str(home), *keep]
         with (self.folder / f"{host}.log").open("w") as log:
             self._processes[host] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 

@@ -1,9 +1,9 @@
 #!/bin/bash
 # The first process of a host: its own home, /tmp/ray and /dev/shm, then an SSH server.
-#   node.sh FOLDER NAME ADDRESS [KEEP…]      KEEP: folders below $HOME that stay visible
+#   node.sh FOLDER NAME ADDRESS HOME [KEEP…]      HOME: of the account; KEEP: folders below it that stay visible
 set -eu
-lab=$1 name=$2 address=$3 base=$1/$2 home=$HOME
-shift 3
+lab=$1 name=$2 address=$3 base=$1/$2 home=$4
+shift 4
 mkdir -p "$base/home/.ssh" "$base/ray" /tmp/ray /run/sshd
 hostname "$name"
 mount -t tmpfs -o size=4g tmpfs /dev/shm

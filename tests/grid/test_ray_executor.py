@@ -7,6 +7,7 @@ import shutil
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -103,6 +104,33 @@ def test_another_error_of_ray_is_not_taken_for_memory(
         executor.run(work_of(trials), lambda event: None)
 
 
+def test_an_epoch_that_is_new_starts_the_count_of_failures_anew(
+    executor: ray_executor.RayExecutor, trials: list[TrialSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = []
+
+    class Tuner:
+        """Tells the call-backs that a worker died before each of these epochs."""
+
+        def __init__(self, *arguments: Any, run_config: Any, **more: Any) -> None:
+            (self.watcher,) = run_config.callbacks
+
+        def fit(self) -> None:
+            trial: Any = SimpleNamespace(
+                config={"trial": trials[0].key}, run_metadata=SimpleNamespace(num_failures=0), last_result={}
+            )
+            for epoch in (1, 1, 2, 1, 2, 3):
+                trial.run_metadata.num_failures += 1
+                self.watcher.on_trial_result(0, [], trial, {"epoch": epoch})
+                counts.append(trial.run_metadata.num_failures)
+
+    monkeypatch.setattr(ray_executor, "Tuner", Tuner)
+    monkeypatch.setattr(cluster, "find_cluster", lambda: None)
+    monkeypatch.setattr(ray_executor.ray, "nodes", list)
+    executor.run(work_of(trials[:1]), lambda event: None)
+    assert counts == [0, 1, 0, 1, 2, 0]
+
+
 # The cluster ---------------------------------------------------------------------------------------------------------
 
 HERE = {"Python": "3.11.7", "ray": "2.60.0", "timm": "1.0.31", "torch": "2.15.0"}
@@ -149,6 +177,14 @@ def test_on_a_head_its_cluster_is_found(head: Path) -> None:
 def test_a_ray_that_is_down_or_somebody_elses_is_not_taken_for_it(head: Path, gone: str) -> None:
     (head / gone).unlink()
     assert cluster.find_cluster() is None
+
+
+def test_an_address_that_another_user_could_have_written_is_not_trusted(head: Path) -> None:
+    address = head / "ray" / "ray_current_cluster"
+    address.rename(head / "elsewhere")
+    address.symlink_to(head / "elsewhere")
+    with pytest.raises(ClusterError, match=f"{address} is not trusted"):
+        cluster.find_cluster()
 
 
 class FakeRay:

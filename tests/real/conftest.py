@@ -10,6 +10,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from grid import cluster
+from grid.private import keep_token_private
 from tests.real.grids import EPOCHS, Grid
 
 MakeGrid = Callable[..., Grid]
@@ -24,6 +25,7 @@ def shared_cluster() -> Iterator[Cluster]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(BACK_OFF, "1")
+        keep_token_private()
         nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         nodes.add_node(num_cpus=2, num_gpus=2)
     yield nodes
@@ -45,6 +47,7 @@ def shared_ray(shared_cluster: Cluster) -> str:
 def own_cluster() -> Iterator[Cluster]:
     """A cluster of this test's own, which nobody has joined: a head without cores for trials."""
     ray.shutdown()
+    keep_token_private()
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     yield nodes
     ray.shutdown()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -18,10 +19,17 @@ from pathlib import Path
 
 import pytest
 import ray
+from ray import tune
 from ray.cluster_utils import Cluster
 
 from grid import cluster, names
-from grid.settings import ClusterError
+from grid.plan import Work
+from grid.ray_executor import RayExecutor
+from grid.runner import DONE, FAILED, TrialEvent
+from grid.settings import ClusterError, RunSettings
+from grid.spec import TrialSpec
+from grid.tracking import Tracker
+from tests.grid.grids import work_of
 from tests.mlflow_server import Server
 from tests.real.conftest import BACK_OFF, MakeGrid
 from tests.real.grids import Grid, assert_no_repeated_points, points_after, ran_at, say_first_points, started
@@ -208,3 +216,29 @@ def test_a_full_disk_is_told_and_the_grid_goes_on_when_there_is_space(
     code, output = grid.launch("--max-concurrent=1")
     assert code == 0, output
     assert_whole(grid, 2)
+
+
+# Workers that die again and again ------------------------------------------------------------------------------------
+
+
+@pytest.mark.long
+def test_deaths_between_which_a_trial_made_progress_do_not_add_up(shared_ray: str, tmp_path: Path) -> None:
+    def compute(work: Work, settings: RunSettings, tracker: Tracker, share: float) -> None:
+        attempts = settings.runs / f"{work.spec.seed}.txt"
+        with attempts.open("a") as file:
+            file.write("x")
+        attempt = attempts.stat().st_size
+        moves = work.spec.seed == 0  # the other trial reaches the same epoch each time
+        tune.report({"epoch": attempt if moves else 1})
+        time.sleep(0.2)  # until the report has left
+        if not moves or attempt < 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    settings = RunSettings(cache=tmp_path, runs=tmp_path, tracking_uri="", max_failures=1, cpus_per_trial=0.5)
+    executor = RayExecutor(settings, Tracker("", "0", "0", {}), compute=compute)
+    trials = [TrialSpec("detection", "residual_linear", (), ("a",), seed, "0" * 16) for seed in (0, 1)]
+    events: list[TrialEvent] = []
+    executor.run(work_of(trials), events.append)
+    ends = {event.key: event.kind for event in events if event.kind in (DONE, FAILED)}
+    assert ends == {trials[0].key: DONE, trials[1].key: FAILED}
+    assert [(tmp_path / f"{seed}.txt").stat().st_size for seed in (0, 1)] == [4, 2]

@@ -14,6 +14,7 @@ import yaml
 
 from data.demo.recipe import DemoRecipe, make_demo
 from grid import names
+from grid.commit import git_state
 from tests.cluster_lab.lab import ROOT, Lab, missing
 
 WITHOUT = missing()
@@ -63,9 +64,7 @@ def lab() -> Iterator[Lab]:
 def cluster(lab: Lab) -> Path:
     """The cluster is up with all of its nodes."""
     file = write_cluster_file(lab)
-    token = lab.laptop("ray", "get-auth-token", "--generate")
-    assert token.returncode == 0, token.stderr
-    up = lab.laptop("ray", "up", "-y", "--no-config-cache", str(file))
+    up = lab.laptop("clusters/up.sh", str(file), "-y", "--no-config-cache")
     assert up.returncode == 0, up.stdout + up.stderr
     wait_until(lambda: has_all_nodes(lab), "three nodes", seconds=300)
     return file
@@ -96,6 +95,21 @@ def wait_until(condition: Callable[[], bool], what: str, *, seconds: float) -> N
     while not condition():
         assert time.monotonic() < deadline, f"no sign of {what}"
         time.sleep(2)
+
+
+def test_the_token_is_private_on_every_host(lab: Lab, cluster: Path) -> None:
+    tokens = [lab.home(host) / ".ray" / "auth_token" for host in ("laptop", *lab.hosts)]
+    assert [token.stat().st_mode & 0o777 for token in tokens] == [0o600] * 4
+    assert len({token.read_text() for token in tokens}) == 1
+
+
+def test_the_copy_on_the_head_knows_its_commit(lab: Lab, cluster: Path) -> None:
+    known = git_state()
+    if known is None:
+        pytest.skip("this is no git checkout")
+    (commit, _) = known
+    told = lab.ssh("head", "cd inpaint-grid && python -c 'from grid.commit import git_state; print(git_state()[0])'")
+    assert told.stdout.strip() == commit, told.stderr
 
 
 def test_the_demo_runs_on_a_cluster_that_it_finds_by_itself(lab: Lab, cluster: Path, demo: str) -> None:
