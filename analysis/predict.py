@@ -22,6 +22,7 @@ import numpy as np
 from analysis.detectors import check_device, load_detector, local_weights
 from analysis.store import Store, StoreError, open_store
 from data.images import OVERLAY
+from data.sources.base import is_aside
 from grid.plan import FINISHED
 from grid.tasks import ATTRIBUTION, DETECTION
 from grid.train_sets import TrainSet
@@ -161,7 +162,8 @@ def _finished(store: Store, task: str) -> pd.DataFrame:
 def find_pictures(named: Sequence[Path]) -> list[Found]:
     """Every picture once; folders are searched recursively, without the overlays of earlier calls.
 
-    Raises `StoreError` for a folder without pictures.
+    Hidden names, and files and folders of other programs, are left aside. Raises `StoreError` for a folder without
+    pictures.
     """
     from data.images import IMAGE_SUFFIXES
 
@@ -173,7 +175,10 @@ def find_pictures(named: Sequence[Path]) -> list[Found]:
         inside = [
             path
             for path in sorted(argument.rglob("*"))
-            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.endswith(OVERLAY) and path.is_file()
+            if path.suffix.lower() in IMAGE_SUFFIXES
+            and not path.name.endswith(OVERLAY)
+            and not any(map(is_aside, path.relative_to(argument).parts))
+            and path.is_file()
         ]
         if not inside:
             raise StoreError(f"no picture in the folder {argument}; these are read: {', '.join(IMAGE_SUFFIXES)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -64,6 +65,7 @@ def print_status(name: str, uri: str, console: Console) -> int:
         if records is None:
             raise BadInputError(
                 f"no MLflow experiment named {name!r} at {without_password(uri)}; nothing was launched there yet"
+                + _others(uri)
             )
         runs = speaking_runs(records.trials())
         states = {key: trial_state(run) for key, run in runs.items()}
@@ -95,3 +97,16 @@ def print_status(name: str, uri: str, console: Console) -> int:
     except StoreError as error:
         raise BadInputError(str(error)) from error
     return OK
+
+
+def _others(uri: str) -> str:
+    """The end of a message that names the experiments of a store; "" if there are none."""
+    from grid.records import Records, list_experiments
+    from grid.uris import sqlite_file
+
+    file = sqlite_file(uri)
+    if file is not None and not file.exists():
+        return ""  # MLflow would create the file
+    grids = [name for name, number in sorted(list_experiments(uri).items()) if Records(uri, number, name).grids()]
+    listed = ", ".join(f"--experiment-name {shlex.quote(name)}" for name in grids)
+    return f". The store has: {listed}" if grids else ""
