@@ -55,6 +55,7 @@ def print_status(name: str, uri: str, console: Console) -> int:
 
     from data.conditions import CLEAN
     from grid import names
+    from grid.datasets import list_data_sets
     from grid.plan import RUNNING, make_plan
     from grid.records import StoreError, conditions_of, open_records, speaking_runs, trial_state
     from grid.spec import TrialSpec
@@ -67,14 +68,16 @@ def print_status(name: str, uri: str, console: Console) -> int:
                 f"no MLflow experiment named {name!r} at {without_password(uri)}; nothing was launched there yet"
                 + _others(uri)
             )
-        runs = speaking_runs(records.trials())
+        grids, all_trials = records.grids(), records.trials()
+        runs = speaking_runs(all_trials)
         states = {key: trial_state(run) for key, run in runs.items()}
-        for grid in reversed(records.grids()):
+        data_sets = {data.digest: data for data in list_data_sets(grids, all_trials)}
+        for grid in reversed(grids):
             planned = records.plan(grid).values()
             trials = [TrialSpec.from_dict(fields) for fields in planned if fields["task"] in list_tasks()]
             plan = make_plan(trials, states, sorted(conditions_of(grid) - {CLEAN}))
             counts: Counter[str] = Counter()
-            table = Table(title=grid.info.run_name, title_justify="left")
+            table = Table()
             for column in ("task", "trial", "state", "latest"):
                 table.add_column(column)
             for trial in plan.trials:
@@ -89,6 +92,8 @@ def print_status(name: str, uri: str, console: Console) -> int:
                     state = f"{state}; to score: {', '.join(missing)}"
                 counts[state] += 1
                 table.add_row(trial.task, trial.name, state, escape(note))
+            title = f"{grid.info.run_name}: {data_sets[grid.data.tags[names.DATA]]}"
+            console.print(title, style="italic", highlight=False, markup=False, soft_wrap=True)
             console.print(table)
             summary = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
             console.print(f"{summary} of {len(plan.trials)}\n")
