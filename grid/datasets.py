@@ -124,13 +124,12 @@ def choose(data_sets: Sequence[DataSet], asked: str | None, *, unfinished: bool 
     wanted = _facts_of(asked or "")
     if wanted is None:
         raise ValueError(f"no data set {asked!r}; give {names.DATA_WORDS}; there are: {listed}")
-    is_digest = asked is not None and not wanted
-    fitting = [
-        data
-        for data in data_sets
-        if (data.digest.startswith(asked or "") if is_digest else wanted.items() <= data.facts.items())
-    ]
-    if not fitting or (is_digest and len(fitting) > 1):
+    is_digest = not wanted
+    if is_digest:
+        fitting = [data for data in data_sets if data.digest.startswith(asked or "")]
+    else:
+        fitting = [data for data in data_sets if wanted.items() <= data.facts.items()]
+    if not fitting or (asked and is_digest and len(fitting) > 1):
         raise ValueError(f"{'more than one' if fitting else 'no'} data set {asked!r}; there are: {listed}")
     chosen = next((data for data in fitting if data.num_finished or unfinished), fitting[0])
     if len(fitting) == 1:

@@ -183,10 +183,10 @@ def check_layout(data: str, experiment: Experiment, *, shown: str = "") -> None:
     Raises:
         BadInputError: the message names the experiment that fits.
     """
-    from data.fetch import is_url
+    from data.fetch import is_url, without_credentials
     from data.sources import get_source, list_sources, recognise
 
-    source, shown = get_source(experiment.source), shown or data
+    source, shown = get_source(experiment.source), without_credentials(shown or data)
     root = Path(data).resolve()
     names = [] if is_url(data) else recognise(root)
     others = names or [name for name in list_sources() if get_source(name).drawn is None]

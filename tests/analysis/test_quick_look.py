@@ -8,10 +8,14 @@ import pytest
 from rich.console import Console
 
 from analysis.__main__ import main
-from analysis.store import StoreError
+from analysis.cam import open_images
+from analysis.store import StoreError, open_store
+from data.manifest import build_manifest
 from grid import names
 from grid.commands.status import print_status
+from grid.tracking import open_grid
 from tests.analysis.grids import Grid
+from tests.corpora import write_dolos
 from tests.grid.grids import fresh_store
 
 
@@ -83,3 +87,17 @@ def test_a_data_set_that_was_launched_again_is_the_newest(store: str, tmp_path: 
         with grid.tracker.claim():
             pass
     assert few.open().data == few.manifest.digest
+
+
+def test_the_images_of_a_quick_look_are_found_again_without_its_cache(store: str, tmp_path: Path) -> None:
+    root = write_dolos(tmp_path / "dolos")
+    typed = "--limit 2 --generators lama --names-per-split --local"
+    limited = build_manifest(
+        "dolos", root, cache=tmp_path / "cache", limit=2, generators=["lama"], names_per_split=True
+    )
+    open_grid(store, "dolos", limited, [], tmp_path / "artifacts", launched={names.OPTIONS: typed})
+    opened = open_store("dolos", tracking_uri=store, unfinished=True)
+    assert open_images(opened, root=root, cache=tmp_path / "another").digest == limited.digest
+    (root / limited.table["path"].iloc[0]).unlink()
+    with pytest.raises(StoreError, match="name the right folder with --images DIR"):
+        open_images(opened, root=root, cache=tmp_path / "another")

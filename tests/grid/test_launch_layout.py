@@ -74,7 +74,7 @@ def test_where_no_layout_is_recognised_every_experiment_is_named(command: Comman
         f"name the experiment: python launch.py dolos --data '{tmp_path / 'my data'}' or python launch.py folders"
         in (outcome.text)
     )
-    bucket = command("--data", "s3://bucket/folder")
+    bucket = command("--data", "s3://me:secret@bucket/folder")
     assert bucket.status == 2
     assert "name the experiment: python launch.py dolos --data s3://bucket/folder" in bucket.text
     nowhere = command("--data", tmp_path / "nowhere")
