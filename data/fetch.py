@@ -114,8 +114,9 @@ def _listing(url: str) -> tuple[Any, dict[str, Any]]:
         if without_credentials(url) == url:
             raise FetchError(f"cannot read {url}: {_first_line(error)}\n{_remedy(url)}") from error
         # pyarrow's message may hold the secret, as in the address or decoded.
-        text = f"cannot read {without_credentials(url)} ({type(error).__name__}); a secret's / and + must be encoded (%2F, %2B)"
-        raise FetchError(f"{text}\n{_remedy(url)}") from None
+        text = f"cannot read {without_credentials(url)} ({type(error).__name__})"
+        encode = "a secret's / and + must be encoded (%2F, %2B)"
+        raise FetchError(f"{text}; {encode}\n{_remedy(url)}") from None
     files = {PurePosixPath(info.path).relative_to(base): info for info in infos if info.type == FileType.File}
     if not files:
         raise FetchError(

@@ -194,7 +194,8 @@ def check_layout(data: str, experiment: Experiment, *, shown: str = "") -> None:
     if source.drawn is not None and (is_url(data) or not source.drawn.is_one(root)):
         if not is_url(data) and not root.is_dir():
             raise BadInputError(
-                f"--data {shown} does not exist or is not a folder, and no experiment was named; check both"
+                f"--data {shown} does not exist or is not a folder; check the path, and name the experiment: "
+                f"{experiment.name} draws its own images"
             )
         layout = f"{shown} has the layout of {names[0]}: " if names else "name the experiment: "
         raise BadInputError(
