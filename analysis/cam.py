@@ -17,8 +17,9 @@ import pandas as pd
 from analysis.detectors import load_detector
 from analysis.store import Store, StoreError
 from data.images import decode, file_digest, read_mask
-from data.manifest import DataProblems, Manifest, build_manifest
+from data.manifest import Manifest, build_manifest
 from data.sources.base import FAKE as FAKE_LABEL
+from grid.datasets import data_options
 from grid.plan import FINISHED
 from grid.tasks import DETECTION
 from grid.uris import sqlite_file
@@ -342,15 +343,25 @@ def open_images(store: Store, *, root: Path | None = None, cache: Path | None = 
     elif root is None:
         raise StoreError(f"Grad-CAM needs the pictures of data set {store.data}, which has no manifest here; {remedy}")
     else:
+        options = data_options(store.parent.data.tags)
         try:
             with TemporaryDirectory() as scratch:
-                manifest = build_manifest(store.corpus, root, cache=cache or Path(scratch), skip_bad=True)
-        except (DataProblems, KeyError) as error:
+                manifest = build_manifest(
+                    store.corpus,
+                    root,
+                    cache=cache or Path(scratch),
+                    skip_bad=True,
+                    seed=options.split_seed,
+                    limit=options.limit,
+                    generators=options.generators,
+                    names_per_split=options.names_per_split,
+                )
+        except (ValueError, KeyError) as error:
             raise StoreError(f"the data folder {root} cannot be used: {error}") from error
     if manifest.digest != store.data:
         raise StoreError(
-            f"{manifest.root} is data set {manifest.digest}, the grid was made on {store.data}. A grid on a subset "
-            "(--limit) needs its own cache folder: name it with --cache DIR"
+            f"{manifest.root} is data set {manifest.digest}, the grid was made on {store.data}; name the right folder "
+            "with --images DIR, or the grid's cache, which has its manifest, with --cache DIR"
         )
     if not manifest.paths(manifest.table.iloc[:1])[0].is_file():
         raise StoreError(f"the pictures of data set {store.data} are not in {manifest.root}; {remedy}")

@@ -22,6 +22,8 @@ import numpy as np
 from analysis.detectors import check_device, load_detector, local_weights
 from analysis.store import Store, StoreError, open_store
 from data.images import OVERLAY
+from data.sources.base import is_aside
+from grid import names
 from grid.plan import FINISHED
 from grid.tasks import ATTRIBUTION, DETECTION
 from grid.train_sets import TrainSet
@@ -85,7 +87,10 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     which.add_argument("--best", metavar="METHOD", help="the method's detection run with the best validation accuracy")
     parser.add_argument("--experiment", metavar="NAME", help="MLflow experiment; default: the only one with a grid")
     parser.add_argument("--tracking-uri", metavar="URI", help="default: MLFLOW_TRACKING_URI, else runs/mlflow.db here")
-    parser.add_argument("--data", metavar="DIGEST", help="data set, if the experiment holds several")
+    parser.add_argument(
+        "--data", metavar="WORDS",
+        help=f"data set, if there are several: {names.DATA_WORDS}; default: the newest with a finished trial",
+    )  # fmt: skip
     parser.add_argument(
         "--weights", type=Path, action="append", default=[], metavar="FILE",
         help="weights of a frozen encoder, if they were a file",
@@ -161,7 +166,8 @@ def _finished(store: Store, task: str) -> pd.DataFrame:
 def find_pictures(named: Sequence[Path]) -> list[Found]:
     """Every picture once; folders are searched recursively, without the overlays of earlier calls.
 
-    Raises `StoreError` for a folder without pictures.
+    Hidden names, and files and folders of other programs, are left aside. Raises `StoreError` for a folder without
+    pictures.
     """
     from data.images import IMAGE_SUFFIXES
 
@@ -173,7 +179,10 @@ def find_pictures(named: Sequence[Path]) -> list[Found]:
         inside = [
             path
             for path in sorted(argument.rglob("*"))
-            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.endswith(OVERLAY) and path.is_file()
+            if path.suffix.lower() in IMAGE_SUFFIXES
+            and not path.name.endswith(OVERLAY)
+            and not any(map(is_aside, path.relative_to(argument).parts))
+            and path.is_file()
         ]
         if not inside:
             raise StoreError(f"no picture in the folder {argument}; these are read: {', '.join(IMAGE_SUFFIXES)}")
@@ -275,7 +284,7 @@ def predict(options: argparse.Namespace, console: Console) -> int:
     if options.out is not None and options.out.exists() and not options.out.is_dir():
         raise StoreError(f"--out {options.out} is a file; name a folder")
     check_device(options.device)
-    store = open_store(options.experiment, tracking_uri=options.tracking_uri, data=options.data)
+    store = open_store(options.experiment, tracking_uri=options.tracking_uri, data=options.data, run_id=options.run)
     run_id, why = (find_run(store, options.run), "") if options.run else best_run(store, options.best)
     predictor = Predictor(store, run_id, device=options.device, weight_files=weight_files)
     with_cam = not options.no_cam and predictor.has_cam

@@ -20,6 +20,7 @@ from analysis.commands import launch_commands, store_variable
 from data.conditions import CLEAN
 from data.sources import Source, get_source, list_sources
 from grid import names
+from grid.datasets import choose, list_data_sets
 from grid.plan import FAILED, FINISHED, INTERRUPTED, PENDING, RUNNING
 from grid.records import (
     Records,
@@ -358,6 +359,7 @@ def open_store(
     *,
     tracking_uri: str | None = None,
     data: str | None = None,
+    run_id: str | None = None,
     spec_version: int | None = None,
     unfinished: bool = False,
 ) -> Store:
@@ -366,13 +368,15 @@ def open_store(
     Args:
         experiment: name of the MLflow experiment; None: the only one that holds a grid.
         tracking_uri: a local store or a server; None: MLFLOW_TRACKING_URI, else `runs/mlflow.db` of this checkout.
-        data: digest of the data set, or its beginning; None: the experiment holds one data set.
+        data: words for the data set, such as "limit=20" (see `names.DATA_WORDS`); None: all fit. Of several that fit,
+            the newest with a finished trial is read, and a warning says which and names the others.
+        run_id: the data set of this run, by its id or the beginning of its id; None: as `data` says.
         spec_version: version of the specifications to read; None: the runs have one version.
         unfinished: also open a grid without a finished trial.
 
     Raises:
-        StoreError: no store there (none is created), a server that does not answer, no such experiment, runs of
-            several data sets or spec versions and no choice, no finished run, or a deleted parent run.
+        StoreError: no store there (none is created), a server that does not answer, no such experiment or data set,
+            runs of several spec versions and no choice, no finished run, or a deleted parent run.
     """
     uri = tracking_uri or default_tracking_uri(ROOT / "runs")
     records = _find_experiment(uri, experiment)
@@ -381,7 +385,15 @@ def open_store(
         raise StoreError(
             f"the MLflow experiment {records.experiment!r} at {uri} holds no grid; `python launch.py` writes one there"
         )
-    digest = _choose_data(records.experiment, parents, trials, data)
+    of_run = {run.data.tags[names.DATA] for run in trials if run_id and run.info.run_id.startswith(run_id)}
+    data = of_run.pop() if data is None and len(of_run) == 1 else data
+    try:
+        chosen_data, choice = choose(list_data_sets(parents, trials), data, unfinished=unfinished)
+    except ValueError as error:
+        raise StoreError(f"{records.experiment!r} has {error}") from error
+    if choice:
+        logger.warning("%r holds %s", records.experiment, choice)
+    digest = chosen_data.digest
     trials = [
         run for run in trials if run.data.tags.get(names.DATA) == digest and run.data.tags[names.TASK] in list_tasks()
     ]
@@ -457,22 +469,6 @@ def _find_experiment(uri: str, experiment: str | None) -> Records:
         listed = ", ".join(sorted(records.experiment for records in grids))
         raise StoreError(f"{uri} holds several grids; choose one with --experiment: {listed}")
     return grids[0]
-
-
-def _choose_data(experiment: str, parents: list[Run], trials: list[Run], data: str | None) -> str:
-    titles = {run.data.tags[names.DATA]: run.info.run_name for run in parents}
-    counts = Counter(run.data.tags[names.DATA] for run in trials)
-    digests = list(dict.fromkeys([*titles, *counts]))
-    matches = [digest for digest in digests if digest.startswith(data or "")]
-    if len(matches) == 1:
-        return matches[0]
-    listed = "; ".join(f"{digest}: {counts[digest]} runs, {titles.get(digest, '?')!r}" for digest in digests)
-    if data is None:
-        raise StoreError(
-            f"{experiment!r} holds runs of several data sets, which are never mixed; choose one with --data DIGEST: "
-            f"{listed}"
-        )
-    raise StoreError(f"{experiment!r} has {'more than one' if matches else 'no'} data set {data!r}; {listed}")
 
 
 def _choose_version(experiment: str, digest: str, trials: list[Run], version: int | None) -> list[Run]:

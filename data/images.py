@@ -15,6 +15,11 @@ OVERLAY = ".cam.png"  # suffix of Grad-CAM overlays, which are written beside pi
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 MAX_PIXELS = 64_000_000  # 8000 x 8000; larger pictures may be decompression bombs
 
+MASK_VERSION = 2  # increase it when `read_mask` gives other masks than before; 1: below 128 was fake in every file
+MASK_RULE = "A pixel counts as fake where its mask is not white: below 255, and below 128 in a JPEG or WebP."
+
+_WHITE, _LOSSY_WHITE = 255, 128
+_LOSSY_FORMATS = ("JPEG", "WEBP")
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 _OPAQUE_MODES = ("1", "L", "P", "RGB")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
@@ -83,12 +88,16 @@ def decode(path: Path) -> np.ndarray:
 def read_mask(path: Path) -> np.ndarray:
     """Read a mask: bool (H, W), **True where the image is fake**.
 
-    In the file, white (255) means unchanged and black (0) means fake; a luminance below 128 counts as fake.
+    In the file, white (255) means unchanged. Any lower luminance counts as fake, as in the loader of the authors of
+    Dolos (github.com/bit-ml/dolos). In a JPEG or WebP, whose white is not exact, a luminance below 128 counts as fake.
 
     Raises:
         BadImage: as for `decode`.
     """
-    return np.asarray(Image.fromarray(decode(path)).convert("L")) < 128
+    with _opened(path) as file:
+        pixels, header = _decode(file)
+    limit = _LOSSY_WHITE if header["format"] in _LOSSY_FORMATS else _WHITE
+    return np.asarray(Image.fromarray(pixels).convert("L")) < limit
 
 
 def probe(path: Path) -> ImageFacts:

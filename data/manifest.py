@@ -33,6 +33,7 @@ from data.sources.base import (
     SPLITS,
     Entry,
     Problem,
+    Scan,
     relative,
     rows_of_cells,
     shown_names,
@@ -219,6 +220,7 @@ def build_manifest(
     skip_bad: bool = False,
     limit: int | None = None,
     generators: Collection[str] | None = None,
+    names_per_split: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
     """Read a data folder, check every file in it, and return its manifest.
@@ -231,7 +233,9 @@ def build_manifest(
         skip_bad: leave bad files out and record them in `Manifest.skipped`. An image with a bad mask stays, without
             the mask. Of an image in two splits, the copy in the most held-out split stays.
         limit: maximal number of images per split, generator and label; the others are neither opened nor checked.
-        generators: keep only fakes of these generators, with their real images; None: all.
+        generators: keep only fakes of these generators, with their real images; None: all but those that take part
+            only on request (see `Scan.on_request`).
+        names_per_split: file names restart in each split: the same name in two splits is two photographs.
         progress: called with (files done, files to open), from this thread.
 
     Raises:
@@ -242,12 +246,11 @@ def build_manifest(
     root = Path(root).absolute()
     scan = get_source(source).scan
     scanned = scan(root, seed=seed)
-    entries = scanned.entries
-    if generators is not None:
-        entries = _of_generators(entries, generators)
-        others = {entry.generator for entry in scanned.entries if entry.label == FAKE} - set(generators)
-        scanned.problems = [p for p in scanned.problems if not others & set(PurePosixPath(p.path).parts)]
-    table = _entries_table(entries, root)
+    _choose_generators(scanned, generators)
+    if names_per_split:
+        scanned.entries = [dataclasses.replace(e, source_id=f"{e.split}/{e.source_id}") for e in scanned.entries]
+        scanned.notes.append("file names restart in each split: the same name in two splits is two photographs")
+    table = _entries_table(scanned.entries, root)
     if limit is not None:
         table = _limited(table, limit)
     expected = _groups(table)
@@ -268,16 +271,32 @@ def build_manifest(
         layout = inspect.cleandoc(scan.__doc__ or "") if needs_layout else ""
         raise DataProblems(blocking, f"{root} (source {source})", layout)
     table = table.sort_values(_ORDER).reset_index(drop=True)[list(COLUMNS)]
-    manifest = Manifest(root, source, table, tuple(sorted(problems)), tuple(scanned.notes))
+    manifest = Manifest(root, source, table, tuple(sorted(problems)), tuple(scanned.all_notes()))
     return dataclasses.replace(manifest, findings=tuple(run_audits(manifest)))
 
 
-def _of_generators(entries: list[Entry], generators: Collection[str]) -> list[Entry]:
-    names = sorted({entry.generator for entry in entries if entry.label == FAKE})
-    if unknown := sorted(set(generators) - set(names)):
-        raise ValueError(f"no generator {', '.join(unknown)} in the data; there are: {', '.join(names)}")
-    kept = {*generators, SHARED_REAL}
-    return [entry for entry in entries if entry.generator in kept]
+def _choose_generators(scanned: Scan, generators: Collection[str] | None) -> None:
+    """Take in what these generators need and leave out all that is only about others; None: the default generators."""
+    default = {entry.generator for entry in scanned.entries if entry.label == FAKE}
+    on_request = scanned.on_request
+    for name in sorted(on_request.keys() & set(generators or ())):
+        scanned.add(on_request[name])
+    if left_out := sorted(on_request.keys() - set(generators or ())):
+        words = f"not part of the experiment unless --generators names them: {', '.join(left_out)}"
+        scanned.notes.append(f"{words}; by default: {', '.join(sorted(default))}")
+    if generators is None:
+        return
+    about = {problem.generator for problem in scanned.problems} - {""}
+    if unknown := sorted(set(generators) - default - about - on_request.keys()):
+        names = ", ".join(sorted(default | on_request.keys()))
+        raise ValueError(f"no generator {', '.join(unknown)} in the data; there are: {names}")
+    others = default - set(generators)
+    scanned.entries = [entry for entry in scanned.entries if entry.generator in {*generators, SHARED_REAL}]
+    scanned.problems = [
+        problem
+        for problem in scanned.problems
+        if problem.generator in {*generators, ""} and not others & set(PurePosixPath(problem.path).parts)
+    ]
 
 
 def _entries_table(entries: list[Entry], root: Path) -> pd.DataFrame:
@@ -342,7 +361,7 @@ def _leaks(table: pd.DataFrame, column: str) -> list[Problem]:
     what, remedy = "the same bytes in two splits", "keep it in one split"
     if column == "source_id":
         what = "one photograph in two splits"
-        remedy += "; if the files only happen to have the same name, rename them"
+        remedy += "; if names restart in each split and mean other photographs there, give --names-per-split"
     rank = table["split"].map(SPLITS.index)
     max_rank = rank.groupby(table[column]).transform("max")
     leaked = table[rank < max_rank]

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from data.conditions import CLEAN, Condition, Picture, get_condition
-from data.images import decode, file_digest, read_mask
+from data.images import MASK_VERSION, decode, file_digest, read_mask
 from data.manifest import Manifest
 from data.parallel import parallel_map
 from data.sources.base import FAKE, REAL, SHARED_REAL
@@ -87,8 +87,12 @@ class Files:
 
     @property
     def key(self) -> str:
-        """The digest of the picture's file, or a digest over the digests of all files, if there are several."""
+        """The digest of the picture's file, or a digest over the digests of all files, if there are several.
+
+        With a mask, the key depends on `MASK_VERSION`, which says what a mask's pixels mean.
+        """
         digests = [file.digest for file in (self.image, self.mask, self.original) if file is not None]
+        digests += [f"mask version {MASK_VERSION}"] if self.mask is not None else []
         return hashlib.sha256("/".join(digests).encode()).hexdigest() if len(digests) > 1 else digests[0]
 
 

@@ -57,6 +57,12 @@ SECONDS = "time/seconds"
 COPY_SECONDS = "copy/seconds"  # includes waiting for other trials
 COPIED_BYTES = "copy/bytes"
 
+# How a data set of an experiment can be asked for, as typed; see `grid.datasets`.
+DATA_WORDS = (
+    "limit=20, limit=none, images=540, date=2026-11-24, generators=A+B, several of these joined by commas, or the "
+    "beginning of its digest"
+)
+
 
 def check_generators(generators: Iterable[str]) -> None:
     """Raise `ValueError` for generators whose names MLflow refuses in a metric's name, or that read as two names."""

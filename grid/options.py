@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 # Options that another launch of the same grid needs, besides those that choose trials and the store.
 REPEATED = (
-    "generators", "limit", "split_seed", "skip_bad", "cache", "local_copies", "device", "cpus_per_trial",
-    "gpus_per_trial", "memory_per_trial", "accelerator", "gpu_memory", "max_concurrent", "address", "local",
+    "generators", "limit", "split_seed", "names_per_split", "skip_bad", "cache", "local_copies", "device",
+    "cpus_per_trial", "gpus_per_trial", "memory_per_trial", "accelerator", "gpu_memory", "max_concurrent", "address",
+    "local",
 )  # fmt: skip
 
 
@@ -37,12 +38,19 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         "--data", metavar="DIR", help="folder of the corpus, or s3://BUCKET/FOLDER, gs://…; the demo makes its own"
     )
     data.add_argument(
-        "--generators", type=_names, metavar="A,B", help="use only these generators, in training and in tests"
+        "--generators",
+        type=_names,
+        metavar="A,B",
+        help="use only these generators, in training and in tests; default: those of the experiment",
     )
     data.add_argument("--limit", type=int, metavar="N", help="at most N images per class and split: a quick look")
     data.add_argument(
         "--split-seed", type=int, default=0, metavar="N", help="seed of the random splits, for a corpus without splits"
     )
+    data.add_argument(
+        "--names-per-split", action="store_true",
+        help="file names restart in each split: the same name in two splits is two photographs",
+    )  # fmt: skip
     data.add_argument("--skip-bad", action="store_true", help="leave bad files out, and record how many")
 
 

@@ -51,9 +51,27 @@ def write_dolos(
     return root
 
 
-def write_folders(root: Path, folders: Mapping[str, int], size: int = 16) -> Path:
-    """Plain folders: path below the root (such as "progan/0_real") -> number of images in it."""
+def write_archive(root: Path, counts: Mapping[str, int] = COUNTS, size: int = 16) -> Path:
+    """The Dolos archive as its authors' loader reads it: the published experiment, p2 and repaint-p2, and FFHQ."""
+    write_dolos(root, ("lama", "ldm", "pluralistic", "repaint-p2-9k", "repaint-p2"), counts, size)
+    write_dolos(root / "of FFHQ", ("repaint-p2",), counts, size)
+    (root / "of FFHQ" / "celebahq").rename(root / "ffhq")
+    (root / "of FFHQ").rmdir()
+    for faces in ("celebahq", "ffhq"):
+        for split, count in counts.items():
+            for number in range(count):  # the names restart, and name no photograph
+                generated = picture(f"{faces}/p2/{split}/{number}", size)
+                write_image(root / faces / "fake" / "p2" / split / f"{number:05d}.png", generated)
+    return root
+
+
+def write_folders(root: Path, folders: Mapping[str, int], size: int = 16, *, restart: bool = True) -> Path:
+    """Plain folders: path below the root (such as "progan/0_real") -> number of images in it.
+
+    `restart`: the same names in every folder; else each name in one folder only.
+    """
     for folder, count in folders.items():
         for number in range(count):
-            write_image(root / folder / f"{number:04d}.png", picture(f"{folder}/{number}", size))
+            stem = f"{number:04d}" if restart else f"{folder.replace('/', '-')}-{number:04d}"
+            write_image(root / folder / f"{stem}.png", picture(f"{folder}/{number}", size))
     return root

@@ -17,6 +17,7 @@ from analysis.parts import Report, register_part
 from analysis.parts.matrices import matrix_sentence
 from analysis.published import published_localisation
 from analysis.store import StoreError
+from data.images import MASK_RULE
 from data.manifest import Manifest
 from data.sources.base import FAKE
 from grid.plan import TRAIN
@@ -129,6 +130,7 @@ def _localisation(report: Report, table: pd.DataFrame) -> Iterator[Block]:
         f"Grad-CAM maps against the masks, at most {count} fakes per cell. Shuffled: the same maps with the masks of "
         "other images of the cell. Chance: the mask's share of the picture, the value of a flat map. Prior: the mean "
         "of the validation masks, the same for every image; a map below it has found less than where masks usually lie."
+        f" {MASK_RULE}"
     )
     whole = table[table["subset"] == "all"]
     for variant in dict.fromkeys(whole["variant"]):

@@ -13,6 +13,7 @@ from analysis.page import Block, Fold, Text
 from analysis.parts import Report, register_part
 from grid import names
 from grid.commit import git_state
+from grid.datasets import list_data_sets
 from grid.plan import FINISHED
 from grid.uris import without_password
 
@@ -22,12 +23,13 @@ def provenance(report: Report) -> Iterator[Block]:
     """A table of facts, and each method's settings, folded."""
     store = report.store
     finished = report.runs[report.runs["state"] == FINISHED]
+    (data,) = list_data_sets([store.parent], [])
     commit, changed_here = git_state() or ("not known: no git checkout", False)
     facts = {
         "MLflow": without_password(store.tracking_uri),
         "experiment": store.experiment,
         "grid's run": store.parent.info.run_id,
-        "data set": f"{store.data} ({store.corpus})",
+        "data set": f"{store.data} ({store.corpus}, {data.choice}, {data.num_images or 'an unknown number of'} images)",
         "seeds": ", ".join(map(str, sorted(report.runs["seed"].unique()))),
         "commit of the runs": ", ".join(dict.fromkeys(finished["git_commit"].replace("", "not recorded"))),
         "commit of this report": commit + (", with changes that are not committed" if changed_here else ""),

@@ -27,8 +27,10 @@ DEMO_VERSION = 1  # increase it whenever the same recipe draws other pixels
 _FIRST_ID = {"train": 0, "valid": 40_000, "test": 70_000}
 PICTURES_PER_WORKER = 24  # fewer pictures are not worth the start of a process
 
+_README_FILE = "README.txt"
+_README_BEGINS = "Synthetic demo data, drawn by this project"
 _README = """\
-Synthetic demo data, drawn by this project ({key}).
+{begins} ({key}).
 
 Every face here is a drawing made by data/demo/faces.py; no photograph of a person was used. The "fakes" were repainted
 by simple stand-ins in data/demo/inpainters/, each of which mimics the mechanism of one family of generators:
@@ -125,6 +127,15 @@ def make_demo(
     return root
 
 
+def is_demo(root: Path) -> bool:
+    """Whether a folder is the root of a demo, of any recipe and version."""
+    try:
+        text = (root / _README_FILE).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return text.startswith(_README_BEGINS)
+
+
 def _build(root: Path, recipe: DemoRecipe, workers: int | None, progress: Callable[[int, int], None] | None) -> None:
     pictures = [(split, first + i) for split, first in _FIRST_ID.items() for i in range(getattr(recipe, split))]
     num_workers = min(workers or os.cpu_count() or 1, -(-len(pictures) // PICTURES_PER_WORKER))
@@ -132,8 +143,8 @@ def _build(root: Path, recipe: DemoRecipe, workers: int | None, progress: Callab
     for done, _ in enumerate(_run(make, pictures, num_workers), start=1):
         if progress is not None:
             progress(done, len(pictures))
-    readme = _README.format(key=recipe.key, generators=", ".join(list_inpainters()))
-    (root / "README.txt").write_text(readme, encoding="utf-8")
+    readme = _README.format(begins=_README_BEGINS, key=recipe.key, generators=", ".join(list_inpainters()))
+    (root / _README_FILE).write_text(readme, encoding="utf-8")
 
 
 def _run(make: Callable[[tuple[str, int]], None], pictures: list[tuple[str, int]], num_workers: int) -> Iterator[None]:

@@ -30,10 +30,12 @@ class Drawn:
     Attributes:
         folder: the grid's cache -> the corpus' folder.
         make: makes the corpus unless it exists, and returns its folder; progress gets (done, total).
+        is_one: whether a folder holds such a corpus, wherever it is now.
     """
 
     folder: Callable[[Path], Path]
     make: Callable[[Path, Progress], Path]
+    is_one: Callable[[Path], bool]
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Source:
         caveats: generator -> what a reader of results on its fakes should know; "": the same for all results.
         published: published values; None: there are none.
         drawn: how the software makes the corpus if no folder is given; None: it needs a folder.
+        looks_like: whether a folder has this layout, by a look at names of folders; None: that cannot be told.
     """
 
     name: str
@@ -82,6 +85,7 @@ class Source:
     caveats: Mapping[str, str] = field(default_factory=dict)
     published: Published | None = None
     drawn: Drawn | None = None
+    looks_like: Callable[[Path], bool] | None = None
 
     def ordered(self, generators: Sequence[str] | set[str]) -> list[str]:
         """Generators in the order of tables."""
@@ -93,6 +97,12 @@ _sources: Register[Source] = Register("corpus", __name__)
 
 
 list_sources, get_source = _sources.names, _sources.get
+
+
+def recognise(root: Path) -> list[str]:
+    """Names of the corpora whose layout the folder has, as far as that can be told."""
+    found = ((name, get_source(name).looks_like) for name in list_sources())
+    return [name for name, looks_like in found if looks_like is not None and looks_like(root)]
 
 
 def register_source(name: str, **facts: Any) -> Callable[[ScanFunction], ScanFunction]:

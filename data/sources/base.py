@@ -17,6 +17,13 @@ SPLITS = ("train", "valid", "test")
 REAL, FAKE = 0, 1
 SHARED_REAL = "real"  # in the place of a generator, for real images that all generators share
 
+# Folders and files that file managers, cloud disks and notebooks leave behind; hidden names are theirs too. Lower case.
+OTHER_PROGRAMS = frozenset(
+    {
+        "@eadir", "__macosx", "#recycle", "#snapshot", "$recycle.bin", "lost+found", "system volume information",
+        "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",
+    }
+)  # fmt: skip
 _SHOWN_NAMES = 5
 
 
@@ -52,6 +59,7 @@ class Problem:
         remedy: what to do about it.
         detail: details of this file; may be empty.
         skippable: whether leaving this file out solves the problem.
+        generator: the only generator that the problem is about; "": the problem may be about others too.
     """
 
     path: str
@@ -59,30 +67,61 @@ class Problem:
     remedy: str
     detail: str = ""
     skippable: bool = False
+    generator: str = ""
 
 
-@dataclass
-class Scan:
+@dataclass(kw_only=True)
+class Remarks:
+    """What was found beside the images.
+
+    Attributes:
+        problems: problems that must be solved; files of a skippable problem are not among the images.
+        notes: harmless facts that a reader of the results should know.
+        aside: files and folders with hidden names or of other programs, relative to the root; none was read.
+    """
+
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    aside: list[str] = field(default_factory=list)
+
+    def add_remarks(self, other: Remarks) -> None:
+        """Add the problems, the notes and the files left aside of another folder."""
+        self.problems += other.problems
+        self.notes += other.notes
+        self.aside += other.aside
+
+
+@dataclass(kw_only=True)
+class Scan(Remarks):
     """The contents of a corpus' root folder.
 
     Attributes:
         entries: the images; none has been opened yet.
-        problems: problems that must be solved; files of a skippable problem are not among the entries.
-        notes: harmless facts that a reader of the results should know.
+        on_request: generator -> the contents of its folder, for generators that take part only if a launch names them.
     """
 
     entries: list[Entry] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    on_request: dict[str, Scan] = field(default_factory=dict)
+
+    def add(self, other: Scan) -> None:
+        """Add the images and the remarks of another folder."""
+        self.entries += other.entries
+        self.add_remarks(other)
+
+    def all_notes(self) -> list[str]:
+        """The notes, and one that counts what was left aside."""
+        if not self.aside:
+            return list(self.notes)
+        one = "1 file or folder with a hidden name or of another program was"
+        many = f"{len(self.aside)} files and folders with hidden names or of other programs were"
+        return [*self.notes, f"{one if len(self.aside) == 1 else many} left aside: {shown_names(sorted(self.aside))}"]
 
 
-@dataclass
-class Listing:
-    """The images in a folder, sorted by path, with problems and notes as in `Scan`."""
+@dataclass(kw_only=True)
+class Listing(Remarks):
+    """The images in a folder, sorted by path."""
 
     images: list[Path] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 def rows_of_cells(rows: pd.DataFrame, generators: Collection[str]) -> np.ndarray:
@@ -111,22 +150,40 @@ def root_problems(root: Path) -> list[Problem]:
     return [Problem(str(root), "does not exist", "check the path; on a cluster it must exist on this machine")]
 
 
-def folder_entries(folder: Path, root: Path, problems: list[Problem]) -> list[os.DirEntry[str]]:
-    """The entries of a folder, sorted by name, without hidden names. An unreadable folder becomes a problem."""
+def is_aside(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or was left behind by another program."""
+    return name.startswith(".") or name.lower() in OTHER_PROGRAMS
+
+
+def folder_entries(folder: Path, root: Path, remarks: Remarks) -> list[os.DirEntry[str]]:
+    """The entries of a folder, sorted by name, without those left aside. An unreadable folder becomes a problem."""
     try:
         with os.scandir(folder) as entries:
-            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
+            found = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         what, remedy = "the folder cannot be read", "check its permissions"
-        problems.append(Problem(relative(folder, root), what, remedy, error.strerror or ""))
+        remarks.problems.append(Problem(relative(folder, root), what, remedy, error.strerror or ""))
         return []
+    remarks.aside += [_printable(folder / entry.name, root) for entry in found if is_aside(entry.name)]
+    return [entry for entry in found if not is_aside(entry.name)]
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder, sorted by name, without those left aside; none if the folder cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if not is_aside(entry.name) and entry.is_dir())
+    except OSError:
+        return []
+    return [folder / name for name in names]
 
 
 def list_images(folder: Path, root: Path, *, recursive: bool = False) -> Listing:
     """List the image files in `folder`, by suffix. No file is opened; every ignored file is in a note or a problem.
 
-    Hidden names are ignored. Links are followed if they stay inside `root` (which may be a link itself). A folder is
-    read once, however many links lead to it. Links that leave `root` or lead nowhere are problems.
+    Hidden names, and files and folders of other programs, are left aside and counted. Links are followed if they stay
+    inside `root` (which may be a link itself). A folder is read once, however many links lead to it. Links that leave
+    `root` or lead nowhere are problems.
     """
     from data.images import IMAGE_SUFFIXES, OVERLAY  # not at the top: it imports NumPy, which naming corpora need not
 
@@ -148,7 +205,7 @@ def list_images(folder: Path, root: Path, *, recursive: bool = False) -> Listing
             continue
         seen.add(real)
         others, subfolders = [], []
-        for entry in folder_entries(current, root, listing.problems):
+        for entry in folder_entries(current, root, listing):
             path = current / entry.name
             if problem := _name_or_link_problem(entry, path, root, inside):
                 listing.problems.append(problem)
@@ -193,8 +250,7 @@ def _name_or_link_problem(entry: os.DirEntry[str], path: Path, root: Path, insid
     try:
         entry.name.encode()
     except UnicodeEncodeError:
-        shown = os.fsencode(relative(path, root)).decode(errors="backslashreplace")
-        return Problem(shown, "the name is not valid UTF-8", "rename it", skippable=True)
+        return Problem(_printable(path, root), "the name is not valid UTF-8", "rename it", skippable=True)
     if not entry.is_symlink():
         return None
     if not path.exists():
@@ -205,6 +261,11 @@ def _name_or_link_problem(entry: os.DirEntry[str], path: Path, root: Path, insid
         what, remedy = "a link to a file outside the data folder", "copy the files in, or give the real folder"
         return Problem(relative(path, root), what, remedy, f"leads to {real}", True)
     return None
+
+
+def _printable(path: Path, root: Path) -> str:
+    """`path` below `root`; bytes that are not UTF-8 are escaped."""
+    return os.fsencode(relative(path, root)).decode(errors="backslashreplace")
 
 
 def _is_inside(real: str, folder: str) -> bool:

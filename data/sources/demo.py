@@ -25,7 +25,13 @@ def _make(cache: Path, progress: Progress) -> Path:
     return make_demo(cache / "demo", progress=progress)
 
 
-@register_source("demo", caveats=CAVEATS, drawn=Drawn(_folder, _make))
+def _is_one(root: Path) -> bool:
+    from data.demo.recipe import is_demo
+
+    return is_demo(root)
+
+
+@register_source("demo", caveats=CAVEATS, drawn=Drawn(_folder, _make, _is_one))
 def scan(root: Path, *, seed: int = 0) -> Scan:
     """The built-in demo, in the layout of Dolos; it is drawn if no folder is given.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,14 @@ from data.sources.base import (
     relative,
     root_problems,
     shown_names,
+    subfolders,
 )
 
 _SHORT_NAMES = {"repaint-p2-9k": "repaint"}  # folder -> name in the published tables
+_FULLY_GENERATED = "p2"  # its folder has no images/ level
+# Generators of the archive outside of the published experiment. repaint-p2 is left out only beside repaint.
+_ON_REQUEST: dict[str, frozenset[str]] = {"p2": frozenset(), "repaint-p2": frozenset({"repaint"})}
+_MAX_DEPTH = 4  # levels of folders that hold one folder each, above the tree
 _TABLES = Path(__file__).parent / "published"
 _TRAINED: dict[str, tuple[Any, ...]] = {"size": (0, 299), "epochs": (1,), "flip": (False,)}
 _FROZEN: dict[str, tuple[Any, ...]] = {"size": (0,)}
@@ -49,45 +55,107 @@ CAVEATS = {
 }
 
 
-@register_source("dolos", order=("lama", "ldm", "repaint", "pluralistic"), caveats=CAVEATS, published=PUBLISHED)
+def find_tree(root: Path) -> Path | None:
+    """The folder with real/ and fake/: `root`, celebahq/ in it, or either of them in an only folder; or None."""
+    folder = root
+    for _ in range(_MAX_DEPTH):
+        for candidate in (folder / "celebahq", folder):
+            if (candidate / "real").is_dir() and (candidate / "fake").is_dir():
+                return candidate
+        inside = subfolders(folder)
+        if len(inside) != 1:
+            break
+        folder = inside[0]
+    return None
+
+
+def looks_like(root: Path) -> bool:
+    """Whether the folder has this layout."""
+    return find_tree(root) is not None
+
+
+@register_source(
+    "dolos",
+    order=("lama", "ldm", "repaint", "pluralistic"),
+    caveats=CAVEATS,
+    published=PUBLISHED,
+    looks_like=looks_like,
+)
 def scan(root: Path, *, seed: int = 0) -> Scan:
-    """The Dolos layout. The data folder is celebahq/ or its parent.
+    """The Dolos layout. The data folder is celebahq/ or a folder above it, such as wacv_data/.
 
         celebahq/real/{train,valid,test}/*.png
         celebahq/fake/<generator>/images/{train,valid,test}/*.png
-        celebahq/fake/<generator>/masks/{train,valid,test}/*.png      white = unchanged, black = fake; optional
+        celebahq/fake/<generator>/masks/{train,valid,test}/*.png      white = unchanged, other = fake; optional
+        celebahq/fake/p2/{train,valid,test}/*.png      fully generated; only with --generators
 
-    A file's stem names the photograph: an image, its mask and its original have the same stem.
+    A file's stem names the photograph: an image, its mask and its original have the same stem. repaint-p2-9k is called
+    repaint; repaint-p2 beside it takes part only with --generators.
     """
     result = Scan(problems=root_problems(root))
     if result.problems:
         return result
-    base = root / "celebahq" if (root / "celebahq").is_dir() else root
+    base = find_tree(root) or (root / "celebahq" if (root / "celebahq").is_dir() else root)
+    for folder in (base, *base.parents):
+        folder_entries(folder, root, result)  # counts what is left aside
+        if folder == root:
+            break
+    if base != root and (others := [folder.name for folder in subfolders(base.parent) if folder != base]):
+        where = relative(base, root)
+        result.notes.append(
+            f"only {where} was read, not the folders beside it: {shown_names(others)}; to read one, give it as --data"
+        )
     if _is_folder(base / "real", root, result):
         _scan_split_folders(base / "real", root, result, REAL, SHARED_REAL)
     if _is_folder(base / "fake", root, result):
-        folders = _subfolders(base / "fake", root, result)
-        if not folders:
-            remedy = "put one folder per generator into it"
-            result.problems.append(Problem(relative(base / "fake", root), "no generator in the folder", remedy))
-        folder_of: dict[str, str] = {}
-        for folder in folders:
-            generator = _SHORT_NAMES.get(folder.name, folder.name)
-            if generator in folder_of:
-                what, remedy = "two folders for one generator", "rename one of them"
-                detail = f"{folder_of[generator]} is also {generator}"
-                result.problems.append(Problem(relative(folder, root), what, remedy, detail))
-                continue
-            folder_of[generator] = folder.name
-            if _is_folder(folder / "images", root, result):
-                _scan_split_folders(folder / "images", root, result, FAKE, generator, folder / "masks")
+        _scan_generators(base / "fake", root, result)
     return result
 
 
+def _scan_generators(folder: Path, root: Path, result: Scan) -> None:
+    """Add the generators' images to `result`; those outside of the published experiment to `result.on_request`."""
+    found = _subfolders(folder, root, result)
+    if not found:
+        remedy = "put one folder per generator into it"
+        result.problems.append(Problem(relative(folder, root), "no generator in the folder", remedy))
+    names = {_SHORT_NAMES.get(path.name, path.name) for path in found}
+    on_request = {name for name, beside in _ON_REQUEST.items() if beside <= names and names != {name}}
+    folder_of: dict[str, str] = {}
+    for path in found:
+        generator = _SHORT_NAMES.get(path.name, path.name)
+        part = Scan()
+        if generator in folder_of:
+            what, remedy = "two folders for one generator", "rename one of them"
+            detail = f"{folder_of[generator]} is also {generator}"
+            part.problems.append(Problem(relative(path, root), what, remedy, detail))
+        elif path.name == _FULLY_GENERATED and not (path / "images").is_dir():
+            _scan_split_folders(path, root, part, FAKE, generator, own_ids=True)
+            words = "fully generated images, which have no originals and no masks; localisation leaves them out"
+            part.notes.append(f"{generator}: {words}")
+        elif _is_folder(path / "images", root, part):
+            _scan_split_folders(path / "images", root, part, FAKE, generator, path / "masks")
+        folder_of.setdefault(generator, path.name)
+        part.problems = [dataclasses.replace(problem, generator=generator) for problem in part.problems]
+        if generator in on_request:
+            result.on_request[generator] = part
+        else:
+            result.add(part)
+
+
 def _scan_split_folders(
-    folder: Path, root: Path, result: Scan, label: int, generator: str, masks: Path | None = None
+    folder: Path,
+    root: Path,
+    result: Scan,
+    label: int,
+    generator: str,
+    masks: Path | None = None,
+    *,
+    own_ids: bool = False,
 ) -> None:
-    """Add the images below `folder`/{train,valid,test} to `result`."""
+    """Add the images below `folder`/{train,valid,test} to `result`.
+
+    With `own_ids`, a stem names no photograph: every image has a source id of its own.
+    """
     present = [path.name for path in _subfolders(folder, root, result)]
     if extra := [name for name in present if name not in SPLITS]:
         result.notes.append(f"folders that are no split were ignored in {relative(folder, root)}: {', '.join(extra)}")
@@ -107,15 +175,15 @@ def _scan_split_folders(
                 counted = f"{num_missing} of {len(images)} fakes have no mask"
                 result.notes.append(f"{generator}, {split}: {counted}; localisation leaves them out")
         for stem, path in images.items():
-            result.entries.append(Entry(path, label, generator, stem, split, mask_of.get(stem)))
+            source_id = f"{generator}/{split}/{stem}" if own_ids else stem
+            result.entries.append(Entry(path, label, generator, source_id, split, mask_of.get(stem)))
 
 
 def _images(folder: Path, root: Path, result: Scan) -> tuple[dict[str, Path], set[str]]:
     """A folder's images by stem, and all stems in the folder, with those of refused files."""
     listing = list_images(folder, root)
     images = images_by_stem(listing, root)
-    result.problems += listing.problems
-    result.notes += listing.notes
+    result.add_remarks(listing)
     return images, images.keys() | {Path(problem.path).stem for problem in listing.problems}
 
 
@@ -136,7 +204,7 @@ def _is_folder(path: Path, root: Path, result: Scan, detail: str = "") -> bool:
 
 
 def _subfolders(folder: Path, root: Path, result: Scan) -> list[Path]:
-    entries = folder_entries(folder, root, result.problems)
+    entries = folder_entries(folder, root, result)
     if files := [entry.name for entry in entries if not entry.is_dir()]:
         where = relative(folder, root)
         result.notes.append(f"files beside the folders were ignored in {where}: {shown_names(files)}")

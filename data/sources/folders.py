@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from data.sources import register_source
@@ -18,14 +19,28 @@ from data.sources.base import (
     list_images,
     relative,
     root_problems,
+    shown_names,
+    subfolders,
 )
 
 _LABELS = {"0_real": REAL, "1_fake": FAKE}
 _SPLIT_NAMES = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
+_NO_SAMPLES = ("mask", "masks", "thumbnails", "thumbs")  # lower case
 _TRAIN_SHARE, _VALID_SHARE = 0.8, 0.1
+_MAX_DEPTH, _MAX_FOLDERS = 5, 1000  # how far `looks_like` looks
 
 
-@register_source("folders")
+def looks_like(root: Path) -> bool:
+    """Whether a class folder, 0_real or 1_fake, is among the first folders in `root`."""
+    level = [root]
+    for _ in range(_MAX_DEPTH):
+        level = [inside for folder in level for inside in subfolders(folder)][:_MAX_FOLDERS]
+        if any(folder.name in _LABELS for folder in level):
+            return True
+    return False
+
+
+@register_source("folders", looks_like=looks_like)
 def scan(root: Path, *, seed: int = 0) -> Scan:
     """Plain folders. The data folder holds one folder per generator.
 
@@ -33,25 +48,28 @@ def scan(root: Path, *, seed: int = 0) -> Scan:
         <generator>/<category>/0_real/*.png         <generator>/<category>/1_fake/*.png
 
     A level named train, valid (or val) or test may be anywhere in the paths, of all images or of none. Without it the
-    images are split 80/10/10 by name and seed; images with the same name come into the same split.
+    images are split 80/10/10 by name and seed; images with the same name come into the same split. If the names restart
+    in each split, so that the same name in two splits is two photographs, give --names-per-split.
     """
     result = Scan(problems=root_problems(root))
     if result.problems:
         return result
     listing = list_images(root, root, recursive=True)
-    result.problems += listing.problems
-    result.notes += listing.notes
+    result.add_remarks(listing)
     folders: defaultdict[Path, list[Path]] = defaultdict(list)
     for path in listing.images:
         folders[path.parent].append(path)
+    result.notes += _take_out_no_samples(folders, root)
 
     split_of: dict[Path, str | None] = {}
+    categories: defaultdict[str, set[str]] = defaultdict(set)
     for folder, paths in sorted(folders.items()):
         meaning = _meaning(folder.relative_to(root).parts)
         if isinstance(meaning, Problem):
             result.problems.append(meaning)
             continue
         label, generator, category, split = meaning
+        categories[generator].update(category)
         split_of[folder] = split
         in_folder = Listing(images=paths)
         for stem, path in images_by_stem(in_folder, root).items():
@@ -67,10 +85,49 @@ def scan(root: Path, *, seed: int = 0) -> Scan:
         result.problems += [Problem(relative(folder, root), what, remedy) for folder in no_split]
     elif no_split:
         result.notes.append(f"the folders name no splits; images were split 80/10/10 by name with seed {seed}")
+    result.notes += _category_notes(categories, split_of, root)
     result.problems += _one_class_problems(result.entries)
     if not folders and not result.problems:
         result.problems.append(Problem(".", "no images in the folder", "give the folder that holds the generators"))
     return result
+
+
+def _take_out_no_samples(folders: dict[Path, list[Path]], root: Path) -> list[str]:
+    """Take out the folders of masks and thumbnails; a note that counts them.
+
+    A folder of such a name above a class folder is a category, such as ImageNet's "mask".
+    """
+    taken: dict[str, int] = {}
+    for folder in list(folders):
+        parts = folder.relative_to(root).parts
+        above = next((number for number, part in enumerate(parts) if part in _LABELS), 0)
+        if any(part.lower() in _NO_SAMPLES for part in parts[above:]):
+            taken["/".join(parts)] = len(folders.pop(folder))
+    if not taken:
+        return []
+    what = "1 folder of masks or thumbnails was"
+    if len(taken) > 1:
+        what = f"{len(taken)} folders of masks or thumbnails were"
+    return [f"{what} left aside, with {sum(taken.values())} images: {shown_names(sorted(taken))}"]
+
+
+def _category_notes(categories: Mapping[str, set[str]], folders: Collection[Path], root: Path) -> list[str]:
+    """What a reader should check where folders were taken for categories."""
+    notes = []
+    if len(categories) == 1:
+        ((generator, names),) = categories.items()
+        if len(names) > 1:
+            words = f"the only generator is {generator}, with the categories {shown_names(sorted(names))}"
+            notes.append(f"{words}; if these are generators, give the folder {generator} as --data")
+    below: set[str] = set()
+    for folder in folders:
+        parts = folder.relative_to(root).parts
+        label = next(number for number, part in enumerate(parts) if part in _LABELS)
+        below.update(part for part in parts[label + 1 :] if part.lower() not in _SPLIT_NAMES)
+    if below:
+        words = "folders below 0_real or 1_fake were read as categories of images"
+        notes.append(f"{words}: {shown_names(sorted(below))}; move them out of the data folder if they are no samples")
+    return notes
 
 
 def _meaning(parts: tuple[str, ...]) -> tuple[int, str, list[str], str | None] | Problem:

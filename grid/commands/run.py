@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import shlex
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from data.manifest import Manifest
+    from grid.experiments import Experiment
     from grid.plan import Plan, TrialState, Work
     from grid.progress import GridProgress
     from grid.runner import Executor
@@ -123,6 +125,8 @@ def read_data(launch: Launch, console: Console) -> Manifest | None:
         return None
     if options.data is None and drawn is None:
         raise BadInputError(f"{launch.experiment.name} needs --data DIR, the folder of the corpus")
+    if options.data is not None:
+        check_layout(options.data, launch.experiment)
     check_writable(settings.cache, *([] if options.plan else [settings.runs]))
     with counting(console) as count:
         if drawn is not None:
@@ -132,6 +136,7 @@ def read_data(launch: Launch, console: Console) -> Manifest | None:
                 root = fetch(options.data, settings.cache / "corpora", progress=partial(count, "fetching files"))
             except FetchError as error:
                 raise BadInputError(str(error)) from error
+            check_layout(str(root), launch.experiment, shown=options.data)
         else:
             root = Path(options.data).resolve()
         try:
@@ -143,6 +148,7 @@ def read_data(launch: Launch, console: Console) -> Manifest | None:
                 skip_bad=options.skip_bad,
                 limit=options.limit,
                 generators=options.generators,
+                names_per_split=options.names_per_split,
                 progress=partial(count, "reading images"),
             )
         except DataProblems as error:
@@ -164,6 +170,40 @@ def read_data(launch: Launch, console: Console) -> Manifest | None:
             highlight=False,
         )
     return manifest
+
+
+def check_layout(data: str, experiment: Experiment, *, shown: str = "") -> None:
+    """Refuse a folder that the experiment is not about: photographs for the demo, or the layout of another corpus.
+
+    Args:
+        data: `--data`; a bucket is looked at once it is fetched.
+        experiment: the experiment.
+        shown: the address to name in the message; "": `data`.
+
+    Raises:
+        BadInputError: the message names the experiment that fits.
+    """
+    from data.fetch import is_url, without_credentials
+    from data.sources import get_source, list_sources, recognise
+
+    source, shown = get_source(experiment.source), without_credentials(shown or data)
+    root = Path(data).resolve()
+    names = [] if is_url(data) else recognise(root)
+    others = names or [name for name in list_sources() if get_source(name).drawn is None]
+    commands = " or ".join(f"python launch.py {name} --data {shlex.quote(shown)}" for name in others)
+    if source.drawn is not None and (is_url(data) or not source.drawn.is_one(root)):
+        if not is_url(data) and not root.is_dir():
+            raise BadInputError(
+                f"--data {shown} does not exist or is not a folder; check the path, and name the experiment: "
+                f"{experiment.name} draws its own images"
+            )
+        layout = f"{shown} has the layout of {names[0]}: " if names else "name the experiment: "
+        raise BadInputError(
+            f"the experiment is {experiment.name}, which draws its own images; a report would call those in {shown} "
+            f"drawn faces\n{layout}{commands}"
+        )
+    if names and source.looks_like is not None and source.name not in names:
+        raise BadInputError(f"{shown} has the layout of {names[0]}, not of {source.name}: {commands}")
 
 
 def check_writable(*folders: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,7 @@ def print_status(name: str, uri: str, console: Console) -> int:
 
     from data.conditions import CLEAN
     from grid import names
+    from grid.datasets import list_data_sets
     from grid.plan import RUNNING, make_plan
     from grid.records import StoreError, conditions_of, open_records, speaking_runs, trial_state
     from grid.spec import TrialSpec
@@ -64,15 +66,18 @@ def print_status(name: str, uri: str, console: Console) -> int:
         if records is None:
             raise BadInputError(
                 f"no MLflow experiment named {name!r} at {without_password(uri)}; nothing was launched there yet"
+                + _others(uri)
             )
-        runs = speaking_runs(records.trials())
+        grids, all_trials = records.grids(), records.trials()
+        runs = speaking_runs(all_trials)
         states = {key: trial_state(run) for key, run in runs.items()}
-        for grid in reversed(records.grids()):
+        data_sets = {data.digest: data for data in list_data_sets(grids, all_trials)}
+        for grid in reversed(grids):
             planned = records.plan(grid).values()
             trials = [TrialSpec.from_dict(fields) for fields in planned if fields["task"] in list_tasks()]
             plan = make_plan(trials, states, sorted(conditions_of(grid) - {CLEAN}))
             counts: Counter[str] = Counter()
-            table = Table(title=grid.info.run_name, title_justify="left")
+            table = Table()
             for column in ("task", "trial", "state", "latest"):
                 table.add_column(column)
             for trial in plan.trials:
@@ -87,6 +92,8 @@ def print_status(name: str, uri: str, console: Console) -> int:
                     state = f"{state}; to score: {', '.join(missing)}"
                 counts[state] += 1
                 table.add_row(trial.task, trial.name, state, escape(note))
+            title = f"{grid.info.run_name}: {data_sets[grid.data.tags[names.DATA]]}"
+            console.print(title, style="italic", highlight=False, markup=False, soft_wrap=True)
             console.print(table)
             summary = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
             console.print(f"{summary} of {len(plan.trials)}\n")
@@ -95,3 +102,16 @@ def print_status(name: str, uri: str, console: Console) -> int:
     except StoreError as error:
         raise BadInputError(str(error)) from error
     return OK
+
+
+def _others(uri: str) -> str:
+    """The end of a message that names the experiments of a store; "" if there are none."""
+    from grid.records import Records, list_experiments
+    from grid.uris import sqlite_file
+
+    file = sqlite_file(uri)
+    if file is not None and not file.exists():
+        return ""  # MLflow would create the file
+    grids = [name for name, number in sorted(list_experiments(uri).items()) if Records(uri, number, name).grids()]
+    listed = ", ".join(f"--experiment-name {shlex.quote(name)}" for name in grids)
+    return f". The store has: {listed}" if grids else ""

@@ -453,13 +453,12 @@ def test_data_sets_are_never_mixed(grid: Grid, tmp_path: Path) -> None:
     other = Grid(grid.tracker.uri, tmp_path, num_each=31)
     other.finish(other.spec(), other.spec(seed=1))
     first, second = grid.manifest.digest, other.manifest.digest
-    with pytest.raises(StoreError, match=r"several data sets.*--data") as caught:
-        grid.open()
-    assert f"{first}: 1 runs, 'dolos on {first}'" in str(caught.value)
-    assert f"{second}: 2 runs" in str(caught.value)
+    assert len(grid.open().runs()) == 2
     assert len(grid.open(data=first).runs()) == 1
     assert len(grid.open(data=second[:6]).runs()) == 2
-    with pytest.raises(StoreError, match="no data set 'zzz'"):
+    with pytest.raises(
+        StoreError, match=r"no data set 'zzz'; there are: images=372: no limit \(.*; images=360: no limit"
+    ):
         grid.open(data="zzz")
 
 

@@ -117,7 +117,7 @@ def test_two_files_with_one_stem_are_both_left_out(dolos: Path) -> None:
 
 def test_nothing_is_left_aside_without_a_word(dolos: Path) -> None:
     train = dolos / "celebahq/real/train"
-    for name in ("a.txt", "b.npy", "c", ".hidden.png", ".DS_Store"):
+    for name in ("a.txt", "b.npy", "c", ".hidden.png", "Thumbs.db"):
         (train / name).touch()
     write_image(train / "more/x.png", picture("x"))
     (dolos / "celebahq/real/readme.md").touch()
@@ -129,6 +129,10 @@ def test_nothing_is_left_aside_without_a_word(dolos: Path) -> None:
         "3 files that are not images were ignored in celebahq/real/train: a.txt, b.npy, c",
         "1 folder was ignored in celebahq/real/train: more",
         "folders that are no split were ignored in celebahq/fake/lama/images: extra",
+    ]
+    assert found.all_notes()[4:] == [
+        "2 files and folders with hidden names or of other programs were left aside: celebahq/real/train/.hidden.png, "
+        "celebahq/real/train/Thumbs.db"
     ]
 
 

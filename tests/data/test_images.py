@@ -197,11 +197,23 @@ def test_a_mask_is_true_where_the_file_is_black(tmp_path: Path, mode: str) -> No
     np.testing.assert_array_equal(mask, grey == 0)
 
 
-def test_a_mask_is_cut_at_128_in_luminance(tmp_path: Path) -> None:
-    write_image(tmp_path / "m.png", np.array([[0, 127, 128, 255]], dtype=np.uint8))
-    assert read_mask(tmp_path / "m.png").tolist() == [[True, True, False, False]]
-    write_image(tmp_path / "c.png", np.array([[[0, 0, 255], [0, 255, 0]]], dtype=np.uint8))
-    assert read_mask(tmp_path / "c.png").tolist() == [[True, False]]  # blue is dark, green is bright
+def test_every_value_below_white_is_fake_as_the_authors_of_dolos_read_masks(tmp_path: Path) -> None:
+    grey = np.array([[0, 1, 127, 128, 254, 255]], dtype=np.uint8)
+    for name in ("m.png", "m.bmp"):
+        write_image(tmp_path / name, grey)
+        assert read_mask(tmp_path / name).tolist() == [[True, True, True, True, True, False]]
+    write_image(tmp_path / "c.png", np.array([[[0, 0, 255], [0, 255, 0], [255, 255, 255]]], dtype=np.uint8))
+    assert read_mask(tmp_path / "c.png").tolist() == [[True, True, False]]
+
+
+@pytest.mark.parametrize("name", ["m.jpg", "m.webp", "m.png"])
+def test_a_mask_of_a_lossy_format_is_cut_at_128_whatever_its_name(tmp_path: Path, name: str) -> None:
+    rng = np.random.default_rng(0)
+    grey = np.full((32, 32), 250, dtype=np.uint8)
+    grey[8:24, 8:24] = 5
+    grey = (grey + rng.integers(-5, 6, grey.shape)).astype(np.uint8)
+    Image.fromarray(grey).save(tmp_path / name, format="WEBP" if name == "m.webp" else "JPEG", quality=95)
+    np.testing.assert_array_equal(read_mask(tmp_path / name), grey < 128)
 
 
 def test_the_error_survives_pickling() -> None:

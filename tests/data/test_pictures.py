@@ -89,7 +89,7 @@ def test_what_a_picture_is_kept_under_depends_on_all_that_it_is_read_from(manife
     (files, *_) = Pictures(manifest, "paste").files(rows)
     assert files.mask is not None
     assert files.original is not None
-    text = "/".join([files.image.digest, files.mask.digest, files.original.digest])
+    text = "/".join([files.image.digest, files.mask.digest, files.original.digest, "mask version 2"])
     assert keys["paste"][0] == hashlib.sha256(text.encode()).hexdigest()
     assert len({*keys["clean"], *keys["original"], *keys["paste"]}) == 9
     assert list(Pictures(manifest, "paste").items(rows)) == keys["paste"]

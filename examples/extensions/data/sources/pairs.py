@@ -22,8 +22,7 @@ def scan(root: Path, *, seed: int = 0) -> Scan:
     if result.problems:
         return result
     listing = list_images(root, root)
-    result.problems += listing.problems
-    result.notes += listing.notes
+    result.add_remarks(listing)
     for path in listing.images:
         number, _, maker = path.stem.partition("-")
         if maker == "mask":
