@@ -55,6 +55,11 @@ def test_what_is_not_finished_is_missing_with_its_command(written: Path) -> None
     assert "--methods sam_linear" in text
 
 
+def test_the_data_set_is_described(grid: Grid, written: Path) -> None:
+    provenance = (written / "tables" / "provenance.csv").read_text(encoding="utf-8")
+    assert f"{grid.manifest.digest} (dolos, no limit, 360 images)" in provenance
+
+
 def test_without_the_images_only_grad_cam_is_missing(written: Path) -> None:
     text = (written / "index.html").read_text(encoding="utf-8")
     assert "No Grad-CAM: " in text

@@ -58,15 +58,15 @@ def test_a_run_says_its_data_set_by_itself(grids: tuple[Grid, Grid], caplog: pyt
     assert few.open(run_id="nobody").data == many.manifest.digest
 
 
-def test_the_report_is_on_the_newest_and_says_how_many_images_it_has(
+def test_words_that_choose_nothing_are_bad_input_of_the_command_line(
     grids: tuple[Grid, Grid], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["--tracking-uri", grids[0].tracker.uri, "--no-cam", "--no-log", "--out", str(tmp_path / "report")]
-    assert main([*arguments, "--data", "limit=20"]) == 0
-    provenance = (tmp_path / "report" / "tables" / "provenance.csv").read_text(encoding="utf-8")
-    assert f"{grids[0].manifest.digest} (dolos, limit 20, 240 images)" in provenance
-    assert main([*arguments, "--data", "limit=7"]) == 2
-    assert "no data set 'limit=7'" in capsys.readouterr().err
+    out = tmp_path / "report"
+    assert main(["--tracking-uri", grids[0].tracker.uri, "--out", str(out), "--data", "size=7"]) == 2
+    said = capsys.readouterr().err
+    assert "no data set 'size=7'; give limit=20, limit=none, images=540" in said
+    assert "limit=20: limit 20 (240 images, launched 20" in said
+    assert not out.exists()
 
 
 def test_the_status_says_which_data_set_each_grid_is_on(

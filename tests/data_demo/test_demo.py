@@ -14,7 +14,7 @@ from PIL import Image
 
 from data.demo import recipe
 from data.demo.inpainters import list_inpainters
-from data.demo.recipe import DemoRecipe, make_demo
+from data.demo.recipe import DemoRecipe, is_demo, make_demo
 from data.sources import get_source
 
 REPO = Path(__file__).parents[2]
@@ -33,6 +33,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_layout(made: Path) -> None:
     assert made.name == SMALL.key
     assert {path.name for path in made.iterdir()} == {"celebahq", "README.txt"}
+    assert is_demo(made)
+    assert not is_demo(made / "celebahq")
     assert {path.name for path in (made / "celebahq" / "fake").iterdir()} == set(list_inpainters())
     for split, count in (("train", 3), ("valid", 1), ("test", 2)):
         stems = {path.name for path in (made / "celebahq" / "real" / split).iterdir()}

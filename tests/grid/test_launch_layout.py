@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 
-from data.demo.recipe import DemoRecipe, make_demo
 from grid import names
 from grid.options import resolve
 from launch import parse_arguments
-from tests.corpora import write_archive, write_folders
+from tests.corpora import write_archive, write_dolos, write_folders
 from tests.grid.command import Command, mlflow_runs
 from tests.grid.grids import SIDE
 
@@ -84,9 +82,10 @@ def test_where_no_layout_is_recognised_every_experiment_is_named(command: Comman
 
 
 def test_the_demos_own_images_may_be_anywhere(command: Command, tmp_path: Path) -> None:
-    root = make_demo(tmp_path / "made", DemoRecipe(size=32, train=1, valid=1, test=1), workers=1)
-    moved = shutil.move(root, tmp_path / "moved")
-    assert command("demo", "--data", moved, *CHEAP, "--plan").status == 0
+    root = write_dolos(tmp_path / "moved", size=SIDE)
+    assert command("demo", "--data", root, *CHEAP, "--plan").status == 2
+    (root / "README.txt").write_text("Synthetic demo data, drawn by this project (demo-v1).\n")
+    assert command("demo", "--data", root, *CHEAP, "--plan").status == 0
 
 
 @pytest.mark.parametrize("options", [(), ("--plan",), ("--skip-bad",)])
