@@ -49,7 +49,7 @@ _ORDER = ["split", "label", "generator", "source_id", "digest", "path"]
 _NULLABLE = ["mask", "mask_digest"]
 _SHOWN_FILES = 20
 _FACTS = "manifest.json"
-_PROBE_VERSION = 2  # increase it when `data.images` accepts other files or returns other facts than before
+_PROBE_VERSION = 2  # increase it when `data.images` refuses a file that it accepted, or returns other facts than before
 
 
 class DataProblems(ValueError):
