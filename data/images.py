@@ -16,6 +16,11 @@ from data.damage import DAMAGED, FETCH_AGAIN, PNG_SIGNATURE, READ, START, not_a_
 
 OVERLAY = ".cam.png"  # suffix of Grad-CAM overlays, which are written beside pictures and are not part of a data set
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+# Pictures in formats that are not read. They are left aside, but not in silence as other files are.
+OTHER_SUFFIXES = (
+    ".tif", ".tiff", ".gif", ".avif", ".jfif", ".jpe", ".heic", ".heif", ".jxl", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm",
+    ".pnm", ".tga", ".psd", ".exr", ".hdr", ".dng",
+)  # fmt: skip
 MAX_PIXELS = 64_000_000  # 8000 x 8000; larger pictures may be decompression bombs
 # Bytes of one text or colour profile of a PNG, unpacked. Pillow's own limit of 1 MiB refuses sound pictures that carry
 # a workflow; its limit of 64 MiB for all texts of a file stays.
@@ -141,7 +146,7 @@ def _decode(file: BufferedReader) -> tuple[np.ndarray, dict[str, str]]:
 
 def _opened_image(file: BufferedReader, start: bytes) -> Image.Image:
     if start.startswith(_JPEG):
-        # `Image.open` would take a phone's photograph with a second picture behind it (MPO) for an animation. This class
+        # `Image.open` takes a phone's photograph with a second picture behind it (MPO) for an animation. This
         # reads the first picture, which is the photograph.
         return JpegImageFile(file)
     PngImagePlugin.MAX_TEXT_CHUNK = MAX_TEXT

@@ -8,6 +8,8 @@ import inspect
 import json
 import logging
 import os
+import re
+import unicodedata
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -37,6 +39,7 @@ from data.sources.base import (
     rows_of_cells,
     shown_names,
 )  # fmt: skip
+from data.unread import note_on, unbalanced
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +51,7 @@ _CONTENT = ["label", "generator", "source_id", "split", "digest", "mask_digest"]
 _ORDER = ["split", "label", "generator", "source_id", "digest", "path"]
 _NULLABLE = ["mask", "mask_digest"]
 _SHOWN_FILES = 20
+_LEADING_ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")  # not behind a point: x1.05 and x1.5 are two numbers
 _FACTS = "manifest.json"
 _PROBE_VERSION = 2  # increase it when `data.images` refuses a file that it accepted, or returns other facts than before
 
@@ -242,9 +246,10 @@ def build_manifest(
     root = Path(root).absolute()
     scan = get_source(source).scan
     scanned = scan(root, seed=seed)
-    entries = scanned.entries
+    entries, unread = scanned.entries, scanned.unread
     if generators is not None:
         entries = _of_generators(entries, generators)
+        unread = [entry for entry in unread if entry.generator in {*generators, SHARED_REAL}]
         others = {entry.generator for entry in scanned.entries if entry.label == FAKE} - set(generators)
         scanned.problems = [p for p in scanned.problems if not others & set(PurePosixPath(p.path).parts)]
     table = _entries_table(entries, root)
@@ -254,7 +259,7 @@ def build_manifest(
     files = sorted({*table["path"], *table["mask"].dropna()})
     facts, bad = _probe_all(files, root, cache, progress)
 
-    problems = [*scanned.problems, *bad]
+    problems = [*scanned.problems, *bad, *unbalanced(entries, unread, root)]
     table = _join_facts(table, facts, problems)
     table = _leave_out(table, _contradictory_labels(table), problems)
     table = _leave_out(table, [*_leaks(table, "source_id"), *_leaks(table, "digest")], problems)
@@ -268,7 +273,8 @@ def build_manifest(
         layout = inspect.cleandoc(scan.__doc__ or "") if needs_layout else ""
         raise DataProblems(blocking, f"{root} (source {source})", layout)
     table = table.sort_values(_ORDER).reset_index(drop=True)[list(COLUMNS)]
-    manifest = Manifest(root, source, table, tuple(sorted(problems)), tuple(scanned.notes))
+    notes = (*scanned.notes, *note_on(unread))
+    manifest = Manifest(root, source, table, tuple(sorted(problems)), notes)
     return dataclasses.replace(manifest, findings=tuple(run_audits(manifest)))
 
 
@@ -285,7 +291,14 @@ def _entries_table(entries: list[Entry], root: Path) -> pd.DataFrame:
         (relative(e.path, root), e.label, e.generator, e.source_id, e.split, relative(e.mask, root) if e.mask else None)
         for e in entries
     ]
-    return pd.DataFrame(rows, columns=list(COLUMNS[:6])).astype({"label": "int64", "mask": "string"})
+    table = pd.DataFrame(rows, columns=list(COLUMNS[:6])).astype({"label": "int64", "mask": "string"})
+    return table.assign(**{column: _one_spelling(table[column]) for column in ("generator", "source_id")})
+
+
+def _one_spelling(names: pd.Series[str]) -> pd.Series[str]:
+    """Composed letters (NFC) where a name is written in two ways; other names stay, so that digests do not change."""
+    composed = names.map(lambda name: unicodedata.normalize("NFC", name))
+    return names.where(names.groupby(composed).transform("nunique") == 1, composed)
 
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:
@@ -338,18 +351,23 @@ def _contradictory_labels(table: pd.DataFrame) -> list[Problem]:
 
 
 def _leaks(table: pd.DataFrame, column: str) -> list[Problem]:
-    """Images whose source id or bytes are also in a more held-out split."""
-    what, remedy = "the same bytes in two splits", "keep it in one split"
+    """Images whose source id or bytes are also in a more held-out split.
+
+    Source ids whose numbers differ only in leading zeros count as one: 1.png and 00001.png are the same photograph.
+    """
+    what, remedy, keys = "the same bytes in two splits", "keep it in one split", table[column]
     if column == "source_id":
         what = "one photograph in two splits"
-        remedy += "; if the files only happen to have the same name, rename them"
+        remedy += "; if the files only happen to have the same name or number, rename them"
+        keys = keys.str.replace(_LEADING_ZEROS, "", regex=True)
     rank = table["split"].map(SPLITS.index)
-    max_rank = rank.groupby(table[column]).transform("max")
-    leaked = table[rank < max_rank]
-    kept = table[rank == max_rank].drop_duplicates(column).set_index(column)["path"]
+    max_rank = rank.groupby(keys).transform("max")
+    leaked = rank < max_rank
+    held_out = rank == max_rank
+    kept = dict(zip(reversed(keys[held_out].tolist()), reversed(table.loc[held_out, "path"].tolist()), strict=True))
     return [
         Problem(path, what, remedy, f"also {kept[key]}", skippable=True)
-        for path, key in zip(leaked["path"], leaked[column], strict=True)
+        for path, key in zip(table.loc[leaked, "path"], keys[leaked], strict=True)
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -69,20 +70,26 @@ class Scan:
         entries: the images; none has been opened yet.
         problems: problems that must be solved; files of a skippable problem are not among the entries.
         notes: harmless facts that a reader of the results should know.
+        unread: pictures in formats that are not read, such as .tif.
     """
 
     entries: list[Entry] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    unread: list[Entry] = field(default_factory=list)
 
 
 @dataclass
 class Listing:
-    """The images in a folder, sorted by path, with problems and notes as in `Scan`."""
+    """The images in a folder, sorted by path, with problems and notes as in `Scan`.
+
+    `unread` has the pictures in formats that are not read, sorted by path.
+    """
 
     images: list[Path] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    unread: list[Path] = field(default_factory=list)
 
 
 def rows_of_cells(rows: pd.DataFrame, generators: Collection[str]) -> np.ndarray:
@@ -123,12 +130,18 @@ def folder_entries(folder: Path, root: Path, problems: list[Problem]) -> list[os
 
 
 def list_images(folder: Path, root: Path, *, recursive: bool = False) -> Listing:
-    """List the image files in `folder`, by suffix. No file is opened; every ignored file is in a note or a problem.
+    """List the image files in `folder`, by suffix. No file is opened.
+
+    Every ignored file is in a note, in a problem or, if it is a picture in another format, in `Listing.unread`.
 
     Hidden names are ignored. Links are followed if they stay inside `root` (which may be a link itself). A folder is
     read once, however many links lead to it. Links that leave `root` or lead nowhere are problems.
     """
-    from data.images import IMAGE_SUFFIXES, OVERLAY  # not at the top: it imports NumPy, which naming corpora need not
+    from data.images import (
+        IMAGE_SUFFIXES,
+        OTHER_SUFFIXES,
+        OVERLAY,
+    )  # not at the top: it imports NumPy, which naming corpora need not
 
     listing = Listing()
     inside = os.path.realpath(root)
@@ -158,6 +171,8 @@ def list_images(folder: Path, root: Path, *, recursive: bool = False) -> Listing
                 subfolders.append(entry.name)
             elif entry.is_file() and path.suffix.lower() in IMAGE_SUFFIXES and not entry.name.endswith(OVERLAY):
                 listing.images.append(path)
+            elif entry.is_file() and path.suffix.lower() in OTHER_SUFFIXES:
+                listing.unread.append(path)
             else:
                 others.append(entry.name)
         if others:
@@ -167,6 +182,7 @@ def list_images(folder: Path, root: Path, *, recursive: bool = False) -> Listing
             what = "folder was" if len(subfolders) == 1 else "folders were"
             listing.notes.append(f"{len(subfolders)} {what} ignored in {where}: {shown_names(subfolders)}")
     listing.images.sort()
+    listing.unread.sort()
     return listing
 
 
@@ -176,11 +192,16 @@ def shown_names(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
+def stem_of(path: Path) -> str:
+    """The file's stem with composed letters (NFC): "é" may be one character or two, depending on who wrote the name."""
+    return unicodedata.normalize("NFC", path.stem)
+
+
 def images_by_stem(listing: Listing, root: Path) -> dict[str, Path]:
-    """Stem -> image. Files that share a stem are left out and become problems of the listing."""
+    """`stem_of` -> image. Files that share a stem are left out and become problems of the listing."""
     groups: defaultdict[str, list[Path]] = defaultdict(list)
     for path in listing.images:
-        groups[path.stem].append(path)
+        groups[stem_of(path)].append(path)
     for paths in groups.values():
         if len(paths) > 1:
             names = shown_names([path.name for path in paths])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from data.manifest import build_manifest
 from data.sources import get_source, list_sources, register_source
 from data.sources.base import Entry, Listing, Problem, Scan, images_by_stem, list_images
 from tests.corpora import picture, write_dolos, write_image
@@ -106,6 +107,26 @@ def test_a_mask_without_image_is_a_problem_and_a_fake_without_mask_a_note(dolos:
     assert sum(entry.mask is None for entry in found.entries if entry.generator == "ldm") == 4
 
 
+def test_a_name_composed_or_decomposed_is_one_name(dolos: Path, tmp_path: Path) -> None:
+    base = dolos / "celebahq"
+    composed, decomposed = "Ren\u00e9", "Rene\u0301"
+    (base / "real/test/00006.png").rename(base / f"real/test/{composed}.png")
+    (base / "fake/lama/images/test/00006.png").rename(base / f"fake/lama/images/test/{decomposed}.png")
+    (base / "fake/lama/masks/test/00006.png").rename(base / f"fake/lama/masks/test/{composed}.png")
+    for kind in ("images", "masks"):
+        (base / f"fake/ldm/{kind}/test/00006.png").rename(base / f"fake/ldm/{kind}/test/{decomposed}.png")
+    found = scan(dolos)
+    assert found.problems == []
+    fakes = [entry for entry in found.entries if entry.path.stem == decomposed]
+    assert [entry.mask.stem for entry in fakes if entry.mask] == [composed, decomposed]
+    table = build_manifest("dolos", dolos, cache=tmp_path / "cache").table
+    assert table.groupby("source_id")["path"].count()[composed] == 3
+    write_image(base / f"real/test/{decomposed}.png", picture("other"))
+    assert kinds(scan(dolos)) == {
+        f"celebahq/real/test/{name}.png": "several files with one stem in a folder" for name in (composed, decomposed)
+    }
+
+
 def test_two_files_with_one_stem_are_both_left_out(dolos: Path) -> None:
     folder = dolos / "celebahq/fake/lama/images/train"
     write_image(folder / "00001.jpg", picture("x"))
@@ -136,13 +157,14 @@ def test_nothing_is_left_aside_without_a_word(dolos: Path) -> None:
 
 
 def test_images_are_listed_sorted_by_suffix_in_any_case(tmp_path: Path) -> None:
-    for name in ("b.PNG", "a.jpeg", "c.webp", "d.gif", "sub/e.bmp"):
+    for name in ("b.PNG", "a.jpeg", "c.webp", "d.gif", "f.txt", "sub/e.bmp"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert [path.name for path in list_images(tmp_path, tmp_path).images] == ["a.jpeg", "b.PNG", "c.webp"]
     recursive = list_images(tmp_path, tmp_path, recursive=True)
     assert [path.name for path in recursive.images] == ["a.jpeg", "b.PNG", "c.webp", "e.bmp"]
-    assert recursive.notes == ["1 file that is not an image was ignored in .: d.gif"]
+    assert recursive.notes == ["1 file that is not an image was ignored in .: f.txt"]
+    assert recursive.unread == [tmp_path / "d.gif"]
 
 
 def test_links_are_followed_inside_the_root_only(tmp_path: Path) -> None:
