@@ -223,6 +223,7 @@ def build_manifest(
     skip_bad: bool = False,
     limit: int | None = None,
     generators: Collection[str] | None = None,
+    size_check: Callable[[int, int], str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
     """Read a data folder, check every file in it, and return its manifest.
@@ -236,6 +237,8 @@ def build_manifest(
             the mask. Of an image in two splits, the copy in the most held-out split stays.
         limit: maximal number of images per split, generator and label; the others are neither opened nor checked.
         generators: keep only fakes of these generators, with their real images; None: all.
+        size_check: (width, height) in pixels -> why a picture of this size cannot be used, in words; "" if it can be.
+            It is called once per size. Such pictures are bad files.
         progress: called with (files done, files to open), from this thread.
 
     Raises:
@@ -261,6 +264,7 @@ def build_manifest(
 
     problems = [*scanned.problems, *bad, *unbalanced(entries, unread, root)]
     table = _join_facts(table, facts, problems)
+    table = _leave_out(table, _of_bad_sizes(table, size_check), problems)
     table = _leave_out(table, _contradictory_labels(table), problems)
     table = _leave_out(table, [*_leaks(table, "source_id"), *_leaks(table, "digest")], problems)
     # Groups that are empty because of a missing folder are reported already; groups that became empty here are not.
@@ -332,6 +336,23 @@ def _join_facts(table: pd.DataFrame, facts: dict[str, ImageFacts], problems: lis
     for column in ("width", "height", "format", "mode", "quantisation"):
         table[column] = [getattr(image, column) for image in images]
     return _typed(table)
+
+
+def _of_bad_sizes(table: pd.DataFrame, size_check: Callable[[int, int], str] | None) -> list[Problem]:
+    """Pictures of a size that cannot be used."""
+    if size_check is None:
+        return []
+    sizes = table[["width", "height"]].drop_duplicates()
+    pairs = zip(sizes["width"].tolist(), sizes["height"].tolist(), strict=True)
+    bad = {size: words for size in pairs if (words := size_check(*size))}
+    if not bad:
+        return []
+    remedy = "replace the picture, or choose methods that can take it (--methods)"
+    return [
+        Problem(path, bad[width, height], remedy, f"{width} x {height} pixels", skippable=True)
+        for path, width, height in zip(table["path"], table["width"], table["height"], strict=True)
+        if (width, height) in bad
+    ]
 
 
 def _leave_out(table: pd.DataFrame, bad: list[Problem], problems: list[Problem]) -> pd.DataFrame:

@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from data.conditions import CLEAN, Condition
 from data.parallel import parallel_map
-from data.pictures import Files, Geometry, Pictures
+from data.pictures import ConditionError, FileError, Files, Geometry, Pictures
 
 logger = logging.getLogger(__name__)
 
@@ -530,21 +530,29 @@ def fill_features(
     batch: int,
     at_once: int = 1,
     workers: int | None = None,
+    size_check: Callable[[int, int], str] | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Encode those images of these manifest rows that the store lacks.
 
     Threads decode up to two batches ahead of the encoder; pixels are not stored. `encode` maps uint8
     (n, size, size, 3), n at most `batch`, to float32 (n, D). If `geometry` is None, images have their native size, and
-    `encode` gets a list of n arrays uint8 (H, W, 3). It is called by `at_once` threads.
+    `encode` gets a list of n arrays uint8 (H, W, 3). It is called by `at_once` threads. `size_check` is that of
+    `data.manifest.build_manifest`, for a condition that gives pictures of another size.
 
     Raises:
         ValueError: as for `fill_pixels`; or a feature is not finite, and the message names the image.
+        ConditionError, FileError: a picture has a size that cannot be used, under the condition or by itself.
         OSError: the disk is full.
     """
 
     def prepare(files: Files) -> tuple[Path, np.ndarray]:
         pixels = pictures.read(files)
+        height, width, _ = pixels.shape
+        if size_check is not None and (problem := size_check(width, height)):
+            name = pictures.condition.name
+            kind = FileError if name == CLEAN else ConditionError
+            raise kind(f"{files.path} has {width} x {height} pixels under the condition {name}: {problem}")
         return files.path, pixels if geometry is None else geometry.apply(pixels)
 
     def compute(prepared: list[tuple[Path, np.ndarray]]) -> np.ndarray:

@@ -115,6 +115,7 @@ def read_data(launch: Launch, console: Console) -> Manifest | None:
     from data.manifest import DataProblems, build_manifest
     from data.sources import get_source
     from grid.progress import counting
+    from models.registry import size_check
 
     options, settings = launch.options, launch.settings
     source = get_source(launch.experiment.source)
@@ -143,6 +144,7 @@ def read_data(launch: Launch, console: Console) -> Manifest | None:
                 skip_bad=options.skip_bad,
                 limit=options.limit,
                 generators=options.generators,
+                size_check=size_check(launch.configs.items()),
                 progress=partial(count, "reading images"),
             )
         except DataProblems as error:

@@ -268,6 +268,29 @@ def test_a_smaller_limit_is_part_of_a_larger_one(smaller: int, larger: int) -> N
 # Problems
 
 
+def test_pictures_of_a_size_that_cannot_be_used_are_bad_files(dolos: Path, cache: Path) -> None:
+    bad = {"celebahq/real/train/00000.png": (3, 20), "celebahq/fake/ldm/images/test/00007.png": (16, 9)}
+    for name, (width, height) in bad.items():
+        write_image(dolos / name, np.resize(picture(name), (height, width, 3)))
+    (dolos / "celebahq/fake/ldm/masks/test/00007.png").unlink()
+    asked: list[tuple[int, int]] = []
+
+    def check(width: int, height: int) -> str:
+        asked.append((width, height))
+        return "" if min(width, height) >= 10 else "too small"
+
+    with pytest.raises(DataProblems) as caught:
+        build_manifest("dolos", dolos, cache=cache, size_check=check)
+    assert sorted(asked) == [(3, 20), (16, 9), (16, 16)]  # each size once
+    assert {(problem.path, problem.what, problem.detail) for problem in caught.value.problems} == {
+        (name, "too small", f"{width} x {height} pixels") for name, (width, height) in bad.items()
+    }
+    manifest = build_manifest("dolos", dolos, cache=cache, size_check=check, skip_bad=True)
+    assert {problem.path for problem in manifest.skipped} == set(bad)
+    assert len(manifest.table) == 25
+    assert len(build_manifest("dolos", dolos, cache=cache).table) == 27
+
+
 def test_all_problems_come_in_one_message_and_with_skip_bad_into_the_record(dolos: Path, cache: Path) -> None:
     base = dolos / "celebahq"
     whole = (base / "real/train/00000.png").read_bytes()

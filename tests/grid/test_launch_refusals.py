@@ -269,6 +269,40 @@ def test_an_image_that_fits_into_no_memory_is_bad_input(dolos: Command) -> None:
     assert "not even one image fits into the device's memory" in outcome.text
 
 
+@pytest.mark.parametrize(
+    ("size", "methods", "said"),
+    [
+        ((8, 8), "residual_linear", "a side of less than 16 pixels, which residual_linear cannot take (1)"),
+        ((1, 400_000), "clip_linear", "one side more than 50 times the other, which clip_linear cannot take (1)"),
+        (
+            (3000, 1),
+            "xception_scratch,sam_linear",
+            "which xception_scratch, sam_linear cannot take (1)",
+        ),
+        ((8, 8), "clip_linear", ""),
+    ],
+)
+def test_a_picture_that_a_method_cannot_take_is_named_before_anything_runs(
+    command: Command, tmp_path: Path, size: tuple[int, int], methods: str, said: str
+) -> None:
+    root = write_dolos(tmp_path / "dolos", size=32)
+    bad = root / "celebahq/real/train/00001.png"
+    Image.new("RGB", size).save(bad)
+    arguments = ("dolos", "--data", root, "--methods", methods, "--plan")
+    outcome = command(*arguments)
+    if not said:
+        assert outcome.status == 0
+        return
+    assert outcome.status == 2
+    assert said in outcome.text
+    assert f"celebahq/real/train/00001.png ({size[0]} x {size[1]} pixels)" in outcome.text
+    assert "choose methods that can take it (--methods)" in outcome.text
+    without = command(*arguments, "--skip-bad")
+    assert without.status == 0
+    assert "left out: 1 bad files" in without.text
+    assert ["real", "3", "2", "3"] in [line.split() for line in without.printed.splitlines()]
+
+
 UNCAUGHT: dict[str, tuple[tuple[str, ...], str]] = {
     "limit": (("--limit", "0"), "limit must be at least 1"),
     "seed": (("--methods", "residual_linear", "--seeds", "-1"), "seed"),
