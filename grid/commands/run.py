@@ -59,6 +59,14 @@ def run(options: argparse.Namespace, context: Context) -> int:
 
         return print_status(launch.name, launch.settings.tracking_uri, context.console)
     _check_gpu(launch)
+    for method, config in launch.configs.items():
+        if str(config.get("weights", "")).endswith(":ema"):
+            context.console.print(
+                f"note: the weights file of {method} holds raw and averaged (EMA) weights; the averaged ones are "
+                "taken, as by timm's own loader. For the raw ones, give a file that holds them alone",
+                style=NOTE,
+                highlight=False,
+            )
     manifest = read_data(launch, context.console)
     if manifest is None:
         context.console.print(
