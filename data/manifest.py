@@ -189,7 +189,7 @@ class Manifest:
             "findings": [asdict(finding) for finding in self.findings],
         }
         with _replacing(folder / _FACTS) as temporary:
-            temporary.write_text(json.dumps(facts, indent=1))
+            temporary.write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:
@@ -199,7 +199,7 @@ class Manifest:
             FileNotFoundError: there is no manifest.
             ValueError: the table is damaged, or an older version of this project wrote the manifest.
         """
-        facts = json.loads((folder / _FACTS).read_text())
+        facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
         if "table" not in facts or file_digest(folder / facts["table"]) != facts["table_sha256"]:
             raise ValueError(f"the manifest in {folder} is damaged or of an older version; repeat the launch command")
         manifest = cls(

@@ -240,13 +240,15 @@ class ArrayStore:
     def _read(self, shard: Path) -> tuple[list[str], np.ndarray]:
         """Digests and memory map of a shard. Raises one of `_DAMAGE` if the shard is damaged."""
         file = shard / "rows.npy"
-        digests = (shard / "digests.txt").read_text().split()
+        digests = (shard / "digests.txt").read_text(encoding="utf-8").split()
         rows = np.load(file, mmap_mode="r")
         if len(rows) != len(digests):
             raise ValueError(f"{len(rows)} rows but {len(digests)} digests")
         if self.checked:
             facts = file.stat()
-            if int((shard / "crc32.txt").read_text()) != _cached_crc32(file, facts.st_size, facts.st_mtime_ns):
+            if int((shard / "crc32.txt").read_text(encoding="utf-8")) != _cached_crc32(
+                file, facts.st_size, facts.st_mtime_ns
+            ):
                 raise ValueError(_CHANGED)
         return digests, rows
 
@@ -337,14 +339,14 @@ class ArrayStore:
                 yield rows.tobytes()
 
         with closing(batches), self._new_shard(piece, f"{_SHARD}{uuid.uuid4().hex}") as folder:
-            (folder / "digests.txt").write_text("\n".join(digests) + "\n")
-            (folder / "crc32.txt").write_text(str(_write(folder / "rows.npy", blocks())))
+            (folder / "digests.txt").write_text("\n".join(digests) + "\n", encoding="utf-8")
+            (folder / "crc32.txt").write_text(str(_write(folder / "rows.npy", blocks())), encoding="utf-8")
 
     def _copy_shard(self, shard: Path) -> bool:
         """Copy a claimed shard of another store. Returns False if it is damaged or gone; then it is removed."""
         try:
             with self._new_shard(shard.name.removeprefix(_SHARD), shard.name) as folder:
-                expected = int((shard / "crc32.txt").read_text())
+                expected = int((shard / "crc32.txt").read_text(encoding="utf-8"))
                 shutil.copyfile(shard / "digests.txt", folder / "digests.txt")
                 checksum = _write(folder / "rows.npy", _blocks(shard / "rows.npy"))
                 if checksum != expected:
@@ -355,7 +357,7 @@ class ArrayStore:
                     raise OSError(
                         errno.EIO, "its content is read back differently than it was written", str(self.folder)
                     )
-                (folder / "crc32.txt").write_text(str(checksum))
+                (folder / "crc32.txt").write_text(str(checksum), encoding="utf-8")
         except (FileNotFoundError, ValueError) as error:
             _report_damage(shard, error, remove=True)
             return False

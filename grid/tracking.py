@@ -455,8 +455,12 @@ def git_state() -> tuple[str, bool] | None:
     """This checkout's commit, and whether files differ from it; None without git."""
     git = ["git", "-C", str(ROOT)]
     with suppress(OSError, subprocess.CalledProcessError):
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+        commit = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, check=True, encoding="utf-8", errors="replace"
+        ).stdout.strip()
+        changed = subprocess.run(
+            [*git, "status", "--porcelain"], capture_output=True, check=True, encoding="utf-8", errors="replace"
+        ).stdout
         return commit, bool(changed.strip())
     return None
 

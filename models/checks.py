@@ -53,7 +53,7 @@ def matching_facts(path: Path, facts: Mapping[str, Any]) -> None:
         ValueError: the file is missing or unreadable, or an entry differs; the message names file and entry.
     """
     try:
-        saved = json.loads(path.read_text())
+        saved = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is not a saved detector's description: {error}") from None
     for key, value in facts.items():

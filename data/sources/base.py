@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import unicodedata
 from collections import defaultdict
 from collections.abc import Collection
@@ -211,6 +212,9 @@ def images_by_stem(listing: Listing, root: Path) -> dict[str, Path]:
 
 
 def _name_or_link_problem(entry: os.DirEntry[str], path: Path, root: Path, inside: str) -> Problem | None:
+    if not entry.name.isascii() and sys.getfilesystemencoding() != "utf-8":
+        shown = os.fsencode(relative(path, root)).decode(errors="backslashreplace")
+        return Problem(shown, "a name beyond ASCII, in a locale without UTF-8", "set PYTHONUTF8=1, or LC_ALL=C.UTF-8")
     try:
         entry.name.encode()
     except UnicodeEncodeError:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import launch
 from analysis.__main__ import main
 from analysis.cam import choose_images, image_maps, open_images, read_images
 from analysis.detectors import load_detector
@@ -271,3 +275,40 @@ def test_a_threshold_that_was_not_logged_is_called_so(own_copy: Path, capsys: py
     assert main(["predict", "nowhere.png", "--best", "residual_linear", "--tracking-uri", uri]) == 1
     said = " ".join(capsys.readouterr().err.split())
     assert "fake above log-odds 0, as the run logged no threshold" in said
+
+
+# In a locale without UTF-8 --------------------------------------------------------------------------------------------
+
+
+ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+
+
+def in_ascii(*arguments: str) -> tuple[int, bytes, bytes]:
+    """Status, output and errors of `python -m analysis` in a locale that knows ASCII alone."""
+    command = [sys.executable, "-m", "analysis", *arguments]
+    done = subprocess.run(command, env={**os.environ, **ASCII}, cwd=Path(launch.__file__).parent, capture_output=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.long
+def test_the_report_is_utf8_whatever_the_locale(tracked: Store, tmp_path: Path) -> None:
+    uri = ["--tracking-uri", tracked.tracking_uri, "--no-cam", "--no-log"]
+    status, _, errors = in_ascii(*uri, "--out", str(tmp_path / "ascii"))
+    assert (status, b"Traceback" in errors) == (0, False)
+    assert main([*uri, "--out", str(tmp_path / "utf8")]) == 0
+    tables = sorted((tmp_path / "utf8" / "tables").iterdir())
+    assert len(tables) > 10
+    for table in tables:
+        assert (tmp_path / "ascii" / "tables" / table.name).read_bytes() == table.read_bytes()
+    assert any(not table.read_bytes().isascii() for table in tables)
+
+
+@pytest.mark.long
+def test_a_name_that_cannot_be_printed_is_escaped(tracked: Store, tmp_path: Path) -> None:
+    picture = tmp_path / "Ren\u00e9.png"
+    Image.new("RGB", (40, 40)).save(picture)
+    arguments = ["--best", "residual_linear", "--tracking-uri", tracked.tracking_uri]
+    status, output, errors = in_ascii("predict", str(picture), *arguments)
+    assert (status, b"Traceback" in errors) == (0, False)
+    assert output.startswith(str(tmp_path).encode() + b"/Ren")
+    assert b"log-odds of fake" in output

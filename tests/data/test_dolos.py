@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import ast
 import os
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +14,8 @@ from data.manifest import build_manifest
 from data.sources import get_source, list_sources, register_source
 from data.sources.base import Entry, Listing, Problem, Scan, images_by_stem, list_images
 from tests.corpora import picture, write_dolos, write_image
+
+ROOT = Path(__file__).parents[2]
 
 
 def scan(root: Path) -> Scan:
@@ -221,6 +226,23 @@ def test_names_that_are_not_utf8_are_problems(tmp_path: Path) -> None:
     found = list_images(tmp_path, tmp_path)
     assert found.images == []
     assert kinds(found) == {"\\xff.png": "the name is not valid UTF-8"}
+
+
+def test_in_a_locale_without_utf8_a_name_beyond_ascii_says_what_to_set(tmp_path: Path) -> None:
+    (tmp_path / "Ren\u00e9.png").touch()
+    code = f"""
+from pathlib import Path
+from data.sources.base import list_images
+root = Path({str(tmp_path)!r})
+found = list_images(root, root)
+print(ascii([found.images, [(p.path, p.what, p.remedy) for p in found.problems]]))
+"""
+    locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **locale}, capture_output=True, encoding="ascii", cwd=ROOT
+    )
+    words = "a name beyond ASCII, in a locale without UTF-8", "set PYTHONUTF8=1, or LC_ALL=C.UTF-8"
+    assert (done.stderr, ast.literal_eval(done.stdout)) == ("", [[], [("Ren\u00e9.png", *words)]])
 
 
 def test_stems_are_compared_within_one_listing(tmp_path: Path) -> None:

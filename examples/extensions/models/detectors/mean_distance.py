@@ -70,7 +70,7 @@ class MeanDistance(Detector):
         """See `Detector`."""
         tensors = {"mean": torch.from_numpy(self._mean), "scale": torch.from_numpy(self._scale)}
         torch.save(tensors, folder / "state.pt")
-        (folder / "facts.json").write_text(json.dumps(self._facts()))
+        (folder / "facts.json").write_text(json.dumps(self._facts()), encoding="utf-8")
 
     def load(self, folder: Path) -> None:
         """See `Detector`."""

@@ -108,7 +108,7 @@ class PatchNetwork(Detector):
     def save(self, folder: Path) -> None:
         """See `Detector`."""
         torch.save(self._module.state_dict(), folder / "network.pt")
-        (folder / "facts.json").write_text(json.dumps({"classes": list(self.classes)}))
+        (folder / "facts.json").write_text(json.dumps({"classes": list(self.classes)}), encoding="utf-8")
 
     def load(self, folder: Path) -> None:
         """See `Detector`."""
