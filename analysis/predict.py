@@ -354,8 +354,8 @@ def _read(batch: Sequence[Answer], overlays: Sequence[Path], predictor: Predicto
     for answer, overlay in zip(batch, overlays, strict=True):
         try:
             image = decode(Path(answer.path))
-        except BadImage as error:
-            answer.error = str(error)
+        except (BadImage, MemoryError) as error:
+            answer.error = str(error) or "no memory to decode it"
             continue
         height, width, _ = image.shape
         if problem := predictor.size_check(width, height):
@@ -370,9 +370,7 @@ def _together_or_alone(work: Callable[[Sequence[Readable]], None], chosen: Seque
         return
     try:
         work(chosen)
-    except (
-        Exception
-    ) as error:  # whatever it is: the other pictures get their answers, and this picture's has the reason
+    except Exception as error:  # whatever it is, it is shown with the picture
         if len(chosen) == 1:
             chosen[0].answer.error = f"{what}{type(error).__name__}: {error}"
             return

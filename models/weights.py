@@ -121,7 +121,7 @@ def _holds_averaged_too(path: Path) -> bool:
         content = _content(path, trusted_archives=(), mapped=True)
     except WeightsError:
         return False
-    names = {name for name in _NESTED_UNDER if isinstance(content, Mapping) and isinstance(content.get(name), Mapping)}
+    names = {name for name in _NESTED_UNDER if isinstance(content, Mapping) and _num_tensors(content.get(name))}
     return bool(names & set(_AVERAGED)) and bool(names - set(_AVERAGED))
 
 
@@ -308,15 +308,16 @@ def read_state_dict(path: Path, *, trusted_archives: Collection[str] = (), avera
     for _ in range(_DEEPEST):
         if not isinstance(content, Mapping):
             break
-        name = next((name for name in preferred if isinstance(content.get(name), Mapping)), None)
-        if name is None and not any(_is_tensor(value) for value in content.values()):
-            nested = [key for key, value in content.items() if isinstance(value, Mapping) and _named_tensors(value)]
+        here = sum(map(_is_tensor, content.values()))
+        nested = {key: value for key, value in content.items() if _num_tensors(value) >= max(1, here)}
+        name = next((name for name in preferred if name in nested), None)
+        if name is None and nested and not here:
             if len(nested) > 1:
                 raise WeightsError(f"{path} holds several networks ({', '.join(map(str, nested))}): {_SAVE_ONE}")
-            name = nested[0] if nested else None
+            (name,) = nested
         if name is None:
             break
-        content = content[name]
+        content = nested[name]
     return _tensors_of(content, path)
 
 
@@ -345,6 +346,14 @@ def _is_tensor(value: object) -> bool:
     import torch
 
     return isinstance(value, torch.Tensor)
+
+
+def _num_tensors(content: object, depth: int = 0) -> int:
+    """The number of named tensors in a mapping, down to `_DEEPEST` levels; 0 for anything else."""
+    if not isinstance(content, Mapping) or depth == _DEEPEST:  # a damaged file may hold a mapping that holds itself
+        return 0
+    named = [value for name, value in content.items() if isinstance(name, str)]
+    return sum(map(_is_tensor, named)) + sum(_num_tensors(value, depth + 1) for value in named)
 
 
 def _named_tensors(content: Mapping[object, object]) -> StateDict:

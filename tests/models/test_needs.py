@@ -51,4 +51,10 @@ def test_every_method_takes_the_smallest_and_the_narrowest_picture_that_it_accep
         inputs = detector.inputs([np.full((height, width, 3), 128, dtype=np.uint8)])
         assert len(inputs) == 1
         assert np.isfinite(inputs).all()
-    assert needs != PictureNeeds()  # a method of this project bounds something
+
+
+def test_what_the_methods_of_this_project_need() -> None:
+    needs = {name: detector_info(name).picture_needs(detector_info(name).config) for name in list_detectors()}
+    resizing = ("xception_scratch", "xception_pretrained", "clip_linear", "sam_linear")
+    assert [needs[name] for name in resizing] == [PictureNeeds(max_ratio=50)] * 4
+    assert needs["residual_linear"] == PictureNeeds(min_side=16)

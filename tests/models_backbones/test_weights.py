@@ -156,6 +156,18 @@ def test_unwraps_what_is_nested_twice_beside_other_things(tmp_path: Path) -> Non
     assert_is_state(read_state_dict(path))
 
 
+def test_settings_beside_the_tensors_are_no_network(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save({**STATE, "params": {"lr": 0.1}, "weights": {}}, path)
+    assert_is_state(read_state_dict(path))
+    torch.save({"best": torch.tensor(0.9), "net": STATE, "state_dict": {}}, path)
+    assert_is_state(read_state_dict(path))
+    endless: dict[str, Any] = {"weight": torch.ones(1)}
+    endless["net"] = endless
+    torch.save(endless, path)
+    assert list(read_state_dict(path)) == ["weight"]
+
+
 def test_several_networks_under_unknown_names_are_refused(tmp_path: Path) -> None:
     torch.save({"generator": STATE, "discriminator": STATE}, tmp_path / "weights.pth")
     with pytest.raises(WeightsError, match=r"several networks \(generator, discriminator\): save the one"):
