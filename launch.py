@@ -19,7 +19,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grid.commands import BAD_INPUT, INTERRUPTED, BadInputError, Context, get_command, list_commands
+from grid.commands import (
+    BAD_INPUT,
+    INTERRUPTED,
+    BadInputError,
+    Context,
+    get_command,
+    list_commands,
+    print_any_text,
+)
 from grid.experiments import list_experiments
 
 if TYPE_CHECKING:
@@ -57,6 +65,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit status: 0, 1 some trials failed, 2 bad input, 130 interrupted."""
+    print_any_text()
     try:
         options = parse_arguments(arguments)
     except BadInputError as error:

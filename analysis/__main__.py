@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grid import names
+from grid.commands import print_any_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,6 +63,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit status: 0, 2 bad input; for `predict` also 1, see there."""
+    print_any_text()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["predict"]:
         from analysis import predict

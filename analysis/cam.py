@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from grid.plan import FINISHED
 from grid.tasks import DETECTION
 from grid.uris import sqlite_file
 from models.detector import DETECTION_CLASSES, FAKE, Detector
+from models.registry import list_detectors, size_check
 
 if TYPE_CHECKING:
     import torch
@@ -316,6 +318,13 @@ def _verified(path: Path, digest: str) -> Path:
     return path
 
 
+def _size_check(store: Store) -> Callable[[int, int], str]:
+    """Of the grid's methods: pictures that one of them cannot take were left out of its data."""
+    runs, known = store.runs(), list_detectors()
+    configs = zip(runs["method"], map(json.loads, runs["config"]), strict=True)
+    return size_check([(method, config) for method, config in configs if method in known])
+
+
 def open_images(store: Store, *, root: Path | None = None, cache: Path | None = None) -> Manifest:
     """The manifest of the grid's data set, whose pictures can be read.
 
@@ -355,6 +364,7 @@ def open_images(store: Store, *, root: Path | None = None, cache: Path | None = 
                     limit=options.limit,
                     generators=options.generators,
                     names_per_split=options.names_per_split,
+                    size_check=_size_check(store),
                 )
         except (ValueError, KeyError) as error:
             raise StoreError(f"the data folder {root} cannot be used: {error}") from error

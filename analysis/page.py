@@ -128,7 +128,7 @@ class Folder:
             raise StoreError(f"--out {path} is a file; name a folder")
         try:
             holds = {entry.name for entry in path.iterdir()} - {_UNFINISHED} if path.exists() else set()
-            if holds and not (page.is_file() and _MARK in page.read_text(errors="replace")):
+            if holds and not (page.is_file() and _MARK in page.read_text(encoding="utf-8", errors="replace")):
                 raise StoreError(f"--out {path} is not empty and holds no report of this program; name a new folder")
             shutil.rmtree(self.path, ignore_errors=True)
             for name in _FOLDERS:
@@ -199,10 +199,12 @@ class Folder:
         """Write a table to files alone: `table` as CSV, `shown` as Markdown and LaTeX."""
         stem = self.path / "tables" / file_name(name)
         text = table if shown is None else shown
-        stem.with_name(f"{stem.name}.csv").write_text(to_csv(table, transpose=transpose))
-        stem.with_name(f"{stem.name}.md").write_text(to_markdown(text, caption=caption, transpose=transpose))
+        stem.with_name(f"{stem.name}.csv").write_text(to_csv(table, transpose=transpose), encoding="utf-8")
+        stem.with_name(f"{stem.name}.md").write_text(
+            to_markdown(text, caption=caption, transpose=transpose), encoding="utf-8"
+        )
         latex = to_latex(text, caption=caption, label=f"tab:{stem.name}", transpose=transpose)
-        stem.with_name(f"{stem.name}.tex").write_text(latex)
+        stem.with_name(f"{stem.name}.tex").write_text(latex, encoding="utf-8")
 
     def page(self, *, title: str, subtitle: str, sections: Sequence[Section]) -> Path:
         """Write `index.html`, and replace an earlier report."""

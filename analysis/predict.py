@@ -12,7 +12,7 @@ import json
 import math
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,18 +21,19 @@ import numpy as np
 
 from analysis.detectors import check_device, load_detector, local_weights
 from analysis.store import Store, StoreError, open_store
-from data.images import OVERLAY
-from data.sources.base import is_aside
+from data.images import IMAGE_SUFFIXES, OTHER_SUFFIXES, OVERLAY
+from data.sources.base import is_aside, shown_names
 from grid import names
 from grid.plan import FINISHED
 from grid.tasks import ATTRIBUTION, DETECTION
 from grid.train_sets import TrainSet
+from models.registry import size_check
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-OK, SOME_UNREADABLE = 0, 1
+OK, SOME_WITHOUT = 0, 1
 BATCH = 8
 
 
@@ -57,7 +58,7 @@ class Answer:
 
     Attributes:
         path: the picture, as named on the command line.
-        label: "real" or "fake"; None if the picture cannot be read.
+        label: "real" or "fake"; None if there is no result.
         score: log-odds of "fake".
         probability: probability of "fake", in [0, 1]; the detector's own, not calibrated.
         attribution: the class with the highest probability, "real" or a generator; None without an attribution run.
@@ -169,8 +170,6 @@ def find_pictures(named: Sequence[Path]) -> list[Found]:
     Hidden names, and files and folders of other programs, are left aside. Raises `StoreError` for a folder without
     pictures.
     """
-    from data.images import IMAGE_SUFFIXES
-
     pictures: dict[Path, Found] = {}
     for argument in named:
         if not argument.is_dir():
@@ -189,6 +188,19 @@ def find_pictures(named: Sequence[Path]) -> list[Found]:
         for path in inside:
             pictures.setdefault(path, Found(path, path.relative_to(argument), argument.resolve().name))
     return list(pictures.values())
+
+
+def left_aside(named: Sequence[Path]) -> list[Path]:
+    """The pictures in formats that are not read in these folders, sorted."""
+    return sorted(
+        {
+            path
+            for argument in named
+            if argument.is_dir()
+            for path in argument.rglob("*")
+            if path.suffix.lower() in OTHER_SUFFIXES and path.is_file()
+        }
+    )
 
 
 def overlay_paths(pictures: Sequence[Found], out: Path | None) -> list[Path]:
@@ -228,7 +240,8 @@ class Predictor:
 
     def __init__(self, store: Store, run_id: str, *, device: str, weight_files: Mapping[str, Path]) -> None:
         self.run: dict[Any, Any] = next(run for run in store.runs().to_dict("records") if run["run_id"] == run_id)
-        self.detector, _ = load_detector(store, run_id, device=device, weight_files=weight_files)
+        self.detector, spec = load_detector(store, run_id, device=device, weight_files=weight_files)
+        specs = [spec]
         threshold = store.threshold(run_id)
         self.threshold_logged = not math.isnan(threshold)
         self.threshold = threshold if self.threshold_logged else 0.0
@@ -237,6 +250,8 @@ class Predictor:
         if self.attribution_id is not None:
             self.attributor, spec = load_detector(store, self.attribution_id, device=device, weight_files=weight_files)
             self.classes = spec.classes
+            specs.append(spec)
+        self.size_check = size_check([(spec.method, dict(spec.config)) for spec in specs])
 
     def answer(self, answers: Sequence[Answer], images: Sequence[np.ndarray]) -> None:
         """Fill in the answers for these pictures, uint8 (H, W, 3) each."""
@@ -270,16 +285,18 @@ def predict(options: argparse.Namespace, console: Console) -> int:
     """Classify the pictures: answers go to stdout, everything else to the console.
 
     Returns:
-        the exit status: 0; 1 a picture could not be read, or an overlay not be written.
+        the exit status: 0; 1 a picture has no answer or no overlay, and the console has the reason.
 
     Raises:
         StoreError: bad input.
     """
     from rich.progress import Progress
 
-    from data.images import BadImage, decode
-
     pictures = find_pictures(options.images)
+    if aside := left_aside(options.images):
+        names = shown_names([str(path) for path in aside])
+        note = f"note: {len(aside)} pictures in formats that are not read have no answer: {names}"
+        console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
     weight_files = local_weights(options.weights)
     if options.out is not None and options.out.exists() and not options.out.is_dir():
         raise StoreError(f"--out {options.out} is a file; name a folder")
@@ -301,18 +318,20 @@ def predict(options: argparse.Namespace, console: Console) -> int:
         task = bars.add_task("pictures", total=len(pictures))
         for start in range(0, len(pictures), BATCH):
             batch = [Answer(str(picture.path)) for picture in pictures[start : start + BATCH]]
-            readable, images = list[tuple[Answer, Path]](), list[np.ndarray]()
-            for answer, path in zip(batch, overlays[start : start + BATCH], strict=True):
-                try:
-                    images.append(decode(Path(answer.path)))
-                    readable.append((answer, path))
-                except BadImage as error:
-                    answer.error = str(error)
-            if images:
-                predictor.answer([answer for answer, _ in readable], images)
-            if images and with_cam:
-                for (answer, path), picture in zip(readable, predictor.overlays(images), strict=True):
-                    _write(picture, path, answer)
+            readable = list(_read(batch, overlays[start : start + BATCH], predictor))
+
+            def classify(chosen: Sequence[Readable]) -> None:
+                predictor.answer([readable.answer for readable in chosen], [readable.image for readable in chosen])
+
+            def explain(chosen: Sequence[Readable]) -> None:
+                maps = predictor.overlays([readable.image for readable in chosen])
+                for readable, picture in zip(chosen, maps, strict=True):
+                    _write(picture, readable.overlay, readable.answer)
+
+            _together_or_alone(classify, readable, "")
+            if with_cam:
+                answered = [one for one in readable if one.answer.label is not None]
+                _together_or_alone(explain, answered, "there is no overlay: ")
             answers += batch
             if not options.json:
                 for answer in batch:
@@ -324,7 +343,47 @@ def predict(options: argparse.Namespace, console: Console) -> int:
     bad = [answer for answer in answers if answer.error]
     for answer in bad:
         console.print(f"{answer.path}: {answer.error}", style="red", highlight=False, markup=False, soft_wrap=True)
-    return SOME_UNREADABLE if bad else OK
+    return SOME_WITHOUT if bad else OK
+
+
+@dataclass(frozen=True)
+class Readable:
+    """A picture that was read, uint8 (H, W, 3), its answer, and where its overlay goes."""
+
+    answer: Answer
+    overlay: Path
+    image: np.ndarray
+
+
+def _read(batch: Sequence[Answer], overlays: Sequence[Path], predictor: Predictor) -> Iterator[Readable]:
+    """Decode pictures; the answer of one that cannot be used gets the reason."""
+    from data.images import BadImage, decode
+
+    for answer, overlay in zip(batch, overlays, strict=True):
+        try:
+            image = decode(Path(answer.path))
+        except (BadImage, MemoryError) as error:
+            answer.error = str(error) or "no memory to decode it"
+            continue
+        height, width, _ = image.shape
+        if problem := predictor.size_check(width, height):
+            answer.error = f"{width} x {height} pixels: {problem}"
+        else:
+            yield Readable(answer, overlay, image)
+
+
+def _together_or_alone(work: Callable[[Sequence[Readable]], None], chosen: Sequence[Readable], what: str) -> None:
+    """Do the work for all pictures at once; if that fails, for each by itself, so that it fails for one alone."""
+    if not chosen:
+        return
+    try:
+        work(chosen)
+    except Exception as error:  # whatever it is, it is shown with the picture
+        if len(chosen) == 1:
+            chosen[0].answer.error = f"{what}{type(error).__name__}: {error}"
+            return
+        for one in chosen:
+            _together_or_alone(work, [one], what)
 
 
 def _write(picture: np.ndarray, path: Path, answer: Answer) -> None:
@@ -362,7 +421,7 @@ def _print_run(console: Console, predictor: Predictor, why: str, *, no_layer: bo
 
 def _print_answer(answer: Answer) -> None:
     if answer.label is None:
-        print(f"{answer.path}: unreadable", flush=True)
+        print(f"{answer.path}: no answer", flush=True)
         return
     line = f"{answer.path}: {answer.label}, log-odds of fake {answer.score:+.3f}, probability {answer.probability:.3f}"
     if answer.attribution is not None and answer.attribution_probabilities is not None:

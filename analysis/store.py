@@ -211,7 +211,7 @@ class Store:
         """The trial's specification as plain types. Raises `StoreError` as `scores` does."""
         path = self.artifact(run_id, names.SPEC)
         try:
-            spec: dict[str, Any] = json.loads(path.read_text())
+            spec: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise self.broken(run_id, names.SPEC, error) from error
         return spec

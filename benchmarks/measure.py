@@ -172,7 +172,7 @@ def in_new_process(module: str, function: str, arguments: Mapping[str, Any], *, 
     )
     environment = dict(os.environ) | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
     command = [sys.executable, "-c", code, module, function, json.dumps(arguments)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
         raise RuntimeError(f"{module}.{function} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.rpartition("FOUND")[2])
@@ -185,7 +185,7 @@ def peak_resident() -> float:
     """
     status = Path("/proc/self/status")
     if status.exists():
-        return _status_bytes(status.read_text(), "VmHWM")
+        return _status_bytes(status.read_text(encoding="utf-8"), "VmHWM")
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
 
 
@@ -212,7 +212,7 @@ class AnonymousPeak:
     def _watch(self) -> None:
         status = Path("/proc/self/status")
         while status.exists() and not self._over.wait(self._every):
-            self.bytes = max(self.bytes, _status_bytes(status.read_text(), "RssAnon"))
+            self.bytes = max(self.bytes, _status_bytes(status.read_text(encoding="utf-8"), "RssAnon"))
 
 
 def _status_bytes(status: str, name: str) -> float:

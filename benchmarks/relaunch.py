@@ -51,7 +51,7 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
 def launch(options: Sequence[str]) -> str:
     """What `launch.py` prints. Raises `RuntimeError` where it fails."""
     command = [sys.executable, "launch.py", *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
         raise RuntimeError(f"launch.py failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return done.stdout

@@ -9,23 +9,33 @@ from io import BufferedReader
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
+
+from data.damage import DAMAGED, FETCH_AGAIN, PNG_SIGNATURE, READ, START, not_a_picture, png_damage
 
 OVERLAY = ".cam.png"  # suffix of Grad-CAM overlays, which are written beside pictures and are not part of a data set
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+# Pictures in formats that are not read. They are left aside, but not in silence as other files are.
+OTHER_SUFFIXES = (
+    ".tif", ".tiff", ".gif", ".avif", ".jfif", ".jpe", ".heic", ".heif", ".jxl", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm",
+    ".pnm", ".tga", ".psd", ".exr", ".hdr", ".dng",
+)  # fmt: skip
 MAX_PIXELS = 64_000_000  # 8000 x 8000; larger pictures may be decompression bombs
+# Bytes of one text or colour profile of a PNG, unpacked. Pillow's own limit of 1 MiB refuses sound pictures that carry
+# a workflow; its limit of 64 MiB for all texts of a file stays.
+MAX_TEXT = 32 * 2**20
 
 MASK_VERSION = 2  # increase it when `read_mask` gives other masks than before; 1: below 128 was fake in every file
 MASK_RULE = "A pixel counts as fake where its mask is not white: below 255, and below 128 in a JPEG or WebP."
 
 _WHITE, _LOSSY_WHITE = 255, 128
 _LOSSY_FORMATS = ("JPEG", "WEBP")
-_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
+_FORMATS = ("PNG", "BMP", "WEBP")  # beside JPEG
+_JPEG = b"\xff\xd8"
 _OPAQUE_MODES = ("1", "L", "P", "RGB")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 _ORIENTATION = 0x0112  # EXIF tag
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_FETCH_AGAIN = "fetch the file again"
 
 
 class BadImage(ValueError):
@@ -76,10 +86,12 @@ def decode(path: Path) -> np.ndarray:
     """Decode a picture: uint8 (H, W, 3), RGB, C-contiguous.
 
     Palette, 1-bit and grey pictures become RGB without loss. A fully opaque alpha channel is dropped. EXIF orientation
-    is applied. A colour profile is ignored: the samples are not changed.
+    is applied. A colour profile is ignored: the samples are not changed. Of a JPEG file that holds a second picture
+    (MPO, as phones write it), the first is taken.
 
     Raises:
-        BadImage: unreadable or truncated; CMYK, 16-bit, float, transparent or animated; more than `MAX_PIXELS`.
+        BadImage: unreadable, damaged or no picture; CMYK, 16-bit, float, transparent or animated; more than
+            `MAX_PIXELS`, or a text of more than `MAX_TEXT`.
     """
     with _opened(path) as file:
         return _decode(file)[0]
@@ -122,36 +134,56 @@ def _opened(path: Path) -> BufferedReader:
 
 def _decode(file: BufferedReader) -> tuple[np.ndarray, dict[str, str]]:
     """An open file, from its start -> its pixels, uint8 (H, W, 3), and the facts in its header."""
-    start = file.read(32)
+    start = file.read(START)
     file.seek(0)
-    if not start:
-        raise BadImage("empty file", _FETCH_AGAIN)
+    if other := not_a_picture(start):
+        raise BadImage(*other)
     try:
-        with Image.open(file, formats=_FORMATS) as image:
+        with _opened_image(file, start) as image:
             _refuse(image, start)
             tables = getattr(image, "quantization", None)
             quantisation = hashlib.sha256(repr(sorted(tables.items())).encode()).hexdigest()[:8] if tables else ""
             header = {"format": image.format or "", "mode": image.mode, "quantisation": quantisation}
             return _to_rgb(image), header
-    except BadImage:
+    except (BadImage, MemoryError):
         raise
-    except UnidentifiedImageError as error:
-        names = "PNG, JPEG, BMP or WebP"
-        raise BadImage(f"not a {names} picture, or its header is broken", f"{_FETCH_AGAIN} or convert it") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large() from error
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error and more
-        raise BadImage("truncated or damaged", _FETCH_AGAIN, str(error)) from error
+        raise _damage(file, start, error) from error
+
+
+def _opened_image(file: BufferedReader, start: bytes) -> Image.Image:
+    if start.startswith(_JPEG):
+        # `Image.open` takes a phone's photograph with a second picture behind it (MPO) for an animation. This
+        # reads the first picture, which is the photograph.
+        return JpegImageFile(file)
+    PngImagePlugin.MAX_TEXT_CHUNK = MAX_TEXT
+    return Image.open(file, formats=_FORMATS)
+
+
+def _damage(file: BufferedReader, start: bytes, error: Exception) -> BadImage:
+    """The refusal of a file of which a decoder raised this error."""
+    if "MAX_TEXT" in str(error):
+        what = f"a text or colour profile of more than {MAX_TEXT // 2**20} MiB, or more than 64 MiB of them together"
+        return BadImage(what, "save it again without them, the same way for real and fake")
+    damage = png_damage(file) if start.startswith(PNG_SIGNATURE) else None
+    if damage is not None:
+        return BadImage(*damage)
+    if isinstance(error, UnidentifiedImageError) or (isinstance(error, SyntaxError) and start.startswith(_JPEG)):
+        return BadImage(f"not a {READ} picture, or its header is broken", f"{FETCH_AGAIN} or convert it")
+    return BadImage(DAMAGED, FETCH_AGAIN, str(error))
 
 
 def _refuse(image: Image.Image, start: bytes) -> None:
     """Refuse a picture for what its header says, before any pixel is decoded."""
     if image.width * image.height > MAX_PIXELS:
         raise _too_large(f"{image.width} x {image.height}")
-    if getattr(image, "n_frames", 1) > 1:
-        raise BadImage("animated, or several pictures in one file", "save one of them as a picture of its own")
+    if (frames := getattr(image, "n_frames", 1)) > 1:
+        what, remedy = "animated, or several pictures in one file", "save one of them as a picture of its own"
+        raise BadImage(what, remedy, f"{frames} pictures")
     # Pillow opens 16-bit RGB files as 8-bit and silently drops the low bits, so this reads the file's header.
-    if start.startswith(_PNG_SIGNATURE) and start[12:16] == b"IHDR" and start[24] > 8:
+    if start.startswith(PNG_SIGNATURE) and start[12:16] == b"IHDR" and start[24] > 8:
         raise BadImage("16 bits per channel", "convert it to 8 bits, the same way for real and fake")
     if image.mode == "CMYK":
         raise BadImage("CMYK colours", "convert it to RGB with its colour profile")

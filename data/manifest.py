@@ -8,6 +8,8 @@ import inspect
 import json
 import logging
 import os
+import re
+import unicodedata
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -38,6 +40,7 @@ from data.sources.base import (
     rows_of_cells,
     shown_names,
 )  # fmt: skip
+from data.unread import note_on, unbalanced
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +52,9 @@ _CONTENT = ["label", "generator", "source_id", "split", "digest", "mask_digest"]
 _ORDER = ["split", "label", "generator", "source_id", "digest", "path"]
 _NULLABLE = ["mask", "mask_digest"]
 _SHOWN_FILES = 20
+_LEADING_ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")  # not behind a point: x1.05 and x1.5 are two numbers
 _FACTS = "manifest.json"
-_PROBE_VERSION = 2  # increase it when `data.images` accepts other files or returns other facts than before
+_PROBE_VERSION = 2  # increase it when `data.images` refuses a file that it accepted, or returns other facts than before
 
 
 class DataProblems(ValueError):
@@ -186,7 +190,7 @@ class Manifest:
             "findings": [asdict(finding) for finding in self.findings],
         }
         with _replacing(folder / _FACTS) as temporary:
-            temporary.write_text(json.dumps(facts, indent=1))
+            temporary.write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:
@@ -196,7 +200,7 @@ class Manifest:
             FileNotFoundError: there is no manifest.
             ValueError: the table is damaged, or an older version of this project wrote the manifest.
         """
-        facts = json.loads((folder / _FACTS).read_text())
+        facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
         if "table" not in facts or file_digest(folder / facts["table"]) != facts["table_sha256"]:
             raise ValueError(f"the manifest in {folder} is damaged or of an older version; repeat the launch command")
         manifest = cls(
@@ -221,6 +225,7 @@ def build_manifest(
     limit: int | None = None,
     generators: Collection[str] | None = None,
     names_per_split: bool = False,
+    size_check: Callable[[int, int], str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
     """Read a data folder, check every file in it, and return its manifest.
@@ -236,6 +241,8 @@ def build_manifest(
         generators: keep only fakes of these generators, with their real images; None: all but those that take part
             only on request (see `Scan.on_request`).
         names_per_split: file names restart in each split: the same name in two splits is two photographs.
+        size_check: (width, height) in pixels -> why a picture of this size cannot be used, in words; "" if it can be.
+            It is called once per size. Such pictures are bad files.
         progress: called with (files done, files to open), from this thread.
 
     Raises:
@@ -257,8 +264,9 @@ def build_manifest(
     files = sorted({*table["path"], *table["mask"].dropna()})
     facts, bad = _probe_all(files, root, cache, progress)
 
-    problems = [*scanned.problems, *bad]
+    problems = [*scanned.problems, *bad, *unbalanced(scanned.entries, scanned.unread, root)]
     table = _join_facts(table, facts, problems)
+    table = _leave_out(table, _of_bad_sizes(table, size_check), problems)
     table = _leave_out(table, _contradictory_labels(table), problems)
     table = _leave_out(table, [*_leaks(table, "source_id"), *_leaks(table, "digest")], problems)
     # Groups that are empty because of a missing folder are reported already; groups that became empty here are not.
@@ -271,7 +279,8 @@ def build_manifest(
         layout = inspect.cleandoc(scan.__doc__ or "") if needs_layout else ""
         raise DataProblems(blocking, f"{root} (source {source})", layout)
     table = table.sort_values(_ORDER).reset_index(drop=True)[list(COLUMNS)]
-    manifest = Manifest(root, source, table, tuple(sorted(problems)), tuple(scanned.all_notes()))
+    notes = (*scanned.all_notes(), *note_on(scanned.unread))
+    manifest = Manifest(root, source, table, tuple(sorted(problems)), notes)
     return dataclasses.replace(manifest, findings=tuple(run_audits(manifest)))
 
 
@@ -291,7 +300,9 @@ def _choose_generators(scanned: Scan, generators: Collection[str] | None) -> Non
         names = ", ".join(sorted(default | on_request.keys()))
         raise ValueError(f"no generator {', '.join(unknown)} in the data; there are: {names}")
     others = default - set(generators)
-    scanned.entries = [entry for entry in scanned.entries if entry.generator in {*generators, SHARED_REAL}]
+    kept = {*generators, SHARED_REAL}
+    scanned.entries = [entry for entry in scanned.entries if entry.generator in kept]
+    scanned.unread = [entry for entry in scanned.unread if entry.generator in kept]
     scanned.problems = [
         problem
         for problem in scanned.problems
@@ -304,7 +315,14 @@ def _entries_table(entries: list[Entry], root: Path) -> pd.DataFrame:
         (relative(e.path, root), e.label, e.generator, e.source_id, e.split, relative(e.mask, root) if e.mask else None)
         for e in entries
     ]
-    return pd.DataFrame(rows, columns=list(COLUMNS[:6])).astype({"label": "int64", "mask": "string"})
+    table = pd.DataFrame(rows, columns=list(COLUMNS[:6])).astype({"label": "int64", "mask": "string"})
+    return table.assign(**{column: _one_spelling(table[column]) for column in ("generator", "source_id")})
+
+
+def _one_spelling(names: pd.Series[str]) -> pd.Series[str]:
+    """Composed letters (NFC) where a name is written in two ways; other names stay, so that digests do not change."""
+    composed = names.map(lambda name: unicodedata.normalize("NFC", name))
+    return names.where(names.groupby(composed).transform("nunique") == 1, composed)
 
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:
@@ -340,6 +358,23 @@ def _join_facts(table: pd.DataFrame, facts: dict[str, ImageFacts], problems: lis
     return _typed(table)
 
 
+def _of_bad_sizes(table: pd.DataFrame, size_check: Callable[[int, int], str] | None) -> list[Problem]:
+    """Pictures of a size that cannot be used."""
+    if size_check is None:
+        return []
+    sizes = table[["width", "height"]].drop_duplicates()
+    pairs = zip(sizes["width"].tolist(), sizes["height"].tolist(), strict=True)
+    bad = {size: words for size in pairs if (words := size_check(*size))}
+    if not bad:
+        return []
+    remedy = "replace the picture, or choose methods that can take it (--methods)"
+    return [
+        Problem(path, bad[width, height], remedy, f"{width} x {height} pixels", skippable=True)
+        for path, width, height in zip(table["path"], table["width"], table["height"], strict=True)
+        if (width, height) in bad
+    ]
+
+
 def _leave_out(table: pd.DataFrame, bad: list[Problem], problems: list[Problem]) -> pd.DataFrame:
     problems += bad
     return table[~table["path"].isin({problem.path for problem in bad})]
@@ -357,18 +392,23 @@ def _contradictory_labels(table: pd.DataFrame) -> list[Problem]:
 
 
 def _leaks(table: pd.DataFrame, column: str) -> list[Problem]:
-    """Images whose source id or bytes are also in a more held-out split."""
-    what, remedy = "the same bytes in two splits", "keep it in one split"
+    """Images whose source id or bytes are also in a more held-out split.
+
+    Source ids whose numbers differ only in leading zeros count as one: 1.png and 00001.png are the same photograph.
+    """
+    what, remedy, keys = "the same bytes in two splits", "keep it in one split", table[column]
     if column == "source_id":
         what = "one photograph in two splits"
         remedy += "; if names restart in each split and mean other photographs there, give --names-per-split"
+        keys = keys.str.replace(_LEADING_ZEROS, "", regex=True)
     rank = table["split"].map(SPLITS.index)
-    max_rank = rank.groupby(table[column]).transform("max")
-    leaked = table[rank < max_rank]
-    kept = table[rank == max_rank].drop_duplicates(column).set_index(column)["path"]
+    max_rank = rank.groupby(keys).transform("max")
+    leaked = rank < max_rank
+    held_out = rank == max_rank
+    kept = dict(zip(reversed(keys[held_out].tolist()), reversed(table.loc[held_out, "path"].tolist()), strict=True))
     return [
         Problem(path, what, remedy, f"also {kept[key]}", skippable=True)
-        for path, key in zip(leaked["path"], leaked[column], strict=True)
+        for path, key in zip(table.loc[leaked, "path"], keys[leaked], strict=True)
     ]
 
 

@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from data.conditions import CLEAN, Condition
 from data.parallel import parallel_map
-from data.pictures import Files, Geometry, Pictures
+from data.pictures import ConditionError, FileError, Files, Geometry, Pictures
 
 logger = logging.getLogger(__name__)
 
@@ -240,13 +240,15 @@ class ArrayStore:
     def _read(self, shard: Path) -> tuple[list[str], np.ndarray]:
         """Digests and memory map of a shard. Raises one of `_DAMAGE` if the shard is damaged."""
         file = shard / "rows.npy"
-        digests = (shard / "digests.txt").read_text().split()
+        digests = (shard / "digests.txt").read_text(encoding="utf-8").split()
         rows = np.load(file, mmap_mode="r")
         if len(rows) != len(digests):
             raise ValueError(f"{len(rows)} rows but {len(digests)} digests")
         if self.checked:
             facts = file.stat()
-            if int((shard / "crc32.txt").read_text()) != _cached_crc32(file, facts.st_size, facts.st_mtime_ns):
+            if int((shard / "crc32.txt").read_text(encoding="utf-8")) != _cached_crc32(
+                file, facts.st_size, facts.st_mtime_ns
+            ):
                 raise ValueError(_CHANGED)
         return digests, rows
 
@@ -337,14 +339,14 @@ class ArrayStore:
                 yield rows.tobytes()
 
         with closing(batches), self._new_shard(piece, f"{_SHARD}{uuid.uuid4().hex}") as folder:
-            (folder / "digests.txt").write_text("\n".join(digests) + "\n")
-            (folder / "crc32.txt").write_text(str(_write(folder / "rows.npy", blocks())))
+            (folder / "digests.txt").write_text("\n".join(digests) + "\n", encoding="utf-8")
+            (folder / "crc32.txt").write_text(str(_write(folder / "rows.npy", blocks())), encoding="utf-8")
 
     def _copy_shard(self, shard: Path) -> bool:
         """Copy a claimed shard of another store. Returns False if it is damaged or gone; then it is removed."""
         try:
             with self._new_shard(shard.name.removeprefix(_SHARD), shard.name) as folder:
-                expected = int((shard / "crc32.txt").read_text())
+                expected = int((shard / "crc32.txt").read_text(encoding="utf-8"))
                 shutil.copyfile(shard / "digests.txt", folder / "digests.txt")
                 checksum = _write(folder / "rows.npy", _blocks(shard / "rows.npy"))
                 if checksum != expected:
@@ -355,7 +357,7 @@ class ArrayStore:
                     raise OSError(
                         errno.EIO, "its content is read back differently than it was written", str(self.folder)
                     )
-                (folder / "crc32.txt").write_text(str(checksum))
+                (folder / "crc32.txt").write_text(str(checksum), encoding="utf-8")
         except (FileNotFoundError, ValueError) as error:
             _report_damage(shard, error, remove=True)
             return False
@@ -530,21 +532,29 @@ def fill_features(
     batch: int,
     at_once: int = 1,
     workers: int | None = None,
+    size_check: Callable[[int, int], str] | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Encode those images of these manifest rows that the store lacks.
 
     Threads decode up to two batches ahead of the encoder; pixels are not stored. `encode` maps uint8
     (n, size, size, 3), n at most `batch`, to float32 (n, D). If `geometry` is None, images have their native size, and
-    `encode` gets a list of n arrays uint8 (H, W, 3). It is called by `at_once` threads.
+    `encode` gets a list of n arrays uint8 (H, W, 3). It is called by `at_once` threads. `size_check` is that of
+    `data.manifest.build_manifest`, for a condition that gives pictures of another size.
 
     Raises:
         ValueError: as for `fill_pixels`; or a feature is not finite, and the message names the image.
+        ConditionError, FileError: a picture has a size that cannot be used, under the condition or by itself.
         OSError: the disk is full.
     """
 
     def prepare(files: Files) -> tuple[Path, np.ndarray]:
         pixels = pictures.read(files)
+        height, width, _ = pixels.shape
+        if size_check is not None and (problem := size_check(width, height)):
+            name = pictures.condition.name
+            kind = FileError if name == CLEAN else ConditionError
+            raise kind(f"{files.path} has {width} x {height} pixels under the condition {name}: {problem}")
         return files.path, pixels if geometry is None else geometry.apply(pixels)
 
     def compute(prepared: list[tuple[Path, np.ndarray]]) -> np.ndarray:

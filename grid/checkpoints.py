@@ -34,7 +34,7 @@ def write_state(folder: Path, state: dict[str, Any], *, order: int) -> None:
     import torch
 
     torch.save(state, folder / _STATE)
-    (folder / _SEAL).write_text(json.dumps({"sha256": file_digest(folder / _STATE), "order": order}))
+    (folder / _SEAL).write_text(json.dumps({"sha256": file_digest(folder / _STATE), "order": order}), encoding="utf-8")
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def remove_states(root: Path, keys: Collection[str]) -> None:
 
 def _seal(folder: Path) -> dict[str, Any] | None:
     try:
-        seal = json.loads((folder / _SEAL).read_text())
+        seal = json.loads((folder / _SEAL).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return seal if isinstance(seal, dict) and {"sha256", "order"} <= seal.keys() else None

@@ -141,7 +141,14 @@ def check_nodes(*, gpus: bool) -> None:
         # In a process of its own, which sees all GPUs, unlike this task, and leaves no memory of them in its worker.
         visible = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
         code = "from grid.devices import has_card, torch_problem; print((has_card() and torch_problem()) or '')"
-        result = subprocess.run([sys.executable, "-c", code], env=visible, capture_output=True, text=True, check=False)
+        result = subprocess.run(
+            [sys.executable, "-c", code],
+            env=visible,
+            capture_output=True,
+            check=False,
+            encoding="utf-8",
+            errors="replace",
+        )
         return (result.stdout if result.returncode == 0 else result.stderr).strip().rpartition("\n")[2]
 
     tasks, gpu_tasks = dict[str, Any](), dict[str, Any]()
@@ -214,7 +221,7 @@ def _startable() -> list[Node]:
     address = find_cluster()
     if address is None or address != ray.get_runtime_context().gcs_address:
         return []
-    config = yaml.safe_load(_cluster_file().read_text())
+    config = yaml.safe_load(_cluster_file().read_text(encoding="utf-8"))
     return [
         Node(
             kind["resources"],

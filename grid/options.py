@@ -286,7 +286,7 @@ def _methods(
             problems.append(f"--weights {text}: {error}")
             continue
         if path is not None:
-            weight_files[chosen[method]["weights"].removeprefix("file:")] = path.resolve()
+            weight_files[chosen[method]["weights"].split(":")[1]] = path.resolve()
     configs = {}
     for method, overrides in chosen.items():
         try:

@@ -290,7 +290,7 @@ class _Watcher(Callback):
 
 def _last_error(trial: Trial) -> str:
     with suppress(OSError, TypeError, IndexError):  # a worker that was killed may leave no file
-        return Path(trial.error_file).read_text().strip().splitlines()[-1]
+        return Path(trial.error_file).read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1]
     return "the worker died"
 
 

@@ -27,7 +27,7 @@ from grid.spec import TrialSpec
 from grid.tasks import get_task
 from models.detector import BuildContext, Detector, Examples, FitSession, Rows, fake_scores
 from models.geometry import Geometry
-from models.registry import create_detector
+from models.registry import create_detector, size_check
 from models.scoring import choose_threshold
 
 if TYPE_CHECKING:
@@ -136,7 +136,8 @@ def fill_inputs(
         encoder = detector.encoder
         fill_features(
             store, pictures, rows, detector.geometry, encoder.encode,
-            batch=32, at_once=1 if encoder.device == "cpu" else 2, workers=workers, progress=progress,
+            batch=32, at_once=1 if encoder.device == "cpu" else 2, workers=workers,
+            size_check=size_check([(inputs.spec.method, dict(inputs.spec.config))]), progress=progress,
         )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from models.detector import Examples
+from models.weights import DAMAGE
 
 
 def check_examples(train: Examples, valid: Examples, classes: tuple[str, ...]) -> None:
@@ -52,7 +53,7 @@ def matching_facts(path: Path, facts: Mapping[str, Any]) -> None:
         ValueError: the file is missing or unreadable, or an entry differs; the message names file and entry.
     """
     try:
-        saved = json.loads(path.read_text())
+        saved = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is not a saved detector's description: {error}") from None
     for key, value in facts.items():
@@ -61,8 +62,17 @@ def matching_facts(path: Path, facts: Mapping[str, Any]) -> None:
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Read a saved state dict onto the CPU. Raises `ValueError` if the file is missing, truncated or holds code."""
+    """Read a saved state dict onto the CPU.
+
+    Raises:
+        ValueError: the file is missing, truncated or damaged, holds code, or holds NaN or infinity.
+    """
     try:
-        return torch.load(path, weights_only=True, map_location="cpu")
-    except (OSError, RuntimeError, UnpicklingError, EOFError) as error:
+        tensors: dict[str, torch.Tensor] = torch.load(path, weights_only=True, map_location="cpu")
+    except (UnpicklingError, *DAMAGE) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
+        raise ValueError(f"{path} holds something else than named tensors")
+    if broken := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
+        raise ValueError(f"{path} holds NaN or infinity in {len(broken)} of {len(tensors)} tensors ({broken[0]})")
+    return tensors

@@ -212,7 +212,7 @@ class LinearDetector(Detector):
     def save(self, folder: Path) -> None:
         """Write `head.pt`, the state of a `torch.nn.Linear(D, C)` on raw features, and `head.json` about it."""
         torch.save(dict(self._head().state_dict()), folder / "head.pt")
-        (folder / "head.json").write_text(json.dumps(self._facts(), indent=2))
+        (folder / "head.json").write_text(json.dumps(self._facts(), indent=2), encoding="utf-8")
 
     def load(self, folder: Path) -> None:
         """Read a saved classifier. Raises `ValueError` if it is for other classes or another encoder."""

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from models.detector import BuildContext, Detector
+from models.needs import PictureNeeds
 from models.register import Register
 from models.validation import in_words
 
 Build = Callable[[Any, BuildContext], Detector]
+Needs = Callable[[Any], PictureNeeds]
+
+
+def _any_size(config: Any) -> PictureNeeds:
+    return PictureNeeds()
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,7 @@ class DetectorInfo:
         summary: one line that describes the method.
         small: settings that make the method small enough for the demo and for tests, without a download.
         needs_fakes: whether the method learns from fakes; if not, it is trained once, on real images only.
+        picture_needs: configuration -> the sizes of pictures that the method can take.
     """
 
     name: str
@@ -38,6 +45,7 @@ class DetectorInfo:
     summary: str
     small: Mapping[str, Any] = field(default_factory=dict)
     needs_fakes: bool = True
+    picture_needs: Needs = _any_size
 
 
 _detectors: Register[DetectorInfo] = Register("method", "models.detectors")
@@ -45,7 +53,13 @@ list_detectors, detector_info = _detectors.names, _detectors.get
 
 
 def register_detector(
-    name: str, *, config: Any, gpu_share: float, small: Mapping[str, Any] | None = None, needs_fakes: bool = True
+    name: str,
+    *,
+    config: Any,
+    gpu_share: float,
+    small: Mapping[str, Any] | None = None,
+    needs_fakes: bool = True,
+    picture_needs: Needs = _any_size,
 ) -> Callable[[Build], Build]:
     """Register the decorated builder under `name`; its docstring's first line becomes the summary.
 
@@ -60,7 +74,8 @@ def register_detector(
         if params is None or not params.frozen:
             raise ValueError(f"the configuration of {name!r} must be an instance of a frozen dataclass")
         summary = (build.__doc__ or "").strip().partition("\n")[0]
-        _detectors.add(name, DetectorInfo(name, config, gpu_share, build, summary, dict(small or {}), needs_fakes))
+        info = DetectorInfo(name, config, gpu_share, build, summary, dict(small or {}), needs_fakes, picture_needs)
+        _detectors.add(name, info)
         return build
 
     return decorate
@@ -85,6 +100,33 @@ def resolve_config(name: str, overrides: Mapping[str, Any] | None = None) -> dic
     except ValidationError as error:
         raise ValueError("\n".join(in_words(error, name))) from None
     return {setting: getattr(resolved, setting) for setting in settings}
+
+
+def size_check(configs: Iterable[tuple[str, Mapping[str, Any]]]) -> Callable[[int, int], str]:
+    """A function that says which of these methods cannot take a picture of a size.
+
+    Args:
+        configs: methods, each with its resolved configuration.
+
+    Returns:
+        (width, height) in pixels -> the methods and what is wrong, in words; "" if all can take it.
+    """
+    needs = [(name, _needs_of(name, config)) for name, config in configs]
+
+    def check(width: int, height: int) -> str:
+        methods: dict[str, list[str]] = {}
+        for name, need in needs:
+            if problem := need.problem(width, height):
+                methods.setdefault(problem, [])
+                methods[problem] += [name] if name not in methods[problem] else []
+        return "; ".join(f"{problem}, which {', '.join(names)} cannot take" for problem, names in methods.items())
+
+    return check
+
+
+def _needs_of(name: str, config: Mapping[str, Any]) -> PictureNeeds:
+    info = detector_info(name)
+    return info.picture_needs(dataclasses.replace(info.config, **config))
 
 
 def create_detector(name: str, config: Mapping[str, Any], context: BuildContext) -> Detector:

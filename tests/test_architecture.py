@@ -222,6 +222,36 @@ def test_a_packages_init_does_nothing() -> None:
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
+def without_encoding(path: Path) -> Iterator[int]:
+    """Lines on which a module opens a file, or runs a program, for text and leaves the encoding to the locale."""
+    for node in ast.walk(tree(path)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        named = {keyword.arg for keyword in node.keywords}
+        modes = [str(one.value) for one in node.args[:2] if isinstance(one, ast.Constant)]
+        opens = name == "open" and bool(modes or not node.args) and not any("b" in mode for mode in modes)
+        runs = name in ("run", "Popen", "check_output") and bool({"text", "universal_newlines"} & named)
+        if (name in ("read_text", "write_text") or opens or runs) and "encoding" not in named:
+            yield node.lineno
+
+
+@pytest.mark.parametrize("path", MODULES, ids=place)
+def test_text_is_read_and_written_in_an_encoding_that_is_named(path: Path) -> None:
+    assert [f"{place(path)}:{line}" for line in without_encoding(path)] == []
+
+
+def test_the_check_of_encodings_sees_what_it_is_to_see(tmp_path: Path) -> None:
+    lines = [
+        "Path('a').write_text('x')", "open('a')", "open('a', 'w')", "path.open()", "path.open('r')",
+        "subprocess.run(['a'], text=True)", "Path('a').read_text(errors='replace')",
+        "open('a', 'rb')", "path.open('wb')", "store.open(keys)", "Path('a').read_text(encoding='utf-8')",
+        "subprocess.run(['a'], encoding='utf-8')", "open('a', encoding='utf-8')",
+    ]  # fmt: skip
+    (tmp_path / "a.py").write_text("\n".join(lines), encoding="utf-8")
+    assert sorted(without_encoding(tmp_path / "a.py")) == [1, 2, 3, 4, 5, 6, 7]
+
+
 def test_git_ignores_no_module_because_ray_would_leave_it_behind() -> None:
     paths = [place(path) for path in MODULES] + [f"{package}/a_new_module.py" for package in PACKAGES]
     command = ["git", "check-ignore", "--no-index", "--stdin"]

@@ -66,7 +66,9 @@ def cam(report: Report) -> Iterator[Block]:
         rows = pd.concat(tables, ignore_index=True)
         shared = report.runs[["run_id", "variant", "trained_on", "seed"]]
         each = shared.merge(rows, on="run_id", how="right")
-        (report.folder.path / "tables" / "localisation-images.csv").write_text(each.to_csv(index=False))
+        (report.folder.path / "tables" / "localisation-images.csv").write_text(
+            each.to_csv(index=False), encoding="utf-8"
+        )
         yield from _localisation(report, localisation_table(rows, report.runs))
 
 

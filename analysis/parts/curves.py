@@ -50,7 +50,7 @@ def curves(report: Report) -> Iterator[Block]:
         caption = "Expected calibration error of each cell (Guo et al. 2017, 15 bins, probability of fake)"
         yield Fold("Calibration error of every cell", [report.folder.table("calibration", table, caption=caption)])
     if len(history):
-        (report.folder.path / "tables" / "history.csv").write_text(history.to_csv(index=False))
+        (report.folder.path / "tables" / "history.csv").write_text(history.to_csv(index=False), encoding="utf-8")
 
 
 def _scores(report: Report, runs: pd.DataFrame) -> pd.DataFrame:

@@ -207,7 +207,7 @@ def _warnings(store: Store, runs: pd.DataFrame) -> Iterator[Text]:
     counts: Counter[str] = Counter()
     for run_id in runs.loc[runs["run_id"] != "", "run_id"]:
         try:
-            text = store.artifact(run_id, names.WARNINGS).read_text(errors="replace")
+            text = store.artifact(run_id, names.WARNINGS).read_text(encoding="utf-8", errors="replace")
         except (StoreError, OSError):  # a trial without warnings has no such file
             continue
         counts.update({line.strip() for line in text.splitlines() if line.strip()})

@@ -70,7 +70,7 @@ def nvidia_smi(fields: str) -> dict[str, str]:
     """What nvidia-smi says of the first card; {"problem": …} where it says nothing."""
     command = ["nvidia-smi", "--query-gpu=" + fields, "--format=csv,noheader,nounits", "-i", _first_card()]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        done = subprocess.run(command, capture_output=True, timeout=20, encoding="utf-8", errors="replace")
     except (OSError, subprocess.TimeoutExpired) as error:
         return {"problem": in_words(error)}
     if done.returncode:
@@ -94,7 +94,7 @@ class Utilisation:
         command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "100"]
         with suppress(OSError):
             self._process = subprocess.Popen(
-                [*command, "-i", _first_card()], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+                [*command, "-i", _first_card()], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8"
             )
         return self
 

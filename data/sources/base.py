@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import unicodedata
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -97,15 +99,18 @@ class Scan(Remarks):
 
     Attributes:
         entries: the images; none has been opened yet.
+        unread: pictures in formats that are not read, such as .tif.
         on_request: generator -> the contents of its folder, for generators that take part only if a launch names them.
     """
 
     entries: list[Entry] = field(default_factory=list)
+    unread: list[Entry] = field(default_factory=list)
     on_request: dict[str, Scan] = field(default_factory=dict)
 
     def add(self, other: Scan) -> None:
         """Add the images and the remarks of another folder."""
         self.entries += other.entries
+        self.unread += other.unread
         self.add_remarks(other)
 
     def all_notes(self) -> list[str]:
@@ -119,9 +124,13 @@ class Scan(Remarks):
 
 @dataclass(kw_only=True)
 class Listing(Remarks):
-    """The images in a folder, sorted by path."""
+    """The images in a folder, sorted by path.
+
+    `unread` has the pictures in formats that are not read, sorted by path.
+    """
 
     images: list[Path] = field(default_factory=list)
+    unread: list[Path] = field(default_factory=list)
 
 
 def rows_of_cells(rows: pd.DataFrame, generators: Collection[str]) -> np.ndarray:
@@ -179,13 +188,19 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def list_images(folder: Path, root: Path, *, recursive: bool = False) -> Listing:
-    """List the image files in `folder`, by suffix. No file is opened; every ignored file is in a note or a problem.
+    """List the image files in `folder`, by suffix. No file is opened.
+
+    Every ignored file is in a note, in a problem or, if it is a picture in another format, in `Listing.unread`.
 
     Hidden names, and files and folders of other programs, are left aside and counted. Links are followed if they stay
     inside `root` (which may be a link itself). A folder is read once, however many links lead to it. Links that leave
     `root` or lead nowhere are problems.
     """
-    from data.images import IMAGE_SUFFIXES, OVERLAY  # not at the top: it imports NumPy, which naming corpora need not
+    from data.images import (
+        IMAGE_SUFFIXES,
+        OTHER_SUFFIXES,
+        OVERLAY,
+    )  # not at the top: it imports NumPy, which naming corpora need not
 
     listing = Listing()
     inside = os.path.realpath(root)
@@ -215,6 +230,8 @@ def list_images(folder: Path, root: Path, *, recursive: bool = False) -> Listing
                 subfolders.append(entry.name)
             elif entry.is_file() and path.suffix.lower() in IMAGE_SUFFIXES and not entry.name.endswith(OVERLAY):
                 listing.images.append(path)
+            elif entry.is_file() and path.suffix.lower() in OTHER_SUFFIXES:
+                listing.unread.append(path)
             else:
                 others.append(entry.name)
         if others:
@@ -224,6 +241,7 @@ def list_images(folder: Path, root: Path, *, recursive: bool = False) -> Listing
             what = "folder was" if len(subfolders) == 1 else "folders were"
             listing.notes.append(f"{len(subfolders)} {what} ignored in {where}: {shown_names(subfolders)}")
     listing.images.sort()
+    listing.unread.sort()
     return listing
 
 
@@ -233,11 +251,16 @@ def shown_names(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
+def stem_of(path: Path) -> str:
+    """The file's stem with composed letters (NFC): "é" may be one character or two, depending on who wrote the name."""
+    return unicodedata.normalize("NFC", path.stem)
+
+
 def images_by_stem(listing: Listing, root: Path) -> dict[str, Path]:
-    """Stem -> image. Files that share a stem are left out and become problems of the listing."""
+    """`stem_of` -> image. Files that share a stem are left out and become problems of the listing."""
     groups: defaultdict[str, list[Path]] = defaultdict(list)
     for path in listing.images:
-        groups[path.stem].append(path)
+        groups[stem_of(path)].append(path)
     for paths in groups.values():
         if len(paths) > 1:
             names = shown_names([path.name for path in paths])
@@ -247,6 +270,9 @@ def images_by_stem(listing: Listing, root: Path) -> dict[str, Path]:
 
 
 def _name_or_link_problem(entry: os.DirEntry[str], path: Path, root: Path, inside: str) -> Problem | None:
+    if not entry.name.isascii() and sys.getfilesystemencoding() != "utf-8":
+        shown = os.fsencode(relative(path, root)).decode(errors="backslashreplace")
+        return Problem(shown, "a name beyond ASCII, in a locale without UTF-8", "set PYTHONUTF8=1, or LC_ALL=C.UTF-8")
     try:
         entry.name.encode()
     except UnicodeEncodeError:

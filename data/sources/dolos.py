@@ -13,6 +13,7 @@ from data.sources.base import (
     SHARED_REAL,
     SPLITS,
     Entry,
+    Listing,
     Problem,
     Scan,
     folder_entries,
@@ -21,6 +22,7 @@ from data.sources.base import (
     relative,
     root_problems,
     shown_names,
+    stem_of,
     subfolders,
 )
 
@@ -162,7 +164,8 @@ def _scan_split_folders(
     for split in SPLITS:
         if not _is_folder(folder / split, root, result, f"there are: {', '.join(present)}" if present else ""):
             continue
-        images, stems = _images(folder / split, root, result)
+        listing, images, stems = _images(folder / split, root, result)
+        result.unread += [Entry(path, label, generator, path.stem, split) for path in listing.unread]
         if not stems:
             remedy = "put the split's images there"
             result.problems.append(Problem(relative(folder / split, root), "no images in the folder", remedy))
@@ -175,20 +178,27 @@ def _scan_split_folders(
                 counted = f"{num_missing} of {len(images)} fakes have no mask"
                 result.notes.append(f"{generator}, {split}: {counted}; localisation leaves them out")
         for stem, path in images.items():
-            source_id = f"{generator}/{split}/{stem}" if own_ids else stem
+            source_id = f"{generator}/{split}/{path.stem}" if own_ids else path.stem
             result.entries.append(Entry(path, label, generator, source_id, split, mask_of.get(stem)))
 
 
-def _images(folder: Path, root: Path, result: Scan) -> tuple[dict[str, Path], set[str]]:
-    """A folder's images by stem, and all stems in the folder, with those of refused files."""
+def _images(folder: Path, root: Path, result: Scan) -> tuple[Listing, dict[str, Path], set[str]]:
+    """A folder's files, its images by stem, and all stems in the folder, with those of refused files."""
     listing = list_images(folder, root)
     images = images_by_stem(listing, root)
     result.add_remarks(listing)
-    return images, images.keys() | {Path(problem.path).stem for problem in listing.problems}
+    refused = [Path(problem.path) for problem in listing.problems]
+    return listing, images, images.keys() | {stem_of(path) for path in [*refused, *listing.unread]}
 
 
 def _match_masks(folder: Path, root: Path, result: Scan, stems: set[str]) -> dict[str, Path]:
-    masks, _ = _images(folder, root, result)
+    listing, masks, _ = _images(folder, root, result)
+    if listing.unread:
+        names = shown_names([path.name for path in listing.unread])
+        where = relative(folder, root)
+        result.notes.append(
+            f"{len(listing.unread)} masks in formats that are not read were ignored in {where}: {names}"
+        )
     for stem in sorted(masks.keys() - stems):
         what, remedy = "a mask without an image", "bring back the image or remove the mask"
         result.problems.append(Problem(relative(masks[stem], root), what, remedy, skippable=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -72,12 +73,25 @@ def scan(root: Path, *, seed: int = 0) -> Scan:
         categories[generator].update(category)
         split_of[folder] = split
         in_folder = Listing(images=paths)
-        for stem, path in images_by_stem(in_folder, root).items():
-            source_id = "/".join([*category, stem])
+        for path in images_by_stem(in_folder, root).values():
+            source_id = "/".join([*category, path.stem])
             result.entries.append(
                 Entry(path, label, generator, source_id, split or _split_by_chance(source_id, seed=seed))
             )
         result.problems += in_folder.problems
+
+    astray = 0
+    for path in listing.unread:
+        parts = path.parent.relative_to(root).parts
+        if isinstance(meaning := _meaning(parts), Problem) or _are_no_samples(parts):
+            astray += 1
+            continue
+        label, generator, category, split = meaning
+        source_id = "/".join([*category, path.stem])
+        split = split or _split_by_chance(source_id, seed=seed)
+        result.unread.append(Entry(path, label, generator, source_id, split))
+    if astray:
+        result.notes.append(f"{astray} pictures in formats that are not read were ignored: they are no samples")
 
     no_split = [folder for folder, split in split_of.items() if split is None]
     if no_split and len(no_split) < len(split_of):
@@ -86,22 +100,27 @@ def scan(root: Path, *, seed: int = 0) -> Scan:
     elif no_split:
         result.notes.append(f"the folders name no splits; images were split 80/10/10 by name with seed {seed}")
     result.notes += _category_notes(categories, split_of, root)
-    result.problems += _one_class_problems(result.entries)
-    if not folders and not result.problems:
+    result.problems += _one_class_problems(result.entries + result.unread)
+    if not folders and not listing.unread and not result.problems:
         result.problems.append(Problem(".", "no images in the folder", "give the folder that holds the generators"))
     return result
 
 
-def _take_out_no_samples(folders: dict[Path, list[Path]], root: Path) -> list[str]:
-    """Take out the folders of masks and thumbnails; a note that counts them.
+def _are_no_samples(parts: tuple[str, ...]) -> bool:
+    """Whether a folder is for masks or thumbnails.
 
     A folder of such a name above a class folder is a category, such as ImageNet's "mask".
     """
+    above = next((number for number, part in enumerate(parts) if part in _LABELS), 0)
+    return any(part.lower() in _NO_SAMPLES for part in parts[above:])
+
+
+def _take_out_no_samples(folders: dict[Path, list[Path]], root: Path) -> list[str]:
+    """Take out the folders of masks and thumbnails; a note that counts them."""
     taken: dict[str, int] = {}
     for folder in list(folders):
         parts = folder.relative_to(root).parts
-        above = next((number for number, part in enumerate(parts) if part in _LABELS), 0)
-        if any(part.lower() in _NO_SAMPLES for part in parts[above:]):
+        if _are_no_samples(parts):
             taken["/".join(parts)] = len(folders.pop(folder))
     if not taken:
         return []
@@ -148,7 +167,8 @@ def _meaning(parts: tuple[str, ...]) -> tuple[int, str, list[str], str | None] |
 
 
 def _split_by_chance(source_id: str, *, seed: int) -> str:
-    digest = hashlib.sha256(f"{seed}:{source_id}".encode()).digest()
+    composed = unicodedata.normalize("NFC", source_id)  # a name is one name, however its letters are written
+    digest = hashlib.sha256(f"{seed}:{composed}".encode()).digest()
     share = int.from_bytes(digest[:8], "big") / 2**64
     if share < _TRAIN_SHARE:
         return "train"

@@ -7,6 +7,8 @@ command has the name of an experiment.
 from __future__ import annotations
 
 import argparse
+import io
+import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,6 +23,12 @@ OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 class BadInputError(Exception):
     """A mistake in what the user gave; the message says how to mend it."""
+
+
+def print_any_text() -> None:
+    """Let this process print every name, as an escape where the terminal's encoding lacks a letter of it."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,14 @@ def run(options: argparse.Namespace, context: Context) -> int:
 
         return print_status(launch.name, launch.settings.tracking_uri, context.console)
     _check_gpu(launch)
+    for method, config in launch.configs.items():
+        if str(config.get("weights", "")).endswith(":ema"):
+            context.console.print(
+                f"note: the weights file of {method} holds raw and averaged (EMA) weights; the averaged ones are "
+                "taken, as by timm's own loader. For the raw ones, give a file that holds them alone",
+                style=NOTE,
+                highlight=False,
+            )
     manifest = read_data(launch, context.console)
     if manifest is None:
         context.console.print(
@@ -117,6 +125,7 @@ def read_data(launch: Launch, console: Console) -> Manifest | None:
     from data.manifest import DataProblems, build_manifest
     from data.sources import get_source
     from grid.progress import counting
+    from models.registry import size_check
 
     options, settings = launch.options, launch.settings
     source = get_source(launch.experiment.source)
@@ -149,6 +158,7 @@ def read_data(launch: Launch, console: Console) -> Manifest | None:
                 limit=options.limit,
                 generators=options.generators,
                 names_per_split=options.names_per_split,
+                size_check=size_check(launch.configs.items()),
                 progress=partial(count, "reading images"),
             )
         except DataProblems as error:

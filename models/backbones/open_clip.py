@@ -26,6 +26,7 @@ from models.weights import (
     read_state_dict,
     url_file,
     without_prefix,
+    without_wrappers,
 )
 
 ARCHITECTURES = Path(__file__).parents[1] / "architectures"
@@ -87,7 +88,7 @@ def clip_backbone(request: BackboneRequest) -> Backbone:
     tower = model.visual
     del model
     if source.path is not None:
-        state = read_state_dict(source.path, trusted_archives=openai_archives())
+        state = read_state_dict(source.path, trusted_archives=openai_archives(), averaged=source.averaged)
         if all(entry in state for entry in _OPENAI_ENTRIES):
             refuse_other_activation(name, f"the file {source.path}, which is OpenAI's,", True)
         _load(tower, state, source.path, resized=size is not None)
@@ -198,7 +199,7 @@ def refuse_other_activation(name: str, what: str, quick_gelu: bool) -> None:
 def _load(tower: nn.Module, state: dict[str, torch.Tensor], path: Path, *, resized: bool) -> None:
     from open_clip.model import resize_pos_embed
 
-    state = without_prefix(state, "visual.")
+    state = without_prefix(without_wrappers(state, tower.state_dict(), source=path), "visual.")
     if resized and "positional_embedding" in state:
         positions = {"visual.positional_embedding": state["positional_embedding"].float()}
         # Fails on a wrong file, which `load_strictly` describes better.

@@ -11,7 +11,15 @@ from models.backbones import register_family
 from models.backbones.base import Backbone, BackboneRequest, seeded, three
 from models.detector import WeightsError
 from models.preprocessing import Preprocessing
-from models.weights import WeightsSource, load_strictly, local_source, read_state_dict, url_file, without_prefix
+from models.weights import (
+    WeightsSource,
+    load_strictly,
+    local_source,
+    read_state_dict,
+    url_file,
+    without_prefix,
+    without_wrappers,
+)
 
 _URL = "https://dl.fbaipublicfiles.com/segment_anything/"
 _FILES = {"vit_b": "sam_vit_b_01ec64.pth", "vit_l": "sam_vit_l_0b3195.pth", "vit_h": "sam_vit_h_4b8939.pth"}
@@ -46,7 +54,8 @@ def sam_backbone(request: BackboneRequest) -> Backbone:
     with seeded(request.seed):
         encoder, mean, std = _demo() if name == "demo" else _published(name)
     if source.path is not None:
-        state = without_prefix(read_state_dict(source.path), "image_encoder.")
+        state = read_state_dict(source.path, averaged=source.averaged)
+        state = without_prefix(without_wrappers(state, encoder.state_dict(), source=source.path), "image_encoder.")
         load_strictly(encoder, state, source=source.path)
     if size is not None and size != encoder.img_size:
         _resize(encoder, size)

@@ -25,6 +25,7 @@ from models.weights import (
     read_state_dict,
     rename_by_order,
     url_file,
+    without_wrappers,
 )
 
 
@@ -81,7 +82,7 @@ def _network(request: BackboneRequest, num_classes: int) -> tuple[Any, Preproces
 
     source = local_source(request.weights, weight_files=request.weight_files, seed=request.seed)
     tag = request.weights.partition(":")[2] if source is None else ""
-    name = f"{request.name.partition('.')[0]}.{tag}" if tag else request.name
+    name = _current_name(f"{request.name.partition('.')[0]}.{tag}" if tag else request.name)
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
         raise ValueError(f"timm has no network {architecture!r}; {nearest(architecture, timm.list_models())}")
@@ -101,7 +102,9 @@ def _network(request: BackboneRequest, num_classes: int) -> tuple[Any, Preproces
         network = timm.create_model(name, pretrained=False, num_classes=num_classes, **options)
     if source.path is not None:
         state = (
-            _packaged_state(architecture, source.path) if request.weights == PACKAGED else read_state_dict(source.path)
+            _packaged_state(architecture, source.path)
+            if request.weights == PACKAGED
+            else read_state_dict(source.path, averaged=source.averaged)
         )
         _load(network, state, source.path, config.classifier, resized=bool(options))
 
@@ -115,6 +118,20 @@ def _network(request: BackboneRequest, num_classes: int) -> tuple[Any, Preproces
         crop_fraction=float(config.crop_pct) if policy == "crop" else 1.0,
     )
     return network.to(memory_format=torch.channels_last), preprocessing, source
+
+
+def _current_name(name: str) -> str:
+    """The present name of a network whose name timm has changed: "legacy_xception" for "xception"."""
+    import timm
+
+    architecture, _, tag = name.partition(".")
+    renamed = timm.models.get_deprecated_models()
+    if architecture not in renamed:
+        return name
+    if renamed[architecture] is None:
+        raise ValueError(f"timm has removed the network {architecture!r}; {nearest(architecture, timm.list_models())}")
+    current, _, own_tag = str(renamed[architecture]).partition(".")
+    return ".".join(filter(None, [current, tag or own_tag]))
 
 
 def _hub_file(name: str, config: Any) -> Path:
@@ -143,6 +160,7 @@ def _load(network: nn.Module, state: dict[str, torch.Tensor], path: Path, classi
     timm's converter for the architecture runs first: it renames tensors of older files and resizes position embeddings
     for another input size. Resizing is allowed only if the request names another size.
     """
+    state = without_wrappers(state, network.state_dict(), source=path)
     position = network.state_dict().get("pos_embed")
     published = state.get("pos_embed")
     if position is not None and published is not None and position.shape != published.shape and not resized:

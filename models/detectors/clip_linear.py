@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from models.configs import LinearConfig
 from models.detector import BuildContext, Detector
+from models.needs import resized_to
 from models.registry import register_detector
 
 
@@ -15,6 +16,7 @@ from models.registry import register_detector
     "clip_linear",
     config=LinearConfig(backbone="ViT-L-14-quickgelu", weights="hub:openai"),
     gpu_share=0.25,
+    picture_needs=lambda config: resized_to(config.size),
     small={"backbone": "demo-vit-64", "weights": "random"},
 )
 def build(config: LinearConfig, context: BuildContext) -> Detector:

@@ -8,10 +8,17 @@ from __future__ import annotations
 
 from models.configs import ProbeConfig
 from models.detector import BuildContext, Detector
+from models.needs import PictureNeeds
 from models.registry import register_detector
+from models.residuals import MIN_SIDE
 
 
-@register_detector("residual_linear", config=ProbeConfig(), gpu_share=0.0)
+@register_detector(
+    "residual_linear",
+    config=ProbeConfig(),
+    gpu_share=0.0,
+    picture_needs=lambda config: PictureNeeds(min_side=MIN_SIDE),
+)
 def build(config: ProbeConfig, context: BuildContext) -> Detector:
     """High-pass residual statistics (SRM), linear classifier; no weights needed."""
     from models.linear import LinearDetector

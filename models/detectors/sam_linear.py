@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from models.configs import LinearConfig
 from models.detector import BuildContext, Detector
+from models.needs import resized_to
 from models.registry import register_detector
 
 
@@ -14,6 +15,7 @@ from models.registry import register_detector
     "sam_linear",
     config=LinearConfig(backbone="vit_b", weights="hub"),
     gpu_share=0.5,
+    picture_needs=lambda config: resized_to(config.size),
     small={"backbone": "demo", "weights": "random"},
 )
 def build(config: LinearConfig, context: BuildContext) -> Detector:

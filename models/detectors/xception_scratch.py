@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from models.configs import NetworkConfig
 from models.detector import BuildContext, Detector
+from models.needs import resized_to
 from models.registry import register_detector
 
 
@@ -15,6 +16,7 @@ from models.registry import register_detector
     "xception_scratch",
     config=NetworkConfig(backbone="xception41", weights="random", learning_rate=1e-3),
     gpu_share=0.5,
+    picture_needs=lambda config: resized_to(config.size),
     small={"backbone": "test_resnet", "size": 64, "epochs": 12, "flip": True},
 )
 def build(config: NetworkConfig, context: BuildContext) -> Detector:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+import launch
 from analysis.__main__ import main
 from analysis.cam import choose_images, image_maps, open_images, read_images
 from analysis.detectors import load_detector
 from analysis.localisation import localise_run
-from analysis.predict import find_pictures, overlay_paths
+from analysis.predict import Answer, Predictor, find_pictures, overlay_paths
 from analysis.store import Store
 from grid import names
 
@@ -80,6 +85,72 @@ def test_predict_answers_as_the_run_did_and_goes_on_after_a_bad_file(
         assert answer["label"] == ("fake" if answer["score"] > tracked.threshold(run["run_id"]) else "real")
         assert (folder / f"{Path(path).stem}.cam.png").is_file()
     assert answers["broken.png"]["error"]
+
+
+def test_predict_answers_for_all_pictures_but_those_that_it_names(
+    tracked: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = open_images(tracked)
+    (good,) = manifest.paths(choose_images(manifest, "lama", 1))
+    sizes = {"tiny": (8, 8), "thin": (2, 3000), "cursed": (40, 40), "blessed": (41, 40)}
+    for name, size in sizes.items():
+        Image.new("RGB", size).save(tmp_path / f"{name}.png")
+    shutil.copy(good, tmp_path / "good.png")
+    for name in ("a.tif", "b.HEIC", "notes.txt"):
+        (tmp_path / name).touch()
+    arguments = ["--tracking-uri", tracked.tracking_uri, "--json", "--no-cam", "--best"]
+
+    def predicted(method: str) -> tuple[dict[str, str], dict[str, str], str]:
+        """Labels, errors, and what was said beside."""
+        assert main(["predict", str(tmp_path), *arguments, method]) == 1
+        said = capsys.readouterr()
+        images = {Path(one["path"]).stem: one for one in json.loads(said.out)["images"]}
+        labels = {name: one["label"] for name, one in images.items() if one["label"]}
+        return labels, {name: one["error"] for name, one in images.items() if one["error"]}, said.err
+
+    labels, errors, beside = predicted("residual_linear")
+    assert set(labels) == {"cursed", "blessed", "good"}
+    reason = "a side of less than 16 pixels, which residual_linear cannot take"
+    assert errors == {"tiny": f"8 x 8 pixels: {reason}", "thin": f"2 x 3000 pixels: {reason}"}
+    assert f"{tmp_path / 'tiny.png'}: 8 x 8 pixels" in beside
+    assert f"2 pictures in formats that are not read have no answer: {tmp_path / 'a.tif'}" in beside
+
+    labels, errors, _ = predicted("clip_linear")
+    assert set(labels) == {"tiny", "cursed", "blessed", "good"}
+    assert errors == {"thin": "2 x 3000 pixels: one side more than 50 times the other, which clip_linear cannot take"}
+
+    answer = Predictor.answer
+
+    def cursed(predictor: Predictor, answers: list[Answer], images: list[np.ndarray]) -> None:
+        if any(image.shape == (40, 40, 3) for image in images):
+            raise RuntimeError("no such kernel")
+        answer(predictor, answers, images)
+
+    monkeypatch.setattr(Predictor, "answer", cursed)
+    labels, errors, _ = predicted("residual_linear")
+    assert set(labels) == {"blessed", "good"}
+    assert errors["cursed"] == "RuntimeError: no such kernel"
+
+
+def test_an_overlay_that_fails_costs_no_answer(
+    tracked: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, side in (("a", 40), ("b", 41)):
+        Image.new("RGB", (side, side)).save(tmp_path / f"{name}.png")
+    overlays = Predictor.overlays
+
+    def failing(predictor: Predictor, images: list[np.ndarray]) -> list[np.ndarray]:
+        if any(len(image) == 40 for image in images):
+            raise RuntimeError("no map")
+        return overlays(predictor, images)
+
+    monkeypatch.setattr(Predictor, "overlays", failing)
+    uri = ["--tracking-uri", tracked.tracking_uri, "--json"]
+    assert main(["predict", str(tmp_path), "--best", "xception_scratch", *uri]) == 1
+    first, second = json.loads(capsys.readouterr().out)["images"]
+    assert first["label"] in ("real", "fake")
+    assert (first["cam"], first["error"]) == (None, "there is no overlay: RuntimeError: no map")
+    assert (second["cam"], second["error"]) == (str(tmp_path / "b.cam.png"), None)
 
 
 @pytest.mark.parametrize("method", ["xception_scratch", "clip_linear", "residual_linear"])
@@ -204,3 +275,40 @@ def test_a_threshold_that_was_not_logged_is_called_so(own_copy: Path, capsys: py
     assert main(["predict", "nowhere.png", "--best", "residual_linear", "--tracking-uri", uri]) == 1
     said = " ".join(capsys.readouterr().err.split())
     assert "fake above log-odds 0, as the run logged no threshold" in said
+
+
+# In a locale without UTF-8 --------------------------------------------------------------------------------------------
+
+
+ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+
+
+def in_ascii(*arguments: str) -> tuple[int, bytes, bytes]:
+    """Status, output and errors of `python -m analysis` in a locale that knows ASCII alone."""
+    command = [sys.executable, "-m", "analysis", *arguments]
+    done = subprocess.run(command, env={**os.environ, **ASCII}, cwd=Path(launch.__file__).parent, capture_output=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.long
+def test_the_report_is_utf8_whatever_the_locale(tracked: Store, tmp_path: Path) -> None:
+    uri = ["--tracking-uri", tracked.tracking_uri, "--no-cam", "--no-log"]
+    status, _, errors = in_ascii(*uri, "--out", str(tmp_path / "ascii"))
+    assert (status, b"Traceback" in errors) == (0, False)
+    assert main([*uri, "--out", str(tmp_path / "utf8")]) == 0
+    tables = sorted((tmp_path / "utf8" / "tables").iterdir())
+    assert len(tables) > 10
+    for table in tables:
+        assert (tmp_path / "ascii" / "tables" / table.name).read_bytes() == table.read_bytes()
+    assert any(not table.read_bytes().isascii() for table in tables)
+
+
+@pytest.mark.long
+def test_a_name_that_cannot_be_printed_is_escaped(tracked: Store, tmp_path: Path) -> None:
+    picture = tmp_path / "Ren\u00e9.png"
+    Image.new("RGB", (40, 40)).save(picture)
+    arguments = ["--best", "residual_linear", "--tracking-uri", tracked.tracking_uri]
+    status, output, errors = in_ascii("predict", str(picture), *arguments)
+    assert (status, b"Traceback" in errors) == (0, False)
+    assert output.startswith(str(tmp_path).encode() + b"/Ren")
+    assert b"log-odds of fake" in output

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import ast
 import os
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from data.manifest import build_manifest
 from data.sources import get_source, list_sources, register_source
 from data.sources.base import Entry, Listing, Problem, Scan, images_by_stem, list_images
 from tests.corpora import picture, write_dolos, write_image
+
+ROOT = Path(__file__).parents[2]
 
 
 def scan(root: Path) -> Scan:
@@ -106,6 +112,26 @@ def test_a_mask_without_image_is_a_problem_and_a_fake_without_mask_a_note(dolos:
     assert sum(entry.mask is None for entry in found.entries if entry.generator == "ldm") == 4
 
 
+def test_a_name_composed_or_decomposed_is_one_name(dolos: Path, tmp_path: Path) -> None:
+    base = dolos / "celebahq"
+    composed, decomposed = "Ren\u00e9", "Rene\u0301"
+    (base / "real/test/00006.png").rename(base / f"real/test/{composed}.png")
+    (base / "fake/lama/images/test/00006.png").rename(base / f"fake/lama/images/test/{decomposed}.png")
+    (base / "fake/lama/masks/test/00006.png").rename(base / f"fake/lama/masks/test/{composed}.png")
+    for kind in ("images", "masks"):
+        (base / f"fake/ldm/{kind}/test/00006.png").rename(base / f"fake/ldm/{kind}/test/{decomposed}.png")
+    found = scan(dolos)
+    assert found.problems == []
+    fakes = [entry for entry in found.entries if entry.path.stem == decomposed]
+    assert [entry.mask.stem for entry in fakes if entry.mask] == [composed, decomposed]
+    table = build_manifest("dolos", dolos, cache=tmp_path / "cache").table
+    assert table.groupby("source_id")["path"].count()[composed] == 3
+    write_image(base / f"real/test/{decomposed}.png", picture("other"))
+    assert kinds(scan(dolos)) == {
+        f"celebahq/real/test/{name}.png": "several files with one stem in a folder" for name in (composed, decomposed)
+    }
+
+
 def test_two_files_with_one_stem_are_both_left_out(dolos: Path) -> None:
     folder = dolos / "celebahq/fake/lama/images/train"
     write_image(folder / "00001.jpg", picture("x"))
@@ -140,13 +166,14 @@ def test_nothing_is_left_aside_without_a_word(dolos: Path) -> None:
 
 
 def test_images_are_listed_sorted_by_suffix_in_any_case(tmp_path: Path) -> None:
-    for name in ("b.PNG", "a.jpeg", "c.webp", "d.gif", "sub/e.bmp"):
+    for name in ("b.PNG", "a.jpeg", "c.webp", "d.gif", "f.txt", "sub/e.bmp"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert [path.name for path in list_images(tmp_path, tmp_path).images] == ["a.jpeg", "b.PNG", "c.webp"]
     recursive = list_images(tmp_path, tmp_path, recursive=True)
     assert [path.name for path in recursive.images] == ["a.jpeg", "b.PNG", "c.webp", "e.bmp"]
-    assert recursive.notes == ["1 file that is not an image was ignored in .: d.gif"]
+    assert recursive.notes == ["1 file that is not an image was ignored in .: f.txt"]
+    assert recursive.unread == [tmp_path / "d.gif"]
 
 
 def test_links_are_followed_inside_the_root_only(tmp_path: Path) -> None:
@@ -203,6 +230,23 @@ def test_names_that_are_not_utf8_are_problems(tmp_path: Path) -> None:
     found = list_images(tmp_path, tmp_path)
     assert found.images == []
     assert kinds(found) == {"\\xff.png": "the name is not valid UTF-8"}
+
+
+def test_in_a_locale_without_utf8_a_name_beyond_ascii_says_what_to_set(tmp_path: Path) -> None:
+    (tmp_path / "Ren\u00e9.png").touch()
+    code = f"""
+from pathlib import Path
+from data.sources.base import list_images
+root = Path({str(tmp_path)!r})
+found = list_images(root, root)
+print(ascii([found.images, [(p.path, p.what, p.remedy) for p in found.problems]]))
+"""
+    locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **locale}, capture_output=True, encoding="ascii", cwd=ROOT
+    )
+    words = "a name beyond ASCII, in a locale without UTF-8", "set PYTHONUTF8=1, or LC_ALL=C.UTF-8"
+    assert (done.stderr, ast.literal_eval(done.stdout)) == ("", [[], [("Ren\u00e9.png", *words)]])
 
 
 def test_stems_are_compared_within_one_listing(tmp_path: Path) -> None:

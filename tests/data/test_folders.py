@@ -77,6 +77,15 @@ def test_one_name_is_in_one_split_across_generators_and_labels(tmp_path: Path) -
     assert {e.path: e.split for e in scan(tmp_path, seed=1).entries} != {e.path: e.split for e in found.entries}
 
 
+def test_a_name_composed_or_decomposed_is_in_one_split(tmp_path: Path) -> None:
+    names = [f"{letter}{number}" for letter in ("\u00e9", "e\u0301") for number in range(50)]
+    for label, part in (("0_real", names[:50]), ("1_fake", names[50:])):
+        touch(tmp_path, *(f"progan/{label}/{name}.png" for name in part))
+    splits = {(entry.label, entry.source_id): entry.split for entry in scan(tmp_path).entries}
+    assert [splits[0, name] for name in names[:50]] == [splits[1, name] for name in names[50:]]
+    assert len(set(splits.values())) == 3
+
+
 def test_splits_for_some_images_only_are_a_problem(tmp_path: Path) -> None:
     found = scan(touch(tmp_path, *[f"{g}/{c}/1.png" for g in ("train/a", "b") for c in ("0_real", "1_fake")]))
     assert kinds(found) == dict.fromkeys(["b/0_real", "b/1_fake"], "no split level, while other folders have one")

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from data import images
 from data.images import BadImage, decode, probe, read_mask
@@ -164,6 +165,86 @@ def test_a_file_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
     refused(tmp_path / "missing.png", "cannot be opened")
     (tmp_path / "empty.png").touch()
     refused(tmp_path / "empty.png", "empty")
+
+
+# Side data and foreign content
+
+
+def with_text(path: Path, *megabytes: int) -> Path:
+    info = PngInfo()
+    for number, size in enumerate(megabytes):
+        info.add_itxt(f"workflow{number}", "x" * (size * 2**20), zip=True)
+    Image.fromarray(picture("a")).save(path, pnginfo=info)
+    return path
+
+
+def test_a_sound_png_with_megabytes_of_text_or_of_a_colour_profile_is_read(tmp_path: Path) -> None:
+    Image.fromarray(picture("a")).save(tmp_path / "profile.png", icc_profile=bytes(3 * 2**20))
+    for path in (with_text(tmp_path / "text.png", 3, 3), tmp_path / "profile.png"):
+        np.testing.assert_array_equal(decode(path), picture("a"))
+        assert path.stat().st_size < 20_000  # packed, as a bomb would be
+
+
+def test_text_that_unpacks_without_end_is_refused(tmp_path: Path) -> None:
+    refused(with_text(tmp_path / "a.png", 33), "more than 32 MiB.*without them")
+
+
+def test_the_damaged_chunk_of_a_png_is_named(tmp_path: Path) -> None:
+    info = PngInfo()
+    info.add_itxt("workflow", "x" * 1000)
+    Image.fromarray(picture("a", 64)).save(tmp_path / "a.png", pnginfo=info)
+    whole = (tmp_path / "a.png").read_bytes()
+
+    def changed(kind: bytes, offset: int = 6) -> Path:
+        content = bytearray(whole)
+        content[whole.index(kind) + offset] ^= 255
+        (tmp_path / "changed.png").write_bytes(content)
+        return tmp_path / "changed.png"
+
+    refused(changed(b"iTXt"), "side chunk with a wrong checksum .iTXt")
+    refused(changed(b"IHDR"), "truncated or damaged .a chunk IHDR has a wrong checksum")
+    refused(changed(b"IDAT", 50), "truncated or damaged .a chunk IDAT has a wrong checksum")
+    (tmp_path / "cut.png").write_bytes(whole[: whole.index(b"IDAT") + 20])
+    refused(tmp_path / "cut.png", "truncated or damaged .the file ends within a chunk IDAT")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 123\n", "Git LFS pointer.*`git lfs pull`"),
+        (b"\n<!DOCTYPE html><html><body>404</body></html>", "web page saved as a picture"),
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "web page saved as a picture"),
+        (b'<?xml version="1.0"?><svg width="8"></svg>', "SVG file"),
+        (b'{"message": "Not Found"}', "text file"),
+        (bytes(4096), "zero bytes"),
+        (b"PK\x03\x04 and more", "ZIP archive.*unpack it"),
+        (b"\x93NUMPY\x01\x00", "NumPy array"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC file.*convert it to PNG"),
+        (b"\0\0\0\x18ftypqt  \0\0\0\0", "film or other ISO media file"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL file"),
+    ],
+)
+def test_what_is_no_picture_is_called_by_its_name(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "a.png").write_bytes(content)
+    refused(tmp_path / "a.png", words)
+
+
+@pytest.mark.parametrize("name", ["GIF", "TIFF", "AVIF", "PDF", "JPEG2000"])
+def test_another_format_under_the_name_of_a_png_is_named(tmp_path: Path, name: str) -> None:
+    Image.fromarray(picture("a")).save(tmp_path / "a.png", format=name)
+    refused(tmp_path / "a.png", f"{name.replace('2000', ' 2000')} file, not a PNG.*convert it to PNG")
+
+
+def test_of_a_phones_photograph_with_a_second_picture_the_first_is_read(tmp_path: Path) -> None:
+    first, second = (Image.fromarray(picture(name)) for name in "ab")
+    first.save(tmp_path / "plain.jpg", quality=90)
+    first.save(tmp_path / "phone.jpg", format="MPO", save_all=True, append_images=[second], quality=90)
+    with Image.open(tmp_path / "phone.jpg") as image:
+        assert (image.format, image.n_frames) == ("MPO", 2)
+    np.testing.assert_array_equal(decode(tmp_path / "phone.jpg"), decode(tmp_path / "plain.jpg"))
+    facts = [probe(tmp_path / name) for name in ("phone.jpg", "plain.jpg")]
+    assert facts[0].format == facts[1].format == "JPEG"
+    assert facts[0].quantisation == facts[1].quantisation != ""
 
 
 def test_bombs_are_refused_before_they_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

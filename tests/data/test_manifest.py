@@ -268,6 +268,29 @@ def test_a_smaller_limit_is_part_of_a_larger_one(smaller: int, larger: int) -> N
 # Problems
 
 
+def test_pictures_of_a_size_that_cannot_be_used_are_bad_files(dolos: Path, cache: Path) -> None:
+    bad = {"celebahq/real/train/00000.png": (3, 20), "celebahq/fake/ldm/images/test/00007.png": (16, 9)}
+    for name, (width, height) in bad.items():
+        write_image(dolos / name, np.resize(picture(name), (height, width, 3)))
+    (dolos / "celebahq/fake/ldm/masks/test/00007.png").unlink()
+    asked: list[tuple[int, int]] = []
+
+    def check(width: int, height: int) -> str:
+        asked.append((width, height))
+        return "" if min(width, height) >= 10 else "too small"
+
+    with pytest.raises(DataProblems) as caught:
+        build_manifest("dolos", dolos, cache=cache, size_check=check)
+    assert sorted(asked) == [(3, 20), (16, 9), (16, 16)]  # each size once
+    assert {(problem.path, problem.what, problem.detail) for problem in caught.value.problems} == {
+        (name, "too small", f"{width} x {height} pixels") for name, (width, height) in bad.items()
+    }
+    manifest = build_manifest("dolos", dolos, cache=cache, size_check=check, skip_bad=True)
+    assert {problem.path for problem in manifest.skipped} == set(bad)
+    assert len(manifest.table) == 25
+    assert len(build_manifest("dolos", dolos, cache=cache).table) == 27
+
+
 def test_all_problems_come_in_one_message_and_with_skip_bad_into_the_record(dolos: Path, cache: Path) -> None:
     base = dolos / "celebahq"
     whole = (base / "real/train/00000.png").read_bytes()
@@ -280,7 +303,7 @@ def test_all_problems_come_in_one_message_and_with_skip_bad_into_the_record(dolo
         "celebahq/real/train/00000.png": "truncated or damaged",
         "celebahq/fake/lama/images/train/00001.png": "CMYK colours",
         "celebahq/fake/lama/masks/train/00002.png": "mask and image differ in size",
-        "celebahq/fake/ldm/masks/train/00003.png": "not a PNG, JPEG, BMP or WebP picture, or its header is broken",
+        "celebahq/fake/ldm/masks/train/00003.png": "text file, not a picture",
         "celebahq/fake/ldm/masks/train/99999.png": "a mask without an image",
     }
     with pytest.raises(DataProblems) as caught:
@@ -367,6 +390,38 @@ def test_one_photograph_in_two_splits(dolos: Path, cache: Path) -> None:
     assert [problem.path for problem in manifest.skipped] == [leaked]
     where = manifest.table[manifest.table["source_id"] == "00006"]
     assert set(where["split"]) == {"test"}
+
+
+@pytest.mark.parametrize(
+    ("kept", "leaked", "is_leak"),
+    [("00006", "6", True), ("a_06b", "a_6b", True), ("x1.5", "x1.05", False), ("06", "60", False)],
+)
+def test_one_number_with_and_without_leading_zeros_in_two_splits(
+    dolos: Path, cache: Path, kept: str, leaked: str, is_leak: bool
+) -> None:
+    base = dolos / "celebahq"
+    for folder in ("real", "fake/lama/images", "fake/lama/masks", "fake/ldm/images", "fake/ldm/masks"):
+        (base / folder / "test/00006.png").rename(base / folder / f"test/{kept}.png")
+    write_image(base / f"real/train/{leaked}.png", picture("another"))
+    if not is_leak:
+        assert len(build_manifest("dolos", dolos, cache=cache).table) == 28
+        return
+    with pytest.raises(DataProblems) as caught:
+        build_manifest("dolos", dolos, cache=cache)
+    (problem,) = caught.value.problems
+    assert (problem.path, problem.what) == (f"celebahq/real/train/{leaked}.png", "one photograph in two splits")
+    assert problem.detail == f"also celebahq/real/test/{kept}.png"
+    assert "same name or number" in problem.remedy
+    assert len(build_manifest("dolos", dolos, cache=cache, skip_bad=True).table) == 27
+
+
+def test_names_of_one_spelling_keep_the_digest(tmp_path: Path, cache: Path) -> None:
+    """Only a name that is written in two ways is written anew; else manifests would get other digests for nothing."""
+    root = write_dolos(tmp_path / "dolos", generators=["lama"])
+    for path in sorted(root.rglob("*/test/*.png")):
+        path.rename(path.with_name(f"Rene\u0301{path.name}"))
+    ids = set(build_manifest("dolos", root, cache=cache).select("test", ["lama"])["source_id"])
+    assert ids == {f"Rene\u0301{number:05d}" for number in (6, 7, 8)}
 
 
 @pytest.mark.parametrize(("first", "second"), [("train", "valid"), ("train", "test"), ("valid", "test")])

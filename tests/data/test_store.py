@@ -19,9 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import data.store
+from data.conditions import Condition
 from data.images import decode
 from data.manifest import Manifest, build_manifest
-from data.pictures import Pictures
+from data.pictures import ConditionError, FileError, Pictures
 from data.store import ArrayStore, feature_store, fill_features, fill_pixels, pixel_store
 from models.geometry import Geometry
 from tests.corpora import picture, write_image
@@ -513,6 +514,23 @@ def test_native_images_may_differ_in_size(tmp_path: Path, cache: Path, dolos: Pa
 
     fill_features(feature_store(cache, "x", 3), Pictures(manifest), manifest.table, None, encode, batch=5)
     assert shapes == {(16, 16, 3), (40, 40, 3)}
+
+
+def test_a_picture_of_a_wrong_size_is_named_also_if_a_condition_made_it_so(manifest: Manifest, cache: Path) -> None:
+    def fill(pictures: Pictures, smallest: int) -> None:
+        def check(width: int, height: int) -> str:
+            return "too small" if min(width, height) < smallest else ""
+
+        store = feature_store(cache, "x", 3)
+        fill_features(store, pictures, manifest.table, None, mean_colour, batch=4, size_check=check)
+
+    with pytest.raises(FileError, match=r"\.png has 16 x 16 pixels under the condition clean: too small"):
+        fill(Pictures(manifest), 17)
+    halved = Pictures(manifest)
+    halved.condition = Condition("halved", lambda picture: picture.pixels[::2, ::2])
+    with pytest.raises(ConditionError, match=r"\.png has 8 x 8 pixels under the condition halved: too small"):
+        fill(halved, 16)
+    fill(halved, 8)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

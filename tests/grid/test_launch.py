@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import shlex
@@ -423,3 +424,14 @@ def test_a_plan_without_a_store_does_without_mlflow(images: Path, runs: Path) ->
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=environment)
     assert "status 0 heavy []" in done.stdout
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_a_name_that_the_terminal_cannot_print_is_escaped(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
+    name = "Ren\u00e9 \udcff"  # the second is a byte of a file name that is no UTF-8
+    assert launch.main(["doloss", "--data", name, "--generators", name]) == 2
+    print(name, flush=True)
+    expected = {"ascii": b"Ren\\xe9 \\udcff", "utf-8": b"Ren\xc3\xa9 \\udcff"}[encoding]
+    assert written.getvalue().splitlines()[-1] == expected

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from mlflow.tracking import MlflowClient
 from PIL import Image
@@ -13,6 +14,7 @@ import launch
 from grid import names, runner
 from grid.options import resolve
 from models.registry import list_detectors
+from models.weights import file_digest
 from tests.corpora import write_dolos, write_folders
 from tests.grid.command import Command, mlflow_runs
 from tests.grid.grids import SIDE
@@ -267,6 +269,71 @@ def test_an_image_that_fits_into_no_memory_is_bad_input(dolos: Command) -> None:
         outcome = dolos("--methods", "clip_linear", *small)
     assert outcome.status == 2
     assert "not even one image fits into the device's memory" in outcome.text
+
+
+@pytest.mark.parametrize(
+    ("size", "methods", "said"),
+    [
+        ((8, 8), "residual_linear", "a side of less than 16 pixels, which residual_linear cannot take (1)"),
+        ((1, 400_000), "clip_linear", "one side more than 50 times the other, which clip_linear cannot take (1)"),
+        (
+            (3000, 1),
+            "xception_scratch,sam_linear",
+            "which xception_scratch, sam_linear cannot take (1)",
+        ),
+        ((8, 8), "clip_linear", ""),
+    ],
+)
+def test_a_picture_that_a_method_cannot_take_is_named_before_anything_runs(
+    command: Command, tmp_path: Path, size: tuple[int, int], methods: str, said: str
+) -> None:
+    root = write_dolos(tmp_path / "dolos", size=32)
+    bad = root / "celebahq/real/train/00001.png"
+    Image.new("RGB", size).save(bad)
+    arguments = ("dolos", "--data", root, "--methods", methods, "--plan")
+    outcome = command(*arguments)
+    if not said:
+        assert outcome.status == 0
+        return
+    assert outcome.status == 2
+    assert said in outcome.text
+    assert f"celebahq/real/train/00001.png ({size[0]} x {size[1]} pixels)" in outcome.text
+    assert "choose methods that can take it (--methods)" in outcome.text
+    without = command(*arguments, "--skip-bad")
+    assert without.status == 0
+    assert "left out: 1 bad files" in without.text
+    assert ["real", "3", "2", "3"] in [line.split() for line in without.printed.splitlines()]
+
+
+def test_weights_that_are_not_finite_are_blamed_before_anything_is_trained(dolos: Command, tmp_path: Path) -> None:
+    state = timm.create_model("test_resnet", num_classes=2).state_dict()
+    next(iter(state.values())).fill_(float("nan"))
+    torch.save({"model": state}, tmp_path / "weights.pt")
+    tiny = [word.replace("xception_scratch", "xception_pretrained") for word in TINY]
+    outcome = dolos(
+        "--methods", "xception_pretrained", *tiny, "--weights", f"xception_pretrained={tmp_path}/weights.pt"
+    )
+    assert outcome.status == 2
+    assert f"the weights in {tmp_path}/weights.pt hold NaN or infinity in 1 of" in outcome.text
+    assert "--weights xception_pretrained=FILE" in outcome.text
+    assert "learning_rate" not in outcome.text
+
+
+def test_that_averaged_weights_are_taken_is_said(dolos: Command, tmp_path: Path) -> None:
+    state = timm.create_model("test_resnet", num_classes=2).state_dict()
+    file = tmp_path / "weights.pt"
+    torch.save({"state_dict": state, "state_dict_ema": state}, file)
+    tiny = [word.replace("xception_scratch", "xception_pretrained") for word in TINY]
+    arguments = ["--methods", "xception_pretrained", *tiny, "--weights", f"xception_pretrained={file}"]
+    outcome = dolos(*arguments, "--plan")
+    assert outcome.status == 0
+    assert "xception_pretrained holds raw and averaged (EMA) weights; the averaged ones are taken" in outcome.text
+    launched = resolve(launch.parse_arguments(["dolos", *arguments]))
+    digest = file_digest(file)
+    assert launched.configs["xception_pretrained"]["weights"] == f"file:{digest}:ema"
+    assert launched.settings.weight_files == {digest: file}
+    torch.save({"state_dict": state}, file)
+    assert "averaged" not in dolos(*arguments, "--plan").text
 
 
 UNCAUGHT: dict[str, tuple[tuple[str, ...], str]] = {

@@ -111,6 +111,19 @@ def test_features_are_encode_image(tmp_path: Path, name: str, suffix: str) -> No
     assert ours.weights_digest == file_digest(next(iter(files.values())))
 
 
+def test_a_whole_model_inside_another_program_loads(tmp_path: Path) -> None:
+    """Its text tower has blocks of the same names as the image tower."""
+    family.register_architectures()
+    theirs = whole_model("demo-vit-64")
+    path = tmp_path / "model.pt"
+    torch.save({"model_state_dict": {f"clip.{name}": value for name, value in theirs.state_dict().items()}}, path)
+    weights, files = as_file_weights(path)
+    ours = clip_backbone("demo-vit-64", weights=weights, weight_files=files)
+    x = picture(ours, 2)
+    with torch.no_grad():
+        assert torch.allclose(ours(x), theirs.encode_image(x), atol=1e-5)
+
+
 @pytest.mark.parametrize("name", [*_CONFIGS, "demo-vit-64"])
 def test_cam(name: str) -> None:
     backbone = clip_backbone(name, weights="random", seed=1)

@@ -56,11 +56,13 @@ def test_preprocessing_is_sams() -> None:
     assert preprocessing.geometry.fill == (124, 116, 104)
 
 
+@pytest.mark.parametrize("prefix", ["", "model."])
 @pytest.mark.parametrize("whole", [True, False])
-def test_loads_a_whole_sam_or_its_encoder(tmp_path: Path, whole: bool) -> None:
+def test_loads_a_whole_sam_or_its_encoder(tmp_path: Path, whole: bool, prefix: str) -> None:
     theirs = sam_backbone("demo", weights="random", seed=1)
     path = tmp_path / "sam.pth"
-    torch.save(whole_state(theirs.network) if whole else theirs.network.state_dict(), path)
+    state = whole_state(theirs.network) if whole else theirs.network.state_dict()
+    torch.save({prefix + name: tensor for name, tensor in state.items()}, path)
     weights, files = as_file_weights(path)
     ours = sam_backbone("demo", weights=weights, weight_files=files, seed=2)
     x = picture(ours)

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from models.backbones.base import TokenGrid
 from models.backbones.timm import timm_cam
 from models.detector import WeightsError
-from models.weights import PACKAGED, file_digest
+from models.weights import PACKAGED, file_digest, parse_weights_argument
 from tests.models_backbones.helpers import (
     as_file_weights,
     assert_gradient_reaches,
@@ -107,6 +107,51 @@ def test_a_classifier_trains_and_has_timms_names() -> None:
     assert all(parameter.requires_grad for parameter in network.parameters())
     plain = timm.create_model("test_vit", num_classes=5)
     plain.load_state_dict(network.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("old", "name", "tag"),
+    [("xception", "legacy_xception", "tf_in1k"), ("tf_efficientnet_b0_ns", "tf_efficientnet_b0", "ns_jft_in1k")],
+)
+def test_old_names_of_timm_are_those_of_the_same_network(old: str, name: str, tag: str) -> None:
+    with torch.device("meta"):
+        expected = timm.create_model(name, num_classes=2).state_dict()
+    network, preprocessing = timm_classifier(old, 2, weights="random")
+    assert {key: value.shape for key, value in network.state_dict().items()} == {
+        key: value.shape for key, value in expected.items()
+    }
+    config = timm.get_pretrained_cfg(f"{name}.{tag}")
+    assert (preprocessing.mean, preprocessing.size) == (tuple(config.mean), config.input_size[-1])
+    with pytest.raises(WeightsError, match=f"cannot fetch the weights of {name}[ .]"):
+        timm_classifier(old, 2, weights="hub")
+
+
+@pytest.mark.parametrize("prefix", ["model.", "backbone.", "net.", "module.encoder."])
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_a_file_of_a_network_inside_another_program_loads(tmp_path: Path, name: str, prefix: str) -> None:
+    theirs = timm.create_model(name, num_classes=2).state_dict()
+    path = tmp_path / "weights.pt"
+    extra = {"classifier.weight": torch.ones(2, 3)}
+    torch.save({"model_state_dict": {**{prefix + key: value for key, value in theirs.items()}, **extra}}, path)
+    weights, files = as_file_weights(path)
+    loaded = timm_backbone(name, weights=weights, weight_files=files).network.state_dict()
+    assert len(loaded) > 10
+    assert all(torch.equal(value, theirs[key]) for key, value in loaded.items())
+
+
+def test_averaged_weights_of_a_file_give_other_features_under_another_key(tmp_path: Path) -> None:
+    raw, averaged = (timm.create_model("test_resnet", num_classes=2).state_dict() for _ in range(2))
+    path = tmp_path / "weights.pt"
+    torch.save({"state_dict": raw, "state_dict_ema": averaged}, path)
+    weights, file = parse_weights_argument(str(path))
+    files = {file_digest(path): path}
+    assert file == path
+    for chosen, expected in ((weights, averaged), (weights.removesuffix(":ema"), raw)):
+        backbone = timm_backbone("test_resnet", weights=chosen, weight_files=files)
+        loaded = backbone.network.state_dict()
+        assert len(loaded) > 10
+        assert all(torch.equal(value, expected[key]) for key, value in loaded.items())
+        assert backbone.weights_digest == file_digest(path) + ("-ema" if chosen is weights else "")
 
 
 def test_weights_follow_from_the_seed_and_nothing_else() -> None:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import time
 import urllib.error
 import urllib.request
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 
@@ -24,6 +27,7 @@ from models.weights import (
     url_file,
     weights_note,
     without_prefix,
+    without_wrappers,
 )
 
 STATE = {"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.ones(2)}
@@ -131,12 +135,102 @@ def test_reads_safetensors_by_content(tmp_path: Path) -> None:
     assert {name: tensor.tolist() for name, tensor in state.items()} == {n: t.tolist() for n, t in STATE.items()}
 
 
-@pytest.mark.parametrize("outer", ["state_dict", "model", "model_state", "state_dict_ema"])
+OUTER = [
+    "state_dict", "model", "model_state", "state_dict_ema", "model_state_dict", "net", "network", "module", "backbone",
+    "encoder", "weights", "params", "model_ema", "params_ema", "ema", "a name of its own",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("outer", OUTER)
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
 def test_unwraps(tmp_path: Path, outer: str, prefix: str) -> None:
     path = tmp_path / "weights.pth"
     torch.save({"epoch": 3, outer: {prefix + name: tensor for name, tensor in STATE.items()}}, path)
     assert_is_state(read_state_dict(path))
+
+
+def test_unwraps_what_is_nested_twice_beside_other_things(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    optimiser = {"state": {0: {"momentum": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]}
+    torch.save({"model": {"state_dict": STATE}, "optimizer": optimiser, "args": Namespace(lr=0.1), "epoch": 3}, path)
+    assert_is_state(read_state_dict(path))
+
+
+def test_settings_beside_the_tensors_are_no_network(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save({**STATE, "params": {"lr": 0.1}, "weights": {}}, path)
+    assert_is_state(read_state_dict(path))
+    torch.save({"best": torch.tensor(0.9), "net": STATE, "state_dict": {}}, path)
+    assert_is_state(read_state_dict(path))
+    endless: dict[str, Any] = {"weight": torch.ones(1)}
+    endless["net"] = endless
+    torch.save(endless, path)
+    assert list(read_state_dict(path)) == ["weight"]
+
+
+def test_several_networks_under_unknown_names_are_refused(tmp_path: Path) -> None:
+    torch.save({"generator": STATE, "discriminator": STATE}, tmp_path / "weights.pth")
+    with pytest.raises(WeightsError, match=r"several networks \(generator, discriminator\): save the one"):
+        read_state_dict(tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize(("raw", "averaged"), [("state_dict", "state_dict_ema"), ("model", "model_ema")])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_averaged_weights_are_taken_as_by_timms_own_loader(
+    tmp_path: Path, raw: str, averaged: str, prefix: str
+) -> None:
+    path = tmp_path / "checkpoint.pth.tar"
+    theirs = {prefix + name: tensor + 1 for name, tensor in STATE.items()}
+    torch.save({"epoch": 3, raw: STATE, averaged: theirs, "optimizer": {}}, path)
+    weights, file = parse_weights_argument(str(path))
+    assert (weights, file) == (f"file:{file_digest(path)}:ema", path)
+    source = local_source(weights, weight_files={file_digest(path): path}, seed=0)
+    assert source is not None
+    assert source.averaged
+    assert source.digest == f"{file_digest(path)}-ema"  # so that features of the raw weights are not read
+    assert source.note == f"weights from checkpoint.pth.tar (digest {file_digest(path)}, averaged by EMA)"
+    loaded = read_state_dict(path, averaged=source.averaged)
+    expected = timm.models.load_state_dict(str(path))
+    assert list(loaded) == list(expected) == list(STATE)
+    assert all(torch.equal(loaded[name], expected[name]) for name in expected)
+    assert torch.equal(loaded["bias"], STATE["bias"] + 1)
+
+
+def test_runs_from_before_averaged_weights_were_told_apart_keep_the_raw_ones(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save({"state_dict": STATE, "state_dict_ema": {name: tensor + 1 for name, tensor in STATE.items()}}, path)
+    source = local_source(f"file:{file_digest(path)}", weight_files={file_digest(path): path}, seed=0)
+    assert source is not None
+    assert source.digest == file_digest(path)
+    assert_is_state(read_state_dict(path, averaged=source.averaged))
+
+
+@pytest.mark.parametrize("outer", [None, "state_dict", "state_dict_ema", "model_ema"])
+def test_a_file_with_one_kind_of_weights_keeps_its_name(tmp_path: Path, outer: str | None) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save({outer: STATE, "epoch": 1} if outer else STATE, path)
+    weights, _ = parse_weights_argument(str(path))
+    assert weights == f"file:{file_digest(path)}"
+    assert_is_state(read_state_dict(path))
+
+
+@pytest.mark.parametrize("prefix", ["model.", "backbone.", "net.", "encoder.", "module.model.", "a.b.c."])
+def test_the_prefix_of_a_program_around_the_network_is_taken_off(prefix: str) -> None:
+    wrapped = {prefix + name: tensor for name, tensor in STATE.items()}
+    for others in ({}, {"head.weight": torch.ones(1), "loss.margin": torch.ones(1)}, {"weight": torch.ones(9)}):
+        assert_is_state(without_wrappers({**others, **wrapped}, STATE, source="FILE"))
+    assert without_wrappers(STATE, STATE, source="FILE") is STATE
+
+
+def test_names_of_another_network_stay_as_they_are() -> None:
+    other = {"model.conv": torch.ones(1), "model.weight": torch.ones(1)}
+    assert without_wrappers(other, ["weight", "bias", "scale"], source="FILE") is other
+
+
+def test_a_network_that_is_there_twice_is_refused() -> None:
+    twice = {f"{who}.{name}": tensor for who in ("student", "teacher") for name, tensor in STATE.items()}
+    with pytest.raises(WeightsError, match=r"FILE holds .* several prefixes \(student\., teacher\.\): save the one"):
+        without_wrappers(twice, STATE, source="FILE")
 
 
 def test_a_prefix_of_some_names_stays(tmp_path: Path) -> None:
@@ -201,6 +295,26 @@ def test_truncated_files(tmp_path: Path, form: str, part: float) -> None:
         read_state_dict(path)
 
 
+def test_a_broken_directory_of_an_archive_is_one_message(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(STATE, path)
+    whole = path.read_bytes()
+    start, rng = whole.index(b"PK\x01\x02"), random.Random(0)
+    refused = 0
+    for _ in range(150):
+        content = bytearray(whole)
+        content[rng.randrange(start, len(whole))] = rng.randrange(256)
+        path.write_bytes(content)
+        try:
+            state = read_state_dict(path)
+        except WeightsError as error:
+            refused += 1
+            assert str(path) in str(error)  # noqa: PT017
+        else:
+            assert_is_state(state)  # what was changed does not matter, such as the time of an entry
+    assert refused > 30
+
+
 @pytest.mark.parametrize("content", [{"epoch": 1, "lr": 0.1}, [1, 2], torch.ones(2), {}])
 def test_files_without_named_tensors(tmp_path: Path, content: object) -> None:
     path = tmp_path / "weights.pth"
@@ -228,6 +342,24 @@ def test_loads_everything_or_nothing() -> None:
         with pytest.raises(WeightsError, match=words):
             load_strictly(module, state, source="FILE")
         assert torch.equal(module.bias, before)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite_are_blamed(value: float) -> None:
+    module = torch.nn.Linear(3, 2)
+    before = module.weight.clone()
+    weight = STATE["weight"].clone()
+    weight[1, 2] = value
+    with pytest.raises(WeightsError, match=r"FILE hold NaN or infinity in 1 of 2 tensors \(weight\).*another file"):
+        load_strictly(module, {**STATE, "weight": weight}, source="FILE")
+    assert torch.equal(module.weight, before)
+
+
+def test_a_buffer_that_is_infinite_by_design_is_no_fault() -> None:
+    module = torch.nn.Linear(3, 2)
+    module.register_buffer("mask", torch.full((2,), -torch.inf))
+    load_strictly(module, {**STATE, "mask": module.mask}, source="FILE")
+    assert torch.equal(module.weight, STATE["weight"])
 
 
 def test_names_the_first_few_and_the_remedy() -> None:

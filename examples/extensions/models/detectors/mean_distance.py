@@ -12,7 +12,9 @@ from pydantic.dataclasses import dataclass
 
 from models.checks import load_tensors, matching_facts
 from models.detector import BuildContext, Detector, Encoder, Examples, FitSession, Prediction, Rows
+from models.needs import PictureNeeds
 from models.registry import register_detector
+from models.residuals import MIN_SIDE
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,13 @@ class Config:
     quantile: float = Field(default=0.9, gt=0, lt=1)
 
 
-@register_detector("mean_distance", config=Config(), gpu_share=0.0, needs_fakes=False)
+@register_detector(
+    "mean_distance",
+    config=Config(),
+    gpu_share=0.0,
+    needs_fakes=False,
+    picture_needs=lambda config: PictureNeeds(min_side=MIN_SIDE),
+)
 def build(config: Config, context: BuildContext) -> Detector:
     """Distance from the mean of real images; needs no fakes."""
     from models.residuals import ResidualEncoder
@@ -70,7 +78,7 @@ class MeanDistance(Detector):
         """See `Detector`."""
         tensors = {"mean": torch.from_numpy(self._mean), "scale": torch.from_numpy(self._scale)}
         torch.save(tensors, folder / "state.pt")
-        (folder / "facts.json").write_text(json.dumps(self._facts()))
+        (folder / "facts.json").write_text(json.dumps(self._facts()), encoding="utf-8")
 
     def load(self, folder: Path) -> None:
         """See `Detector`."""

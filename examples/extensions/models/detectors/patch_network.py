@@ -15,6 +15,7 @@ from torch import nn
 from models.checks import check_examples, load_tensors, matching_facts, softmax_loss
 from models.detector import BuildContext, CamTarget, Detector, Examples, FitSession, Prediction, Rows
 from models.geometry import Geometry
+from models.needs import resized_to
 from models.registry import register_detector
 
 SIDE, CHANNELS, BATCH = 32, 16, 16
@@ -31,7 +32,13 @@ class Config:
     learning_rate: float = Field(default=0.01, gt=0)
 
 
-@register_detector("patch_network", config=Config(), gpu_share=0.25, small={"epochs": 40})
+@register_detector(
+    "patch_network",
+    config=Config(),
+    gpu_share=0.25,
+    small={"epochs": 40},
+    picture_needs=lambda config: resized_to(SIDE),
+)
 def build(config: Config, context: BuildContext) -> Detector:
     """Small network over patches, trained from scratch."""
     return PatchNetwork(config, context)
@@ -108,7 +115,7 @@ class PatchNetwork(Detector):
     def save(self, folder: Path) -> None:
         """See `Detector`."""
         torch.save(self._module.state_dict(), folder / "network.pt")
-        (folder / "facts.json").write_text(json.dumps({"classes": list(self.classes)}))
+        (folder / "facts.json").write_text(json.dumps({"classes": list(self.classes)}), encoding="utf-8")
 
     def load(self, folder: Path) -> None:
         """See `Detector`."""
