@@ -7,6 +7,7 @@ import logging
 import warnings
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -274,11 +275,11 @@ def _metrics(weight: np.ndarray, bias: np.ndarray, splits: Splits) -> dict[str, 
 _load_backbone_once = lru_cache(maxsize=1)(load_backbone)
 
 
-def probe_backbone(family: str, config: LinearConfig, context: BuildContext) -> LinearDetector:
+def probe_backbone(family: str, config: LinearConfig, context: BuildContext, **preparation: Any) -> LinearDetector:
     """A linear classifier on a frozen backbone of a family of `models.backbones`.
 
     Random weights always have seed 0: a frozen encoder belongs to the method, not to the trial, so all trials share its
-    features.
+    features. `preparation`: further fields of `BackboneRequest`, where the family takes them.
 
     Raises:
         ValueError: the family has no such backbone.
@@ -286,7 +287,9 @@ def probe_backbone(family: str, config: LinearConfig, context: BuildContext) -> 
     """
     policy = None if config.resize == "own" else config.resize
     size = config.size or None
-    request = BackboneRequest(config.backbone, config.weights, context.weight_files, policy=policy, size=size)
+    request = BackboneRequest(
+        config.backbone, config.weights, context.weight_files, policy=policy, size=size, **preparation
+    )
     backbone = _load_backbone_once(family, request)
     encoder = FrozenEncoder(backbone, compute_on(context.device, config.precision))
     note = backbone.weights_note

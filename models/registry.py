@@ -14,6 +14,7 @@ from models.register import Register
 from models.validation import in_words
 
 Build = Callable[[Any, BuildContext], Detector]
+Complete = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,15 @@ class DetectorInfo:
     Attributes:
         name: as on the command line and in every table.
         config: an instance of a frozen dataclass (pydantic's or Python's) with the default of every hyper-parameter.
-            Values are str, int, float or bool, so that the resolved configuration can be hashed, logged and read back.
+            Values are str, int, float or bool, so that the resolved configuration can be hashed, logged and read back;
+            or None for a setting that is left out.
         gpu_share: fraction of one GPU that a trial requests by default; 1/n, or 0 for a method that uses no GPU.
         build: (config, context) -> Detector; imports heavy packages when it is called.
         summary: one line that describes the method.
         small: settings that make the method small enough for the demo and for tests, without a download.
         needs_fakes: whether the method learns from fakes; if not, it is trained once, on real images only.
+        complete: a resolved configuration -> the same with settings that follow from others; raises `ValueError` for
+            settings that are missing. None: there is nothing to add.
     """
 
     name: str
@@ -38,6 +42,7 @@ class DetectorInfo:
     summary: str
     small: Mapping[str, Any] = field(default_factory=dict)
     needs_fakes: bool = True
+    complete: Complete | None = None
 
 
 _detectors: Register[DetectorInfo] = Register("method", "models.detectors")
@@ -45,7 +50,13 @@ list_detectors, detector_info = _detectors.names, _detectors.get
 
 
 def register_detector(
-    name: str, *, config: Any, gpu_share: float, small: Mapping[str, Any] | None = None, needs_fakes: bool = True
+    name: str,
+    *,
+    config: Any,
+    gpu_share: float,
+    small: Mapping[str, Any] | None = None,
+    needs_fakes: bool = True,
+    complete: Complete | None = None,
 ) -> Callable[[Build], Build]:
     """Register the decorated builder under `name`; its docstring's first line becomes the summary.
 
@@ -60,22 +71,25 @@ def register_detector(
         if params is None or not params.frozen:
             raise ValueError(f"the configuration of {name!r} must be an instance of a frozen dataclass")
         summary = (build.__doc__ or "").strip().partition("\n")[0]
-        _detectors.add(name, DetectorInfo(name, config, gpu_share, build, summary, dict(small or {}), needs_fakes))
+        info = DetectorInfo(name, config, gpu_share, build, summary, dict(small or {}), needs_fakes, complete)
+        _detectors.add(name, info)
         return build
 
     return decorate
 
 
 def resolve_config(name: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The method's whole configuration as a plain dictionary, with defaults.
+    """The method's whole configuration as a plain dictionary, with defaults, without settings that are None.
 
     Values are converted to the types of the configuration's fields ("3" -> 3, "1e-4" -> 0.0001, "false" -> False).
 
     Raises:
         KeyError: no such method.
-        ValueError: an unknown setting (the message lists the settings) or a value that the setting's type forbids.
+        ValueError: an unknown setting (the message lists the settings), a value that the setting's type forbids, or a
+            setting that must be given.
     """
-    config = detector_info(name).config
+    info = detector_info(name)
+    config = info.config
     settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     for setting in overrides or {}:
         if setting not in settings:
@@ -84,7 +98,12 @@ def resolve_config(name: str, overrides: Mapping[str, Any] | None = None) -> dic
         resolved = TypeAdapter(type(config)).validate_python(settings | dict(overrides or {}))
     except ValidationError as error:
         raise ValueError("\n".join(in_words(error, name))) from None
-    return {setting: getattr(resolved, setting) for setting in settings}
+    values = {setting: getattr(resolved, setting) for setting in settings}
+    values = {setting: value for setting, value in values.items() if value is not None}
+    try:
+        return values if info.complete is None else info.complete(values)
+    except ValueError as error:
+        raise ValueError(str(error).replace("METHOD", name)) from None
 
 
 def create_detector(name: str, config: Mapping[str, Any], context: BuildContext) -> Detector:

@@ -30,6 +30,10 @@ class BackboneRequest:
         seed: seed of random initial weights.
         policy: how pictures become square (see `models.geometry.Geometry`); None: the family's default.
         size: side of the input in pixels; None: the size at which the weights were trained.
+        mean: mean of R, G and B with which the weights were trained, as "R,G,B" for pixels in [0, 1]; None: the family
+            knows it. Only open_clip takes this field and the next two.
+        std: standard deviation of R, G and B, likewise.
+        interpolation: of resizing, see `models.geometry.Geometry`; None: the family knows it.
     """
 
     name: str
@@ -38,6 +42,9 @@ class BackboneRequest:
     seed: int = 0
     policy: str | None = None
     size: int | None = None
+    mean: str | None = None
+    std: str | None = None
+    interpolation: str | None = None
 
 
 class Backbone(nn.Module):
