@@ -49,7 +49,7 @@ def cam_maps(
 
     Args:
         detector: a fitted detector.
-        pixels: uint8 (N, S, S, 3), as the detector takes them.
+        pixels: uint8 (N, S, S, 3), or four channels, from the detector's `squares`.
         target_class: the class whose log-odds are explained, one for all pictures or one per picture. None: "fake" for
             detection, whatever the detector predicts; the predicted class for attribution.
 
@@ -90,6 +90,10 @@ def cam_maps(
         finally:
             cam.activations_and_grads.release()
             target.module.zero_grad(set_to_none=True)
+    if pixels.shape[3] == 4:  # nothing is evidence where a picture was filled up
+        maps *= pixels[..., 3] > 0
+        largest = maps.max(axis=(1, 2), keepdims=True, initial=0)
+        maps = np.divide(maps, largest, out=maps, where=largest > 0)
     return maps.clip(0, 1)
 
 

@@ -120,6 +120,19 @@ class LinearConfig(ProbeConfig):
 
 
 @dataclass(frozen=True)
+class SamConfig(LinearConfig):
+    """A linear classifier on the features of SAM's image encoder.
+
+    Attributes:
+        padding: "zero" if the data set has pictures that are not square and `resize` fills them up; the grid sets it.
+            It gives these trials and their features another key than in earlier checkouts, where the filled part was in
+            the average. It changes nothing else.
+    """
+
+    padding: Literal["zero", None] = None
+
+
+@dataclass(frozen=True)
 class ClipConfig(LinearConfig):
     """A linear classifier on the features of an open_clip tower.
 

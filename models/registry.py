@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -15,6 +15,14 @@ from models.validation import in_words
 
 Build = Callable[[Any, BuildContext], Detector]
 Complete = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class ForPictures(Protocol):
+    """See `DetectorInfo.for_pictures`."""
+
+    def __call__(self, config: dict[str, Any], *, square: bool) -> dict[str, Any]:
+        """The configuration of trials on pictures that are all square, or not."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,8 @@ class DetectorInfo:
         needs_fakes: whether the method learns from fakes; if not, it is trained once, on real images only.
         complete: a resolved configuration -> the same with settings that follow from others; raises `ValueError` for
             settings that are missing. None: there is nothing to add.
+        for_pictures: (completed configuration, square=whether all pictures of the data set are square) -> the
+            configuration of trials on them. None: it is the same for all.
     """
 
     name: str
@@ -43,6 +53,7 @@ class DetectorInfo:
     small: Mapping[str, Any] = field(default_factory=dict)
     needs_fakes: bool = True
     complete: Complete | None = None
+    for_pictures: ForPictures | None = None
 
 
 _detectors: Register[DetectorInfo] = Register("method", "models.detectors")
@@ -57,6 +68,7 @@ def register_detector(
     small: Mapping[str, Any] | None = None,
     needs_fakes: bool = True,
     complete: Complete | None = None,
+    for_pictures: ForPictures | None = None,
 ) -> Callable[[Build], Build]:
     """Register the decorated builder under `name`; its docstring's first line becomes the summary.
 
@@ -71,7 +83,9 @@ def register_detector(
         if params is None or not params.frozen:
             raise ValueError(f"the configuration of {name!r} must be an instance of a frozen dataclass")
         summary = (build.__doc__ or "").strip().partition("\n")[0]
-        info = DetectorInfo(name, config, gpu_share, build, summary, dict(small or {}), needs_fakes, complete)
+        info = DetectorInfo(
+            name, config, gpu_share, build, summary, dict(small or {}), needs_fakes, complete, for_pictures
+        )
         _detectors.add(name, info)
         return build
 

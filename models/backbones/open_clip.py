@@ -338,5 +338,5 @@ def _cam(tower: Any, size: int) -> Cam:
     return [tower.layer4], None
 
 
-def _pooled_only(output: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
+def _pooled_only(output: torch.Tensor | tuple[torch.Tensor, ...], present: torch.Tensor | None = None) -> torch.Tensor:
     return output[0] if isinstance(output, tuple) else output

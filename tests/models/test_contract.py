@@ -243,7 +243,8 @@ def test_pictures_of_any_size_become_inputs(name: str) -> None:
         with pytest.raises(ValueError, match="native size"):
             detector.squares(pictures)
     else:
-        assert detector.squares(pictures).shape == (3, detector.geometry.size, detector.geometry.size, 3)
+        channels = 4 if detector.geometry.alpha else 3
+        assert detector.squares(pictures).shape == (3, detector.geometry.size, detector.geometry.size, channels)
 
 
 def test_a_frozen_encoder_shares_its_features_between_seeds_and_with_no_other_method() -> None:
