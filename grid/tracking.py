@@ -328,8 +328,19 @@ class TrialRun(StoreAccess):
             tags[names.CONDITION_ERROR] = ""
         self._log_final(scored.metrics, tags)
 
+    def add_validation(self, metrics: Mapping[str, float]) -> None:
+        """Log a finished trial's metrics on the validation images of all generators."""
+        tags = {names.VALIDATED: "true"}
+        error = self.client.get_run(self.run_id).data.tags.get(names.CONDITION_ERROR, "")
+        if error.startswith(f"{names.ON_VALIDATION}: "):
+            tags[names.CONDITION_ERROR] = ""
+        self._log_final(metrics, tags)
+
     def fail_condition(self, condition: str, error: BaseException, traceback: str) -> None:
-        """Record why a finished trial could not be scored under a condition; the run stays finished."""
+        """Record why a finished trial could not be scored under a condition; the run stays finished.
+
+        `names.ON_VALIDATION` stands for the validation images of all generators.
+        """
         self.client.log_text(self.run_id, traceback, names.condition_artifact(condition, names.TRACEBACK))
         self.client.set_tag(self.run_id, names.CONDITION_ERROR, f"{condition}: {_one_line(error)}")
 
