@@ -245,7 +245,10 @@ class Store:
 
     @property
     def data_profile(self) -> dict[str, Any]:
-        """Of the data set: `num_rows` (images) and `generators` (names); empty if the launch died before logging it."""
+        """Of the data set; empty if the launch died before logging it.
+
+        `num_rows` (images), `generators` (names), and `images` (class -> split -> number), which older grids lack.
+        """
         dataset = _dataset(self.parent)
         return json.loads(dataset.profile or "{}") if dataset else {}
 

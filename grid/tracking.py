@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from grid import names
 from grid.checkpoints import LostCheckpointError
 from grid.plan import FINISHED, RUNNING
 from grid.spec import TrialSpec
+from grid.tasks import class_names
 from grid.uris import sqlite_file, without_password
 
 if TYPE_CHECKING:
@@ -138,7 +140,12 @@ class Tracker(StoreAccess):
         client.update_run(parent_id, status="RUNNING")
         client.log_text(parent_id, manifest.summary(), names.MANIFEST_SUMMARY)
         source = json.dumps({"uri": manifest.root.as_uri()})
-        profile = json.dumps({"num_rows": len(manifest.table), "generators": list(manifest.generators)})
+        images: dict[str, dict[str, int]] = {}
+        for key, count in Counter(zip(class_names(manifest.table), manifest.table["split"], strict=True)).items():
+            images.setdefault(key[0], {})[key[1]] = count
+        profile = json.dumps(
+            {"num_rows": len(manifest.table), "generators": list(manifest.generators), "images": images}
+        )
         dataset = Dataset(manifest.source, manifest.digest, "local", source, profile=profile)
         client.log_inputs(parent_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "train, valid, test")])])
         asked = sorted((conditions_of(grid) | set(conditions)) - {CLEAN})
