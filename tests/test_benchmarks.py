@@ -193,7 +193,7 @@ def test_how_many_trials_a_card_takes() -> None:
 
 def test_images_of_the_published_experiment() -> None:
     trained = 4 * 18_000 + 45_000
-    scored = 4 * (2 * 1_800 + 4_500) + 4_500 + 4_500
+    scored = 4 * (2 * 1_800 + 4_500 + 4_500) + 4_500 + 4_500
     assert published.images("xception_pretrained") == published.Images(trained, scored)
     assert published.images("sam_linear") == published.Images(encoded=54_000)
 
