@@ -5,8 +5,8 @@
 Of towers of open_clip whose weights come from a file or are random: the largest difference of a pixel from open_clip's
 own transform with the published values, and how far features lie off if pictures are prepared as for OpenAI's CLIP. Of
 SAM, on pictures of 192 x 256: the largest difference of the neck from `SamPredictor.set_image`, and how far the average
-lies off if the part that fills the picture up is in it. "Off" is |difference| / |feature|, the mean over pictures, which
-are smooth noise. docs/preparation.md has the values.
+lies off if the part that fills the picture up is in it. "Off" is |difference| / |feature|, the mean over pictures of
+smooth noise. docs/preparation.md has the values.
 """
 
 from __future__ import annotations
@@ -54,13 +54,8 @@ def of_tower(name: str) -> tuple[float, float]:
         [ours.normalise(torch.tensor(ours.geometry.apply(one))[None])[0] for one in pictures(NUM_PICTURES)]
     )
     wanted = torch.stack([transform(Image.fromarray(one)) for one in pictures(NUM_PICTURES)])
-    guess = dataclasses.replace(
-        ours,
-        mean=open_clip.OPENAI_DATASET_MEAN,
-        std=open_clip.OPENAI_DATASET_STD,
-        interpolation="bicubic",
-        policy="crop",
-    )
+    openai = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+    guess = dataclasses.replace(ours, mean=openai[0], std=openai[1], interpolation="bicubic", policy="crop")
     guessed = torch.cat(
         [guess.normalise(torch.tensor(guess.geometry.apply(one))[None]) for one in pictures(NUM_PICTURES)]
     )

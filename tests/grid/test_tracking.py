@@ -422,7 +422,7 @@ def test_scores_under_a_condition_are_added_to_a_finished_run(
     pd.testing.assert_frame_equal(pd.read_parquet(kept), jpeg.scores)
     assert [path.name for path in kept.parent.iterdir()] == [names.SCORES]  # embeddings of clean pictures alone
     assert tracker.records.states([spec.key]) == {
-        spec.key: TrialState(finished.run_id, FINISHED, frozenset({"clean", "jpeg-75"}))
+        spec.key: TrialState(finished.run_id, FINISHED, frozenset({"clean", "jpeg-75"}), validated=True)
     }
 
 

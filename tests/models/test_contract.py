@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.configs import ClipConfig, LinearConfig, NetworkConfig, ProbeConfig
+from models.configs import ClipConfig, NetworkConfig, ProbeConfig, SamConfig
 from models.detector import BuildContext, Detector, Examples, FitSession, fake_scores
 from models.registry import create_detector, detector_info, list_detectors, resolve_config
 from models.scoring import attribution_metrics, cell_metrics
@@ -284,7 +284,7 @@ def test_as_published() -> None:
     assert pretrained == NetworkConfig(backbone="xception41.tf_in1k", weights="hub", learning_rate=1e-4)
     assert (scratch.epochs, scratch.batch_size, scratch.flip, scratch.weight_decay) == (1, 32, False, 0.0)
     assert detector_info("clip_linear").config == ClipConfig(backbone="ViT-L-14-quickgelu", weights="hub:openai")
-    assert detector_info("sam_linear").config == LinearConfig(backbone="vit_b", weights="hub")
+    assert detector_info("sam_linear").config == SamConfig(backbone="vit_b", weights="hub")
     shares = {"clip_linear": 0.25, "residual_linear": 0.0, "sam_linear": 0.5}
     shares |= dict.fromkeys(("xception_pretrained", "xception_scratch"), 0.5)
     assert {name: detector_info(name).gpu_share for name in shares} == shares
