@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -42,13 +43,17 @@ def cam_maps(
 ) -> np.ndarray:
     """Grad-CAM maps of a detector's last spatial layer, by `pytorch_grad_cam.GradCAM`.
 
+    A map explains the log-odds of a class against all others: logit - log of the sum of exp(the other logits). With two
+    classes these are the difference of the two logits, which is the score that tables and pages show. A single logit
+    would be another question: a network may raise both logits at a place that changes no answer.
+
     Each map is scaled to its own maximum, so a map compares positions within one picture, not pictures with each other.
     If no position of a picture is evidence for the class, or all are alike, the map is zero.
 
     Args:
         detector: a fitted detector.
-        pixels: uint8 (N, S, S, 3), as the detector takes them.
-        target_class: the class whose logit is explained, one for all pictures or one per picture. None: "fake" for
+        pixels: uint8 (N, S, S, 3), or four channels, from the detector's `squares`.
+        target_class: the class whose log-odds are explained, one for all pictures or one per picture. None: "fake" for
             detection, whatever the detector predicts; the predicted class for attribution.
 
     Returns:
@@ -62,17 +67,17 @@ def cam_maps(
         raise ValueError(NO_LAYER)
     import torch
     from pytorch_grad_cam import GradCAM
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     from models.compute import Compute
 
     if target_class is None and tuple(detector.classes) == DETECTION_CLASSES:
         target_class = FAKE
-    classes = None
+    chosen: list[int | None] = [None] * len(pixels)
     if target_class is not None:
         classes = np.broadcast_to(np.asarray(target_class, dtype=np.int64), len(pixels))
         if len(pixels) and not (classes.min() >= 0 and classes.max() < len(detector.classes)):
             raise ValueError(f"target_class must lie in 0 .. {len(detector.classes) - 1}, got {target_class}")
+        chosen = classes.tolist()
     size = int(pixels.shape[1])
     maps = np.zeros((len(pixels), size, size), dtype=np.float32)
     batch_size = max(1, BATCH_PIXELS // size**2)
@@ -83,13 +88,24 @@ def cam_maps(
             for start in range(0, len(pixels), batch_size):
                 part = slice(start, start + batch_size)
                 batch = target.normalise(torch.from_numpy(np.ascontiguousarray(pixels[part])))
-                chosen = None if classes is None else [ClassifierOutputTarget(int(number)) for number in classes[part]]
                 with torch.no_grad():  # `_gradients_from` switches gradients on within
-                    maps[part] = cam(batch, chosen)
+                    maps[part] = cam(batch, [partial(_log_odds, number=number) for number in chosen[part]])
         finally:
             cam.activations_and_grads.release()
             target.module.zero_grad(set_to_none=True)
+    if pixels.shape[3] == 4:  # nothing is evidence where a picture was filled up
+        maps *= pixels[..., 3] > 0
+        largest = maps.max(axis=(1, 2), keepdims=True, initial=0)
+        maps = np.divide(maps, largest, out=maps, where=largest > 0)
     return maps.clip(0, 1)
+
+
+def _log_odds(logits: torch.Tensor, *, number: int | None) -> torch.Tensor:
+    """Logits of one picture (C,) -> the log-odds of a class against all others; None: of the predicted class."""
+    import torch
+
+    number = int(logits.argmax()) if number is None else number
+    return logits[number] - torch.cat([logits[:number], logits[number + 1 :]]).logsumexp(dim=0)
 
 
 def cam_grid(detector: Detector) -> tuple[int, int] | None:

@@ -11,6 +11,7 @@ PCA_WIDTH = 50  # as van der Maaten and Hinton (2008) did before t-SNE, and scik
 PERPLEXITY = 30.0
 NUM_ITERATIONS = 1000
 NUM_NEIGHBOURS = 10
+_MEBIBYTES = 128  # of distances at once
 
 
 class EmbeddingError(ValueError):
@@ -24,7 +25,7 @@ class Projection:
     Attributes:
         points: float (N, 2).
         method: "t-SNE" or "UMAP".
-        note: its settings in words: PCA, perplexity, iterations, KL divergence, seed.
+        note: its settings in words: PCA, perplexity, iterations, seed.
     """
 
     points: np.ndarray
@@ -36,11 +37,14 @@ class Projection:
 class Separation:
     """How well classes separate in the space of the embeddings.
 
+    An image is never compared with an image of the same source photograph. Versions of one photograph lie close
+    together whatever their class is, so they would hide how the classes separate.
+
     Attributes:
         silhouette: mean silhouette coefficient (Rousseeuw 1987), Euclidean; in [-1, 1].
-        purity: share of each image's nearest neighbours in its own class, without the image itself; mean over images.
-        chance: expected purity of neighbours drawn at random.
-        num_neighbours: k; smaller than requested if there are few images.
+        purity: share of each image's nearest neighbours in its own class; mean over images.
+        chance: expected purity of neighbours drawn at random, from the same images that may be neighbours.
+        num_neighbours: k; smaller than requested if there are few images of other photographs.
         num_dimensions: D.
     """
 
@@ -55,7 +59,9 @@ def project(embeddings: np.ndarray, *, kind: str = "tsne", num_iterations: int =
     """Project embeddings to two dimensions; the same embeddings always give the same points.
 
     Barnes-Hut t-SNE (van der Maaten 2014, scikit-learn), on one thread, because sums over threads come in any order;
-    initialised with the first principal components. Embeddings wider than 50 are reduced to 50 by a PCA first.
+    initialised with the first principal components. Embeddings wider than 50 are reduced to 50 by a PCA first. The note
+    leaves out scikit-learn's KL divergence: its Barnes-Hut tree counts images that coincide as one, so that the value
+    is too low, even negative, and after 250 iterations or fewer there is none.
 
     Args:
         embeddings: float (N, D).
@@ -96,9 +102,7 @@ def project(embeddings: np.ndarray, *, kind: str = "tsne", num_iterations: int =
     )
     with threadpool_limits(limits=1):
         projected = model.fit_transform(points)
-    steps.append(
-        f"perplexity {perplexity:g}, {num_iterations} iterations, KL divergence {model.kl_divergence_:.3f}, seed 0"
-    )
+    steps.append(f"perplexity {perplexity:g}, {num_iterations} iterations, seed 0")
     return Projection(projected, "t-SNE", "; ".join(steps))
 
 
@@ -115,32 +119,64 @@ def _umap(points: np.ndarray, steps: list[str]) -> Projection:
     return Projection(np.asarray(projected), "UMAP", "; ".join(steps))
 
 
-def separation(embeddings: np.ndarray, classes: np.ndarray, *, num_neighbours: int = NUM_NEIGHBOURS) -> Separation:
-    """Silhouette and k-NN purity in the space of the embeddings: Euclidean, without PCA or scaling.
+def separation(
+    embeddings: np.ndarray, classes: np.ndarray, sources: np.ndarray, *, num_neighbours: int = NUM_NEIGHBOURS
+) -> Separation:
+    """Silhouette and k-NN purity between photographs, in the embeddings' own space: Euclidean, no PCA, no scaling.
+
+    An image's silhouette is (b - a) / max(a, b): a is its mean distance to images of its own class, b the smallest of
+    its mean distances to the other classes. It is 0 where one of the two has no image of another photograph.
 
     Args:
         embeddings: float (N, D).
         classes: (N,), class names.
+        sources: (N,), ids of the source photographs; images of the same photograph are left out of all comparisons.
         num_neighbours: k.
 
     Raises:
-        EmbeddingError: fewer than 2 classes or 3 images, values that are not finite, or unequal lengths.
+        EmbeddingError: fewer than 2 classes or 3 images, only one photograph, values that are not finite, or unequal
+            lengths.
     """
     points = _checked(embeddings, at_least=3)
-    if len(classes) != len(points):
-        raise EmbeddingError(f"{len(points)} embeddings and {len(classes)} classes")
+    if not len(classes) == len(sources) == len(points):
+        raise EmbeddingError(f"{len(points)} embeddings, {len(classes)} classes and {len(sources)} source photographs")
     numbers, counts = np.unique(np.asarray(classes).astype(str), return_inverse=True, return_counts=True)[1:]
     if not 2 <= len(counts) < len(points):
         raise EmbeddingError(f"{len(counts)} classes among {len(points)} images: nothing to separate")
-    from sklearn.metrics import silhouette_score
-    from sklearn.neighbors import NearestNeighbors
+    photographs, sizes = np.unique(np.asarray(sources).astype(str), return_inverse=True, return_counts=True)[1:]
+    if len(sizes) < 2:
+        raise EmbeddingError("all images are of one photograph: nothing to compare")
+    from sklearn.metrics import pairwise_distances_chunked
 
-    k = min(num_neighbours, len(points) - 1)
-    # without an argument, `kneighbors` leaves each point itself out, even if others coincide with it
-    nearest = NearestNeighbors(n_neighbors=k).fit(points).kneighbors(return_distance=False)
-    purity = float((numbers[nearest] == numbers[:, None]).mean())
-    chance = float((counts / len(points) * (counts - 1) / (len(points) - 1)).sum())
-    return Separation(float(silhouette_score(points, numbers)), purity, chance, k, points.shape[1])
+    members = np.eye(len(counts))[numbers]  # (N, C), 1 where an image is of the class
+    in_class = np.zeros((len(sizes), len(counts)))
+    np.add.at(in_class, photographs, members)
+    others = counts - in_class[photographs]  # (N, C), images of other photographs
+    k = min(num_neighbours, int(len(points) - sizes.max()))
+
+    def compare(distances: np.ndarray, start: int) -> tuple[np.ndarray, np.ndarray]:
+        """Sums of distances to each class (M, C), and the share of neighbours in the own class (M,)."""
+        rows = slice(start, start + len(distances))
+        same = photographs[rows, None] == photographs
+        distances[same] = 0
+        sums = distances @ members
+        distances[same] = np.inf
+        nearest = np.argpartition(distances, k - 1, axis=1)[:, :k]
+        return sums, (numbers[nearest] == numbers[rows, None]).mean(axis=1)
+
+    parts = list(pairwise_distances_chunked(points, reduce_func=compare, working_memory=_MEBIBYTES))
+    sums, pure = np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+    means = np.divide(sums, others, out=np.full_like(sums, np.inf), where=others > 0)
+    index = np.arange(len(points))
+    within = means[index, numbers].copy()
+    means[index, numbers] = np.inf
+    between = means.min(axis=1)
+    larger = np.maximum(within, between)
+    known = np.isfinite(larger) & (larger > 0)
+    silhouettes = np.zeros(len(points))
+    silhouettes[known] = (between[known] - within[known]) / larger[known]
+    chance = others[index, numbers] / others.sum(axis=1)
+    return Separation(float(silhouettes.mean()), float(pure.mean()), float(chance.mean()), k, points.shape[1])
 
 
 def _checked(embeddings: np.ndarray, *, at_least: int) -> np.ndarray:

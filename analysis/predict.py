@@ -85,7 +85,11 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="a picture, or a folder of pictures")
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--run", metavar="RUN_ID", help="a finished detection run; the beginning of its id is enough")
-    which.add_argument("--best", metavar="METHOD", help="the method's detection run with the best validation accuracy")
+    which.add_argument(
+        "--best",
+        metavar="METHOD",
+        help="the method's detection run with the best mean validation AUROC over all generators",
+    )
     parser.add_argument("--experiment", metavar="NAME", help="MLflow experiment; default: the only one with a grid")
     parser.add_argument("--tracking-uri", metavar="URI", help="default: MLFLOW_TRACKING_URI, else runs/mlflow.db here")
     parser.add_argument(
@@ -104,39 +108,47 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def best_run(store: Store, method: str) -> tuple[str, str]:
-    """The finished detection run of a method, or variant, with the best accuracy on its own validation split.
+    """The finished detection run of a method, or variant, that is best on the validation images of all generators.
 
-    Of equal accuracies the smallest loss wins; both are those of the epoch that the run kept. The test split is not
+    Runs are ranked by the mean of their validation AUROCs, one per generator, seen in training or not. If a run was
+    trained on several generators, only such runs are ranked. Of equal runs the first counts. The test split is not
     used.
 
     Returns:
         its id, and the reason in words.
 
     Raises:
-        StoreError: no such method, or it has no finished run.
+        StoreError: no such method, it has no finished run, or no run has scored the validation images of all
+            generators.
     """
     runs = _finished(store, DETECTION)
     of_method = runs[(runs["variant"] == method) | (runs["method"] == method)]
     if of_method.empty:
         names = ", ".join(dict.fromkeys(runs["variant"])) or "none"
         raise StoreError(f"{method!r} has no finished detection run in {store.experiment!r}; there are: {names}")
-    history = store.history(of_method["run_id"])
-    ranked = []
-    for run in of_method.itertuples():
-        epochs = history[history["run_id"] == run.run_id].pivot_table(index="step", columns="metric", values="value")
-        if {"valid/accuracy", "valid/loss"} <= set(epochs.columns):
-            accuracies, losses = epochs["valid/accuracy"].to_numpy(float), epochs["valid/loss"].to_numpy(float)
-            kept = -1 if json.loads(str(run.config)).get("select") == "last" else losses.argmin()
-            ranked.append((-accuracies[kept], losses[kept], str(run.run_id), str(run.trained_on)))
-    if not ranked:
-        raise StoreError(f"no run of {method!r} has logged its validation accuracy; name a run with --run")
-    negative, loss, run_id, trained_on = min(ranked, key=lambda entry: entry[:2])
+    validated = {str(run_id): store.validation(str(run_id)) for run_id in of_method["run_id"]}
+    lacking = [run_id for run_id, values in validated.items() if not values]
+    add = f"This adds it, from the checkpoints:\n{store.validation_command(lacking)}" if lacking else ""
+    if len(lacking) == len(validated):
+        raise StoreError(
+            f"no run of {method!r} has scored the validation images of every generator; without that the run with the "
+            f"easiest generator would be taken for the best. {add}\nOr name a run with --run"
+        )
+    known = of_method[~of_method["run_id"].isin(lacking)]
+    trained = [TrainSet.parse(str(text)).generators for text in known["trained_on"]]
+    several = known[[len(generators) > 1 for generators in trained]]
+    ranked = several if len(several) else known
+    means = [float(np.mean(list(validated[str(run_id)].values()))) for run_id in ranked["run_id"]]
+    best = ranked.iloc[int(np.argmax(means))]
+    generators = sorted(validated[str(best["run_id"])])
     words = (
-        f"validation accuracy {-negative:.3f}, loss {loss:.3f}: the best of {len(ranked)} runs; trained on {trained_on}"
+        f"mean validation AUROC {max(means):.3f} over the generators {', '.join(generators)}, seen in training or not: "
+        f"the best of {len(ranked)} runs{' that were trained on several generators' if len(several) else ''}; "
+        f"trained on {best['trained_on']}"
     )
-    if len({entry[3] for entry in ranked}) > 1:
-        words += "; each run was validated on fakes of its own training generators: --run names another one"
-    return run_id, words
+    if lacking:
+        words += f"; {len(lacking)} older runs lack this value and were not compared. {add}"
+    return str(best["run_id"]), words
 
 
 def find_run(store: Store, text: str) -> str:

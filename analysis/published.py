@@ -13,12 +13,14 @@ from analysis.matrices import class_of, matrix_means, pivot
 from data.conditions import CLEAN
 from data.sources import Published
 from grid.plan import FINISHED
-from grid.tasks import ATTRIBUTION, DETECTION
+from grid.tasks import ATTRIBUTION, DETECTION, REAL
 from grid.train_sets import ALL, TrainSet
 
 if TYPE_CHECKING:
     from analysis.store import Store
 
+_SOUND = 0.99  # the share of the published images that makes a data set whole
+_SHOWN = 2
 COLUMNS = [
     "task", "kind", "variant", "tested_on", "trained_on", "ours", "low", "high", "num_seeds", "published", "difference",
     "inside", "comparable", "note",
@@ -128,15 +130,26 @@ def _where(cell: Mapping[Any, Any], cells: pd.DataFrame, generators: set[str]) -
 
 
 def _fewer_images(store: Store, published: Published) -> list[str]:
-    """In words, that the data set is smaller than the published one; empty if it is not, or its size is unknown.
+    """In words, that the data set is smaller than the published one; empty if it is not, or a size is unknown.
 
-    One in a hundred images may be missing, as `--skip-bad` leaves bad files out.
+    Of a class in a split one in a hundred images may be missing, as `--skip-bad` leaves bad files out.
     """
     profile = store.data_profile
     if not profile:
         return []
-    num_rows, num_published = profile["num_rows"], published.num_images * (1 + len(profile["generators"]))
-    return [f"{num_rows} images instead of {num_published} or more"] if num_rows < 0.99 * num_published else []
+    classes = [REAL, *profile["generators"]]
+    known = {name: published.num_images[name] for name in classes if name in published.num_images}
+    if "images" not in profile:  # an older grid, of which the sum alone is known
+        num_published = sum(sum(splits.values()) for splits in known.values())
+        fewer = profile["num_rows"] < _SOUND * num_published
+        return [f"{profile['num_rows']} images instead of {num_published} or more"] if fewer else []
+    short = [
+        f"{count} {split} images of {name} instead of {expected}"
+        for name, splits in known.items()
+        for split, expected in splits.items()
+        if (count := profile["images"].get(name, {}).get(split, 0)) < _SOUND * expected
+    ]
+    return short[:_SHOWN] + ([f"and so {len(short) - _SHOWN} more"] if len(short) > _SHOWN else [])
 
 
 def _small_test_set(store: Store, published: Published) -> str:

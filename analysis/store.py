@@ -150,7 +150,8 @@ class Store:
             for run_id, run in self._runs.items()
             if run_id in chosen
             for metric in run.data.metrics
-            if not metric.startswith(("time/", "copy/", names.THRESHOLD)) and not names.parse_metric(metric)
+            if not metric.startswith(("time/", "copy/", names.THRESHOLD, names.VALIDATION))
+            and not names.parse_metric(metric)
             for point in self.records.history(run_id, metric)
         ]
         points = pd.DataFrame(rows, columns=["run_id", "metric", "step", "value"])
@@ -164,6 +165,15 @@ class Store:
     def threshold(self, run_id: str) -> float:
         """The threshold chosen on the run's validation split: log-odds of fake; NaN if none was logged."""
         return float(self._run(run_id).data.metrics.get(names.THRESHOLD, float("nan")))
+
+    def validation(self, run_id: str) -> dict[str, float]:
+        """Generator -> AUROC on its validation images; empty for a run that has not scored them, as older ones."""
+        metrics = self._run(run_id).data.metrics
+        return {
+            generator: float(value)
+            for name, value in metrics.items()
+            if (generator := names.parse_validation_metric(name)) is not None
+        }
 
     def scores(self, run_id: str, columns: Sequence[str] | None = None, *, condition: str = CLEAN) -> pd.DataFrame:
         """One row per unique test image: `SCORE_COLUMNS`, condition, `logit_<class>`, and for detection `score`.
@@ -236,7 +246,10 @@ class Store:
 
     @property
     def data_profile(self) -> dict[str, Any]:
-        """Of the data set: `num_rows` (images) and `generators` (names); empty if the launch died before logging it."""
+        """Of the data set; empty if the launch died before logging it.
+
+        `num_rows` (images), `generators` (names), and `images` (class -> split -> number), which older grids lack.
+        """
         dataset = _dataset(self.parent)
         return json.loads(dataset.profile or "{}") if dataset else {}
 
@@ -261,6 +274,10 @@ class Store:
             if value is not None:
                 table = table[table[column] == value]
         return "\n".join(self._commands(table))
+
+    def validation_command(self, run_ids: Iterable[str]) -> str:
+        """The command after which these runs have what `validation` returns, one line per command."""
+        return "\n".join(self._commands(self._table[self._table["run_id"].isin(list(run_ids))]))
 
     def _commands(self, table: pd.DataFrame) -> list[str]:
         dataset = _dataset(self.parent)

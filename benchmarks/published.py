@@ -9,8 +9,8 @@ from benchmarks.grids import GENERATORS, TASKS
 from grid.experiments.dolos import dolos
 from grid.tasks import get_task
 
-TRAIN, TEST = 9_000, 900  # images a class of the Dolos data set (arXiv 2311.04584), about
-VALID = 900  # images a class: an assumption, as many as in the test split
+TRAIN, TEST = 9_000, 900  # images a class of the Dolos data set (arXiv 2311.04584)
+VALID = 900  # images a class; of RePaint's the number is not known and is taken to be the same
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ def images(method: str) -> Images:
     """What one method does in the whole experiment.
 
     A method that trains its network passes over its training images `epochs` times, scores the validation images after
-    each, those of a detection trial once more for the threshold, and every test image of every class once. A frozen
+    each, those of a detection trial once more for the threshold and those of every class once, and every test image of
+    every class once. A frozen
     encoder sees each image of the data set once; the linear classifiers on its features are not counted.
     """
     num_classes = 1 + len(GENERATORS)
@@ -39,5 +40,6 @@ def images(method: str) -> Images:
     for trial in trials:
         classes = 1 + len(trial.train_generators)
         trained += epochs * classes * TRAIN
-        scored += (epochs + get_task(trial.task).is_binary) * classes * VALID + num_classes * TEST
+        is_binary = get_task(trial.task).is_binary
+        scored += (epochs + is_binary) * classes * VALID + is_binary * num_classes * VALID + num_classes * TEST
     return Images(trained, scored)

@@ -38,6 +38,8 @@ WEIGHTS = "grid.weights"  # source of the backbone's weights, in words
 DEVICE = "grid.device"
 NODE = "grid.node"
 GPU_SHARE = "grid.gpu_share"
+ON_VALIDATION = "validation"  # stands before an error on the validation images, in the place of a condition
+VALIDATED = "grid.validated"  # "true": the validation images of all generators are scored; absent on older runs
 BATCH_HALVED = "grid.batch_halved"  # "true": GPU memory ran out, and training went on with two halves per batch
 VERSIONS = "grid.versions"
 ERROR = "grid.error"
@@ -52,6 +54,7 @@ USER = "mlflow.user"
 
 # Metrics of a trial: `train/…` and `valid/…` per epoch, then once:
 THRESHOLD = "valid/threshold"  # log-odds of fake, chosen on the trial's validation split
+VALIDATION = "valid."  # how metrics on the validation images of each generator begin, see `validation_metric`
 SECONDS = "time/seconds"
 # Only with --local-copies: what this trial copied to its node's disk. Other trials may have copied the rest.
 COPY_SECONDS = "copy/seconds"  # includes waiting for other trials
@@ -84,6 +87,17 @@ def parse_metric(name: str) -> tuple[str, str, str] | None:
     """(condition, tested on, metric) of a test metric; None for any other name."""
     match = re.fullmatch(r"test(?:\.([^/]+))?/([^/]*)/(.*)", name)
     return (match[1] or CLEAN, match[2], match[3]) if match else None
+
+
+def validation_metric(generator: str) -> str:
+    """`valid.<generator>/auroc`: on the validation images of a generator, whatever the trial was trained on."""
+    return f"{VALIDATION}{generator}/auroc"
+
+
+def parse_validation_metric(name: str) -> str | None:
+    """The generator of a name from `validation_metric`; None for any other name."""
+    match = re.fullmatch(rf"{re.escape(VALIDATION)}(.*)/auroc", name)
+    return match[1] if match else None
 
 
 def condition_artifact(condition: str, name: str) -> str:

@@ -165,13 +165,19 @@ class Launch:
         from models.registry import detector_info
 
         options = self.options
+        square = bool((manifest.table["width"] == manifest.table["height"]).all())
+        suited = {method: detector_info(method).for_pictures for method in self.configs}
+        configs = {
+            method: config if (suit := suited[method]) is None else suit(config, square=square)
+            for method, config in self.configs.items()
+        }
         try:
             names.check_generators(manifest.generators)
             train_sets.check_names(manifest.generators)
             trials = list(
                 self.experiment.trials(
                     generators=manifest.generators,
-                    configs=self.configs,
+                    configs=configs,
                     tasks=self.tasks,
                     seeds=options.seeds or self.experiment.seeds,
                     data=manifest.digest,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from data.conditions import CLEAN
 from grid.spec import TrialSpec
+from grid.tasks import get_task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,26 +29,31 @@ class TrialState:
         run_id: id of the trial's run.
         state: one of the states above; "finished": fitted, and scored on clean pictures.
         conditions: the conditions that a finished trial was scored under; empty for other states.
+        validated: whether a finished trial has scored the validation images of all generators.
     """
 
     run_id: str
     state: str
     conditions: frozenset[str] = frozenset()
+    validated: bool = False
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is to do for one trial: fit and score it, or score its fitted detector under further conditions.
+    """What is to do for one trial: fit and score it, or score its fitted detector further.
 
     Attributes:
         spec: the trial.
         conditions: names in `data.conditions` to score under.
         run_id: id of the finished run whose detector is scored; "": the trial is fitted first.
+        validates: whether a fitted detector scores the validation images of all generators, as a trial does when it is
+            fitted.
     """
 
     spec: TrialSpec
     conditions: tuple[str, ...] = (CLEAN,)
     run_id: str = ""
+    validates: bool = False
 
     @property
     def key(self) -> str:
@@ -59,9 +65,18 @@ class Work:
         """Whether the trial must be fitted."""
         return not self.run_id
 
+    @property
+    def scores(self) -> str:
+        """What a fitted detector is to score, in words."""
+        return ", ".join([*(["validation images"] if self.validates else []), *self.conditions])
+
     def __str__(self) -> str:
         name = f"{self.spec.task} {self.spec.name}"
-        return name if self.fits else f"{name} under {', '.join(self.conditions)}"
+        if self.fits:
+            return name
+        parts = ["on validation images"] if self.validates else []
+        parts += [f"under {', '.join(self.conditions)}"] if self.conditions else []
+        return f"{name} {', '.join(parts)}"
 
 
 @dataclass(frozen=True)
@@ -89,17 +104,26 @@ class Plan:
 
     @cached_property
     def pending(self) -> tuple[Work, ...]:
-        """What is left: unfinished trials to fit and score, finished trials to score under missing conditions."""
-        return tuple(
-            Work(trial, missing, self.states[trial.key].run_id if self.state(trial) == FINISHED else "")
-            for trial in self.trials
-            if (missing := self.missing(trial))
-        )
+        """What is left: unfinished trials to fit and score, finished trials to score on what they lack."""
+        pending = []
+        for trial in self.trials:
+            missing = self.missing(trial)
+            if self.state(trial) != FINISHED:
+                pending.append(Work(trial, missing))
+            elif missing or lacks_validation(trial, self.states[trial.key]):
+                state = self.states[trial.key]
+                pending.append(Work(trial, missing, state.run_id, lacks_validation(trial, state)))
+        return tuple(pending)
 
     @property
     def finished(self) -> tuple[TrialSpec, ...]:
         """The trials that are fitted already."""
         return tuple(trial for trial in self.trials if self.state(trial) == FINISHED)
+
+
+def lacks_validation(spec: TrialSpec, state: TrialState) -> bool:
+    """Whether a finished trial is to score the validation images of all generators; only binary tasks have them."""
+    return get_task(spec.task).is_binary and not state.validated
 
 
 def make_plan(
@@ -146,6 +170,8 @@ def distinct_inputs(work: Sequence[Work]) -> list[Inputs]:
         needs: list[tuple[str, tuple[str, ...]]] = []
         if item.fits:
             needs.append((training, (TRAIN, VALID) if training != CLEAN else ()))
+        if item.validates:
+            needs.append((training, (VALID,)))
         needs += [(name, (TEST,) if name != CLEAN or training != CLEAN else ()) for name in item.conditions]
         for condition, splits in needs:
             shared = inputs.setdefault((spec.method, spec.config, condition), Inputs(spec, condition, splits))

@@ -282,7 +282,9 @@ def state_of(run: Run) -> str:
 def trial_state(run: Run) -> TrialState:
     """The state of the run's trial."""
     state = state_of(run)
-    return TrialState(run.info.run_id, state, conditions_of(run) if state == FINISHED else frozenset())
+    if state != FINISHED:
+        return TrialState(run.info.run_id, state)
+    return TrialState(run.info.run_id, state, conditions_of(run), run.data.tags.get(names.VALIDATED) == "true")
 
 
 def conditions_of(run: Run) -> frozenset[str]:

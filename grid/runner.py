@@ -20,11 +20,11 @@ from data.pictures import ConditionError
 from grid import names
 from grid.checkpoints import LostCheckpointError, latest_state, remove_states, write_state
 from grid.devices import use_device
-from grid.plan import FINISHED, Work, distinct_inputs
+from grid.plan import FINISHED, Work, distinct_inputs, lacks_validation
 from grid.preparing import kept_warnings, prepare_input
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
-from grid.trial import build, fit, restore, score, versions
+from grid.trial import build, fit, restore, score, validate, versions
 from models.detector import Detector, FitSession, TrainingDiverged, WeightsError
 from models.geometry import Geometry
 from models.registry import detector_info
@@ -79,7 +79,7 @@ def execute(
     """Do what is left of one trial, and record it in MLflow.
 
     Args:
-        work: fit and score the trial, or score its fitted detector.
+        work: fit and score the trial, or score its fitted detector further.
         settings: folders, device and resources.
         tracker: of the grid.
         share: the trial's share of a GPU, 0 to 1.
@@ -93,7 +93,7 @@ def execute(
         state = tracker.records.state(work.key)
         if state is not None and state.state == FINISHED:  # an earlier attempt; a retry repeats nothing
             missing = tuple(condition for condition in work.conditions if condition not in state.conditions)
-            work = Work(work.spec, missing, state.run_id)
+            work = Work(work.spec, missing, state.run_id, lacks_validation(work.spec, state))
         if work.fits:
             _fit_and_score(work, settings, tracker, share=share, report=report)
         else:
@@ -152,9 +152,13 @@ def _fit_and_score(
             with tempfile.TemporaryDirectory() as name:
                 folder = Path(name)
                 fitted = fit(spec, settings, session, device=device, checkpoint_to=folder, copied=copied)
+                metrics, tags = dict(fitted.metrics), dict(fitted.tags)
+                if fitted.threshold is not None:
+                    metrics |= validate(spec, fitted.detector, settings, copied=copied)
+                    tags[names.VALIDATED] = "true"
                 scored = score(spec, fitted.detector, settings, threshold=fitted.threshold, copied=copied)
-                metrics = fitted.metrics | {names.SECONDS: time.monotonic() - started} | copied
-                run.finish(scored, metrics, fitted.tags, folder, warnings.getvalue())
+                metrics |= {names.SECONDS: time.monotonic() - started} | copied
+                run.finish(scored, metrics, tags, folder, warnings.getvalue())
         except Exception as error:
             run.fail(error, traceback.format_exc(), warnings.getvalue())
             raise
@@ -164,11 +168,21 @@ def _fit_and_score(
 def _score_conditions(
     work: Work, settings: RunSettings, run: TrialRun, load: Callable[[], tuple[Detector, float | None, str]]
 ) -> None:
-    """Score a trial's detector, with its threshold, under each condition except "clean", which its run has already.
+    """Score a trial's detector, with its threshold, on what its run lacks.
 
-    An error under one condition is raised after the others are scored.
+    That is the validation images of all generators, if they are asked for, and each condition except "clean", which its
+    run has already. An error of one is raised after the others are scored.
     """
     failure: Exception | None = None
+    if work.validates:
+        try:
+            detector, _, _ = load()
+            run.add_validation(validate(work.spec, detector, settings))
+        except Exception as error:
+            run.fail_condition(names.ON_VALIDATION, error, traceback.format_exc())
+            if isinstance(error, LostCheckpointError):
+                raise
+            failure = error
     for condition in work.conditions:
         if condition == CLEAN:
             continue

@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from grid.checkpoints import LostCheckpointError
 from grid.commit import git_state
 from grid.plan import FINISHED, RUNNING
 from grid.spec import TrialSpec
+from grid.tasks import class_names
 from grid.uris import sqlite_file, without_password
 
 if TYPE_CHECKING:
@@ -137,7 +139,12 @@ class Tracker(StoreAccess):
         client.update_run(parent_id, status="RUNNING")
         client.log_text(parent_id, manifest.summary(), names.MANIFEST_SUMMARY)
         source = json.dumps({"uri": manifest.root.as_uri()})
-        profile = json.dumps({"num_rows": len(manifest.table), "generators": list(manifest.generators)})
+        images: dict[str, dict[str, int]] = {}
+        for key, count in Counter(zip(class_names(manifest.table), manifest.table["split"], strict=True)).items():
+            images.setdefault(key[0], {})[key[1]] = count
+        profile = json.dumps(
+            {"num_rows": len(manifest.table), "generators": list(manifest.generators), "images": images}
+        )
         dataset = Dataset(manifest.source, manifest.digest, "local", source, profile=profile)
         client.log_inputs(parent_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "train, valid, test")])])
         asked = sorted((conditions_of(grid) | set(conditions)) - {CLEAN})
@@ -327,8 +334,19 @@ class TrialRun(StoreAccess):
             tags[names.CONDITION_ERROR] = ""
         self._log_final(scored.metrics, tags)
 
+    def add_validation(self, metrics: Mapping[str, float]) -> None:
+        """Log a finished trial's metrics on the validation images of all generators."""
+        tags = {names.VALIDATED: "true"}
+        error = self.client.get_run(self.run_id).data.tags.get(names.CONDITION_ERROR, "")
+        if error.startswith(f"{names.ON_VALIDATION}: "):
+            tags[names.CONDITION_ERROR] = ""
+        self._log_final(metrics, tags)
+
     def fail_condition(self, condition: str, error: BaseException, traceback: str) -> None:
-        """Record why a finished trial could not be scored under a condition; the run stays finished."""
+        """Record why a finished trial could not be scored under a condition; the run stays finished.
+
+        `names.ON_VALIDATION` stands for the validation images of all generators.
+        """
         self.client.log_text(self.run_id, traceback, names.condition_artifact(condition, names.TRACEBACK))
         self.client.set_tag(self.run_id, names.CONDITION_ERROR, f"{condition}: {_one_line(error)}")
 

@@ -34,8 +34,11 @@ def check_examples(train: Examples, valid: Examples, classes: tuple[str, ...]) -
 
 
 def check_pixels(pixels: np.ndarray, size: int) -> None:
-    """Raise `ValueError` unless the pixels are uint8 (N, size, size, 3): a silent resize would change the features."""
-    if pixels.dtype != np.uint8 or pixels.shape[1:] != (size, size, 3):
+    """Raise `ValueError` unless the pixels are uint8 (N, size, size, 3): a silent resize would change the features.
+
+    A fourth channel, which marks where pictures were filled up, is accepted.
+    """
+    if pixels.dtype != np.uint8 or pixels.shape[1:] not in ((size, size, 3), (size, size, 4)):
         raise ValueError(f"need uint8 (N, {size}, {size}, 3), got {pixels.dtype} {pixels.shape}")
 
 

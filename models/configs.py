@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 Resize = Literal["squash", "crop", "pad"]
@@ -13,6 +13,29 @@ Size = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Penalty = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def colours(text: str) -> tuple[float, float, float]:
+    """Three numbers from a text "R,G,B". Raises `ValueError` for other text."""
+    try:
+        red, green, blue = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(
+            f"must be three numbers R,G,B for pixels from 0 to 1, such as 0.5,0.5,0.5; got {text!r}"
+        ) from None
+    return red, green, blue
+
+
+def _mean(text: str | None) -> str | None:
+    if text is not None and not all(0 <= value <= 1 for value in colours(text)):
+        raise ValueError(f"must be for pixels from 0 to 1, so each of its numbers too; got {text!r}")
+    return None if text is None else ",".join(map(str, colours(text)))
+
+
+def _std(text: str | None) -> str | None:
+    if text is not None and not all(0 < value <= 1 for value in colours(text)):
+        raise ValueError(f"must be for pixels from 0 to 1, so each of its numbers above 0 and at most 1; got {text!r}")
+    return None if text is None else ",".join(map(str, colours(text)))
 
 
 @dataclass(frozen=True)
@@ -94,3 +117,35 @@ class LinearConfig(ProbeConfig):
     size: Size = 0
     resize: Literal["own", "squash", "crop", "pad"] = "own"
     precision: Precision = "full"
+
+
+@dataclass(frozen=True)
+class SamConfig(LinearConfig):
+    """A linear classifier on the features of SAM's image encoder.
+
+    Attributes:
+        padding: "zero" if the data set has pictures that are not square and `resize` fills them up; the grid sets it.
+            It gives these trials and their features another key than in earlier checkouts, where the filled part was in
+            the average. It changes nothing else.
+    """
+
+    padding: Literal["zero", None] = None
+
+
+@dataclass(frozen=True)
+class ClipConfig(LinearConfig):
+    """A linear classifier on the features of an open_clip tower.
+
+    The last three settings say how the backbone's weights were trained. None, the default: as all published weights of
+    the architecture were; if these differ, or there are none, the settings must be given. Weights from the hub bring
+    them, so they cannot be set there.
+
+    Attributes:
+        mean: mean of R, G and B for pixels in [0, 1], as "R,G,B".
+        std: standard deviation of R, G and B, likewise.
+        interpolation: of resizing.
+    """
+
+    mean: Annotated[str | None, AfterValidator(_mean)] = None
+    std: Annotated[str | None, AfterValidator(_std)] = None
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", None] = None

@@ -81,7 +81,7 @@ class Encoder(Protocol):
     device: str
 
     def encode(self, pixels: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
-        """uint8 (N, H, W, 3) -> float32 (N, D)."""
+        """uint8 (N, H, W, 3) -> float32 (N, D); four channels if the geometry adds one."""
         ...
 
 
@@ -110,7 +110,7 @@ class CamTarget:
     Attributes:
         module: normalised float32 (N, 3, H, W) -> logits (N, C), with gradients through every layer.
         layers: the layers whose activations are weighted.
-        normalise: uint8 (N, H, W, 3) -> the input of `module`.
+        normalise: uint8 (N, H, W, 3), or four channels if the geometry adds one -> the input of `module`.
         reshape: activations of those layers -> (N, channels, h, w); None: they already have that shape.
     """
 
@@ -165,7 +165,7 @@ class Detector(abc.ABC):
         return None
 
     def squares(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Decoded pictures, uint8 (H, W, 3) of any sizes -> squares, uint8 (N, S, S, 3).
+        """Decoded pictures, uint8 (H, W, 3) of any sizes -> squares, uint8 (N, S, S, 3); see `Geometry` for alpha.
 
         Raises:
             ValueError: the detector takes pictures of their native size.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 import threading
@@ -39,12 +40,15 @@ class FrozenEncoder:
         pixels = backbone.preprocessing.size**2
         self.batch_size = batch_size or max(1, min(MOST_AT_ONCE, PIXELS_AT_ONCE // pixels))
         self.num_features = backbone.num_features
-        self.geometry: Geometry | None = backbone.preprocessing.geometry
+        geometry = backbone.preprocessing.geometry
+        self.geometry: Geometry | None = dataclasses.replace(geometry, alpha=True) if backbone.alpha else geometry
         self.key = encoder_key(backbone, self.compute)
         self._turn = threading.Lock()
 
     def encode(self, pixels: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
         """uint8 (N, S, S, 3) -> float32 (N, D), S = the backbone's size. If memory runs out, batches become smaller.
+
+        A fourth channel, as `geometry` may add it, says where pictures were filled up.
 
         On a GPU, two threads may call it at the same time: one batch is computed while the next is copied and the last
         is read.
@@ -60,6 +64,8 @@ class FrozenEncoder:
         def encode(part: slice) -> None:
             batch = np.asarray(pixels[part])
             check_pixels(batch, self.backbone.preprocessing.size)
+            if batch.shape[3] == 4 and batch[..., 3].all():  # nothing was filled up
+                batch = np.ascontiguousarray(batch[..., :3])
             features[part] = self._encode_batch(torch.from_numpy(batch))
 
         self.batch_size = in_batches(encode, len(pixels), self.batch_size)
@@ -90,5 +96,5 @@ def encoder_key(backbone: Backbone, compute: Compute | None = None) -> str:
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", backbone.name)
     if name != backbone.name or len(name) > 60:
         name = f"{name[:51]}-{hashlib.sha256(backbone.name.encode()).hexdigest()[:8]}"
-    parts = [backbone.family, name, backbone.weights_digest, backbone.preprocessing.key]
-    return "-".join(parts + ([compute.key] if compute is not None and compute.key else []))
+    parts = [backbone.family, name, backbone.weights_digest, backbone.preprocessing.key, backbone.mark]
+    return "-".join(filter(None, [*parts, "" if compute is None else compute.key]))

@@ -30,6 +30,7 @@ class Geometry:
             "pad": Segment Anything's: resize the longer side to `size`, then fill the rest at the bottom and right.
         crop_fraction: for "crop", in (0, 1].
         fill: for "pad", the RGB colour of the filled part.
+        alpha: for "pad", add a fourth channel: 255 where the picture is, 0 where it was filled.
     """
 
     size: int
@@ -37,6 +38,7 @@ class Geometry:
     policy: str = "squash"
     crop_fraction: float = 1.0
     fill: tuple[int, int, int] = (0, 0, 0)
+    alpha: bool = False
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
@@ -47,6 +49,8 @@ class Geometry:
             raise ValueError(f"size must be at least one pixel, got {self.size}")
         if not 0 < self.crop_fraction <= 1:
             raise ValueError(f"crop_fraction must be in (0, 1], got {self.crop_fraction}")
+        if self.alpha and self.policy != "pad":
+            raise ValueError(f"alpha marks what was filled, and {self.policy!r} fills nothing")
 
     @property
     def key(self) -> str:
@@ -56,15 +60,18 @@ class Geometry:
             parts.append(str(float(self.crop_fraction)))
         if self.policy == "pad":
             parts.append(".".join(str(value) for value in self.fill))
+        parts += ["alpha"] if self.alpha else []
         return "-".join(parts)
 
     def apply(self, image: np.ndarray) -> np.ndarray:
-        """uint8 (H, W, 3) -> uint8 (size, size, 3), both RGB."""
+        """uint8 (H, W, 3) -> uint8 (size, size, 3), both RGB; (size, size, 4) with `alpha`."""
         shape = (image.shape[0], image.shape[1])
         image = self._resize(image, *self._resized(shape))
         if self.policy == "pad":
-            square = np.full((self.size, self.size, 3), self.fill, dtype=np.uint8)
-            square[: image.shape[0], : image.shape[1]] = image
+            colour = (*self.fill, 0) if self.alpha else self.fill
+            square = np.full((self.size, self.size, len(colour)), colour, dtype=np.uint8)
+            square[: image.shape[0], : image.shape[1], :3] = image
+            square[: image.shape[0], : image.shape[1], 3:] = 255
             return square
         top, left = self._corner(shape)
         return np.ascontiguousarray(image[top : top + self.size, left : left + self.size])

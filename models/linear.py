@@ -7,10 +7,12 @@ import logging
 import warnings
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.special import expit, softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
@@ -38,6 +40,9 @@ log = logging.getLogger(__name__)
 # Tried in this order until the validation loss rises; if two are equally good, the stronger penalty is kept. The loss
 # falls and then rises along this path, and the weakest penalties take the longest.
 L2_CHOICES = (1.0, 0.1, 0.01, 0.001, 0.0001)
+TOLERANCE = 1e-5  # largest entry of the gradient at which L-BFGS stops
+TIGHT = 1e-8  # the same where it stopped too early
+SHORT = 0.01  # a fit stopped too early if further iterations move a log-odds by more than this share of the largest
 INITIAL_DEVIATION = 0.02  # standard deviation of Adam's initial weights
 CONSTANT = 1e-6  # a feature counts as constant if its deviation is below this share of its largest absolute value
 
@@ -113,7 +118,7 @@ class LinearDetector(Detector):
 
         best: tuple[dict[str, float], np.ndarray, np.ndarray] | None = None
         # Each fit starts from the optimum of the stronger penalty before it.
-        model = LogisticRegression(max_iter=self.config.max_iterations, tol=1e-5, warm_start=True)
+        model = LogisticRegression(max_iter=self.config.max_iterations, tol=TOLERANCE, warm_start=True)
         for l2 in (self.config.l2,) if self.config.l2 else L2_CHOICES:
             weight, bias = self._solve(model, *splits["train"], l2)
             metrics = _metrics(weight, bias, splits) | {"l2": l2}
@@ -124,6 +129,12 @@ class LinearDetector(Detector):
                 best = metrics, weight, bias
         assert best is not None
         metrics, weight, bias = best
+        if not self.config.l2 and metrics["l2"] == L2_CHOICES[-1]:
+            log.warning(
+                "validation chose the weakest of the penalties that were tried (l2 %g): a weaker one may be better; "
+                "set l2 to try one",
+                metrics["l2"],
+            )
         session.on_epoch(1, metrics)
         return weight * scale, bias - (weight * scale) @ mean
 
@@ -162,8 +173,30 @@ class LinearDetector(Detector):
     def _solve(
         self, model: LogisticRegression, features: np.ndarray, labels: np.ndarray, l2: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Minimise mean cross-entropy + l2 / 2 |W|^2. Returns new arrays: weight (C, D) and bias (C,)."""
+        """Minimise mean cross-entropy + l2 / 2 |W|^2. Returns new arrays: weight (C, D) and bias (C,).
+
+        With a weak penalty the gradient is small long before the optimum, above all where the classes are separable. So
+        a fit goes on with a thousandth of the tolerance if it may be short of the optimum, and that result is taken if
+        it differs. The next penalty starts from the first result in any case: a fit that was not short is the same as
+        if nothing had gone on.
+        """
         model.set_params(C=1 / (l2 * len(labels)))  # scikit-learn minimises C * sum of cross-entropies + |W|^2 / 2
+        self._iterate(model, features, labels, l2)
+        first = coefficients, intercept = model.coef_.copy(), model.intercept_.copy()
+        scores = model.decision_function(features)
+        largest = np.abs(scores).max()
+        if _distance_bound(features, labels, scores, coefficients, l2) > SHORT * largest:
+            model.set_params(tol=TIGHT)
+            self._iterate(model, features, labels, l2)
+            if np.abs(model.decision_function(features) - scores).max() > SHORT * largest:
+                coefficients, intercept = model.coef_.copy(), model.intercept_.copy()
+            model.set_params(tol=TOLERANCE)
+            model.coef_, model.intercept_ = first
+        weight, bias = (_per_class(torch.from_numpy(part)).numpy() for part in (coefficients, intercept))
+        return weight, bias
+
+    def _iterate(self, model: LogisticRegression, features: np.ndarray, labels: np.ndarray, l2: float) -> None:
+        """Fit from where the model is, with a warning if `max_iterations` are too few."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
             model.fit(features, labels)
@@ -173,8 +206,6 @@ class LinearDetector(Detector):
                 l2,
                 self.config.max_iterations,
             )
-        weight, bias = (_per_class(torch.from_numpy(part)).numpy() for part in (model.coef_, model.intercept_))
-        return weight, bias
 
     def predict(self, inputs: Rows) -> Prediction:
         """Features, float32 (N, D) -> logits; the embeddings are the features themselves."""
@@ -260,6 +291,30 @@ def _per_class(functions: torch.Tensor) -> torch.Tensor:
     return torch.cat([-functions, functions]) / 2 if len(functions) == 1 else functions
 
 
+def _distance_bound(
+    features: np.ndarray, labels: np.ndarray, scores: np.ndarray, coefficients: np.ndarray, l2: float
+) -> float:
+    """How far a row's decision function can be from its value at the optimum, at most.
+
+    The objective is strongly convex in the weights, so that they are at most |gradient| / l2 from the optimum.
+
+    Args:
+        features: (N, D).
+        labels: int (N,).
+        scores: decision functions, (N,) for two classes, else (N, C).
+        coefficients: (1, D) or (C, D).
+        l2: weight of the penalty.
+    """
+    if scores.ndim == 1:
+        excess = (expit(scores) - labels)[:, None]
+    else:
+        excess = softmax(scores, axis=1)
+        excess[np.arange(len(labels)), labels] -= 1
+    gradient = excess.T @ features / len(labels) + l2 * coefficients
+    longest = np.sqrt(np.einsum("nd,nd->n", features, features).max())
+    return float(longest * np.linalg.norm(gradient) / l2)
+
+
 def _metrics(weight: np.ndarray, bias: np.ndarray, splits: Splits) -> dict[str, float]:
     """`<split>/loss` and `<split>/accuracy` of a classifier (C, D), (C,)."""
     metrics = {}
@@ -274,11 +329,11 @@ def _metrics(weight: np.ndarray, bias: np.ndarray, splits: Splits) -> dict[str, 
 _load_backbone_once = lru_cache(maxsize=1)(load_backbone)
 
 
-def probe_backbone(family: str, config: LinearConfig, context: BuildContext) -> LinearDetector:
+def probe_backbone(family: str, config: LinearConfig, context: BuildContext, **preparation: Any) -> LinearDetector:
     """A linear classifier on a frozen backbone of a family of `models.backbones`.
 
     Random weights always have seed 0: a frozen encoder belongs to the method, not to the trial, so all trials share its
-    features.
+    features. `preparation`: further fields of `BackboneRequest`, where the family takes them.
 
     Raises:
         ValueError: the family has no such backbone.
@@ -286,7 +341,9 @@ def probe_backbone(family: str, config: LinearConfig, context: BuildContext) -> 
     """
     policy = None if config.resize == "own" else config.resize
     size = config.size or None
-    request = BackboneRequest(config.backbone, config.weights, context.weight_files, policy=policy, size=size)
+    request = BackboneRequest(
+        config.backbone, config.weights, context.weight_files, policy=policy, size=size, **preparation
+    )
     backbone = _load_backbone_once(family, request)
     encoder = FrozenEncoder(backbone, compute_on(context.device, config.precision))
     note = backbone.weights_note

@@ -49,18 +49,22 @@ class Preprocessing:
         """The second half of the work, done for every batch, on the device of the pixels.
 
         Args:
-            pixels: uint8 (N, H, W, 3) in RGB.
+            pixels: uint8 (N, H, W, 3) in RGB; or (N, H, W, 4), whose last channel is 0 where a picture was filled up.
 
         Returns:
-            float32 (N, 3, H, W), (pixels / 255 - mean) / std; channels last in memory.
+            float32 (N, 3, H, W), (pixels / 255 - mean) / std; channels last in memory. For four channels (N, 4, H, W):
+            all channels are 0 where a picture was filled up, and the last is 1 elsewhere.
 
         Raises:
-            ValueError: the pixels are not uint8 (N, H, W, 3).
+            ValueError: the pixels are not uint8 (N, H, W, 3) or (N, H, W, 4).
         """
         import torch
 
-        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
+        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[3] not in (3, 4):
             raise ValueError(f"need uint8 (N, H, W, 3), got {pixels.dtype} {tuple(pixels.shape)}")
+        if pixels.shape[3] == 4:
+            present = (pixels[..., 3] > 0).to(torch.float32)[:, None]
+            return torch.cat([self.normalise(pixels[..., :3]) * present, present], dim=1)
         mean, std = (_constant(values, pixels.device) for values in (self.mean, self.std))
         planes = pixels.permute(0, 3, 1, 2).to(torch.float32)  # keeps the strides, so this is channels last already
         return planes.div_(255).sub_(mean).div_(std)

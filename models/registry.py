@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -16,10 +16,19 @@ from models.validation import in_words
 
 Build = Callable[[Any, BuildContext], Detector]
 Needs = Callable[[Any], PictureNeeds]
+Complete = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def _any_size(config: Any) -> PictureNeeds:
     return PictureNeeds()
+
+
+class ForPictures(Protocol):
+    """See `DetectorInfo.for_pictures`."""
+
+    def __call__(self, config: dict[str, Any], *, square: bool) -> dict[str, Any]:
+        """The configuration of trials on pictures that are all square, or not."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -29,13 +38,18 @@ class DetectorInfo:
     Attributes:
         name: as on the command line and in every table.
         config: an instance of a frozen dataclass (pydantic's or Python's) with the default of every hyper-parameter.
-            Values are str, int, float or bool, so that the resolved configuration can be hashed, logged and read back.
+            Values are str, int, float or bool, so that the resolved configuration can be hashed, logged and read back;
+            or None for a setting that is left out.
         gpu_share: fraction of one GPU that a trial requests by default; 1/n, or 0 for a method that uses no GPU.
         build: (config, context) -> Detector; imports heavy packages when it is called.
         summary: one line that describes the method.
         small: settings that make the method small enough for the demo and for tests, without a download.
         needs_fakes: whether the method learns from fakes; if not, it is trained once, on real images only.
         picture_needs: configuration -> the sizes of pictures that the method can take.
+        complete: a resolved configuration -> the same with settings that follow from others; raises `ValueError` for
+            settings that are missing. None: there is nothing to add.
+        for_pictures: (completed configuration, square=whether all pictures of the data set are square) -> the
+            configuration of trials on them. None: it is the same for all.
     """
 
     name: str
@@ -46,6 +60,8 @@ class DetectorInfo:
     small: Mapping[str, Any] = field(default_factory=dict)
     needs_fakes: bool = True
     picture_needs: Needs = _any_size
+    complete: Complete | None = None
+    for_pictures: ForPictures | None = None
 
 
 _detectors: Register[DetectorInfo] = Register("method", "models.detectors")
@@ -60,6 +76,8 @@ def register_detector(
     small: Mapping[str, Any] | None = None,
     needs_fakes: bool = True,
     picture_needs: Needs = _any_size,
+    complete: Complete | None = None,
+    for_pictures: ForPictures | None = None,
 ) -> Callable[[Build], Build]:
     """Register the decorated builder under `name`; its docstring's first line becomes the summary.
 
@@ -74,7 +92,18 @@ def register_detector(
         if params is None or not params.frozen:
             raise ValueError(f"the configuration of {name!r} must be an instance of a frozen dataclass")
         summary = (build.__doc__ or "").strip().partition("\n")[0]
-        info = DetectorInfo(name, config, gpu_share, build, summary, dict(small or {}), needs_fakes, picture_needs)
+        info = DetectorInfo(
+            name,
+            config,
+            gpu_share,
+            build,
+            summary,
+            dict(small or {}),
+            needs_fakes,
+            picture_needs,
+            complete,
+            for_pictures,
+        )
         _detectors.add(name, info)
         return build
 
@@ -82,15 +111,17 @@ def register_detector(
 
 
 def resolve_config(name: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The method's whole configuration as a plain dictionary, with defaults.
+    """The method's whole configuration as a plain dictionary, with defaults, without settings that are None.
 
     Values are converted to the types of the configuration's fields ("3" -> 3, "1e-4" -> 0.0001, "false" -> False).
 
     Raises:
         KeyError: no such method.
-        ValueError: an unknown setting (the message lists the settings) or a value that the setting's type forbids.
+        ValueError: an unknown setting (the message lists the settings), a value that the setting's type forbids, or a
+            setting that must be given.
     """
-    config = detector_info(name).config
+    info = detector_info(name)
+    config = info.config
     settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     for setting in overrides or {}:
         if setting not in settings:
@@ -99,7 +130,12 @@ def resolve_config(name: str, overrides: Mapping[str, Any] | None = None) -> dic
         resolved = TypeAdapter(type(config)).validate_python(settings | dict(overrides or {}))
     except ValidationError as error:
         raise ValueError("\n".join(in_words(error, name))) from None
-    return {setting: getattr(resolved, setting) for setting in settings}
+    values = {setting: getattr(resolved, setting) for setting in settings}
+    values = {setting: value for setting, value in values.items() if value is not None}
+    try:
+        return values if info.complete is None else info.complete(values)
+    except ValueError as error:
+        raise ValueError(str(error).replace("METHOD", name)) from None
 
 
 def size_check(configs: Iterable[tuple[str, Mapping[str, Any]]]) -> Callable[[int, int], str]:

@@ -54,8 +54,9 @@ def embedding_figure(
         )  # fmt: skip
         lines = [
             f"{projection.method}: {projection.note}. Axes have no unit.",
-            f"In the original {separation.num_dimensions} dimensions: silhouette {separation.silhouette:.3f}, "
-            f"{separation.num_neighbours}-NN purity {separation.purity:.3f} (chance {separation.chance:.3f}).",
+            f"In the original {separation.num_dimensions} dimensions, between images of different photographs: "
+            f"silhouette {separation.silhouette:.3f}, {separation.num_neighbours}-NN purity {separation.purity:.3f} "
+            f"(chance {separation.chance:.3f}).",
         ]
         text = "\n".join(textwrap.fill(line, 95) for line in lines)
         figure.supxlabel(text, fontsize=8, x=0.01, ha="left")

@@ -45,8 +45,9 @@ def cam(report: Report) -> Iterator[Block]:
         yield report.problem(f"No Grad-CAM: {error}")
         return
     yield Text(
-        "The same photographs for every method: input, mask, and the evidence for “fake” of each detector, one per "
-        "training set. Of several seeds, the first finished one."
+        "The same photographs for every method: input, mask, and each detector's evidence for “fake”, one detector per "
+        "training set. A map explains the score that is shown, the log-odds of fake. Of several seeds, the first "
+        "finished one."
     )
     fakes = manifest.table[(manifest.table["label"] == FAKE) & (manifest.table["split"] != TRAIN)]
     if without := int(fakes["mask"].isna().sum()):

@@ -21,7 +21,8 @@ def embeddings(report: Report) -> Iterator[Block]:
         return
     yield Text(
         "Test embeddings of each method's attribution run (the first finished seed). Distances between groups and "
-        "their sizes mean nothing in such a picture; the numbers below are from the original space."
+        "their sizes mean nothing in such a picture. The numbers below are from the original space, where an image is "
+        "compared with images of other photographs alone: versions of one photograph are alike whatever their class."
     )
     rows = []
     for variant in report.variants(ATTRIBUTION):
@@ -35,7 +36,7 @@ def embeddings(report: Report) -> Iterator[Block]:
             if len(scores) != len(vectors):
                 raise EmbeddingError(f"run {run_id} has {len(vectors)} embeddings for {len(scores)} images")
             classes = class_names(scores)
-            measured = separation(vectors, classes)
+            measured = separation(vectors, classes, scores["source_id"].to_numpy())
             projection = project(vectors, kind=report.options.projection)
         except (EmbeddingError, StoreError) as error:
             if report.options.projection == "umap" and "umap-learn" in str(error):

@@ -52,7 +52,7 @@ class Published:
         setup: method -> setting -> the values that equal the published set-up. Settings that were not published are
             absent.
         num_test_images: number of test images per class.
-        num_images: number of training and test images per class.
+        num_images: class ("real" or a generator) -> split -> number of images, as far as it is known.
     """
 
     paper: str
@@ -62,7 +62,7 @@ class Published:
     localiser: str = ""
     setup: Mapping[str, Mapping[str, tuple[Any, ...]]] = field(default_factory=dict)
     num_test_images: int = 0
-    num_images: int = 0
+    num_images: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -353,7 +353,12 @@ def _in_words(plan: Plan, pending: Sequence[Work]) -> str:
     fits = sum(work.fits for work in pending)
     words = f"{len(plan.trials)} trials, {len(plan.finished)} finished before, {fits} to run"
     scored = len(pending) - fits
-    return words + (f", {scored} to score under further conditions" if scored else "")
+    what = (
+        "under further conditions"
+        if any(work.conditions for work in pending if not work.fits)
+        else "on validation images"
+    )
+    return words + (f", {scored} to score {what}" if scored else "")
 
 
 def print_plan(plan: Plan, settings: RunSettings, console: Console) -> None:
@@ -375,7 +380,7 @@ def print_plan(plan: Plan, settings: RunSettings, console: Console) -> None:
 
     asked = {method: asks_for(method) for method in {trial.method for trial in plan.trials}}
     shown = [column for column in next(iter(asked.values())) if any(row[column] for row in asked.values())]
-    scoring = {work.key: f"finished; to score: {', '.join(work.conditions)}" for work in plan.pending if not work.fits}
+    scoring = {work.key: f"finished; to score: {work.scores}" for work in plan.pending if not work.fits}
     table = Table(title=_in_words(plan, plan.pending))
     for column in ("task", "trial", "key", "state", *shown):
         table.add_column(column)

@@ -76,6 +76,7 @@ def print_status(name: str, uri: str, console: Console) -> int:
             planned = records.plan(grid).values()
             trials = [TrialSpec.from_dict(fields) for fields in planned if fields["task"] in list_tasks()]
             plan = make_plan(trials, states, sorted(conditions_of(grid) - {CLEAN}))
+            scoring = {work.key: work.scores for work in plan.pending if not work.fits}
             counts: Counter[str] = Counter()
             table = Table()
             for column in ("task", "trial", "state", "latest"):
@@ -84,12 +85,11 @@ def print_status(name: str, uri: str, console: Console) -> int:
                 state, run = plan.state(trial), runs.get(trial.key)
                 tags = run.data.tags if run is not None else {}
                 note = tags.get(names.ERROR) or tags.get(names.CONDITION_ERROR, "")
-                missing = plan.missing(trial)
                 if run is not None and state == RUNNING:
                     metrics = sorted(run.data.metrics.items())
                     note = ", ".join(f"{metric} {value:.3f}" for metric, value in metrics if "/" in metric)
-                elif CLEAN not in missing and missing:
-                    state = f"{state}; to score: {', '.join(missing)}"
+                elif trial.key in scoring:
+                    state = f"{state}; to score: {scoring[trial.key]}"
                 counts[state] += 1
                 table.add_row(trial.task, trial.name, state, escape(note))
             title = f"{grid.info.run_name}: {data_sets[grid.data.tags[names.DATA]]}"

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +17,8 @@ from models.preprocessing import Preprocessing
 from models.weights import WeightsSource
 
 Reshape = Callable[[torch.Tensor], torch.Tensor]
+# Output of a network, and (N, 1, S, S) with 1 where the picture is and 0 where it was filled up, or None -> (N, D).
+Pool = Callable[[Any, torch.Tensor | None], torch.Tensor]
 Cam = tuple[list[nn.Module], Reshape | None]
 
 
@@ -30,6 +33,12 @@ class BackboneRequest:
         seed: seed of random initial weights.
         policy: how pictures become square (see `models.geometry.Geometry`); None: the family's default.
         size: side of the input in pixels; None: the size at which the weights were trained.
+        mean: mean of R, G and B with which the weights were trained, as "R,G,B" for pixels in [0, 1]; None: the family
+            knows it. Only open_clip takes this field and the next two.
+        std: standard deviation of R, G and B, likewise.
+        interpolation: of resizing, see `models.geometry.Geometry`; None: the family knows it.
+        padding: "zero": there are pictures that are not square, whose features differ from those of earlier checkouts;
+            goes into the features' key. Only SAM takes it.
     """
 
     name: str
@@ -38,6 +47,10 @@ class BackboneRequest:
     seed: int = 0
     policy: str | None = None
     size: int | None = None
+    mean: str | None = None
+    std: str | None = None
+    interpolation: str | None = None
+    padding: str | None = None
 
 
 class Backbone(nn.Module):
@@ -52,6 +65,8 @@ class Backbone(nn.Module):
         preprocessing: the preprocessing of pixels.
         weights_note: origin of the weights, in words for a table.
         weights_digest: "random-<seed>", or the digest of the file.
+        alpha: whether the network wants to know where pictures were filled up (`models.geometry.Geometry.alpha`).
+        mark: a further part of the features' key; "" for none.
     """
 
     def __init__(
@@ -63,8 +78,10 @@ class Backbone(nn.Module):
         num_features: int,
         preprocessing: Preprocessing,
         source: WeightsSource,
-        pool: Reshape | None,
+        pool: Pool | None,
         find_cam: Callable[[nn.Module, int], Cam],
+        alpha: bool = False,
+        mark: str = "",
     ) -> None:
         super().__init__()
         self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
@@ -74,14 +91,22 @@ class Backbone(nn.Module):
         self.preprocessing = preprocessing
         self.weights_note = source.note
         self.weights_digest = source.digest
+        self.alpha = alpha
+        self.mark = mark
         self._pool = pool
         self._find_cam = find_cam
         self.train(False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalised (N, 3, S, S) -> features (N, D), S = `preprocessing.size`."""
+        """Normalised (N, 3, S, S) -> features (N, D), S = `preprocessing.size`.
+
+        With `alpha` also (N, 4, S, S), whose last channel is 1 where the picture is and 0 where it was filled up.
+        """
+        present = x[:, 3:] if x.shape[1] == 4 else None
+        if present is not None:
+            x = x[:, :3].contiguous(memory_format=torch.channels_last)
         features = self.network(x)
-        return features if self._pool is None else self._pool(features)
+        return features if self._pool is None else self._pool(features, present)
 
     def train(self, mode: bool = True) -> Backbone:
         """Ignore `mode` and stay in evaluation mode: without dropout, with fixed statistics."""

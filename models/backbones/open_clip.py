@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import re
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ from torch import nn
 from models.backbones import register_family
 from models.backbones.base import Backbone, BackboneRequest, Cam, TokenGrid, nearest, seeded, three
 from models.backbones.timm import timm_cam
+from models.configs import colours
 from models.detector import WeightsError
 from models.preprocessing import Preprocessing
 from models.weights import (
@@ -34,7 +36,21 @@ ARCHITECTURES = Path(__file__).parents[1] / "architectures"
 _NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
 _OPENAI_ENTRIES = ("input_resolution", "context_length", "vocab_size")  # only OpenAI's own files have these
 _FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+_CONFIG = "open_clip_config.json"
 _POLICIES = {"shortest": "crop", "squash": "squash", "longest": "pad"}
+# open_clip's name of each part of a picture's preparation -> the setting that gives it, as in a message.
+_PREPARATION = {
+    "mean": "mean=R,G,B",
+    "std": "std=R,G,B",
+    "interpolation": "interpolation=bicubic|bilinear",
+    "resize_mode": "resize=crop|squash|pad",
+}
+_OPENAI = {
+    "mean": (0.48145466, 0.4578275, 0.40821073),
+    "std": (0.26862954, 0.26130258, 0.27577711),
+    "interpolation": "bicubic",
+    "resize_mode": "shortest",
+}
 
 
 @register_family("open_clip")
@@ -44,6 +60,10 @@ def clip_backbone(request: BackboneRequest) -> Backbone:
     Any architecture of open_clip works (vision transformers, ResNets, timm towers such as SigLIP), as do
     "hf-hub:owner/name", "local-dir:folder", and "demo-vit-64", a small architecture of this project. The default policy
     is the model's own `resize_mode`.
+
+    How pictures are prepared (mean, standard deviation, interpolation, policy) belongs to the weights. A hub's tag and
+    a folder's configuration say it. For weights from a file and random weights it is what all published tags of the
+    architecture agree on (`published_preparation`); what they do not agree on must be given. It is never guessed.
 
     OpenAI's weights were trained with QuickGELU. In the same architecture without it ("ViT-L-14") they load without an
     error and silently give wrong features. So this combination is refused where it can be detected: a hub's tag names
@@ -58,21 +78,40 @@ def clip_backbone(request: BackboneRequest) -> Backbone:
     register_architectures()
     name, weights, size = request.name, request.weights, request.size
     source = local_source(weights, weight_files=request.weight_files, seed=request.seed)
-    tag: Mapping[str, Any] = {}
+    given: dict[str, Any] = {
+        field: colours(text) for field in ("mean", "std") if (text := getattr(request, field)) is not None
+    }
+    given |= {"interpolation": request.interpolation} if request.interpolation else {}
+    known: Mapping[str, Any]
     reference = name
-    if name.startswith("hf-hub:"):
+    if name.startswith(("hf-hub:", "local-dir:")):
         if weights.startswith("hub:"):
             raise WeightsError(f"{name} names its weights itself, without a tag: use weights 'hub', not {weights!r}")
-        repository = name.removeprefix("hf-hub:")
-        reference = f"local-dir:{hub_file(repository, ['open_clip_config.json'], what=name).parent}"
-        if source is None:
-            source = WeightsSource(f"hub:{repository}", hub_file(repository, _FILES, what=name))
-    elif not name.startswith("local-dir:") and open_clip.get_model_config(name) is None:
+        folder = Path(name.removeprefix("local-dir:"))
+        if name.startswith("hf-hub:"):
+            repository = name.removeprefix("hf-hub:")
+            folder = hub_file(repository, [_CONFIG], what=name).parent
+            reference = f"local-dir:{folder}"
+            if source is None:
+                source = WeightsSource(f"hub:{repository}", hub_file(repository, _FILES, what=name))
+        known = _declared(folder)
+    elif open_clip.get_model_config(name) is None:
         raise ValueError(f"open_clip has no architecture {name!r}; {nearest(name, open_clip.list_models())}")
+    elif source is None:
+        tag_name, known = _tag(name, weights.partition(":")[2])
+        refuse_other_activation(name, f"the weights {tag_name!r}", bool(known.get("quick_gelu", False)))
+        if given:
+            raise ValueError(f"the weights {tag_name!r} of {name} bring their own {' and '.join(given)}: do not set it")
+        source = WeightsSource(f"hub:{tag_name}", _hub_file(name, known))
+    else:
+        known = published_preparation(name)
+    preparation = {**known, **given}
+    if request.policy is not None:
+        preparation["resize_mode"] = next(mode for mode, policy in _POLICIES.items() if policy == request.policy)
+    if missing := [field for field in _PREPARATION if field not in preparation]:
+        raise ValueError(_ask(name, missing))
     if source is None:
-        tag_name, tag = _tag(name, weights.partition(":")[2])
-        refuse_other_activation(name, f"the weights {tag_name!r}", bool(tag.get("quick_gelu", False)))
-        source = WeightsSource(f"hub:{tag_name}", _hub_file(name, tag))
+        raise ValueError(f"{name} has no weights of its own: give a file with --weights METHOD=FILE, or random")
 
     is_timm = "timm_model_name" in (open_clip.get_model_config(reference) or {}).get("vision_cfg", {})
     with seeded(request.seed), _without_warnings():
@@ -82,7 +121,6 @@ def clip_backbone(request: BackboneRequest) -> Backbone:
             pretrained_image=False,
             pretrained_text=False,
             force_image_size=None if is_timm else size,
-            force_preprocess_cfg={key: value for key, value in tag.items() if key != "size"},
             text_cfg=_NO_TEXT,
         )
     tower = model.visual
@@ -95,14 +133,13 @@ def clip_backbone(request: BackboneRequest) -> Backbone:
     if is_timm and size is not None:
         tower.set_input_size(size)
 
-    config = open_clip.get_model_preprocess_cfg(tower)
-    side = config["size"]
+    side = open_clip.get_model_preprocess_cfg(tower)["size"]
     preprocessing = Preprocessing(
         size=size or (side if isinstance(side, int) else int(side[0])),
-        mean=three(config["mean"]),
-        std=three(config["std"]),
-        interpolation=config["interpolation"],
-        policy=request.policy or _POLICIES[config["resize_mode"]],
+        mean=three(preparation["mean"]),
+        std=three(preparation["std"]),
+        interpolation=preparation["interpolation"],
+        policy=_POLICIES[preparation["resize_mode"]],
     )
     return Backbone(
         tower,
@@ -138,6 +175,81 @@ def register_architectures() -> None:
 
     if "demo-vit-64" not in open_clip.list_models():
         open_clip.add_model_config(ARCHITECTURES)
+
+
+def published_preparation(name: str) -> dict[str, Any]:
+    """What all published weights of an architecture agree on, of `mean`, `std`, `interpolation` and `resize_mode`.
+
+    Architectures of `models/architectures` have no published weights; they are prepared for as OpenAI's.
+    """
+    import open_clip
+
+    if (ARCHITECTURES / f"{name}.json").is_file():
+        return dict(_OPENAI)
+    tags = [open_clip.get_pretrained_cfg(name, tag) for tag in open_clip.list_pretrained_tags_by_model(name)]
+    values = {field: {tag[field] for tag in tags} for field in _PREPARATION}
+    return {field: next(iter(several)) for field, several in values.items() if len(several) == 1}
+
+
+def unlike_openai(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration (`models.configs.ClipConfig`) with the settings in which the architecture differs from OpenAI's.
+
+    Args:
+        config: with weights from a file, or random ones, for an architecture of open_clip; without settings that are
+            None.
+
+    Raises:
+        ValueError: the published weights do not agree on a setting that is not given.
+    """
+    import open_clip
+
+    register_architectures()
+    name = str(config["backbone"])
+    if open_clip.get_model_config(name) is None:
+        return dict(config)  # refused with the nearest names when it is built
+    published = published_preparation(name)
+    given = {field for field in _PREPARATION if field in config}
+    given |= {"resize_mode"} if config["resize"] != "own" else set()
+    if missing := [field for field in _PREPARATION if field not in {*published, *given}]:
+        raise ValueError(_ask(name, missing))
+    added = {}
+    for field in _PREPARATION:
+        if field in given or published[field] == _OPENAI[field]:
+            continue
+        value = published[field]
+        if field == "resize_mode":
+            added["resize"] = _POLICIES[value]
+        else:
+            added[field] = value if isinstance(value, str) else ",".join(map(str, value))
+    return {**config, **added}
+
+
+def _declared(folder: Path) -> dict[str, Any]:
+    """The preparation in the configuration of a model's folder; the last two have a default in open_clip's format."""
+    path = folder / _CONFIG
+    try:
+        declared = dict(json.loads(path.read_text(encoding="utf-8")).get("preprocess_cfg", {}))
+    except (OSError, ValueError, AttributeError) as error:
+        raise WeightsError(f"{path} cannot be read as an open_clip configuration: {error}") from error
+    defaults = {field: _OPENAI[field] for field in ("interpolation", "resize_mode")}
+    return {field: value for field, value in {**defaults, **declared}.items() if field in _PREPARATION}
+
+
+def _ask(name: str, missing: list[str]) -> str:
+    """The message that asks for a preparation that is not known."""
+    import open_clip
+
+    if name.startswith(("hf-hub:", "local-dir:")):
+        why = f"its {_CONFIG} does not say it"
+    else:
+        published = open_clip.list_pretrained_tags_by_model(name)
+        why = "its published weights differ in it" if published else "none of its weights are published"
+    settings = " ".join(f"--set METHOD.{_PREPARATION[field]}" for field in missing)
+    what = " and ".join(_PREPARATION[field].partition("=")[0] for field in missing)
+    return (
+        f"{name}: the {what} that these weights were trained with must be given, because {why}, and another value "
+        f"gives wrong features without any error: {settings}"
+    )
 
 
 def _tag(name: str, tag: str) -> tuple[str, Mapping[str, Any]]:
@@ -227,5 +339,5 @@ def _cam(tower: Any, size: int) -> Cam:
     return [tower.layer4], None
 
 
-def _pooled_only(output: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
+def _pooled_only(output: torch.Tensor | tuple[torch.Tensor, ...], present: torch.Tensor | None = None) -> torch.Tensor:
     return output[0] if isinstance(output, tuple) else output

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from models.backbones import register_family
@@ -32,7 +33,13 @@ def sam_backbone(request: BackboneRequest) -> Backbone:
 
     Features are the neck's output, (N, 256, 64, 64), averaged over positions: (N, 256). SAM's own mask decoder reads
     the neck's output too. A linear classifier on the average equals the average of the classifier over positions, so
-    a CAM over the neck is exact: its values sum to the logit. Grad-CAM's layer is the neck's last layer, with output
+    a CAM over the neck is exact: its values sum to the logit.
+
+    Pictures that are not square are filled up as by SAM's own predictor, with zeros after normalisation. The average
+    leaves out what was filled up: each position counts by the share of its patch that the picture covers. Otherwise the
+    aspect ratio would be a feature. With a square picture nothing is filled up.
+
+    Grad-CAM's layer is the neck's last layer, with output
     (N, 256, 64, 64); the windows and channels-last tensors of earlier blocks do not matter there.
 
     A file may hold a whole SAM, as published, or only the encoder. The default policy is "pad", SAM's own. For a `size`
@@ -59,16 +66,27 @@ def sam_backbone(request: BackboneRequest) -> Backbone:
         load_strictly(encoder, state, source=source.path)
     if size is not None and size != encoder.img_size:
         _resize(encoder, size)
+    policy = request.policy or "pad"
     return Backbone(
         encoder,
         family="sam",
         name=name,
         num_features=int(encoder.neck[0].out_channels),
-        preprocessing=Preprocessing(int(encoder.img_size), mean, std, "bilinear", request.policy or "pad"),
+        preprocessing=Preprocessing(int(encoder.img_size), mean, std, "bilinear", policy),
         source=source,
-        pool=lambda neck: neck.mean(dim=(2, 3)),
+        pool=_average,
         find_cam=lambda network, size: ([encoder.neck[-1]], None),
+        alpha=policy == "pad",
+        mark=f"padding-{request.padding}" if request.padding else "",
     )
+
+
+def _average(neck: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
+    """(N, D, h, w) -> (N, D), over the positions where the picture is."""
+    if present is None:
+        return neck.mean(dim=(2, 3))
+    shares = nn.functional.adaptive_avg_pool2d(present, (neck.shape[2], neck.shape[3]))
+    return (neck * shares).sum(dim=(2, 3)) / shares.sum(dim=(2, 3))
 
 
 def _published(name: str) -> tuple[nn.Module, tuple[float, float, float], tuple[float, float, float]]:

@@ -5,21 +5,30 @@ SAM was trained to find borders, at 1024 pixels; images are enlarged to that siz
 
 from __future__ import annotations
 
-from models.configs import LinearConfig
+from typing import Any
+
+from models.configs import SamConfig
 from models.detector import BuildContext, Detector
 from models.needs import resized_to
 from models.registry import register_detector
 
 
+def for_pictures(config: dict[str, Any], *, square: bool) -> dict[str, Any]:
+    """The configuration on a data set whose pictures are all square, or not."""
+    fills = not square and config["resize"] in ("own", "pad")
+    return {**config, "padding": "zero"} if fills else config
+
+
 @register_detector(
     "sam_linear",
-    config=LinearConfig(backbone="vit_b", weights="hub"),
+    config=SamConfig(backbone="vit_b", weights="hub"),
     gpu_share=0.5,
     picture_needs=lambda config: resized_to(config.size),
     small={"backbone": "demo", "weights": "random"},
+    for_pictures=for_pictures,
 )
-def build(config: LinearConfig, context: BuildContext) -> Detector:
+def build(config: SamConfig, context: BuildContext) -> Detector:
     """SAM image encoder, frozen; linear classifier."""
     from models.linear import probe_backbone
 
-    return probe_backbone("sam", config, context)
+    return probe_backbone("sam", config, context, padding=config.padding)

@@ -115,8 +115,13 @@ class Grid:
         """Add trials to the plan."""
         tracking.open_grid(self.tracker.uri, self.name, self.manifest, trials, self.folder / "artifacts")
 
-    def finish(self, *trials: TrialSpec, conditions: Iterable[str] = ()) -> list[str]:
-        """Plan, run and finish trials, and score them under further conditions; their runs' ids."""
+    def finish(
+        self, *trials: TrialSpec, conditions: Iterable[str] = (), validation: Mapping[str, float] | None = None
+    ) -> list[str]:
+        """Plan, run and finish trials, and score them under further conditions; their runs' ids.
+
+        `validation`: generator -> AUROC on its validation images; {}: as in a run of an older checkout.
+        """
         self.plan(*trials)
         ids = []
         for spec in trials:
@@ -127,9 +132,12 @@ class Grid:
             checkpoint.mkdir(parents=True, exist_ok=True)
             (checkpoint / "model.json").write_text("{}")
             metrics = {names.SECONDS: 1.5}
+            tags = {names.DEVICE: "cpu", names.WEIGHTS: "random weights"}
             if get_task(spec.task).is_binary:
                 metrics[names.THRESHOLD] = THRESHOLD
-            tags = {names.DEVICE: "cpu", names.WEIGHTS: "random weights"}
+                values = dict.fromkeys(self.manifest.generators, 0.5) if validation is None else validation
+                metrics |= {names.validation_metric(name): value for name, value in values.items()}
+                tags |= {names.VALIDATED: "true"} if values else {}
             run.finish(made(spec, self.manifest), metrics, tags, checkpoint)
             for condition in conditions:
                 run.add_scores(made(spec, self.manifest, condition), FACTS)

@@ -12,7 +12,6 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from pytorch_grad_cam import GradCAM
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from analysis.cam import (
     Column,
@@ -29,7 +28,7 @@ from analysis.figures.cam import cam_panel, overlay
 from analysis.localisation import localise
 from analysis.store import StoreError
 from data.manifest import Manifest, build_manifest
-from models.detector import Detector, Examples, FitSession
+from models.detector import Detector, Examples, FitSession, fake_scores
 from tests.corpora import write_dolos
 from tests.models.toys import SIDE, examples, make_images, small
 
@@ -48,13 +47,16 @@ def detectors() -> dict[str, Detector]:
     return {name: fitted(name) for name in WITH_CAM}
 
 
-def library_maps(detector: Any, pixels: np.ndarray, targets: list[int] | None) -> np.ndarray:
-    """The library itself on the detector's layer, all pictures at once, gradients through everything."""
+def library_maps(detector: Any, pixels: np.ndarray, targets: list[int]) -> np.ndarray:
+    """The library itself on the detector's layer, all pictures at once, gradients through everything.
+
+    With two classes the score that is shown is the difference of the logits.
+    """
     target = detector.cam_target()
     assert target is not None
     batch = target.normalise(torch.from_numpy(pixels)).requires_grad_()
     cam = GradCAM(model=target.module, target_layers=target.layers, reshape_transform=target.reshape)
-    return cam(batch, None if targets is None else [ClassifierOutputTarget(one) for one in targets])
+    return cam(batch, [lambda logits, number=number: logits[number] - logits[1 - number] for number in targets])
 
 
 @pytest.mark.parametrize("name", WITH_CAM)
@@ -82,6 +84,33 @@ def test_maps_are_the_librarys_for_the_published_xception() -> None:
     np.testing.assert_allclose(maps, library_maps(detector, pixels, [1, 1]), atol=1e-5)
     assert maps.std() > 0.05
     assert cam_grid(detector) == (10, 10)
+
+
+def test_what_raises_both_logits_alike_changes_no_map() -> None:
+    """It changes no answer, so it is no evidence: the map explains the score that is shown, not one logit."""
+    detector = fitted("xception_scratch")
+    pixels, targets = make_images(np.array([0, 1, 0, 1]), seed=3), [0, 0, 1, 1]
+    scores, maps = fake_scores(detector.predict(pixels).logits), cam_maps(detector, pixels, target_class=targets)
+    target = detector.cam_target()
+    assert target is not None
+    classifier = target.module.get_classifier()
+    with torch.no_grad():
+        classifier.weight += 5 * classifier.weight.abs().max() * torch.rand(classifier.weight.shape[1])
+    np.testing.assert_allclose(fake_scores(detector.predict(pixels).logits), scores, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(cam_maps(detector, pixels, target_class=targets), maps, atol=1e-3)
+    assert maps.std() > 0.05
+
+
+def test_with_several_classes_a_map_explains_the_log_odds_against_all_others() -> None:
+    detector = fitted("sam_linear", CLASSES)
+    pixels = make_images(np.array([0, 1, 2, 1]), seed=4)
+    target = detector.cam_target()
+    assert target is not None
+    cam = GradCAM(model=target.module, target_layers=target.layers, reshape_transform=target.reshape)
+    targets = [lambda logits, number=number: torch.logit(logits.double().softmax(0)[number]) for number in (0, 1, 2, 0)]
+    expected = cam(target.normalise(torch.from_numpy(pixels)).requires_grad_(), targets)
+    assert expected.std() > 0.05
+    np.testing.assert_allclose(cam_maps(detector, pixels, target_class=[0, 1, 2, 0]), expected, atol=1e-4)
 
 
 def test_attribution_explains_the_predicted_class() -> None:

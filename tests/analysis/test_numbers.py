@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from scipy.special import logit
+from sklearn.metrics import silhouette_score
 
 from analysis.attribution import confusion_table
 from analysis.cells import attribution_with_intervals, cell_table
@@ -89,13 +90,55 @@ def test_confusion_and_accuracy_by_hand() -> None:
 
 def test_purity_and_silhouette_by_hand() -> None:
     apart = np.array([[0.0, 0], [0, 1], [10, 0], [10, 1]])
-    classes = np.array(["real", "real", "lama", "lama"])
-    found = separation(apart, classes, num_neighbours=1)
+    classes, sources = np.array(["real", "real", "lama", "lama"]), np.arange(4)
+    found = separation(apart, classes, sources, num_neighbours=1)
     assert found.purity == 1
     assert found.chance == pytest.approx(1 / 3)
     far = (10 + np.sqrt(101)) / 2
     assert found.silhouette == pytest.approx(1 - 1 / far, abs=1e-6)
-    assert separation(apart, classes[[0, 2, 1, 3]], num_neighbours=1).purity == 0
+    assert separation(apart, classes[[0, 2, 1, 3]], sources, num_neighbours=1).purity == 0
+
+
+def test_versions_of_one_photograph_are_not_compared() -> None:
+    # on a line: real a 0, fake a 1, real b 10, fake b 12, real c 30; the nearest image is the other version each time
+    line = np.array([[0.0], [1], [10], [12], [30]])
+    classes, sources = np.array(["real", "fake", "real", "fake", "real"]), np.array(["a", "a", "b", "b", "c"])
+    found = separation(line, classes, sources, num_neighbours=1)
+    # nearest of other photographs: real b, real b, fake a, fake a, fake b
+    assert found.purity == pytest.approx(2 / 5)
+    # own class among the images of other photographs: 2 of 3, 1 of 3, 2 of 3, 1 of 3, 2 of 4
+    assert found.chance == pytest.approx((2 / 3 + 1 / 3 + 2 / 3 + 1 / 3 + 2 / 4) / 5)
+    # mean distances: real a 20 and 12; fake a 11 and 19; real b 15 and 9; fake b 11 and 15; real c 25 and 23.5
+    silhouettes = [12 / 20 - 1, 1 - 11 / 19, 9 / 15 - 1, 1 - 11 / 15, 23.5 / 25 - 1]
+    assert found.silhouette == pytest.approx(np.mean(silhouettes), abs=1e-6)
+
+
+def test_classes_that_part_no_photographs_have_the_purity_of_chance() -> None:
+    rng = np.random.default_rng(0)
+    photographs = np.repeat(rng.normal(size=(60, 8)), 5, axis=0)
+    versions = photographs + 0.01 * rng.normal(size=photographs.shape)  # five versions of each, in five classes
+    classes, sources = np.tile(list("abcde"), 60), np.repeat(np.arange(60), 5)
+    found = separation(versions, classes, sources)
+    assert found.chance == pytest.approx(59 / (59 * 5))
+    assert found.purity == pytest.approx(found.chance, abs=0.02)
+    assert found.silhouette == pytest.approx(0, abs=0.01)
+    # without the exclusion, each image's own versions, all of other classes, are its nearest neighbours
+    assert separation(versions, classes, np.arange(300), num_neighbours=4).purity == 0
+
+
+def test_without_versions_the_silhouette_is_that_of_scikit_learn() -> None:
+    points = np.random.default_rng(0).normal(size=(70, 6))
+    classes = np.array(["a", "b", "b", "c", "c", "c", "c"] * 10)
+    expected = silhouette_score(points, classes)
+    assert separation(points, classes, np.arange(70)).silhouette == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_class_of_one_photograph_alone_has_no_silhouette_and_one_photograph_nothing_to_compare() -> None:
+    points, classes = np.array([[0.0], [1], [5], [7]]), np.array(["a", "a", "b", "b"])
+    found = separation(points, classes, np.array([0, 0, 1, 1]))
+    assert (found.silhouette, found.purity, found.chance, found.num_neighbours) == (0, 0, 0, 2)
+    with pytest.raises(EmbeddingError, match="one photograph"):
+        separation(points, classes, np.zeros(4))
 
 
 def test_the_same_embeddings_lie_in_the_same_places_and_say_how_they_were_laid() -> None:
@@ -103,8 +146,8 @@ def test_the_same_embeddings_lie_in_the_same_places_and_say_how_they_were_laid()
     first, second = project(embeddings, num_iterations=250), project(embeddings, num_iterations=250)
     np.testing.assert_array_equal(first.points, second.points)
     assert first.points.shape == (40, 2)
-    for said in ("perplexity", "250 iterations", "KL divergence", "PCA from 60 to 40"):
-        assert said in first.note
+    assert first.note.startswith("PCA from 60 to 40 dimensions first, which keeps 100% of the variance; ")
+    assert first.note.endswith("; perplexity 13, 250 iterations, seed 0")  # no KL divergence, see `project`
     with pytest.raises(EmbeddingError, match="not finite"):
         project(np.full((10, 3), np.nan))
 
@@ -112,7 +155,7 @@ def test_the_same_embeddings_lie_in_the_same_places_and_say_how_they_were_laid()
 def test_a_picture_of_embeddings_has_classes_in_order_beside_it_and_clear_of_a_long_title() -> None:
     embeddings = np.random.default_rng(0).normal(size=(40, 3))
     classes = np.array(["zeta", "real", "lama", "ldm"] * 10)
-    projection, apart = project(embeddings), separation(embeddings, classes)
+    projection, apart = project(embeddings), separation(embeddings, classes, np.arange(40))
     title = "a method with a long name [weights from somewhere]: t-SNE of 40 test embeddings"
     figure = embedding_figure(projection, classes, title=title, separation=apart, order=["real", "ldm", "lama"])
     (legend,) = (axes.get_legend() for axes in figure.axes)

@@ -13,7 +13,7 @@ from grid import names
 from grid.plan import FINISHED, TrialState, Work
 from grid.runner import DONE, FAILED, STARTED, PermanentFailureError
 from grid.spec import TrialSpec
-from grid.tasks import ATTRIBUTION
+from grid.tasks import ATTRIBUTION, DETECTION
 from tests.grid.running import Calls, Grid, MakeGrid
 
 NUM_TEST = 18  # real, lama, ldm, six of each
@@ -99,7 +99,8 @@ def test_a_finished_grid_that_is_asked_for_one_more_condition_trains_nothing_and
         assert artifacts.keys() - kept.keys() == {"conditions/jpeg-75/facts.json", "conditions/jpeg-75/scores.parquet"}
         assert run.data.tags[names.CONDITIONS] == "jpeg-75"
         assert names.CONDITION_ERROR not in run.data.tags
-        assert grid.state(spec) == TrialState(info.run_id, FINISHED, frozenset({"clean", "jpeg-75"}))
+        validated = spec.task == DETECTION
+        assert grid.state(spec) == TrialState(info.run_id, FINISHED, frozenset({"clean", "jpeg-75"}), validated)
     assert grid.plan(*specs, conditions=["jpeg-75"]).pending == ()
 
 
@@ -161,7 +162,8 @@ def test_a_new_trial_under_conditions_is_fitted_once(make_grid: MakeGrid, calls:
     watcher = grid.launch(spec, conditions=["jpeg-75", HOLDS])
     assert calls.fits == ["NetworkDetector"]
     assert calls.predicted[-3:] == [NUM_TEST] * 3
-    assert calls.predicted.count(NUM_TEST) == 3  # before these, the validation split
+    # before these the validation images of its own generator, twice, and those of all, as many as test images
+    assert calls.predicted == [12, 12, NUM_TEST, *[NUM_TEST] * 3]
     assert watcher.kinds(spec)[-1] == DONE
     assert grid.run_of(spec).data.tags[names.CONDITIONS] == f"jpeg-75,{HOLDS}"
     assert not np.allclose(grid.scores(spec)["score"], grid.scores(spec, HOLDS)["score"])
@@ -292,7 +294,9 @@ def test_a_retry_of_the_same_work_neither_trains_nor_scores_again_what_is_there(
     assert calls.predicted == [NUM_TEST]
     assert len(calls.fits) == 1
     assert len(grid.tracker.records.runs_of(spec.key)) == 1
-    assert grid.state(spec) == TrialState(grid.run_of(spec).info.run_id, FINISHED, frozenset({"clean", HOLDS, BREAKS}))
+    assert grid.state(spec) == TrialState(
+        grid.run_of(spec).info.run_id, FINISHED, frozenset({"clean", HOLDS, BREAKS}), validated=True
+    )
 
 
 def test_a_trial_whose_checkpoint_is_gone_says_how_to_get_it_again(make_grid: MakeGrid) -> None:

@@ -205,6 +205,18 @@ def test_the_trials_are_of_the_data_that_take_part(tmp_path: Path) -> None:
     ]
 
 
+def test_pictures_that_are_not_square_change_the_keys_of_sam_alone(tmp_path: Path) -> None:
+    square = paper_manifest(tmp_path, ("lama", "ldm"))
+    table = square.table.copy()
+    table.loc[table.index[3], "height"] += 1
+    for arguments, changed in (((), {"sam_linear"}), (("--set", "sam_linear.resize=squash"), set())):
+        resolved = launch("dolos", *arguments)
+        before, after = (resolved.trials(dataclasses.replace(square, table=rows)) for rows in (square.table, table))
+        after = [dataclasses.replace(trial, data=square.digest) for trial in after]
+        assert len(before) == len(after)
+        assert {one.method for one, other in zip(before, after, strict=True) if one.key != other.key} == changed
+
+
 def test_the_training_condition_is_that_of_every_trial(tmp_path: Path) -> None:
     manifest = paper_manifest(tmp_path)
     arguments = ("dolos", "--methods", "clip_linear")

@@ -30,7 +30,7 @@ TRIALS = [TrialSpec(DETECTION, "residual_linear", (), (name,), 0, "d") for name 
 
 
 def finished(*conditions: str, run_id: str = "run") -> TrialState:
-    return TrialState(run_id, FINISHED, frozenset({"clean", *conditions}))
+    return TrialState(run_id, FINISHED, frozenset({"clean", *conditions}), validated=True)
 
 
 def test_without_any_run_everything_is_pending_in_the_order_asked_for() -> None:
@@ -147,7 +147,8 @@ def test_after_the_work_nothing_is_left(scored: list[set[str] | None], asked: li
         had = before.conditions if before else frozenset[str]()
         assert work.fits == (before is None)
         assert not had & set(work.conditions)
-        after[work.key] = TrialState(work.key, FINISHED, had | set(work.conditions))
+        after[work.key] = TrialState(work.key, FINISHED, had | set(work.conditions), validated=True)
+        assert not work.validates  # a fit validates, and what was finished before had validated
     assert make_plan(TRIALS, after, asked).pending == ()
 
 
@@ -156,6 +157,20 @@ def test_work_in_words_names_conditions_where_nothing_is_fitted() -> None:
     assert str(Work(TRIALS[0], ("jpeg-75", "jpeg-50"), "r")) == (
         "detection residual_linear/ldm/seed0 under jpeg-75, jpeg-50"
     )
+    assert str(Work(TRIALS[0], (), "r", validates=True)) == "detection residual_linear/ldm/seed0 on validation images"
+    both = Work(TRIALS[0], ("jpeg-75",), "r", validates=True)
+    assert str(both) == "detection residual_linear/ldm/seed0 on validation images, under jpeg-75"
+
+
+def test_a_finished_trial_of_an_older_checkout_scores_the_validation_images_and_fits_nothing() -> None:
+    older = TrialState("old", FINISHED, frozenset({"clean"}))
+    attribution = TrialSpec(ATTRIBUTION, "residual_linear", (), ("lama", "ldm"), 0, "d")
+    plan = make_plan([TRIALS[0], attribution], {TRIALS[0].key: older, attribution.key: older})
+    assert plan.pending == (Work(TRIALS[0], (), "old", validates=True),)  # attribution has no such values
+    (needed,) = distinct_inputs(plan.pending)
+    assert (needed.condition, needed.splits) == ("clean", ("valid",))
+    together = make_plan([TRIALS[0]], {TRIALS[0].key: older}, ["jpeg-75"])
+    assert together.pending == (Work(TRIALS[0], ("jpeg-75",), "old", validates=True),)
 
 
 @pytest.mark.parametrize("work", [Work(TRIALS[0]), Work(TRIALS[1], ("jpeg-75", "jpeg-50"), "run")])

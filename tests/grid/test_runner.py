@@ -217,7 +217,7 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint_and_ends_as_if_nothing
 
     watcher = grid.run(spec)
     assert watcher.epochs == [2, 3, 4]  # the first is not computed again
-    assert grid.state(spec) == TrialState(before.run_id, FINISHED, frozenset({"clean"}))
+    assert grid.state(spec) == TrialState(before.run_id, FINISHED, frozenset({"clean"}), validated=True)
     for metric in ("train/loss", "valid/loss", "valid/accuracy", "learning_rate"):
         assert grid.steps(spec, metric) == [1, 2, 3, 4]
     assert latest_state(grid.checkpoints, spec.key) == (None, 0)

@@ -132,7 +132,10 @@ def test_the_data_set_is_an_mlflow_input_of_parent_and_trial(
         (found,) = tracker.client.get_run(run_id).inputs.dataset_inputs
         assert (found.dataset.name, found.dataset.digest) == ("dolos", manifest.digest)
         assert json.loads(found.dataset.source) == {"uri": manifest.root.as_uri()}
-        assert json.loads(found.dataset.profile) == {"num_rows": 90, "generators": ["lama", "ldm"]}
+        profile = json.loads(found.dataset.profile)
+        images = profile.pop("images")
+        assert profile == {"num_rows": 90, "generators": ["lama", "ldm"]}
+        assert images == {name: {"train": 10, "valid": 10, "test": 10} for name in ("real", "lama", "ldm")}
 
 
 def test_the_plan_grows_over_launches_and_forgets_nothing(tracker: Tracker, manifest: Manifest, tmp_path: Path) -> None:
@@ -419,7 +422,7 @@ def test_scores_under_a_condition_are_added_to_a_finished_run(
     pd.testing.assert_frame_equal(pd.read_parquet(kept), jpeg.scores)
     assert [path.name for path in kept.parent.iterdir()] == [names.SCORES]  # embeddings of clean pictures alone
     assert tracker.records.states([spec.key]) == {
-        spec.key: TrialState(finished.run_id, FINISHED, frozenset({"clean", "jpeg-75"}))
+        spec.key: TrialState(finished.run_id, FINISHED, frozenset({"clean", "jpeg-75"}), validated=True)
     }
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.configs import LinearConfig, NetworkConfig, ProbeConfig
+from models.configs import ClipConfig, NetworkConfig, ProbeConfig, SamConfig
 from models.detector import BuildContext, Detector, Examples, FitSession, fake_scores
 from models.registry import create_detector, detector_info, list_detectors, resolve_config
 from models.scoring import attribution_metrics, cell_metrics
@@ -243,7 +243,8 @@ def test_pictures_of_any_size_become_inputs(name: str) -> None:
         with pytest.raises(ValueError, match="native size"):
             detector.squares(pictures)
     else:
-        assert detector.squares(pictures).shape == (3, detector.geometry.size, detector.geometry.size, 3)
+        channels = 4 if detector.geometry.alpha else 3
+        assert detector.squares(pictures).shape == (3, detector.geometry.size, detector.geometry.size, channels)
 
 
 def test_a_frozen_encoder_shares_its_features_between_seeds_and_with_no_other_method() -> None:
@@ -282,8 +283,8 @@ def test_as_published() -> None:
     assert scratch == NetworkConfig(backbone="xception41", weights="random", learning_rate=1e-3)
     assert pretrained == NetworkConfig(backbone="xception41.tf_in1k", weights="hub", learning_rate=1e-4)
     assert (scratch.epochs, scratch.batch_size, scratch.flip, scratch.weight_decay) == (1, 32, False, 0.0)
-    assert detector_info("clip_linear").config == LinearConfig(backbone="ViT-L-14-quickgelu", weights="hub:openai")
-    assert detector_info("sam_linear").config == LinearConfig(backbone="vit_b", weights="hub")
+    assert detector_info("clip_linear").config == ClipConfig(backbone="ViT-L-14-quickgelu", weights="hub:openai")
+    assert detector_info("sam_linear").config == SamConfig(backbone="vit_b", weights="hub")
     shares = {"clip_linear": 0.25, "residual_linear": 0.0, "sam_linear": 0.5}
     shares |= dict.fromkeys(("xception_pretrained", "xception_scratch"), 0.5)
     assert {name: detector_info(name).gpu_share for name in shares} == shares

@@ -91,6 +91,7 @@ def test_keys_name_what_the_result_depends_on_and_nothing_else() -> None:
     assert Geometry(299).key == "squash-299-bicubic"
     assert Geometry(299, policy="crop", crop_fraction=0.903).key == "crop-299-bicubic-0.903"
     assert Geometry(64, "bilinear", "pad", fill=(124, 116, 104)).key == "pad-64-bilinear-124.116.104"
+    assert Geometry(64, "bilinear", "pad", alpha=True).key == "pad-64-bilinear-0.0.0-alpha"
     assert Geometry(299, crop_fraction=0.5, fill=(1, 1, 1)).key == Geometry(299).key
     assert Geometry(8, policy="crop", crop_fraction=1).key == Geometry(8, policy="crop", crop_fraction=1.0).key
     variants = [Geometry(s, i, p, c) for s in (1, 11) for i in INTERPOLATIONS for p in POLICIES for c in (0.5, 0.25)]
@@ -107,6 +108,7 @@ def test_keys_name_what_the_result_depends_on_and_nothing_else() -> None:
         ({"size": 0}, "at least one pixel"),
         ({"crop_fraction": 0.0}, "crop_fraction"),
         ({"crop_fraction": math.nan}, "crop_fraction"),
+        ({"policy": "crop", "alpha": True}, "fills nothing"),
     ],
 )
 def test_what_makes_no_sense_is_refused(settings: dict[str, object], words: str) -> None:

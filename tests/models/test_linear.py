@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 
 from models.configs import ProbeConfig
 from models.detector import Examples, FitSession, TrainingDiverged, fake_scores
@@ -76,8 +77,6 @@ def test_the_gradient_vanishes(num_classes: int, l2: float) -> None:
 
 
 def test_the_difference_of_two_logits_is_the_decision_function() -> None:
-    from sklearn.linear_model import LogisticRegression
-
     train = blobs(80, 4, 2, seed=0)
     probe = detector(4, l2=0.1)
     probe.fit(train, train, FitSession())
@@ -157,6 +156,62 @@ def test_beginning_at_the_stronger_penaltys_optimum_ends_at_the_same(num_classes
     alone.fit(train, valid, FitSession())
     inputs = valid.inputs
     np.testing.assert_allclose(chosen.predict(inputs).logits, alone.predict(inputs).logits, atol=2e-3)
+
+
+def separable(num_classes: int) -> Examples:
+    """More features than rows, correlated as those of an encoder are."""
+    generator = np.random.default_rng(1)
+    labels = np.arange(120) % num_classes
+    mixture = generator.normal(size=(200, 200)) / np.arange(1, 201)[:, None]
+    centres = 0.6 * generator.normal(size=(num_classes, 200))
+    return Examples(((centres[labels] + generator.normal(size=(120, 200))) @ mixture).astype(np.float32), labels)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_a_fit_that_stops_short_of_the_optimum_goes_on(num_classes: int) -> None:
+    """Where the classes are separable and the penalty is weak, the gradient is small long before the optimum."""
+    train = separable(num_classes)
+    features = np.asarray(train.inputs[np.arange(120)], dtype=np.float64)
+    standard = (features - features.mean(axis=0)) / features.std(axis=0)
+    probe = detector(200, num_classes, l2=1e-5)
+    probe.fit(train, train, FitSession())
+    logits = probe.predict(train.inputs).logits
+    ours = fake_scores(logits) if num_classes == 2 else logits - logits.mean(axis=1, keepdims=True)
+    short, optimum = (
+        LogisticRegression(C=1 / (1e-5 * 120), tol=tolerance, max_iter=10_000).fit(standard, train.labels)
+        for tolerance in (1e-5, 1e-11)
+    )
+    wanted = optimum.decision_function(standard)
+    assert np.abs(short.decision_function(standard) - wanted).max() > 0.05 * np.abs(wanted).max()
+    np.testing.assert_allclose(ours, wanted, atol=0.002 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_a_fit_that_does_not_stop_short_is_as_ever_to_the_last_bit(num_classes: int, tmp_path: Path) -> None:
+    train = blobs(120, 6, num_classes, seed=0, spread=2.0)
+    features = np.asarray(train.inputs[np.arange(120)], dtype=np.float64)
+    features -= features.mean(axis=0)
+    scale = 1 / np.sqrt(np.einsum("nd,nd->d", features, features) / 120)
+    probe = detector(6, num_classes, l2=0.1)
+    probe.fit(train, train, FitSession())
+    probe.save(tmp_path)
+    plain = LogisticRegression(C=1 / (0.1 * 120), tol=1e-5, max_iter=1000).fit(features * scale, train.labels)
+    coefficients = plain.coef_ * scale
+    wanted = np.concatenate([-coefficients, coefficients]) / 2 if num_classes == 2 else coefficients
+    np.testing.assert_array_equal(torch.load(tmp_path / "head.pt", weights_only=True)["weight"], np.float32(wanted))
+
+
+def test_the_weakest_penalty_is_said_where_it_was_chosen_from_several(caplog: pytest.LogCaptureFixture) -> None:
+    train = separable(2)
+    with caplog.at_level(logging.WARNING):
+        detector(200).fit(train, train, FitSession())
+    assert "the weakest of the penalties that were tried (l2 0.0001)" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        detector(200, l2=1e-4).fit(train, train, FitSession())
+        noisy = blobs(60, 20, 2, seed=0, spread=8.0)
+        detector(20).fit(noisy, blobs(200, 20, 2, seed=1, spread=8.0), FitSession())
+    assert not caplog.text
 
 
 def test_reported_figures_are_those_of_the_folded_head() -> None:

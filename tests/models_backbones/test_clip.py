@@ -1,26 +1,31 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import open_clip
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from models.backbones import open_clip as family
-from models.backbones.base import TokenGrid
+from models.backbones.base import Backbone, TokenGrid
+from models.configs import LinearConfig, colours
 from models.detector import WeightsError
+from models.registry import resolve_config
 from models.weights import file_digest
+from tests.models_backbones import helpers
 from tests.models_backbones.helpers import (
     as_file_weights,
     assert_gradient_reaches,
     assert_places_land,
     cam_activations,
-    clip_backbone,
     picture,
 )
 
@@ -67,6 +72,14 @@ _CONFIGS: dict[str, dict[str, Any]] = {
         "custom_text": True,
     },
 }
+
+# How pictures are prepared for the architectures above, of which no weights are published.
+GIVEN = {"mean": "0.4,0.5,0.6", "std": "0.1,0.2,0.3", "interpolation": "bicubic", "policy": "crop"}
+
+
+def clip_backbone(name: str, **request: Any) -> Backbone:
+    given = GIVEN if name in _CONFIGS and not request["weights"].startswith("hub") else {}
+    return helpers.clip_backbone(name, **{**given, **request})
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -159,12 +172,12 @@ def test_the_other_layout_of_tokens() -> None:
 
 
 def test_preprocessing_is_the_models_own() -> None:
-    preprocessing = clip_backbone("tiny-vit", weights="random").preprocessing
-    assert preprocessing.size == 32
+    preprocessing = clip_backbone("demo-vit-64", weights="random").preprocessing
+    assert preprocessing.size == 64
     assert preprocessing.mean == open_clip.OPENAI_DATASET_MEAN
     assert preprocessing.std == open_clip.OPENAI_DATASET_STD
     assert (preprocessing.interpolation, preprocessing.policy) == ("bicubic", "crop")
-    assert clip_backbone("tiny-vit", weights="random", policy="squash").preprocessing.policy == "squash"
+    assert clip_backbone("demo-vit-64", weights="random", policy="squash").preprocessing.policy == "squash"
 
 
 def test_another_size(tmp_path: Path) -> None:
@@ -223,6 +236,94 @@ def test_unknown_names() -> None:
         clip_backbone("tiny-vit", weights="hub")
     with pytest.raises(WeightsError, match="use weights 'hub'"):
         clip_backbone("hf-hub:owner/name", weights="hub:openai")
+
+
+# How pictures are prepared
+
+
+def test_weights_that_do_not_say_it_are_prepared_for_as_all_published_ones_of_their_architecture() -> None:
+    """Over all architectures of open_clip: no value is used that one of the published tags contradicts."""
+    family.register_architectures()
+    unknown = {}
+    for name in set(open_clip.list_models()) - {*_CONFIGS, "demo-vit-64"}:
+        tags = [open_clip.get_pretrained_cfg(name, tag) for tag in open_clip.list_pretrained_tags_by_model(name)]
+        config = resolve_or_ask(name)
+        if isinstance(config, str):
+            unknown[name] = config
+            assert len({(tag["mean"], tag["std"], tag["interpolation"], tag["resize_mode"]) for tag in tags}) != 1
+            continue
+        used = (
+            colours(config["mean"]) if "mean" in config else open_clip.OPENAI_DATASET_MEAN,
+            colours(config["std"]) if "std" in config else open_clip.OPENAI_DATASET_STD,
+            config.get("interpolation", "bicubic"),
+            {"own": "shortest", "squash": "squash"}[config["resize"]],
+        )
+        assert {(tag["mean"], tag["std"], tag["interpolation"], tag["resize_mode"]) for tag in tags} == {used}
+    differ = {name for name in unknown if open_clip.list_pretrained_tags_by_model(name)}
+    assert differ == {"ViT-L-14", "ViT-H-14", "ViT-H-14-quickgelu"}
+    assert unknown["ViT-L-14"].endswith("--set clip_linear.mean=R,G,B --set clip_linear.std=R,G,B")
+    assert unknown["ViT-H-14"].endswith("--set clip_linear.resize=crop|squash|pad")
+    assert "none of its weights are published" in unknown["ViT-S-32"]
+
+
+def resolve_or_ask(name: str, **settings: str) -> dict[str, Any] | str:
+    """The configuration of a trial on this architecture with weights from a file, or the message that asks for more."""
+    try:
+        return resolve_config("clip_linear", {"backbone": name, "weights": "file:0123", **settings})
+    except ValueError as error:
+        return str(error)
+
+
+HALF = {"mean": "0.5,0.5,0.5", "std": "0.5,0.5,0.5", "resize": "squash"}
+
+
+@pytest.mark.parametrize(
+    ("name", "added"),
+    [
+        ("ViT-L-14-quickgelu", {}),
+        ("ViT-B-32", {}),
+        ("ViT-B-16-SigLIP", {"mean": "0.5,0.5,0.5", "std": "0.5,0.5,0.5", "resize": "squash"}),
+        ("ViT-B-16-SigLIP2", {"mean": "0.5,0.5,0.5", "std": "0.5,0.5,0.5", "resize": "squash"}),
+        (
+            "PE-Core-B-16",
+            {"mean": "0.5,0.5,0.5", "std": "0.5,0.5,0.5", "interpolation": "bilinear", "resize": "squash"},
+        ),
+        ("MobileCLIP-S1", {"mean": "0.0,0.0,0.0", "std": "1.0,1.0,1.0", "interpolation": "bilinear"}),
+        ("MobileCLIP2-S3", {"interpolation": "bilinear"}),
+    ],
+)
+def test_a_trials_key_changes_where_openais_preparation_was_wrong(name: str, added: dict[str, str]) -> None:
+    before = {**dataclasses.asdict(LinearConfig()), "backbone": name, "weights": "file:0123"}
+    assert resolve_or_ask(name) == {**before, **added}
+    assert resolve_or_ask(name, **added) == {**before, **added}  # the settings of a finished run repeat it
+
+
+def test_a_preparation_that_is_not_known_is_asked_for_and_taken(tmp_path: Path) -> None:
+    weights, files = as_file_weights(saved(whole_model("tiny-vit"), tmp_path / "model.pt"))
+    asked = r"tiny-vit: the mean and std and interpolation and resize .*--set METHOD.mean=R,G,B --set METHOD.std=R,G,B"
+    with pytest.raises(ValueError, match=asked):
+        helpers.clip_backbone("tiny-vit", weights=weights, weight_files=files)
+    with pytest.raises(ValueError, match="the std that"):
+        helpers.clip_backbone("tiny-vit", weights="random", **{**GIVEN, "std": None})
+    preprocessing = clip_backbone("tiny-vit", weights=weights, weight_files=files).preprocessing
+    assert (preprocessing.mean, preprocessing.std) == ((0.4, 0.5, 0.6), (0.1, 0.2, 0.3))
+    assert resolve_config("clip_linear", {"mean": " .5,0.48145466, 0.25"})["mean"] == "0.5,0.48145466,0.25"
+    for setting, wrong, words in (("mean", "0.5", "three numbers R,G,B"), ("std", "58,57,57", "from 0 to 1")):
+        with pytest.raises(ValueError, match=f"clip_linear.{setting} must be .*{words}"):
+            resolve_config("clip_linear", {setting: wrong})
+
+
+@pytest.mark.parametrize("published", ["ViT-B-16-SigLIP", "PE-Core-B-16", "MobileCLIP-S1"])
+def test_pixels_of_other_towers_are_open_clips(published: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tag = open_clip.get_pretrained_cfg(published, open_clip.list_pretrained_tags_by_model(published)[0])
+    monkeypatch.setattr(open_clip, "list_pretrained_tags_by_model", lambda name: ["a"])
+    monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda name, asked: tag)
+    preprocessing = helpers.clip_backbone("tiny-siglip", weights="random").preprocessing
+    fields = {field: tag[field] for field in ("mean", "std", "interpolation", "resize_mode")}
+    theirs = open_clip.transform.image_transform_v2(open_clip.transform.PreprocessCfg(size=160, **fields), False)
+    photograph = np.random.default_rng(0).integers(0, 256, (120, 180, 3), dtype=np.uint8)
+    ours = preprocessing.normalise(torch.tensor(preprocessing.geometry.apply(photograph))[None])[0]
+    assert torch.allclose(ours, theirs(Image.fromarray(photograph)), atol=1e-6)
 
 
 # QuickGELU
@@ -293,7 +394,8 @@ def test_a_tag_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     path = saved(theirs, tmp_path / "open_clip_model.safetensors")
     tag = {"hf_hub": "owner/name/", "quick_gelu": True, "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "size": 999}
     monkeypatch.setattr(open_clip, "list_pretrained_tags_by_model", lambda name: ["openai"])
-    monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda name, asked: {**tag, "resize_mode": "squash"})
+    tag |= {"interpolation": "bicubic", "resize_mode": "squash"}
+    monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda name, asked: tag)
     asked = []
 
     def fetch(repository: str, names: tuple[str, ...], *, what: str) -> Path:
@@ -306,6 +408,8 @@ def test_a_tag_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert (backbone.preprocessing.mean, backbone.preprocessing.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     assert (backbone.preprocessing.size, backbone.preprocessing.policy) == (32, "squash")
     assert (backbone.weights_note, backbone.weights_digest) == ("hub weights (openai)", file_digest(path))
+    with pytest.raises(ValueError, match="'openai' of tiny-vit-quickgelu bring their own mean: do not set it"):
+        clip_backbone("tiny-vit-quickgelu", weights="hub", mean="0.5,0.5,0.5")
     x = picture(backbone)
     with torch.no_grad():
         assert torch.allclose(backbone(x), theirs.encode_image(x), atol=1e-5)
@@ -325,6 +429,10 @@ def test_a_model_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert torch.allclose(backbone(x), theirs.encode_image(x), atol=1e-5)
     local = clip_backbone(f"local-dir:{tmp_path}", weights="random", seed=2)
     assert local.preprocessing == backbone.preprocessing
+    del config["preprocess_cfg"]["std"]
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"the std that .*config.json does not say it.*--set METHOD.std=R,G,B$"):
+        clip_backbone(f"local-dir:{tmp_path}", weights="random")
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ def test_encodes_as_the_backbone_does(family: str, name: str) -> None:
     assert np.array_equal(FrozenEncoder(backbone, batch_size=2).encode(pixels), features)
     assert encoder.encode(pixels[:0]).shape == (0, encoder.num_features)
     assert encoder.geometry is not None
-    assert encoder.geometry.apply(pixels[0]).shape == (size, size, 3)
+    assert encoder.geometry.apply(pixels[0]).shape == (size, size, 4 if family == "sam" else 3)
 
 
 def test_refuses_other_sizes_and_types() -> None:
@@ -49,7 +49,14 @@ def test_the_key_names_what_features_depend_on() -> None:
     def key(family: str = "sam", name: str = "demo", **settings: object) -> str:
         return encoder_key(load_backbone(family, name, weights="random", **settings))  # type: ignore[arg-type]
 
-    keys = [key(), key(seed=1), key(policy="squash"), key(size=96), *[key(*one) for one in SMALL[:2]]]
+    keys = [
+        key(),
+        key(seed=1),
+        key(policy="squash"),
+        key(size=96),
+        key(padding="zero"),
+        *[key(*one) for one in SMALL[:2]],
+    ]
     assert len(set(keys)) == len(keys)
     assert key() == key()
     backbone = load_backbone("sam", "demo", weights="random")

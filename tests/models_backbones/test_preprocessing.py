@@ -101,8 +101,9 @@ def test_equals_sams_own_preprocessing(photograph: np.ndarray) -> None:
     sam = Sam(backbone.network, torch.nn.Identity(), torch.nn.Identity())
     resized = ResizeLongestSide(64).apply_image(photograph)
     theirs = sam.preprocess(torch.tensor(resized).permute(2, 0, 1).float()[None])[0]
-    ours = prepare(backbone.preprocessing, photograph)
+    geometry = dataclasses.replace(backbone.preprocessing.geometry, alpha=True)
+    ours = backbone.preprocessing.normalise(torch.tensor(geometry.apply(photograph))[None])[0]
     height = resized.shape[0]
     assert height < 64
-    assert torch.allclose(ours[:, :height], theirs[:, :height], atol=1e-5)
-    assert torch.allclose(ours[:, height:], theirs[:, height:], atol=0.01)  # theirs is 0, ours the rounded mean
+    assert torch.allclose(ours[:3], theirs, atol=1e-5)
+    assert torch.equal(ours[3], torch.arange(64)[:, None].expand(64, 64).lt(height).float())

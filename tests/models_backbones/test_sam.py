@@ -2,11 +2,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from segment_anything import SamPredictor
+from segment_anything.modeling import Sam
 
 from models.backbones import sam as family
 from models.detector import WeightsError
+from models.encoding import FrozenEncoder
+from models.registry import detector_info, resolve_config
 from models.weights import file_digest
 from tests.models_backbones.helpers import (
     as_file_weights,
@@ -54,6 +59,55 @@ def test_preprocessing_is_sams() -> None:
     assert [255 * value for value in preprocessing.mean] == pytest.approx([123.675, 116.28, 103.53])
     assert [255 * value for value in preprocessing.std] == pytest.approx([58.395, 57.12, 57.375])
     assert preprocessing.geometry.fill == (124, 116, 104)
+
+
+@pytest.mark.parametrize("shape", [(192, 256), (256, 192), (200, 256), (64, 64), (3, 250)])
+def test_pictures_that_are_not_square_are_sams_own_predictors(shape: tuple[int, int]) -> None:
+    """Filled up with zeros after normalisation, and the average is over the picture alone."""
+    backbone = sam_backbone("demo", weights="random", seed=1)
+    photograph = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    predictor = SamPredictor(Sam(backbone.network, torch.nn.Identity(), torch.nn.Identity()))
+    predictor.set_image(photograph)
+    encoder = FrozenEncoder(backbone)
+    assert encoder.geometry is not None
+    square = encoder.geometry.apply(photograph)
+    height, width = predictor.input_size
+    normalised = backbone.preprocessing.normalise(torch.from_numpy(square)[None])
+    assert (normalised[:, :, height:] == 0).all()
+    assert (normalised[:, :, :, width:] == 0).all()
+    with torch.no_grad():
+        neck = backbone.network(normalised[:, :3])
+    assert torch.allclose(neck, predictor.features, atol=1e-5)
+    # by hand: each of the 8 x 8 positions counts by the share of its 8 x 8 pixels that the picture covers
+    rows, columns = ((np.minimum(8 * np.arange(8) + 8, n) - 8 * np.arange(8)).clip(0) / 8 for n in (height, width))
+    expected = np.average(predictor.features[0].flatten(1).numpy(), axis=1, weights=np.outer(rows, columns).ravel())
+    np.testing.assert_allclose(encoder.encode(square[None])[0], expected, atol=1e-5)
+
+
+def test_square_pictures_have_the_features_that_they_always_had() -> None:
+    backbone = sam_backbone("demo", weights="random", seed=1)
+    encoder = FrozenEncoder(backbone)
+    squares = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    assert encoder.geometry is not None
+    marked = np.stack([encoder.geometry.apply(square) for square in squares])
+    assert marked.shape == (3, 64, 64, 4)
+    np.testing.assert_array_equal(encoder.encode(marked), encoder.encode(squares))
+    with torch.no_grad():
+        plain = backbone.network(backbone.preprocessing.normalise(torch.from_numpy(squares))).mean(dim=(2, 3))
+    np.testing.assert_array_equal(encoder.encode(marked), plain.numpy())
+    tall = encoder.geometry.apply(np.zeros((90, 40, 3), np.uint8))
+    mixed = encoder.encode(np.stack([*marked, tall]))
+    np.testing.assert_allclose(mixed[:3], plain.numpy(), atol=1e-6)
+
+
+def test_a_trials_key_changes_where_pictures_are_not_square_and_are_filled_up() -> None:
+    info = detector_info("sam_linear")
+    assert info.for_pictures is not None
+    for resize, fills in (("own", True), ("pad", True), ("squash", False), ("crop", False)):
+        config = resolve_config("sam_linear", {"resize": resize})
+        assert "padding" not in config
+        assert info.for_pictures(config, square=True) == config
+        assert info.for_pictures(config, square=False) == config | ({"padding": "zero"} if fills else {})
 
 
 @pytest.mark.parametrize("prefix", ["", "model."])

@@ -1,0 +1,102 @@
+"""Every trial scores the validation images of all generators, finished ones from their checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from data.images import decode
+from grid import names, runner
+from grid.plan import VALID, Work
+from grid.runner import DONE, FAILED
+from grid.spec import TrialSpec
+from grid.trial import restore
+from models.detector import fake_scores
+from tests.grid.running import Calls, Grid, MakeGrid
+
+
+def made_older(grid: Grid, spec: TrialSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finish a trial as before there were such values."""
+    with monkeypatch.context() as patched:
+        patched.setattr(runner, "validate", lambda *arguments, **named: {})
+        grid.launch(spec)
+    grid.tracker.client.delete_tag(grid.run_of(spec).info.run_id, names.VALIDATED)
+    assert not validation(grid, spec)
+
+
+def validation(grid: Grid, spec: TrialSpec) -> dict[str, float]:
+    metrics = grid.run_of(spec).data.metrics
+    return {name: value for name, value in metrics.items() if name.startswith("valid.")}
+
+
+def by_hand(grid: Grid, spec: TrialSpec, folder: Path) -> dict[str, float]:
+    """From the validation pictures themselves and the run's checkpoint."""
+    checkpoint = grid.artifact(spec, names.CHECKPOINT, folder / "run")
+    detector = restore(spec, {}, "cpu", checkpoint)
+    values = {}
+    for generator in grid.manifest.generators:
+        rows = grid.manifest.select(VALID, [generator])
+        images = [decode(path) for path in grid.manifest.paths(rows)]
+        scores = fake_scores(detector.predict(detector.inputs(images)).logits)
+        values[f"valid.{generator}/auroc"] = roc_auc_score(rows["label"], scores)
+    return values
+
+
+@pytest.mark.parametrize("method", ["residual_linear", "xception_scratch"])
+def test_a_new_trial_has_the_values_of_generators_that_it_was_not_trained_on(
+    make_grid: MakeGrid, method: str, tmp_path: Path
+) -> None:
+    grid = make_grid()
+    spec = grid.spec(method, **({"epochs": 1} if method == "xception_scratch" else {}))
+    assert len(spec.train_generators) == 1
+    grid.launch(spec)
+    assert set(validation(grid, spec)) == {f"valid.{name}/auroc" for name in grid.manifest.generators}
+    assert validation(grid, spec) == pytest.approx(by_hand(grid, spec, tmp_path), abs=1e-6)
+    assert grid.plan(spec).pending == ()
+
+
+def test_a_finished_trial_of_an_older_checkout_gets_the_same_values_without_training(
+    make_grid: MakeGrid, monkeypatch: pytest.MonkeyPatch, calls: Calls
+) -> None:
+    grid, fresh = make_grid(), make_grid("fresh")
+    spec = grid.spec()
+    made_older(grid, spec, monkeypatch)
+    before = grid.run_of(spec)
+    (left,) = grid.plan(spec).pending
+    assert left == Work(spec, (), before.info.run_id, validates=True)
+    calls.fits.clear()
+    calls.predicted.clear()
+    grid.launch(spec)
+    assert calls.fits == []
+    assert calls.predicted == [len(grid.manifest.select(VALID, grid.manifest.generators))]
+    assert grid.plan(spec).pending == ()
+    after = grid.run_of(spec)
+    assert after.info.run_id == before.info.run_id
+    assert after.data.metrics.items() >= before.data.metrics.items()
+    fresh.launch(spec)
+    assert validation(grid, spec) == validation(fresh, spec)
+
+
+def test_an_error_on_validation_images_is_with_the_run_until_they_are_scored(
+    make_grid: MakeGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = make_grid()
+    spec = grid.spec()
+    made_older(grid, spec, monkeypatch)
+
+    def breaks(*arguments: object, **named: object) -> dict[str, float]:
+        raise ValueError("no such picture")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runner, "validate", breaks)
+        watcher = grid.launch(spec, conditions=["jpeg-75"])
+        assert watcher.kinds(spec)[-1] == FAILED
+    run = grid.run_of(spec)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags[names.CONDITION_ERROR] == "validation: ValueError: no such picture"
+    assert run.data.tags[names.CONDITIONS] == "jpeg-75"  # one error costs nothing but itself
+    assert grid.launch(spec, conditions=["jpeg-75"]).kinds(spec)[-1] == DONE
+    assert grid.run_of(spec).data.tags[names.CONDITION_ERROR] == ""
+    assert validation(grid, spec)
