@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from analysis.commands import launch_commands, store_variable
+from analysis.commands import launch_commands
 from data.conditions import CLEAN
 from data.sources import Source, get_source, list_sources
 from grid import names
@@ -33,7 +33,7 @@ from grid.records import (
 )
 from grid.tasks import WHOLE, get_task, list_tasks
 from grid.train_sets import TrainSet
-from grid.uris import local_path, without_password
+from grid.uris import local_path, store_variable, without_password
 from grid.uris import tracking_uri as default_tracking_uri
 
 if TYPE_CHECKING:
@@ -374,12 +374,17 @@ def open_store(
         StoreError: no store there (none is created), a server that does not answer, no such experiment, runs of
             several data sets or spec versions and no choice, no finished run, or a deleted parent run.
     """
-    uri = tracking_uri or default_tracking_uri(ROOT / "runs")
+    try:
+        uri = tracking_uri or default_tracking_uri(ROOT / "runs")
+    except ValueError as error:  # MLFLOW_TRACKING_URI names no store that can be read
+        raise StoreError(str(error)) from error
+    shown = without_password(uri)
     records = _find_experiment(uri, experiment)
     parents, trials = records.grids(), records.trials()
     if not parents and not trials:
         raise StoreError(
-            f"the MLflow experiment {records.experiment!r} at {uri} holds no grid; `python launch.py` writes one there"
+            f"the MLflow experiment {records.experiment!r} at {shown} holds no grid; `python launch.py` writes one "
+            "there"
         )
     digest = _choose_data(records.experiment, parents, trials, data)
     trials = [
@@ -440,22 +445,22 @@ def variant_names(configs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], s
 
 def _find_experiment(uri: str, experiment: str | None) -> Records:
     check_store(uri)
-    experiments = list_experiments(uri)
+    experiments, shown = list_experiments(uri), without_password(uri)
     listed = ", ".join(sorted(experiments)) or "none"
     if experiment is not None:
         records = open_records(uri, experiment, patient=False)
         if records is None:
-            raise StoreError(f"no MLflow experiment named {experiment!r} at {uri}; there are: {listed}")
+            raise StoreError(f"no MLflow experiment named {experiment!r} at {shown}; there are: {listed}")
         return records
     grids = [Records(uri, number, name, patient=False) for name, number in experiments.items()]
     grids = [records for records in grids if records.grids()]
     if not grids:
         raise StoreError(
-            f"no experiment at {uri} holds a grid (there are: {listed}); `python launch.py` writes one there"
+            f"no experiment at {shown} holds a grid (there are: {listed}); `python launch.py` writes one there"
         )
     if len(grids) > 1:
         listed = ", ".join(sorted(records.experiment for records in grids))
-        raise StoreError(f"{uri} holds several grids; choose one with --experiment: {listed}")
+        raise StoreError(f"{shown} holds several grids; choose one with --experiment: {listed}")
     return grids[0]
 
 

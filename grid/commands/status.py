@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from grid.commands import OK, BadInputError, Context, register_command
@@ -54,8 +55,9 @@ def print_status(name: str, uri: str, console: Console) -> int:
 
     from data.conditions import CLEAN
     from grid import names
-    from grid.plan import RUNNING, make_plan
-    from grid.records import StoreError, conditions_of, open_records, speaking_runs, trial_state
+    from grid.launches import newest_launch
+    from grid.plan import INTERRUPTED, RUNNING, make_plan
+    from grid.records import StoreError, conditions_of, damaged_plan, open_records, speaking_runs, trial_state
     from grid.spec import TrialSpec
     from grid.tasks import list_tasks
 
@@ -69,7 +71,14 @@ def print_status(name: str, uri: str, console: Console) -> int:
         states = {key: trial_state(run) for key, run in runs.items()}
         for grid in reversed(records.grids()):
             planned = records.plan(grid).values()
-            trials = [TrialSpec.from_dict(fields) for fields in planned if fields["task"] in list_tasks()]
+            try:
+                trials = [TrialSpec.from_dict(fields) for fields in planned if fields["task"] in list_tasks()]
+            except (TypeError, ValueError) as error:
+                raise damaged_plan(grid, error) from error
+            launch = newest_launch(grid)
+            if launch.number and launch.is_gone:  # killed: nobody could record it
+                running = {key: state for key, state in states.items() if state.state == RUNNING}
+                states |= {key: replace(state, state=INTERRUPTED) for key, state in running.items()}
             plan = make_plan(trials, states, sorted(conditions_of(grid) - {CLEAN}))
             counts: Counter[str] = Counter()
             table = Table(title=grid.info.run_name, title_justify="left")
