@@ -350,7 +350,7 @@ def open_images(store: Store, *, root: Path | None = None, cache: Path | None = 
     if manifest.digest != store.data:
         raise StoreError(
             f"{manifest.root} is data set {manifest.digest}, the grid was made on {store.data}. A grid on a subset "
-            "(--limit) needs its own cache folder: name it with --cache DIR"
+            "(--limit of launch.py) needs its own cache folder: name it with --cache DIR"
         )
     if not manifest.paths(manifest.table.iloc[:1])[0].is_file():
         raise StoreError(f"the pictures of data set {store.data} are not in {manifest.root}; {remedy}")

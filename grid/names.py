@@ -14,6 +14,7 @@ TRIAL_ROLE = "trial"
 DATA = "grid.data"  # digest of the manifest
 SOURCE = "grid.source"  # the corpus
 SKIPPED = "grid.skipped_files"
+TEST_IMAGES = "grid.test_images"  # of the grid's run: number of test images, and a hash of them (`data.manifest`)
 
 # Parameters launch/1, launch/2, … of the grid's run: user, machine and process of each launch, as JSON. MLflow never
 # changes a parameter: if two launches write the same number, it refuses one of them.

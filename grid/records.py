@@ -247,10 +247,7 @@ def check_store(uri: str) -> None:
     file = sqlite_file(uri)
     path = local_path(uri) if file is None else file
     if path is not None and not path.exists():
-        raise StoreError(
-            f"no MLflow store at {path}; `python launch.py` writes one; name another with --tracking-uri or "
-            "MLFLOW_TRACKING_URI"
-        )
+        raise StoreError(f"no MLflow store at {path}; `python launch.py` writes one; name another with {_CHOICE}")
     if file is None:
         knock(uri)
     else:

@@ -105,9 +105,30 @@ def test_the_status_shows_the_latest_figures_of_what_is_running(
         names.PLAN,
     )
     tracker.open_trial(other, {}).log_epoch(3, {"train/loss": 0.25, "learning_rate": 1e-3})
-    outcome = command("dolos", "--status")
+    with tracker.claim():
+        outcome = command("dolos", "--status")
     assert "1 finished, 1 running of 2" in outcome.text
     assert "train/loss 0.250" in outcome.text
+    # its launch has ended and left it so, as one does that was killed
+    assert "1 finished, 1 interrupted of 2" in command("dolos", "--status").text
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"trials": [{"key": 3}]}', b"[" * 100_000])
+def test_a_damaged_plan_is_told_by_the_status_and_written_again_by_a_launch(
+    dolos: Command, command: Command, runs: Path, content: bytes
+) -> None:
+    arguments = ("--methods", "residual_linear", "--tasks", "attribution")
+    dolos(*arguments)
+    (grid,) = mlflow_runs(runs, "grid")
+    plan = runs / "artifacts" / grid.info.run_id / "artifacts" / names.PLAN
+    plan.write_bytes(content)
+    outcome = command("dolos", "--status")
+    assert outcome.status == 2
+    assert f"plan.json of the grid's run {grid.info.run_id} is damaged" in outcome.text
+    assert "Launching the grid again writes it" in outcome.text
+    outcome = dolos(*arguments, "--seeds", "0", "1")
+    assert outcome.status == 0
+    assert "2 finished of 2" in command("dolos", "--status").text
 
 
 @pytest.mark.parametrize("arguments", [("folders", "--status"), ("status", "folders")])
