@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run(options, console)
     except Exception as error:
-        said = str(error) if isinstance(error, StoreError) else fault(error)
+        said = str(error) if isinstance(error, StoreError) else fault(error, where="")
         message = without_passwords(said) if said is not None else keep_traceback(error)
         console.print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
         return BAD_INPUT if said is not None else UNEXPECTED

@@ -124,8 +124,8 @@ class Manifest:
         return tuple(sorted(self.table.loc[self.table["label"] == FAKE, "generator"].unique()))
 
     @cached_property
-    def test_images(self) -> str:
-        """What identifies the test images, see `fingerprint`."""
+    def fingerprint(self) -> str:
+        """What identifies the test images, see the function of this name."""
         return fingerprint(self.select(SPLITS[-1], self.generators))
 
     def select(self, split: str, generators: Sequence[str]) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from grid.uris import without_passwords
 
+FOLDERS = "--runs and --cache"
 GOES_ON = "the same command goes on from the last checkpoints"
 
 
@@ -25,26 +26,27 @@ def in_one_line(error: BaseException) -> str:
     return without_passwords(" ".join(said.split()))[:2000] or type(error).__name__
 
 
-def fault(error: BaseException, *, cache: Path | None = None, where: str = "") -> str | None:
+def fault(error: BaseException, *, cache: Path | None = None, where: str = FOLDERS) -> str | None:
     """One line about the fault of a machine that caused an error, with the remedy; None for any other error.
 
     Args:
         error: with its causes.
         cache: the grid's cache, which may be deleted while the grid runs.
-        where: options that choose the folders, such as "--runs and --cache"; "": not said.
+        where: options that choose the folders; "": none do.
     """
+    again = GOES_ON if where else "then give the same command again"
     for cause in _causes(error):
         said, number = in_one_line(cause), cause.errno if isinstance(cause, OSError) else None
         if isinstance(cause, FaultError):
             return said
         if number in (errno.ENOSPC, errno.EDQUOT) or "disk is full" in said:
             choice = f"where {where} are" if where else "there"
-            return f"a disk is full: {said}. Make space {choice}; {GOES_ON}"
+            return f"a disk is full: {said}. Make space {choice}; {again}"
         if number == errno.EROFS or "readonly database" in said or (number in (errno.EACCES, errno.EPERM) and where):
             choice = f" ({where} choose the folders)" if where else ""
-            return f"a folder cannot be written to any more: {said}. Make it writable again{choice}; {GOES_ON}"
+            return f"a folder cannot be written to any more: {said}. Make it writable again{choice}; {again}"
         if "database is locked" in said:
-            return f"another program has locked the MLflow store: {said}. End that program; {GOES_ON}"
+            return f"another program has locked the MLflow store: {said}. End that program; {again}"
         if cache is not None and isinstance(cause, FileNotFoundError) and not _is_whole(cache, cause):
             return (
                 f"the cache {cache}, or a part of it, was deleted while the grid ran: {said}. "

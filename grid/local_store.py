@@ -57,11 +57,12 @@ def check_file(file: Path) -> None:
         target = f"{file.resolve().as_uri()}?mode=rw"
         with closing(sqlite3.connect(target, uri=True, timeout=LOCK_SECONDS)) as connection:
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            found = connection.execute("SELECT version_num FROM alembic_version").fetchall() if "runs" in tables else []
+            whole = {"experiments", "runs", "alembic_version"} <= tables
+            found = connection.execute("SELECT version_num FROM alembic_version").fetchall() if whole else []
     except sqlite3.Error as error:
         remedy = "end the program that has locked it" if "locked" in str(error) else elsewhere
         raise StoreError(f"{file} cannot be read as an MLflow store: {error}; {remedy}") from error
-    if not {"experiments", "runs", "alembic_version"} <= tables:
+    if not whole:
         raise StoreError(f"{file} is an SQLite file but holds no MLflow store; {elsewhere}")
     revision = found[0][0] if found else "none"
     newest, known = _revisions()
@@ -130,16 +131,17 @@ def adopt_moved(uri: str, experiment_id: str) -> tuple[Path, Path] | None:
         old, new = local_path(row[0]) if row else None, file.parent / ARTIFACTS
         if old is None or old == new:
             return None
-        runs = connection.execute("SELECT run_uuid, artifact_uri FROM runs WHERE experiment_id = ?", (experiment_id,))
+        query = "SELECT run_uuid, artifact_uri FROM runs WHERE experiment_id = ?"
+        runs = connection.execute(query, (int(experiment_id),)).fetchall()
         changes = [
             (beside.as_uri(), run_id)
-            for run_id, recorded in runs.fetchall()
+            for run_id, recorded in runs
             if (folder := local_path(recorded)) is not None
             and not folder.exists()
             and (beside := _beside(file, folder)).exists()
         ]
         if not changes:
-            if not old.parent.exists() and not new.exists():
+            if runs and not old.parent.exists() and not new.exists():
                 raise StoreError(
                     f"{file} was moved without its artifacts, which were in {old}. Move that folder to {new}, or back "
                     f"to where it was; to begin anew, choose another store with --runs of launch.py"

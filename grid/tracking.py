@@ -144,7 +144,7 @@ class Tracker(StoreAccess):
         dataset = Dataset(manifest.source, manifest.digest, "local", source, profile=profile)
         client.log_inputs(parent_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "train, valid, test")])])
         asked = sorted((conditions_of(grid) | set(conditions)) - {CLEAN})
-        tags = {**(launched or {}), names.CONDITIONS: ",".join(asked), names.TEST_IMAGES: manifest.test_images}
+        tags = {**(launched or {}), names.CONDITIONS: ",".join(asked), names.TEST_IMAGES: manifest.fingerprint}
         client.log_batch(parent_id, tags=[RunTag(key, value) for key, value in tags.items()])
         client.log_text(parent_id, "".join(f"{note}\n" for note in manifest.remarks), names.NOTES)
         try:

@@ -61,7 +61,7 @@ def run(options: argparse.Namespace, context: Context) -> int:
     except BadInputError:
         raise
     except Exception as error:
-        said = fault(error, cache=launch.settings.cache, where="--runs and --cache")
+        said = fault(error, cache=launch.settings.cache)
         if said is None:
             raise
         raise BadInputError(said) from error
