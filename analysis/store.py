@@ -392,8 +392,10 @@ class Store:
 
     def _config(self, run: Run) -> str:
         """The configuration of a run whose plan is lost, from its specification."""
-        spec = self.records.text(run, names.SPEC)
-        return json.dumps(json.loads(spec)["config"] if spec else {}, sort_keys=True)
+        config: object = None
+        with suppress(OSError, ValueError, KeyError, TypeError):  # a damaged file is as good as none
+            config = json.loads(self.records.text(run, names.SPEC) or "{}")["config"]
+        return json.dumps(config if isinstance(config, dict) else {}, sort_keys=True)
 
 
 def open_store(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import tempfile
 import traceback
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ class FaultError(RuntimeError):
 def in_one_line(error: BaseException) -> str:
     """What an error says, on one line, without SQL statements and passwords."""
     said = str(error).partition("\n[SQL:")[0].partition("\n(Background on this error")[0]
+    said = re.sub(r"\(raised as a result of [^)]*\)", "", said)  # SQLAlchemy's words on its own workings
     return without_passwords(" ".join(said.split()))[:2000] or type(error).__name__
 
 

@@ -230,7 +230,7 @@ def open_records(uri: str, experiment: str, *, patient: bool = True) -> Records 
     if record.lifecycle_stage != "active":
         raise StoreError(
             f"the MLflow experiment {experiment!r} is deleted; restore it: {store_variable(uri)} mlflow experiments "
-            f"restore -x {record.experiment_id}\n(or give a launch another name with --experiment-name)"
+            f"restore -x {record.experiment_id}; or give a launch another name with --experiment-name"
         )
     return Records(uri, str(record.experiment_id), experiment, patient)
 

@@ -122,7 +122,8 @@ def test_a_folder_that_becomes_read_only_is_told(dolos: Command, disk: Path, in_
 
 # Words ---------------------------------------------------------------------------------------------------------------
 
-LOCKED = """(sqlite3.OperationalError) database is locked
+LOCKED = """(raised as a result of Query-invoked autoflush; consider using a session.no_autoflush block)
+(sqlite3.OperationalError) database is locked
 [SQL: INSERT INTO metrics (key, value) VALUES (?, ?)]
 [parameters: ('loss', 0.5)]
 (Background on this error at: https://sqlalche.me/e/20/e3q8)"""

@@ -531,7 +531,7 @@ def test_a_deleted_experiment_is_answered_with_the_command_that_restores_it(
     tracker: Tracker, manifest: Manifest, tmp_path: Path
 ) -> None:
     tracker.client.delete_experiment(tracker.experiment_id)
-    remedy = f"mlflow experiments restore -x {tracker.experiment_id}"
+    remedy = f"MLFLOW_TRACKING_URI={tracker.uri} mlflow experiments restore -x {tracker.experiment_id};"
     with pytest.raises(StoreError, match=remedy):
         open_records(tracker.uri, EXPERIMENT)
     with pytest.raises(StoreError, match=remedy):
