@@ -16,6 +16,8 @@ from grid.uris import without_passwords
 FOLDERS = "--runs and --cache"
 GOES_ON = "the same command goes on from the last checkpoints"
 
+_WRITE_PROTECTED = ("readonly database", "unable to open database file")  # what SQLite says
+
 
 class FaultError(RuntimeError):
     """The machine failed, not the trial: a full disk, a deleted cache, a locked store. One line, with the remedy."""
@@ -44,9 +46,11 @@ def fault(error: BaseException, *, cache: Path | None = None, where: str = FOLDE
         if number in (errno.ENOSPC, errno.EDQUOT) or "disk is full" in said:
             choice = f"where {where} are" if where else "there"
             return f"a disk is full: {said}. Make space {choice}; {again}"
-        if number == errno.EROFS or "readonly database" in said or (number in (errno.EACCES, errno.EPERM) and where):
+        if number == errno.EROFS or any(words in said for words in _WRITE_PROTECTED):
             choice = f" ({where} choose the folders)" if where else ""
             return f"a folder cannot be written to any more: {said}. Make it writable again{choice}; {again}"
+        if number in (errno.EACCES, errno.EPERM):
+            return f"permission is denied: {said}. Give this user the permission; {again}"
         if "database is locked" in said:
             return f"another program has locked the MLflow store: {said}. End that program; {again}"
         if cache is not None and isinstance(cause, FileNotFoundError) and not _is_whole(cache, cause):

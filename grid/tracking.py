@@ -408,8 +408,11 @@ def find_grid(uri: str, experiment: str, manifest: Manifest, artifacts: Path) ->
         }
         name = f"{experiment} on {manifest.digest}"
         created = client.create_run(records.experiment_id, tags=tags, run_name=name).info.run_id
-    # If two launches create a run at the same time, both use the older one.
-    grid = min(records.grids(manifest.digest), key=lambda run: (run.info.start_time, run.info.run_id))
+    # If two launches create a run at the same time, both use the older one; but clocks differ, so first the one in use.
+    grid = min(
+        records.grids(manifest.digest),
+        key=lambda run: (newest_launch(run).number == 0, run.info.start_time, run.info.run_id),
+    )
     parent_id = str(grid.info.run_id)
     if created not in ("", parent_id):
         client.delete_run(created)

@@ -236,3 +236,14 @@ def test_of_two_parent_runs_that_were_made_at_once_everybody_takes_the_older(tra
     tracker.client.create_run(tracker.experiment_id, tags=tags)
     again = tracking.open_grid(tracker.uri, "dolos", manifest, [], tmp_path / "runs" / "artifacts")
     assert again.parent_id == tracker.parent_id
+
+
+def test_of_two_parent_runs_the_one_in_use_is_taken_whatever_the_clock_of_the_other(
+    tracker: Tracker, tmp_path: Path
+) -> None:
+    manifest = paper_manifest(tmp_path / "images")
+    tags = {names.ROLE: names.GRID_ROLE, names.DATA: manifest.digest}
+    tracker.client.create_run(tracker.experiment_id, tags=tags, start_time=1)  # by a machine whose clock is behind
+    with tracker.claim():
+        again = tracking.open_grid(tracker.uri, "dolos", manifest, [], tmp_path / "runs" / "artifacts")
+    assert again.parent_id == tracker.parent_id

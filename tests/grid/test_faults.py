@@ -145,6 +145,8 @@ def test_an_error_of_the_store_is_one_line_without_its_statement() -> None:
         (RuntimeError("(sqlite3.OperationalError) database or disk is full"), "a disk is full: "),
         (OSError(errno.EROFS, "Read-only file system", "/d/file"), "a folder cannot be written to any more: "),
         (RuntimeError("attempt to write a readonly database"), "a folder cannot be written to any more: "),
+        (RuntimeError("unable to open database file"), "a folder cannot be written to any more: "),
+        (PermissionError(errno.EACCES, "Permission denied", "/d/file"), "permission is denied: [Errno 13]"),
         (RuntimeError(LOCKED), "another program has locked the MLflow store: "),
         (FileNotFoundError(errno.ENOENT, "No such file", "/no/cache/rows.npy"), "the cache /no/cache, or a part of it"),
         (FaultError("the machine is tired"), "the machine is tired"),
