@@ -27,7 +27,7 @@ def test_a_sound_file_is_read_and_mapped(file: Path) -> None:
 def test_a_broken_header_is_damage_and_nothing_else(file: Path, mmap_mode: object) -> None:
     content, generator = file.read_bytes(), np.random.default_rng(0)
     said: list[str] = []
-    for number in range(300):
+    for number in range(100):
         changed, syntax = bytearray(content), list(b"()[]{},:'0 9<")
         for position in generator.integers(0, 128, size=1 + number % 4):
             changed[position] = generator.integers(0, 256) if number % 2 else generator.choice(syntax)
@@ -36,7 +36,7 @@ def test_a_broken_header_is_damage_and_nothing_else(file: Path, mmap_mode: objec
             load_array(file, mmap_mode=mmap_mode)  # type: ignore[arg-type]
         except ValueError as error:  # and no other kind
             said.append(str(error))
-    assert len(said) > 200
+    assert len(said) > 60
     assert {text.partition(": ")[0] for text in said} == {"rows.npy is damaged"}
 
 
