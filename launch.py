@@ -9,7 +9,6 @@ python launch.py folders --data DIR     the same on <generator>/0_real, <generat
 from __future__ import annotations
 
 import argparse
-import errno
 import logging
 import shlex
 import signal
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING
 from grid.commands import (
     BAD_INPUT,
     INTERRUPTED,
+    SOME_FAILED,
     BadInputError,
     Context,
     get_command,
@@ -29,6 +29,8 @@ from grid.commands import (
     print_any_text,
 )
 from grid.experiments import list_experiments
+from grid.faults import keep_traceback
+from grid.uris import without_password, without_passwords
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,7 +66,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command. Returns the exit status: 0, 1 some trials failed, 2 bad input, 130 interrupted."""
+    """Run the command. Returns the exit status: 0, 1 some trials failed or an error that nobody expected, 2 bad input,
+    130 interrupted.
+    """
     print_any_text()
     try:
         options = parse_arguments(arguments)
@@ -84,16 +88,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return get_command(options.command).run(options, Context(console, partial(show_results, console)))
     except Exception as error:
-        message = str(error)
-        if not isinstance(error, BadInputError):
-            if not _disk_is_full(error):
-                raise
-            message = f"a disk is full: {error}\nMake space where --runs and --cache are; "
-            message += "the same command goes on from the last checkpoints"
+        foreseen = isinstance(error, BadInputError)
+        message = without_passwords(str(error)) if foreseen else keep_traceback(error)
         if options.verbose:
             console.print_exception()
         console.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
-        return BAD_INPUT
+        return BAD_INPUT if foreseen else SOME_FAILED
     except KeyboardInterrupt:
         console.print("\ninterrupted; the same command goes on from here")
         return INTERRUPTED
@@ -103,24 +103,15 @@ def show_results(console: Console, uri: str, experiment: str, data: str, keys: C
     """Print the tables of the finished trials among these, and the address of the MLflow UI."""
     from analysis.store import open_store
     from analysis.text import print_results
-    from grid.uris import without_password
 
     store = open_store(experiment, tracking_uri=uri, data=data, unfinished=True)
     results = store.results()
     print_results(results[results["key"].isin(set(keys))], console, store)
     mlflow = Path(sys.executable).with_name("mlflow")
-    command = shlex.join([str(mlflow), "ui", "--backend-store-uri", uri])
-    shown = without_password(uri) if uri.startswith("http") else command
+    shown = without_password(uri)
+    if not uri.startswith("http"):
+        shown = shlex.join([str(mlflow), "ui", "--backend-store-uri", shown])
     console.print(f"\nMLflow UI:  {shown}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _disk_is_full(error: BaseException | None) -> bool:
-    """Whether a full disk caused the error (errno, or SQLite's "disk is full")."""
-    while error is not None:
-        if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or "disk is full" in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from grid.commands import print_any_text
 if TYPE_CHECKING:
     from rich.console import Console
 
-OK, BAD_INPUT = 0, 2
+OK, UNEXPECTED, BAD_INPUT = 0, 1, 2
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -62,7 +62,10 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line. Returns the exit status: 0, 2 bad input; for `predict` also 1, see there."""
+    """Run the command line. Returns the exit status: 0, 1 an error that nobody expected, 2 bad input.
+
+    For `predict` 1 has a second meaning, see there.
+    """
     print_any_text()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["predict"]:
@@ -75,6 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from rich.logging import RichHandler
 
     from analysis.store import StoreError
+    from grid.faults import fault, keep_traceback
+    from grid.uris import without_passwords
 
     console = Console(stderr=True)
     logging.basicConfig(
@@ -82,9 +87,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         return run(options, console)
-    except StoreError as error:
-        console.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        return BAD_INPUT
+    except Exception as error:
+        said = str(error) if isinstance(error, StoreError) else fault(error, where="")
+        message = without_passwords(said) if said is not None else keep_traceback(error)
+        console.print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+        return BAD_INPUT if said is not None else UNEXPECTED
 
 
 def _report(options: argparse.Namespace, console: Console) -> int:

@@ -16,7 +16,7 @@ from grid import names
 from grid.experiments import Experiment, list_experiments, load_experiment
 from grid.tasks import get_task, list_tasks
 from grid.train_sets import ALL, TrainSet
-from grid.uris import STORE, sqlite_file, without_password
+from grid.uris import STORE, sqlite_file, store_variable
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -73,11 +73,6 @@ def launch_commands(
         words += ["--train-condition", str(train_condition)] if train_condition != CLEAN else []
         lines.append(prefix + shlex.join(words + [word for settings in methods.values() for word in settings]))
     return lines
-
-
-def store_variable(tracking_uri: str) -> str:
-    """The variable that leads a command to the store, without a password."""
-    return f"MLFLOW_TRACKING_URI={shlex.quote(without_password(tracking_uri))}"
 
 
 def _experiment(name: str, corpus: str) -> Experiment:

@@ -9,6 +9,7 @@ from analysis.store import Store, StoreError
 from grid import names
 from grid.devices import torch_problem
 from grid.spec import SPEC_VERSION, TrialSpec
+from grid.uris import store_variable
 from models.detector import BuildContext, Detector, WeightsError
 from models.registry import create_detector, detector_info
 from models.weights import file_digest
@@ -60,7 +61,8 @@ def load_detector(
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise StoreError(
             f"the checkpoint of run {run_id} ({spec.name}) cannot be used: {error}\nDelete the run "
-            f"(mlflow runs delete --run-id {run_id}) and launch the grid again, which runs this trial alone"
+            f"({store_variable(store.tracking_uri)} mlflow runs delete --run-id {run_id}) and launch the grid again, "
+            "which runs this trial alone"
         ) from error
     return detector, spec
 

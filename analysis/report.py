@@ -12,7 +12,7 @@ import pandas as pd
 from analysis.detectors import check_device
 from analysis.page import Block, Folder, Section, Text
 from analysis.parts import Options, Report, list_parts
-from analysis.store import Store, StoreError
+from analysis.store import SCORE_COLUMNS, Store, StoreError
 from grid.plan import FINISHED
 from grid.tasks import DETECTION
 from grid.tracking import keep_report
@@ -65,13 +65,14 @@ def make_report(
 
 
 def _readable(store: Store) -> tuple[Store, list[Text]]:
-    """The grid without the runs whose scores cannot be read, and the problems of those."""
+    """The grid without the runs whose scores, under any condition, cannot be read, and the problems of those."""
     broken, problems = list[str](), list[Text]()
     runs = store.runs()
     finished = runs.loc[runs["state"] == FINISHED, "run_id"]
     for run_id in finished:
         try:
-            store.scores(run_id)
+            for condition in store.scored(run_id):
+                store.scores(run_id, SCORE_COLUMNS, condition=condition)
         except StoreError as error:
             if len(broken) + 1 == len(finished):
                 raise

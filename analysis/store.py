@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from analysis.commands import launch_commands, store_variable
+from analysis.commands import launch_commands
+from data.arrays import load_array
 from data.conditions import CLEAN
+from data.manifest import fingerprint
 from data.sources import Source, get_source, list_sources
 from grid import names
 from grid.datasets import choose, list_data_sets
@@ -34,7 +36,7 @@ from grid.records import (
 )
 from grid.tasks import WHOLE, get_task, list_tasks
 from grid.train_sets import TrainSet
-from grid.uris import local_path, without_password
+from grid.uris import local_path, store_variable, without_password
 from grid.uris import tracking_uri as default_tracking_uri
 
 if TYPE_CHECKING:
@@ -70,6 +72,7 @@ class Store:
     parent: Run = field(repr=False, compare=False)
     _runs: Mapping[str, Run] = field(repr=False, compare=False)  # run id -> run, one per trial
     _planned: Mapping[str, Mapping[str, Any]] = field(repr=False, compare=False)  # key -> spec as plain types
+    _sound: set[tuple[str, str]] = field(default_factory=set, repr=False, compare=False)  # checked (run id, condition)
 
     @property
     def tracking_uri(self) -> str:
@@ -162,6 +165,10 @@ class Store:
         """Every tag of a run; `grid.names` has their names."""
         return dict(self._run(run_id).data.tags)
 
+    def scored(self, run_id: str) -> list[str]:
+        """The conditions that a finished run was scored under, "clean" first."""
+        return sorted(conditions_of(self._run(run_id)), key=lambda name: (name != CLEAN, name))
+
     def threshold(self, run_id: str) -> float:
         """The threshold chosen on the run's validation split: log-odds of fake; NaN if none was logged."""
         return float(self._run(run_id).data.metrics.get(names.THRESHOLD, float("nan")))
@@ -178,36 +185,72 @@ class Store:
     def scores(self, run_id: str, columns: Sequence[str] | None = None, *, condition: str = CLEAN) -> pd.DataFrame:
         """One row per unique test image: `SCORE_COLUMNS`, condition, `logit_<class>`, and for detection `score`.
 
+        The rows are held against the test images that the launch recorded.
+
         Args:
             run_id: of a finished run.
             columns: the columns to read (fewer are faster); None: all.
             condition: condition of the test pictures.
 
         Raises:
-            StoreError: no such run, or its scores are missing or cannot be read.
+            StoreError: no such run, or its scores are missing, cannot be read, or are not those of the test images.
         """
         name = names.condition_artifact(condition, names.SCORES)
         path = self.artifact(run_id, name)
         try:
-            table = pd.read_parquet(path, columns=None if columns is None else list(columns))
+            if columns is not None and (run_id, condition) in self._sound:
+                return pd.read_parquet(path, columns=list(columns))
+            table = pd.read_parquet(path)
         except Exception as error:  # pyarrow raises many kinds
             raise self.broken(run_id, name, error) from error
-        absent = [column for column in SCORE_COLUMNS if column not in table.columns] if columns is None else []
-        if absent or table.empty:
-            raise self.broken(run_id, name, f"no column {', '.join(absent)}" if absent else "no rows")
-        if columns is None and "condition" not in table.columns:  # older runs know no conditions
+        if problem := self._problem_of(table, run_id):
+            raise self.broken(run_id, name, problem)
+        self._sound.add((run_id, condition))
+        if "condition" not in table.columns:  # older runs know no conditions
             table.insert(len(SCORE_COLUMNS), "condition", condition)
-        return table
+        if columns is None:
+            return table
+        if absent := [column for column in columns if column not in table.columns]:
+            raise self.broken(run_id, name, f"no column {', '.join(absent)}")
+        return table[list(columns)]
+
+    def _problem_of(self, scores: pd.DataFrame, run_id: str) -> str:
+        """Why these are not the scores of the data set's test images; "" if they are.
+
+        A grid that was last launched by an older version of this project did not record its test images; of its scores,
+        only their form is checked, and that no image is there twice.
+        """
+        task = get_task(self._run(run_id).data.tags[names.TASK])
+        numbers = [column for column in scores.columns if column.startswith("logit_")]
+        numbers += ["score"] if task.is_binary else []
+        needed = [*SCORE_COLUMNS, *(numbers or ["logit_real"])]
+        if absent := [column for column in needed if column not in scores.columns]:
+            return f"no column {', '.join(absent)}"
+        if scores.empty:
+            return "no rows"
+        for column in [*numbers, "label"]:
+            if not pd.api.types.is_numeric_dtype(scores[column].dtype):
+                return f"the column {column} holds no numbers"
+            if bad := int((~np.isfinite(scores[column].to_numpy(dtype=float, na_value=np.nan))).sum()):
+                return f"the column {column} has {bad} values that are not finite"
+        if not scores["label"].isin([0, 1]).all() or scores[SCORE_COLUMNS].isna().to_numpy().any():
+            return f"a value of {', '.join(SCORE_COLUMNS)} is missing, or a label is neither 0 nor 1"
+        if twice := int(scores["path"].astype(str).duplicated().sum()):
+            return f"{twice} of its {len(scores)} rows are there twice"
+        expected = self.parent.data.tags.get(names.TEST_IMAGES)
+        if expected is not None and fingerprint(scores) != expected:
+            return f"its {len(scores)} rows are not those of the data set's {expected.split()[0]} test images"
+        return ""
 
     def embeddings(self, run_id: str) -> np.ndarray:
         """Test embeddings, float16 (N, D), in the row order of `scores`. Raises `StoreError` as `scores` does."""
         path = self.artifact(run_id, names.EMBEDDINGS)
         try:
-            array: np.ndarray = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            array = load_array(path)
+        except (OSError, ValueError) as error:
             raise self.broken(run_id, names.EMBEDDINGS, error) from error
-        if array.ndim != 2:
-            raise self.broken(run_id, names.EMBEDDINGS, f"its shape is {array.shape}")
+        if array.ndim != 2 or array.dtype.kind != "f":
+            raise self.broken(run_id, names.EMBEDDINGS, f"its shape is {array.shape}, of {array.dtype}")
         return array
 
     def checkpoint(self, run_id: str) -> Path:
@@ -367,8 +410,10 @@ class Store:
 
     def _config(self, run: Run) -> str:
         """The configuration of a run whose plan is lost, from its specification."""
-        spec = self.records.text(run, names.SPEC)
-        return json.dumps(json.loads(spec)["config"] if spec else {}, sort_keys=True)
+        config: object = None
+        with suppress(OSError, ValueError, KeyError, TypeError):  # a damaged file is as good as none
+            config = json.loads(self.records.text(run, names.SPEC) or "{}")["config"]
+        return json.dumps(config if isinstance(config, dict) else {}, sort_keys=True)
 
 
 def open_store(
@@ -395,12 +440,17 @@ def open_store(
         StoreError: no store there (none is created), a server that does not answer, no such experiment or data set,
             runs of several spec versions and no choice, no finished run, or a deleted parent run.
     """
-    uri = tracking_uri or default_tracking_uri(ROOT / "runs")
+    try:
+        uri = tracking_uri or default_tracking_uri(ROOT / "runs")
+    except ValueError as error:  # MLFLOW_TRACKING_URI names no store that can be read
+        raise StoreError(str(error)) from error
+    shown = without_password(uri)
     records = _find_experiment(uri, experiment)
     parents, trials = records.grids(), records.trials()
     if not parents and not trials:
         raise StoreError(
-            f"the MLflow experiment {records.experiment!r} at {uri} holds no grid; `python launch.py` writes one there"
+            f"the MLflow experiment {records.experiment!r} at {shown} holds no grid; `python launch.py` writes one "
+            "there"
         )
     of_run = {run.data.tags[names.DATA] for run in trials if run_id and run.info.run_id.startswith(run_id)}
     data = of_run.pop() if data is None and len(of_run) == 1 else data
@@ -469,22 +519,22 @@ def variant_names(configs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], s
 
 def _find_experiment(uri: str, experiment: str | None) -> Records:
     check_store(uri)
-    experiments = list_experiments(uri)
+    experiments, shown = list_experiments(uri), without_password(uri)
     listed = ", ".join(sorted(experiments)) or "none"
     if experiment is not None:
         records = open_records(uri, experiment, patient=False)
         if records is None:
-            raise StoreError(f"no MLflow experiment named {experiment!r} at {uri}; there are: {listed}")
+            raise StoreError(f"no MLflow experiment named {experiment!r} at {shown}; there are: {listed}")
         return records
     grids = [Records(uri, number, name, patient=False) for name, number in experiments.items()]
     grids = [records for records in grids if records.grids()]
     if not grids:
         raise StoreError(
-            f"no experiment at {uri} holds a grid (there are: {listed}); `python launch.py` writes one there"
+            f"no experiment at {shown} holds a grid (there are: {listed}); `python launch.py` writes one there"
         )
     if len(grids) > 1:
         listed = ", ".join(sorted(records.experiment for records in grids))
-        raise StoreError(f"{uri} holds several grids; choose one with --experiment: {listed}")
+        raise StoreError(f"{shown} holds several grids; choose one with --experiment: {listed}")
     return grids[0]
 
 

@@ -128,6 +128,11 @@ class Manifest:
         """The generators of the fakes, sorted."""
         return tuple(sorted(self.table.loc[self.table["label"] == FAKE, "generator"].unique()))
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """What identifies the test images, see the function of this name."""
+        return fingerprint(self.select(SPLITS[-1], self.generators))
+
     def select(self, split: str, generators: Sequence[str]) -> pd.DataFrame:
         """The fakes of these generators in a split, with their real images; without generators, every real image.
 
@@ -213,6 +218,17 @@ class Manifest:
         )
         vars(manifest)["digest"] = facts["digest"]  # slow to compute; the table's checksum shows that it is still right
         return manifest
+
+
+def fingerprint(rows: pd.DataFrame) -> str:
+    """The number of these images, and a hash of them, in any order and whatever their paths: "900 0123…".
+
+    Args:
+        rows: with the columns label, generator, source_id and digest, as in a manifest or in a trial's scores.
+    """
+    columns = [rows[column].astype(str) for column in ("label", "generator", "source_id", "digest")]
+    lines = sorted("\t".join(row) for row in zip(*columns, strict=True))
+    return f"{len(lines)} " + hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
 
 def build_manifest(

@@ -19,13 +19,14 @@ from contextlib import closing, contextmanager, suppress
 from functools import cache, reduce
 from itertools import islice, repeat
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from filelock import FileLock, Timeout
 
+from data.arrays import load_array
 from data.conditions import CLEAN, Condition
 from data.parallel import parallel_map
 from data.pictures import ConditionError, FileError, Files, Geometry, Pictures
@@ -241,9 +242,9 @@ class ArrayStore:
         """Digests and memory map of a shard. Raises one of `_DAMAGE` if the shard is damaged."""
         file = shard / "rows.npy"
         digests = (shard / "digests.txt").read_text(encoding="utf-8").split()
-        rows = np.load(file, mmap_mode="r")
-        if len(rows) != len(digests):
-            raise ValueError(f"{len(rows)} rows but {len(digests)} digests")
+        rows = load_array(file, mmap_mode="r")
+        if rows.shape[:1] != (len(digests),):
+            raise ValueError(f"its shape is {rows.shape}, but there are {len(digests)} digests")
         if self.checked:
             facts = file.stat()
             if int((shard / "crc32.txt").read_text(encoding="utf-8")) != _cached_crc32(
@@ -460,7 +461,7 @@ class StoredRows:
 
     def _map(self, number: int) -> np.memmap[Any, Any]:
         if number not in self._maps:
-            self._maps[number] = np.load(self._files[number], mmap_mode="r")
+            self._maps[number] = cast("np.memmap[Any, Any]", load_array(self._files[number], mmap_mode="r"))
         return self._maps[number]
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data.images import file_digest
+from grid.faults import in_one_line
 
 log = logging.getLogger(__name__)
 _STATE, _SEAL = "state.pt", "seal.json"
@@ -38,13 +39,21 @@ def write_state(folder: Path, state: dict[str, Any], *, order: int) -> None:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """Read a state. Raises `ValueError` if the folder is incomplete or the state does not match the seal."""
+    """Read a state. Raises `ValueError` if it is incomplete, does not match its seal, or is no state."""
     import torch
 
     seal = _seal(folder)
     if seal is None or not (folder / _STATE).is_file() or file_digest(folder / _STATE) != seal["sha256"]:
         raise ValueError(f"the checkpoint {folder} is truncated or incomplete")
-    return dict(torch.load(folder / _STATE, map_location="cpu", weights_only=True))
+    try:
+        state = torch.load(folder / _STATE, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # torch raises many kinds
+        raise ValueError(f"the checkpoint {folder} cannot be read by torch: {in_one_line(error)}") from error
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise ValueError(f"the checkpoint {folder} holds no training state")
+    return state
 
 
 def latest_state(root: Path, key: str) -> tuple[dict[str, Any] | None, int]:
@@ -68,6 +77,7 @@ def remove_states(root: Path, keys: Collection[str]) -> None:
 def _seal(folder: Path) -> dict[str, Any] | None:
     try:
         seal = json.loads((folder / _SEAL).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return seal if isinstance(seal, dict) and {"sha256", "order"} <= seal.keys() else None
+    sound = isinstance(seal, dict) and isinstance(seal.get("sha256"), str) and type(seal.get("order")) is int
+    return seal if sound else None

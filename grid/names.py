@@ -14,11 +14,12 @@ TRIAL_ROLE = "trial"
 DATA = "grid.data"  # digest of the manifest
 SOURCE = "grid.source"  # the corpus
 SKIPPED = "grid.skipped_files"
+TEST_IMAGES = "grid.test_images"  # of the grid's run: number of test images, and a hash of them (`data.manifest`)
 
 # Parameters launch/1, launch/2, … of the grid's run: user, machine and process of each launch, as JSON. MLflow never
 # changes a parameter: if two launches write the same number, it refuses one of them.
 LAUNCH = "launch/"
-# Tag: number of the newest launch, then the time of its last sign of life (seconds since 1970) or "ended".
+# Tag: number of the newest launch, then its last sign of life or "ended". A sign is another text each time.
 HEARTBEAT = "grid.heartbeat"
 
 EXPERIMENT = "grid.experiment"  # name in `grid.experiments`; the MLflow experiment may have another name

@@ -301,13 +301,13 @@ def task_result(task: Any, method: str) -> Any:
     """The result of a preparing task.
 
     Raises:
-        ValueError, MemoryExhausted: the task's own error, about the data or the images.
+        ValueError, MemoryExhausted, OSError: the task's own error, about the data, the images or a disk.
         ClusterError: the task's worker died, in each attempt.
     """
     try:
         return ray.get(task)
     except RayTaskError as error:
-        if isinstance(error.cause, ValueError | MemoryExhausted):
+        if isinstance(error.cause, ValueError | MemoryExhausted | OSError):
             raise error.cause from None
         raise
     except RayError as error:

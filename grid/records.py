@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import sqlite3
@@ -11,7 +12,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,20 +29,43 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "2")
 from mlflow.entities import Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from sqlalchemy import Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
 from data.conditions import CLEAN
 from grid import names
+from grid.faults import in_one_line
+from grid.local_store import LOCK_SECONDS, StoreError, artifact_folder, check_file
 from grid.plan import FAILED, FINISHED, INTERRUPTED, RUNNING, TrialState
-from grid.uris import local_path, sqlite_file, without_password
+from grid.train_sets import TrainSet
+from grid.uris import local_path, sqlite_file, store_variable, without_password
+
+__all__ = [
+    "Records", "StoreAccess", "StoreError", "answering", "check_store", "conditions_of", "damaged_plan", "knock",
+    "list_experiments",    "open_records", "speaking_runs", "state_of", "trial_state",
+]  # fmt: skip
 
 _STATES = {"FINISHED": FINISHED, "FAILED": FAILED, "KILLED": INTERRUPTED, "RUNNING": RUNNING, "SCHEDULED": RUNNING}
 _PREFERENCE = (FINISHED, RUNNING, INTERRUPTED, FAILED)
 _KNOCK_SECONDS = 5.0
+_CHOICE = "MLFLOW_TRACKING_URI (or --runs of launch.py, --tracking-uri of python -m analysis)"
+
+# MLflow logs the traceback of each error of its database, and then raises the error, which is told in our own words.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
-class StoreError(ValueError):
-    """MLflow cannot be reached, refuses, or holds something unusable; the message says what to do."""
+@event.listens_for(Engine, "connect")
+def _wait_for_locks(connection: Any, _: Any) -> None:
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute(f"PRAGMA busy_timeout = {LOCK_SECONDS * 1000:.0f}")
+
+
+@event.listens_for(Engine, "before_cursor_execute", retval=True)
+def _wait_longer_for_locks(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> tuple[str, Any]:
+    """MLflow gives up on a locked SQLite file after 20 seconds; it sets that at the start of each session."""
+    if statement.startswith("PRAGMA busy_timeout"):
+        statement = f"PRAGMA busy_timeout = {LOCK_SECONDS * 1000:.0f}"
+    return statement, parameters
 
 
 @dataclass(frozen=True)
@@ -104,16 +128,13 @@ class Records(StoreAccess):
         Raises:
             StoreError: the plan exists and cannot be read.
         """
-        text = self.text(grid, names.PLAN)
-        if text is None:
-            return {}
         try:
-            return {trial.pop("key"): trial for trial in json.loads(text)["trials"]}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise StoreError(
-                f"{names.PLAN} of the grid's run {grid.info.run_id} is damaged, so trials that never started are "
-                f"unknown: {error}. Launching the grid again writes it"
-            ) from error
+            text = self.text(grid, names.PLAN)
+            return {} if text is None else dict(map(_planned, json.loads(text)["trials"]))
+        except StoreError:
+            raise
+        except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
+            raise damaged_plan(grid, error) from error
 
     def history(self, run_id: str, metric: str) -> list[Metric]:
         """Every logged point of a metric."""
@@ -121,8 +142,14 @@ class Records(StoreAccess):
             return list(self.client.get_metric_history(run_id, metric))
 
     def text(self, run: Run, name: str) -> str | None:
-        """The newest content of a text artifact at the top of a run; None if there is none."""
-        folder = local_path(run.info.artifact_uri)
+        """The newest content of a text artifact at the top of a run; None if there is none.
+
+        Raises:
+            ValueError: it is not UTF-8.
+            OSError: the file cannot be read.
+            StoreError: MLflow does not answer.
+        """
+        folder = artifact_folder(self.uri, run.info.artifact_uri)
         if folder is not None:
             return (folder / name).read_text(encoding="utf-8") if (folder / name).is_file() else None
         with self._asking(), tempfile.TemporaryDirectory() as target:
@@ -139,7 +166,7 @@ class Records(StoreAccess):
             FileNotFoundError: the run has no artifact of that name.
             StoreError: MLflow does not answer.
         """
-        folder = local_path(run.info.artifact_uri)
+        folder = artifact_folder(self.uri, run.info.artifact_uri)
         if folder is not None:
             if not (folder / name).exists():
                 raise FileNotFoundError(f"nothing is at {folder / name}")
@@ -191,8 +218,10 @@ def open_records(uri: str, experiment: str, *, patient: bool = True) -> Records 
         StoreError: the store cannot be read, or the experiment is deleted.
     """
     file = sqlite_file(uri)
-    if file is not None and not file.exists():
-        return None  # MLflow would create the file
+    if file is not None:
+        if not file.exists():
+            return None  # MLflow would create the file
+        check_file(file)
     knock(uri)
     with answering(uri):
         record = MlflowClient(tracking_uri=uri).get_experiment_by_name(experiment)
@@ -200,8 +229,8 @@ def open_records(uri: str, experiment: str, *, patient: bool = True) -> Records 
         return None
     if record.lifecycle_stage != "active":
         raise StoreError(
-            f"the MLflow experiment {experiment!r} is deleted; restore it (`mlflow experiments restore -x "
-            f"{record.experiment_id}`), or choose another name with --experiment-name"
+            f"the MLflow experiment {experiment!r} is deleted; restore it: {store_variable(uri)} mlflow experiments "
+            f"restore -x {record.experiment_id}; or give a launch another name with --experiment-name"
         )
     return Records(uri, str(record.experiment_id), experiment, patient)
 
@@ -215,21 +244,14 @@ def list_experiments(uri: str) -> dict[str, str]:
 
 def check_store(uri: str) -> None:
     """Raise `StoreError` if the store does not exist or does not answer. Creates nothing."""
-    remedy = "`python launch.py` writes one; name another with --tracking-uri or MLFLOW_TRACKING_URI"
     file = sqlite_file(uri)
     path = local_path(uri) if file is None else file
     if path is not None and not path.exists():
-        raise StoreError(f"no MLflow store at {path}; {remedy}")
+        raise StoreError(f"no MLflow store at {path}; `python launch.py` writes one; name another with {_CHOICE}")
     if file is None:
         knock(uri)
-        return
-    try:
-        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-            row = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone()
-    except sqlite3.Error as error:
-        raise StoreError(f"{file} cannot be read as an MLflow store: {error}; {remedy}") from error
-    if row is None:
-        raise StoreError(f"{file} is an SQLite file but holds no MLflow store; {remedy}")
+    else:
+        check_file(file)
 
 
 def knock(uri: str) -> None:
@@ -292,10 +314,32 @@ def conditions_of(run: Run) -> frozenset[str]:
     return frozenset({CLEAN, *filter(None, run.data.tags.get(names.CONDITIONS, "").split(","))})
 
 
-def _unreachable(uri: str, error: Exception) -> StoreError:
-    address = without_password(uri)
-    hint = "Is the server running, and" if uri.startswith("http") else "Is"
+def damaged_plan(grid: Run, error: Exception) -> StoreError:
+    """The error to raise about a grid's plan that cannot be read."""
     return StoreError(
-        f"cannot read MLflow at {address}: {str(error).strip()[:500]}\n"
-        f"{hint} --tracking-uri or MLFLOW_TRACKING_URI right?"
+        f"{names.PLAN} of the grid's run {grid.info.run_id} is damaged, so trials that never started are unknown: "
+        f"{in_one_line(error)}. Launching the grid again writes it"
     )
+
+
+def _planned(fields: Any) -> tuple[str, dict[str, Any]]:
+    """(key, fields of the spec) of an entry of a plan. Raises one of several errors if it is damaged."""
+    kinds = {"key": str, "task": str, "method": str, "config": dict, "train_generators": list, "seed": int, "data": str}
+    for name, kind in {**kinds, "version": int}.items():
+        if not isinstance(fields[name], kind):
+            raise TypeError(f"{name} is {fields[name]!r}")
+    if not all(isinstance(name, str) for name in [*fields["train_generators"], fields.get("train_condition", CLEAN)]):
+        raise TypeError("a generator or the condition is no name")
+    TrainSet(tuple(fields["train_generators"]))
+    return fields["key"], {name: value for name, value in fields.items() if name != "key"}
+
+
+def _unreachable(uri: str, error: Exception) -> StoreError:
+    said = in_one_line(error)
+    if "locked" in said:
+        remedy = "Another program has locked the file: end it, and give the same command again"
+    elif uri.startswith("http"):
+        remedy = f"Is the server running, and is its address right? {_CHOICE} names it"
+    else:
+        remedy = f"Is this the store that you mean? {_CHOICE} names another"
+    return StoreError(f"cannot read MLflow at {without_password(uri)}: {said}\n{remedy}")

@@ -20,6 +20,7 @@ from data.pictures import ConditionError
 from grid import names
 from grid.checkpoints import LostCheckpointError, latest_state, remove_states, write_state
 from grid.devices import use_device
+from grid.faults import FaultError, fault, in_one_line
 from grid.plan import FINISHED, Work, distinct_inputs, lacks_validation
 from grid.preparing import kept_warnings, prepare_input
 from grid.settings import RunSettings
@@ -87,6 +88,7 @@ def execute(
 
     Raises:
         PermanentFailureError: a retry would fail in the same way.
+        FaultError: the machine failed; a retry goes on in the same run, on another machine perhaps.
         Exception: any other error; a retry goes on in the same run.
     """
     try:
@@ -113,6 +115,11 @@ def execute(
             _score_conditions(work, settings, run, load)
     except (ConditionError, DataProblems, LostCheckpointError, TrainingDiverged, WeightsError) as error:
         raise PermanentFailureError(f"{type(error).__name__}: {error}") from error
+    except Exception as error:
+        said = fault(error, cache=settings.cache)
+        if said is None:
+            raise
+        raise FaultError(said) from error
 
 
 def _fit_and_score(
@@ -160,8 +167,13 @@ def _fit_and_score(
                 metrics |= {names.SECONDS: time.monotonic() - started} | copied
                 run.finish(scored, metrics, tags, folder, warnings.getvalue())
         except Exception as error:
-            run.fail(error, traceback.format_exc(), warnings.getvalue())
-            raise
+            said = fault(error, cache=settings.cache)
+            try:
+                run.fail(FaultError(said) if said else error, traceback.format_exc(), warnings.getvalue())
+            except Exception:
+                if said is None:  # where a disk is full, say, the record fails for the same reason
+                    raise
+            raise error
     _score_conditions(work, settings, run, lambda: (fitted.detector, fitted.threshold, device))
 
 
@@ -193,6 +205,8 @@ def _score_conditions(
             facts = {names.DEVICE: device, names.NODE: os.uname().nodename, names.VERSIONS: versions()}
             run.add_scores(scored, {**facts, names.WARNINGS: warnings.getvalue()})
         except Exception as error:
+            if fault(error, cache=settings.cache):
+                raise
             run.fail_condition(condition, error, traceback.format_exc())
             if isinstance(error, LostCheckpointError):
                 raise
@@ -243,7 +257,11 @@ class LocalExecutor:
         return settings.gpu_share(detector_info(spec.method).gpu_share, gpus_available=torch.cuda.device_count())
 
     def run(self, work: Sequence[Work], watch: Callable[[TrialEvent], None]) -> None:
-        """See `Executor`. A failed trial is not retried, because a debugging run is there to show its traceback."""
+        """See `Executor`. A failed trial is not retried, because a debugging run is there to show its traceback.
+
+        Raises:
+            FaultError: the machine failed, so that further trials would fail too.
+        """
         checkpoints = self.settings.checkpoints(self.tracker.parent_id)
         for item in work:
             watch(TrialEvent(item.key, STARTED))
@@ -256,9 +274,11 @@ class LocalExecutor:
 
             try:
                 execute(item, self.settings, self.tracker, share=self._share(item.spec), report=report)
+            except FaultError:
+                raise
             except Exception as error:
                 log.debug("trial %s failed", item.key, exc_info=True)
-                watch(TrialEvent(item.key, FAILED, error=f"{type(error).__name__}: {error}"))
+                watch(TrialEvent(item.key, FAILED, error=f"{type(error).__name__}: {in_one_line(error)}"))
             else:
                 remove_states(checkpoints, {item.key})
                 watch(TrialEvent(item.key, DONE))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +22,22 @@ class InfeasibleError(ValueError):
 
 class ClusterError(RuntimeError):
     """The cluster cannot be used; the message says why and what to do."""
+
+
+SOCKET_BYTES = 107  # the longest path of a socket on Linux
+_RAY_SOCKET = "ray/session_2026-01-01_00-00-00_000000_{}/sockets/plasma_store"  # in Ray's temporary folder
+
+
+def long_temporary_folder() -> str | None:
+    """Why a Ray of our own cannot start: the path of its temporary folder is too long. None: it is short enough."""
+    folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    longest = SOCKET_BYTES - len(f"/{_RAY_SOCKET.format(os.getpid())}")
+    if len(os.fsencode(folder)) <= longest:
+        return None
+    return (
+        f"the temporary folder {folder} has too long a path for Ray ({len(os.fsencode(folder))} bytes, at most "
+        f"{longest}): give Ray a short one, such as RAY_TMPDIR=/tmp, or run with --local"
+    )
 
 
 def _one_gpu(share: float) -> float:

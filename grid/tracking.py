@@ -6,7 +6,7 @@ import getpass
 import json
 import logging
 import math
-import shlex
+import os
 import signal
 import socket
 import tempfile
@@ -18,14 +18,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from grid.records import Records, StoreAccess, StoreError, answering, conditions_of, open_records  # isort: skip  # before mlflow
 
 import mlflow
 import numpy as np
-import psutil
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -33,10 +32,13 @@ from data.conditions import CLEAN
 from grid import names
 from grid.checkpoints import LostCheckpointError
 from grid.commit import git_state
+from grid.faults import in_one_line
+from grid.launches import ENDED, Launch, machine, newest_launch, process_start, still_alive
+from grid.local_store import adopt_moved, make_file
 from grid.plan import FINISHED, RUNNING
 from grid.spec import TrialSpec
 from grid.tasks import class_names
-from grid.uris import sqlite_file, without_password
+from grid.uris import sqlite_file, store_variable, without_password
 
 if TYPE_CHECKING:
     from data.manifest import Manifest
@@ -148,7 +150,7 @@ class Tracker(StoreAccess):
         dataset = Dataset(manifest.source, manifest.digest, "local", source, profile=profile)
         client.log_inputs(parent_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "train, valid, test")])])
         asked = sorted((conditions_of(grid) | set(conditions)) - {CLEAN})
-        tags = {**(launched or {}), names.CONDITIONS: ",".join(asked)}
+        tags = {**(launched or {}), names.CONDITIONS: ",".join(asked), names.TEST_IMAGES: manifest.fingerprint}
         client.log_batch(parent_id, tags=[RunTag(key, value) for key, value in tags.items()])
         client.log_text(parent_id, "".join(f"{note}\n" for note in manifest.remarks), names.NOTES)
         try:
@@ -164,7 +166,8 @@ class Tracker(StoreAccess):
         """Make this process the only one that runs the grid, on any machine, for the duration of a block.
 
         A thread writes a heartbeat meanwhile. If no heartbeat reaches MLflow for too long, another launch may take the
-        grid over; this process is then interrupted as by Ctrl-C.
+        grid over; this process is then interrupted as by Ctrl-C. A launch on another machine that has not ended is
+        watched before it is taken over, for `STALE_SECONDS`.
 
         Yields:
             An event that is set if another launch has taken the grid over.
@@ -180,16 +183,16 @@ class Tracker(StoreAccess):
         def beat() -> None:
             while not ended.wait(HEARTBEAT_SECONDS):
                 try:
-                    if _newest_launch(self.client.get_run(self.parent_id))[0] != number:
+                    if newest_launch(self.client.get_run(self.parent_id)).number != number:
                         lost.set()
                         log.error("another launch has taken this grid over; stopping")
                         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
                         return
-                    write(f"{time.time():.0f}")
+                    write(f"{time.time():.3f}")
                 except Exception:  # the server is away; trials wait for it too
                     log.debug("no heartbeat", exc_info=True)
 
-        write(f"{time.time():.0f}")
+        write(f"{time.time():.3f}")
         heart = threading.Thread(target=beat, name="heartbeat", daemon=True)
         heart.start()
         try:
@@ -199,7 +202,7 @@ class Tracker(StoreAccess):
             heart.join()
             if not lost.is_set():
                 with suppress(MlflowException):  # others then see that the process or its heartbeat has ended
-                    write("ended")
+                    write(ENDED)
 
     def close_grid(self, *, complete: bool) -> None:
         """End the parent run; the next launch opens it again."""
@@ -208,55 +211,46 @@ class Tracker(StoreAccess):
 
 def _claim_launch(tracker: Tracker) -> int:
     """Enter this process as the grid's newest launch; returns its number."""
-    client = tracker.client
-    process = psutil.Process()
+    client, pid = tracker.client, os.getpid()
     me = {
         "user": _user() or "somebody",
         "host": socket.gethostname(),
-        "pid": process.pid,
+        "pid": pid,
         "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
-        "machine": _machine(),
-        "process_started": process.create_time(),
-        "time": time.time(),
+        "machine": machine(),
+        "started": process_start(pid),
         "id": uuid.uuid4().hex,  # so that no two entries are equal
     }
+
+    def look() -> Launch:
+        return newest_launch(client.get_run(tracker.parent_id))
+
     while True:
-        number, owner, seen = _newest_launch(client.get_run(tracker.parent_id))
-        if seen is not None and _is_alive(owner, seen):
-            raise StoreError(
-                f"this grid is being run by {owner['user']} on {owner['host']} (process {owner['pid']}) since "
-                f"{owner['since']}, last sign of life {max(0, time.time() - seen):.0f} s ago\nWait for it "
-                "(--status shows its progress), stop it there, or give this launch another --experiment-name"
-            )
+        launch = look()
+        if not launch.is_gone:
+            alive = launch.is_here
+            if not alive:
+                log.warning(
+                    "%s runs this grid, and has not ended: waiting for a sign of life, for up to %.0f s",
+                    launch.who,
+                    STALE_SECONDS,
+                )
+                alive = still_alive(
+                    launch, look, patience=STALE_SECONDS, wait=time.sleep, step=min(1.0, HEARTBEAT_SECONDS)
+                )
+            if alive:
+                raise StoreError(
+                    f"this grid is being run by {launch.who}\nWait for it (--status shows its progress), stop it "
+                    "there, or give this launch another --experiment-name"
+                )
+            if look() != launch:  # it has ended, or somebody else was quicker
+                continue
         try:
-            client.log_param(tracker.parent_id, f"{names.LAUNCH}{number + 1}", json.dumps(me))
-            return number + 1
+            client.log_param(tracker.parent_id, f"{names.LAUNCH}{launch.number + 1}", json.dumps(me))
+            return launch.number + 1
         except MlflowException:  # another launch has taken the number, and the next round finds it; or a real error
-            if _newest_launch(client.get_run(tracker.parent_id))[0] == number:
+            if look().number == launch.number:
                 raise
-
-
-def _newest_launch(run: Run) -> tuple[int, dict[str, Any], float | None]:
-    """Number and entry of the newest launch, from 0 and {}; time of its last sign of life, None if it has ended."""
-    number = sum(name.startswith(names.LAUNCH) for name in run.data.params)
-    entry = json.loads(run.data.params.get(f"{names.LAUNCH}{number}", "{}"))
-    beating, _, text = run.data.tags.get(names.HEARTBEAT, "").partition(" ")
-    if beating != str(number):  # a new launch, before its first heartbeat
-        return number, entry, entry.get("time")
-    return number, entry, None if text == "ended" else float(text)
-
-
-def _is_alive(owner: Mapping[str, Any], seen: float) -> bool:
-    if owner["machine"] != _machine():
-        return time.time() - seen < STALE_SECONDS
-    with suppress(psutil.NoSuchProcess):
-        return bool(psutil.Process(owner["pid"]).create_time() == owner["process_started"])
-    return False
-
-
-def _machine() -> str:
-    """The same text for two processes that see each other's process ids."""
-    return f"{socket.gethostname()} {psutil.boot_time():.0f} {Path('/proc/self/ns/pid').readlink()}"
 
 
 @dataclass(frozen=True)
@@ -280,10 +274,9 @@ class TrialRun(StoreAccess):
 
     def lost_checkpoint(self, why: str) -> LostCheckpointError:
         """The error to raise about this run's checkpoint, with the remedy."""
-        store = f"MLFLOW_TRACKING_URI={shlex.quote(without_password(self.uri))}"
         return LostCheckpointError(
-            f"the checkpoint of run {self.run_id} {why}. Delete the run ({store} mlflow runs delete --run-id "
-            f"{self.run_id}) and launch again, to run this trial again"
+            f"the checkpoint of run {self.run_id} {why}. Delete the run ({store_variable(self.uri)} mlflow runs delete "
+            f"--run-id {self.run_id}) and launch again, to run this trial again"
         )
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
@@ -395,7 +388,8 @@ def open_grid(
 def find_grid(uri: str, experiment: str, manifest: Manifest, artifacts: Path) -> Tracker:
     """Find or create the experiment and the grid's parent run, one per experiment and data set.
 
-    Call it from one process before any trial starts: processes that create an SQLite store at the same time fail.
+    A local store appears whole, so several launches may make it at once. Of one that was moved, the new paths of its
+    artifacts are entered.
 
     Args:
         uri: tracking URI.
@@ -404,17 +398,22 @@ def find_grid(uri: str, experiment: str, manifest: Manifest, artifacts: Path) ->
         artifacts: folder for the artifacts of a local store; a server chooses its own.
 
     Raises:
-        StoreError: the store cannot be reached, or the experiment is deleted.
+        StoreError: the store cannot be reached or was moved without its artifacts, or the experiment is deleted.
     """
-    client = MlflowClient(tracking_uri=uri)
+    file = sqlite_file(uri)
+    if file is not None and not file.exists():
+        make_file(file, lambda new: MlflowClient(tracking_uri=new).search_experiments())
     records = open_records(uri, experiment)
+    client = MlflowClient(tracking_uri=uri)
     if records is None:
-        location = artifacts.resolve().as_uri() if sqlite_file(uri) is not None else None
+        location = artifacts.resolve().as_uri() if file is not None else None
         with answering(uri), suppress(MlflowException):  # another launch created it meanwhile
             client.create_experiment(experiment, artifact_location=location)
         records = open_records(uri, experiment)
         if records is None:
             raise StoreError(f"the MLflow experiment {experiment!r} could not be created at {without_password(uri)}")
+    if moved := adopt_moved(uri, records.experiment_id):
+        log.warning("the store was moved: artifacts of %r that were in %s are used in %s", experiment, *moved)
     origin, created = _origin(), ""
     if not records.grids(manifest.digest):
         tags = {
@@ -426,8 +425,11 @@ def find_grid(uri: str, experiment: str, manifest: Manifest, artifacts: Path) ->
         }
         name = f"{experiment} on {manifest.digest}"
         created = client.create_run(records.experiment_id, tags=tags, run_name=name).info.run_id
-    # If two launches create a run at the same time, both use the older one.
-    grid = min(records.grids(manifest.digest), key=lambda run: (run.info.start_time, run.info.run_id))
+    # If two launches create a run at the same time, both use the older one; but clocks differ, so first the one in use.
+    grid = min(
+        records.grids(manifest.digest),
+        key=lambda run: (newest_launch(run).number == 0, run.info.start_time, run.info.run_id),
+    )
     parent_id = str(grid.info.run_id)
     if created not in ("", parent_id):
         client.delete_run(created)
@@ -442,8 +444,10 @@ def keep_report(uri: str, parent_id: str, folder: Path) -> None:
     Raises:
         StoreError: MLflow did not accept the report.
     """
+    client = MlflowClient(tracking_uri=uri)
     with answering(uri):
-        MlflowClient(tracking_uri=uri).log_artifacts(parent_id, str(folder), names.REPORT)
+        adopt_moved(uri, client.get_run(parent_id).info.experiment_id)
+        client.log_artifacts(parent_id, str(folder), names.REPORT)
 
 
 def _points(metrics: Mapping[str, float], *, step: int) -> list[Metric]:
@@ -455,7 +459,7 @@ def _points(metrics: Mapping[str, float], *, step: int) -> list[Metric]:
 
 
 def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:5000]
+    return f"{type(error).__name__}: {in_one_line(error)}"
 
 
 def _origin() -> dict[str, str]:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from grid import names
 from grid.commands import OK, SOME_FAILED, BadInputError, Context, register_command
+from grid.faults import fault
+from grid.local_store import Reserve
 from grid.options import (
     Launch,
     add_data_options,
@@ -56,11 +58,25 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, context: Context) -> int:
     """Run an experiment; what is finished is never run again."""
     launch = resolve(options)
+    try:
+        return _run(launch, context)
+    except BadInputError:
+        raise
+    except Exception as error:
+        said = fault(error, cache=launch.settings.cache)
+        if said is None:
+            raise
+        raise BadInputError(said) from error
+
+
+def _run(launch: Launch, context: Context) -> int:
+    options = launch.options
     if options.status:
         from grid.commands.status import print_status
 
         return print_status(launch.name, launch.settings.tracking_uri, context.console)
     _check_gpu(launch)
+    _check_temporary_folder(launch)
     for method, config in launch.configs.items():
         if str(config.get("weights", "")).endswith(":ema"):
             context.console.print(
@@ -117,6 +133,20 @@ def _check_gpu(launch: Launch) -> None:
         check_here(launch.settings, [(name, detector_info(name).gpu_share) for name in launch.configs])
     except InfeasibleError as error:
         raise BadInputError(str(error)) from error
+
+
+def _check_temporary_folder(launch: Launch) -> None:
+    """Refuse a temporary folder whose path is too long for a Ray of our own, before anything is read."""
+    from grid.settings import long_temporary_folder
+
+    options = launch.options
+    problem = long_temporary_folder()
+    if problem is None or options.plan or options.local or options.address or os.environ.get("RAY_ADDRESS"):
+        return
+    from grid.cluster import find_cluster
+
+    if find_cluster() is None:
+        raise BadInputError(problem)
 
 
 def read_data(launch: Launch, console: Console) -> Manifest | None:
@@ -304,7 +334,9 @@ def run_claimed(plan: Plan, launch: Launch, tracker: Tracker, lost: Event, conso
         return progress
 
     complete, failed = False, dict[str, str]()
+    reserve = Reserve(settings.runs / f".reserve-{tracker.parent_id}")
     try:
+        reserve.take()
         if launch.options.local:
             progress = execute(LocalExecutor(settings, tracker))
         else:
@@ -316,6 +348,7 @@ def run_claimed(plan: Plan, launch: Launch, tracker: Tracker, lost: Event, conso
             raise KeyboardInterrupt
         complete = not failed
     finally:
+        reserve.release()
         if not lost.is_set():
             tracker.close_interrupted(keys, failed)
             tracker.close_grid(complete=complete)

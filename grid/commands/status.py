@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from grid.commands import OK, BadInputError, Context, register_command
@@ -56,8 +57,9 @@ def print_status(name: str, uri: str, console: Console) -> int:
     from data.conditions import CLEAN
     from grid import names
     from grid.datasets import list_data_sets
-    from grid.plan import RUNNING, make_plan
-    from grid.records import StoreError, conditions_of, open_records, speaking_runs, trial_state
+    from grid.launches import newest_launch
+    from grid.plan import INTERRUPTED, RUNNING, make_plan
+    from grid.records import StoreError, conditions_of, damaged_plan, open_records, speaking_runs, trial_state
     from grid.spec import TrialSpec
     from grid.tasks import list_tasks
 
@@ -74,7 +76,14 @@ def print_status(name: str, uri: str, console: Console) -> int:
         data_sets = {data.digest: data for data in list_data_sets(grids, all_trials)}
         for grid in reversed(grids):
             planned = records.plan(grid).values()
-            trials = [TrialSpec.from_dict(fields) for fields in planned if fields["task"] in list_tasks()]
+            try:
+                trials = [TrialSpec.from_dict(fields) for fields in planned if fields["task"] in list_tasks()]
+            except (TypeError, ValueError) as error:
+                raise damaged_plan(grid, error) from error
+            launch = newest_launch(grid)
+            if launch.number and launch.is_gone:  # killed: nobody could record it
+                running = {key: state for key, state in states.items() if state.state == RUNNING}
+                states |= {key: replace(state, state=INTERRUPTED) for key, state in running.items()}
             plan = make_plan(trials, states, sorted(conditions_of(grid) - {CLEAN}))
             scoring = {work.key: work.scores for work in plan.pending if not work.fits}
             counts: Counter[str] = Counter()

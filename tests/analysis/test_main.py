@@ -154,7 +154,7 @@ def test_what_cannot_be_read_of_one_run_is_left_out_and_said(
 
 
 def test_an_error_leaves_the_earlier_report_as_it_was(
-    grid: Grid, written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    grid: Grid, written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "report"
     shutil.copytree(written, out)
@@ -163,11 +163,39 @@ def test_an_error_leaves_the_earlier_report_as_it_was(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("analysis.parts.attribution.confusion_figure", full)
-    with pytest.raises(OSError, match="No space left"):
-        main(["--tracking-uri", grid.tracker.uri, "--no-log", "--no-cam", "--out", str(out)])
+    assert main(["--tracking-uri", grid.tracker.uri, "--no-log", "--no-cam", "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert "a disk is full: [Errno 28] No space left on device. Make space there; then give the same command" in said
+    assert "Traceback" not in said
     here, before = ({path.relative_to(top) for path in top.rglob("*")} for top in (out, written))
     assert here == before
     assert (out / "index.html").read_bytes() == (written / "index.html").read_bytes()
+
+
+def test_an_error_that_nobody_expected_is_one_line_and_a_file(
+    grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a fault of this program")
+
+    monkeypatch.setattr("analysis.report.make_report", broken)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert main(["--tracking-uri", grid.tracker.uri, "--out", str(tmp_path / "report")]) == 1
+    said = capsys.readouterr().err
+    (log,) = tmp_path.glob("inpaint-grid-*.log")
+    assert said.strip() == (
+        "error: an error that this program does not expect: ZeroDivisionError: a fault of this program. "
+        f"The traceback is in {log}"
+    )
+    assert "in broken" in log.read_text()
+
+
+def test_a_variable_that_names_no_store_is_bad_input(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///:memory:")
+    assert main([]) == 2
+    assert "MLFLOW_TRACKING_URI must name a file" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_made_is_named(grid: Grid, capsys: pytest.CaptureFixture[str]) -> None:

@@ -178,6 +178,85 @@ def test_scores_without_their_columns_are_broken(grid: Grid) -> None:
         grid.open().scores(run_id)
 
 
+def damaged(scores: pd.DataFrame, damage: str) -> pd.DataFrame:
+    """The scores of a run after something has happened to them."""
+    if damage == "dropped":
+        return scores.drop(index=7)
+    if damage == "doubled":
+        return pd.concat([scores, scores.iloc[[3, 5]]])
+    if damage == "another image":
+        return scores.assign(digest=["0" * 64, *scores["digest"][1:]])
+    if damage == "another class":
+        return scores.assign(label=1 - scores["label"])
+    if damage == "no class":
+        return scores.assign(label=[7, *scores["label"][1:]])
+    if damage == "no name":
+        return scores.assign(generator=[None, *scores["generator"][1:]])
+    if damage == "text":
+        return scores.assign(score=scores["score"].astype(str))
+    return scores.assign(score=[{"nan": np.nan, "infinity": np.inf}[damage], *scores["score"][1:]])
+
+
+DAMAGES = {
+    "dropped": "its 119 rows are not those of the data set's 120 test images",
+    "doubled": "2 of its 122 rows are there twice",
+    "another image": "its 120 rows are not those of the data set's 120 test images",
+    "another class": "its 120 rows are not those of the data set's 120 test images",
+    "no class": "a label is neither 0 nor 1",
+    "no name": "a value of path, digest, source_id, generator, label is missing",
+    "nan": "the column score has 1 values that are not finite",
+    "infinity": "the column score has 1 values that are not finite",
+    "text": "the column score holds no numbers",
+}
+
+
+def test_scores_that_are_not_those_of_the_test_images_are_broken(grid: Grid) -> None:
+    (run_id,) = grid.finish(grid.spec(), conditions=["jpeg-75"])
+    for condition, other in (("clean", "jpeg-75"), ("jpeg-75", "clean")):
+        name = names.condition_artifact(condition, names.SCORES)
+        path = grid.artifact(run_id, name)
+        whole, store = pd.read_parquet(path), grid.open()
+        for damage, said in DAMAGES.items():
+            damaged(whole, damage).to_parquet(path)
+            for columns in (None, ["label", "score"]):
+                with pytest.raises(StoreError) as caught:
+                    store.scores(run_id, columns, condition=condition)
+                assert f"{name} of run {run_id} (residual_linear/lama/seed0)" in str(caught.value)
+                assert said in str(caught.value)
+            assert len(store.scores(run_id, condition=other)) == 120
+        whole.to_parquet(path)
+
+
+def test_rows_in_another_order_and_of_a_moved_data_folder_are_sound(grid: Grid) -> None:
+    (run_id,) = grid.finish(grid.spec())
+    path = grid.artifact(run_id, names.SCORES)
+    scores = pd.read_parquet(path).sample(frac=1, random_state=0)
+    scores.assign(path="elsewhere/" + scores["path"]).to_parquet(path)
+    assert len(grid.open().scores(run_id)) == 120
+
+
+def test_a_grid_that_did_not_record_its_test_images_is_read_as_it_is(grid: Grid) -> None:
+    (run_id,) = grid.finish(grid.spec())
+    path = grid.artifact(run_id, names.SCORES)
+    scores = pd.read_parquet(path)
+    grid.tracker.client.delete_tag(grid.tracker.parent_id, names.TEST_IMAGES)
+    damaged(scores, "dropped").to_parquet(path)
+    assert len(grid.open().scores(run_id)) == 119
+    damaged(scores, "doubled").to_parquet(path)
+    with pytest.raises(StoreError, match="there twice"):
+        grid.open().scores(run_id)
+
+
+@pytest.mark.long
+def test_a_run_with_broken_scores_is_left_out_of_the_report_and_named(grid: Grid, tmp_path: Path) -> None:
+    ids = grid.finish(grid.spec(seed=0), grid.spec(seed=1), conditions=["jpeg-75"])
+    path = grid.artifact(ids[1], names.condition_artifact("jpeg-75", names.SCORES))
+    damaged(pd.read_parquet(path), "nan").to_parquet(path)
+    page = make_report(grid.open(), tmp_path / "report", Options(cam=False, log=False)).read_text(encoding="utf-8")
+    assert f"Left out: conditions/jpeg-75/scores.parquet of run {ids[1]}" in page
+    assert "1 of 2 trials finished" in page
+
+
 def test_an_empty_checkpoint_is_broken(grid: Grid) -> None:
     (run_id,) = grid.finish(grid.spec())
     (grid.artifact(run_id, "checkpoint") / "model.json").unlink()
@@ -189,7 +268,7 @@ def test_what_lies_elsewhere_is_fetched_once(grid: Grid, tmp_path: Path, monkeyp
     (run_id,) = grid.finish(grid.spec())
     store = grid.open()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("grid.records.local_path", lambda uri: None)
+    monkeypatch.setattr("grid.records.artifact_folder", lambda uri, recorded: None)
     folder, scores = store.checkpoint(run_id), store.scores(run_id)
     assert folder.is_relative_to(tmp_path / "cache")
     assert sorted(path.name for path in folder.parent.iterdir()) == [names.CHECKPOINT, names.SCORES]
@@ -203,7 +282,7 @@ def test_what_cannot_be_fetched_is_named(grid: Grid, tmp_path: Path, monkeypatch
     store = grid.open()
     grid.artifact(run_id, names.SCORES).unlink()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("grid.records.local_path", lambda uri: None)
+    monkeypatch.setattr("grid.records.artifact_folder", lambda uri, recorded: None)
     with pytest.raises(StoreError, match=f"scores.parquet of run {run_id}"):
         store.scores(run_id)
 
@@ -218,7 +297,7 @@ def test_a_server_that_went_away_is_no_reason_to_delete_a_run(
         raise MlflowException("API request to http://somewhere failed with exception ...")
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("grid.records.local_path", lambda uri: None)
+    monkeypatch.setattr("grid.records.artifact_folder", lambda uri, recorded: None)
     monkeypatch.setattr(MlflowClient, "list_artifacts", gone)
     with pytest.raises(StoreError, match="Is the server running") as caught:
         store.scores(run_id)

@@ -40,6 +40,24 @@ def test_the_report_links_to_the_servers_pages_and_is_kept_there(server: str, gr
     assert Path(kept).read_text(encoding="utf-8") == page
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--experiment", "nope"], "no MLflow experiment named 'nope'"),
+        (["--data", "ffff"], "no data set 'ffff'"),
+        (["--experiment", "Default"], "holds no grid"),
+    ],
+)
+def test_no_message_has_the_servers_password(
+    server: str, grid: Grid, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    uri = server.replace("://", "://alice:S3CRETPW@")
+    assert main(["--tracking-uri", uri, "--out", str(tmp_path), *arguments]) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert "S3CRETPW" not in printed.err + printed.out
+
+
 def test_what_is_read_is_what_was_written(server: str, grid: Grid) -> None:
     store = grid.open()
     results = store.results()

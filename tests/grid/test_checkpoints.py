@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
 import logging
+import pickle
 from pathlib import Path
 
 import pytest
 import torch
 
+from data.images import file_digest
 from grid.checkpoints import latest_state, read_state, remove_states, write_state
 
 KEY = "0123456789abcdef"
@@ -78,7 +81,12 @@ def test_when_none_is_sound_the_trial_starts_anew(tmp_path: Path) -> None:
     assert latest_state(tmp_path, KEY) == (None, 0)
 
 
-@pytest.mark.parametrize("seal", [None, "", "{", "[]", '{"order": 9}', '{"sha256": "x"}'])
+# of other types than a seal's: text, no object, numbers that are none
+SEALS = ["", "{", "[]", "3", "null", '{"order": 9}', '{"sha256": "x"}', '{"sha256": 3, "order": 9}', "[" * 100_000]
+SEALS += [f'{{"sha256": "x", "order": {order}}}' for order in ('"9"', "null", "[9]", "9.5", "true", "{}")]
+
+
+@pytest.mark.parametrize("seal", [*SEALS, None])
 def test_one_without_a_sound_seal_was_never_finished_and_is_ignored(tmp_path: Path, seal: str | None) -> None:
     write(tmp_path, "local", 0, order=1)
     newest = write(tmp_path, "local", 1, order=2)
@@ -110,6 +118,32 @@ def test_a_state_is_read_without_running_any_code_in_it(tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"weights_only|Weights only"):
         read_state(folder)
     assert not (tmp_path / "ran").exists()
+
+
+def seal(folder: Path, order: int) -> None:
+    """Make a seal for whatever content the state has."""
+    (folder / "seal.json").write_text(json.dumps({"sha256": file_digest(folder / "state.pt"), "order": order}))
+
+
+@pytest.mark.parametrize("content", [b"", b"no state", pickle.dumps({"epoch": 9}), b"PK\x03\x04" + bytes(100)])
+def test_a_sealed_state_that_torch_refuses_is_passed_over_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    write(tmp_path, "local", 0, order=1)
+    newest = write(tmp_path, "local", 1, order=2)
+    (newest / "state.pt").write_bytes(content)
+    seal(newest, order=2)
+    assert epoch(tmp_path) == (1, 1)
+    assert f"the checkpoint {newest} cannot be read by torch" in caplog.text
+
+
+@pytest.mark.parametrize("state", [3, [1], {1: "a"}])
+def test_a_sealed_file_that_holds_no_state_is_passed_over(tmp_path: Path, state: object) -> None:
+    write(tmp_path, "local", 0, order=1)
+    newest = write(tmp_path, "local", 1, order=2)
+    torch.save(state, newest / "state.pt")
+    seal(newest, order=2)
+    assert epoch(tmp_path) == (1, 1)
 
 
 def test_removing_a_trials_checkpoints_leaves_those_of_others(tmp_path: Path) -> None:

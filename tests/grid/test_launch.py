@@ -191,13 +191,18 @@ def test_a_full_disk_is_an_error_with_a_remedy(
     assert "the same command goes on" in outcome.text
 
 
-def test_another_error_is_not_taken_for_a_full_disk(dolos: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_error_is_not_taken_for_a_full_disk(
+    dolos: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def broken(*arguments: Any) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(run_command, "run_pending", broken)
-    with pytest.raises(OSError, match="Input/output error"):
-        dolos("--methods", "residual_linear")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    outcome = dolos("--methods", "residual_linear")
+    assert outcome.status == 1
+    assert "OSError: [Errno 5] Input/output error. The traceback is in " in outcome.text
+    assert "full" not in outcome.text
 
 
 def test_a_grid_that_somebody_else_runs_is_refused_and_left_alone(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -105,9 +106,33 @@ def test_the_status_shows_the_latest_figures_of_what_is_running(
         names.PLAN,
     )
     tracker.open_trial(other, {}).log_epoch(3, {"train/loss": 0.25, "learning_rate": 1e-3})
-    outcome = command("dolos", "--status")
+    with tracker.claim():
+        outcome = command("dolos", "--status")
     assert "1 finished, 1 running of 2" in outcome.text
     assert "train/loss 0.250" in outcome.text
+    # its launch has ended and left it so, as one does that was killed
+    assert "1 finished, 1 interrupted of 2" in command("dolos", "--status").text
+
+
+def test_a_damaged_plan_is_told_by_the_status_and_written_again_by_a_launch(
+    dolos: Command, command: Command, runs: Path
+) -> None:
+    arguments = ("--methods", "residual_linear", "--tasks", "attribution")
+    dolos(*arguments)
+    (grid,) = mlflow_runs(runs, "grid")
+    plan = runs / "artifacts" / grid.info.run_id / "artifacts" / names.PLAN
+    whole = json.loads(plan.read_text())["trials"][0]
+    damages: list[bytes] = [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"trials": [{"key": 3}]}']
+    for name, value in (("seed", "a"), ("train_generators", [3]), ("config", []), ("task", None), ("seed", -1)):
+        damages.append(json.dumps({"trials": [whole | {name: value}]}).encode())
+    for content in damages:
+        plan.write_bytes(content)
+        outcome = command("dolos", "--status")
+        assert outcome.status == 2
+        assert f"plan.json of the grid's run {grid.info.run_id} is damaged" in outcome.text
+        assert "Launching the grid again writes it" in outcome.text
+    assert dolos(*arguments, "--seeds", "0", "1").status == 0
+    assert "2 finished of 2" in command("dolos", "--status").text
 
 
 @pytest.mark.parametrize("arguments", [("folders", "--status"), ("status", "folders")])

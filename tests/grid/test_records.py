@@ -222,6 +222,7 @@ def test_a_store_that_is_not_there_is_told_and_not_made(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="no MLflow store at") as caught:
             check_store(uri)
         assert f"no MLflow store at {place}; `python launch.py` writes one" in str(caught.value)
+        assert "MLFLOW_TRACKING_URI (or --runs of launch.py, --tracking-uri of python -m analysis)" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -15,6 +15,7 @@ import torch
 
 from grid import names, runner, tracking
 from grid.checkpoints import latest_state
+from grid.faults import FaultError
 from grid.plan import FAILED as FAILED_STATE
 from grid.plan import FINISHED, INTERRUPTED, TrialState, Work, make_plan
 from grid.runner import (
@@ -126,7 +127,7 @@ def test_anything_else_may_be_retried_and_goes_on_in_the_same_run(make_grid: Mak
     spec = grid.spec("residual_linear")
     hidden = grid.settings.manifests.with_name("elsewhere")
     grid.settings.manifests.rename(hidden)  # as where a disk is not mounted yet
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FaultError, match=r"the cache .*, or a part of it, was deleted while the grid ran"):
         grid.execute(Work(spec))
     failed = grid.run_of(spec)
     assert failed.info.status == "FAILED"

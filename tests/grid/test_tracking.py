@@ -534,7 +534,7 @@ def test_a_deleted_experiment_is_answered_with_the_command_that_restores_it(
     tracker: Tracker, manifest: Manifest, tmp_path: Path
 ) -> None:
     tracker.client.delete_experiment(tracker.experiment_id)
-    remedy = f"mlflow experiments restore -x {tracker.experiment_id}"
+    remedy = f"MLFLOW_TRACKING_URI={tracker.uri} mlflow experiments restore -x {tracker.experiment_id};"
     with pytest.raises(StoreError, match=remedy):
         open_records(tracker.uri, EXPERIMENT)
     with pytest.raises(StoreError, match=remedy):
@@ -579,7 +579,7 @@ def test_a_server_is_found_behind_a_user_and_a_password() -> None:
 
 def test_a_store_that_is_no_store_is_named_with_what_to_look_at(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("not a database" * 100)
-    with pytest.raises(StoreError, match="cannot read MLflow at sqlite"):
+    with pytest.raises(StoreError, match=r"mlflow\.db cannot be read as an MLflow store: file is not a database"):
         open_records(f"sqlite:///{tmp_path / 'mlflow.db'}", EXPERIMENT)
 
 

@@ -172,6 +172,20 @@ def test_whoever_launches_a_grid_that_runs_already_is_told_who_runs_it(make_grid
     assert f"on {socket.gethostname()} (process {os.getpid()}) since " in " ".join(output.split())
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("where", ["file", "server"])
+def test_of_two_launches_at_once_on_a_store_that_is_not_there_yet_one_runs_the_grid(
+    make_grid: MakeGrid, server: Server, where: str
+) -> None:
+    grid = make_grid(("a", "b"), options=["--local", *OPTIONS], uri=server.uri if where == "server" else "", epochs=3)
+    outcomes = [grid.finish(process) for process in [grid.start(), grid.start()]]
+    for code, output in outcomes:
+        assert "Traceback" not in output
+        assert code == 0 or (code == 2 and "this grid is being run by" in " ".join(output.split())), output
+    assert 0 in {code for code, _ in outcomes}
+    assert_whole(grid, 2)
+
+
 # The disk ------------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,186 @@
+"""A local MLflow store: one SQLite file, with its artifacts in a folder. Knows SQLite and the file system alone."""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from collections.abc import Callable
+from contextlib import closing, suppress
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+from grid.uris import local_path, sqlite_file, sqlite_uri, store_variable
+
+ARTIFACTS = "artifacts"  # folder of a store's artifacts, beside its file
+LOCK_SECONDS = 60.0  # how long to wait for another program that has locked the file
+
+
+class StoreError(ValueError):
+    """MLflow cannot be reached, refuses, or holds something unusable; the message says what to do."""
+
+
+# The file ------------------------------------------------------------------------------------------------------------
+
+
+def make_file(file: Path, fill: Callable[[str], object]) -> None:
+    """Make the file of a store, which appears whole: of two launches that make it at once, the first one's stays.
+
+    Args:
+        file: not there yet.
+        fill: gets the tracking URI of another file, and makes a store of it.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+    try:
+        fill(sqlite_uri(temporary))
+        try:
+            file.hardlink_to(temporary)  # unlike a rename, it never replaces a file that is there
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without hard links
+            if not file.exists():
+                temporary.rename(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_file(file: Path) -> None:
+    """Raise `StoreError` if the file is no MLflow store, or one whose tables this version of MLflow does not know."""
+    elsewhere = "name another store with MLFLOW_TRACKING_URI, or with --runs of launch.py"
+    try:
+        # "rw" makes no file, reads one that is write-protected, and mends one whose writer was killed
+        target = f"{file.resolve().as_uri()}?mode=rw"
+        with closing(sqlite3.connect(target, uri=True, timeout=LOCK_SECONDS)) as connection:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            whole = {"experiments", "runs", "alembic_version"} <= tables
+            found = connection.execute("SELECT version_num FROM alembic_version").fetchall() if whole else []
+    except sqlite3.Error as error:
+        remedy = "end the program that has locked it" if "locked" in str(error) else elsewhere
+        raise StoreError(f"{file} cannot be read as an MLflow store: {error}; {remedy}") from error
+    if not whole:
+        raise StoreError(f"{file} is an SQLite file but holds no MLflow store; {elsewhere}")
+    revision = found[0][0] if found else "none"
+    newest, known = _revisions()
+    if revision == newest:
+        return
+    here = f"this is MLflow {version('mlflow')}"
+    if revision in known or revision == "none":
+        uri = sqlite_uri(file)
+        raise StoreError(
+            f"{file} was written by an older version of MLflow ({here}, and the file's tables have the version "
+            f"{revision}). Copy the file, then bring its tables up to date: {store_variable(uri)} mlflow db upgrade "
+            f"{uri}"
+        )
+    raise StoreError(
+        f"{file} was written by a newer version of MLflow ({here}, and does not know the version {revision} of the "
+        f"file's tables). Use the environment that wrote it, or {elsewhere}"
+    )
+
+
+@cache
+def _revisions() -> tuple[str | None, frozenset[str]]:
+    """Version of the tables that this MLflow writes, and all versions that it knows."""
+    from alembic.script import ScriptDirectory
+
+    found = find_spec("mlflow")
+    assert found is not None
+    assert found.origin is not None
+    scripts = ScriptDirectory(str(Path(found.origin).parent / "store" / "db_migrations"))
+    return scripts.get_current_head(), frozenset(script.revision for script in scripts.walk_revisions())
+
+
+# Its artifacts -------------------------------------------------------------------------------------------------------
+
+
+def artifact_folder(uri: str, recorded: str) -> Path | None:
+    """The folder of a run's artifacts on this machine; None if a server keeps them.
+
+    A store that was moved still has the old paths. What is gone from there is looked for beside the store's file.
+
+    Args:
+        uri: tracking URI.
+        recorded: the run's artifact URI.
+    """
+    folder, file = local_path(recorded), sqlite_file(uri)
+    if folder is None or file is None or folder.exists():
+        return folder
+    beside = _beside(file, folder)
+    return beside if beside.exists() else folder
+
+
+def adopt_moved(uri: str, experiment_id: str) -> tuple[Path, Path] | None:
+    """Enter the new paths of an experiment's artifacts after a local store was moved: the old ones stay unwritten.
+
+    Returns:
+        the old and the new folder; None if nothing was moved.
+
+    Raises:
+        StoreError: the file was moved without its artifacts.
+    """
+    file = sqlite_file(uri)
+    if file is None or not file.exists():
+        return None
+    with closing(sqlite3.connect(file, timeout=LOCK_SECONDS)) as connection, connection:
+        query = "SELECT artifact_location FROM experiments WHERE experiment_id = ?"
+        row = connection.execute(query, (int(experiment_id),)).fetchone()
+        old, new = local_path(row[0]) if row else None, file.parent / ARTIFACTS
+        if old is None or old == new:
+            return None
+        query = "SELECT run_uuid, artifact_uri FROM runs WHERE experiment_id = ?"
+        runs = connection.execute(query, (int(experiment_id),)).fetchall()
+        changes = [
+            (beside.as_uri(), run_id)
+            for run_id, recorded in runs
+            if (folder := local_path(recorded)) is not None
+            and not folder.exists()
+            and (beside := _beside(file, folder)).exists()
+        ]
+        if not changes:
+            if runs and not old.parent.exists() and not new.exists():
+                raise StoreError(
+                    f"{file} was moved without its artifacts, which were in {old}. Move that folder to {new}, or back "
+                    f"to where it was; to begin anew, choose another store with --runs of launch.py"
+                )
+            return None
+        connection.executemany("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", changes)
+        location = (new.as_uri(), int(experiment_id))
+        connection.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", location)
+    return old, new
+
+
+def _beside(file: Path, folder: Path) -> Path:
+    """Where a run's folder `<old>/<run id>/artifacts` lies if it was moved together with the store's file."""
+    return file.absolute().parent / ARTIFACTS / folder.parent.name / folder.name
+
+
+# Space for last words ------------------------------------------------------------------------------------------------
+
+
+class Reserve:
+    """A file that keeps some megabytes of a disk, so that a grid whose disk is full can still record how it ended.
+
+    Args:
+        file: made by `take`, removed by `release`; one that a killed launch left is replaced.
+    """
+
+    NUM_BYTES = 4 * 2**20
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def take(self) -> None:
+        """Raises `OSError` if the disk is full from the start."""
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with self._file.open("wb") as file:
+            for _ in range(4):
+                file.write(uuid.uuid4().bytes * (self.NUM_BYTES // 64))
+
+    def release(self) -> None:
+        """Give the space back."""
+        with suppress(OSError):
+            self._file.unlink(missing_ok=True)

@@ -1,0 +1,219 @@
+"""A local store: made whole, of the right version, moved, locked."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
+
+import launch
+from analysis.store import open_store
+from grid import names, records, tracking
+from grid.local_store import ARTIFACTS, Reserve, check_file, make_file
+from grid.records import StoreError, open_records
+from tests.grid.command import Command, mlflow_runs
+from tests.grid.grids import make_spec, paper_manifest
+
+pytestmark = pytest.mark.usefixtures("nothing_from_outside")
+ARGUMENTS = ("--methods", "residual_linear", "--tasks", "attribution")
+
+
+def file_of(uri: str) -> Path:
+    return Path(uri.removeprefix("sqlite:///"))
+
+
+# Made by several launches at once ------------------------------------------------------------------------------------
+
+
+def test_of_several_that_make_a_store_at_once_the_first_stays_and_it_is_never_seen_half_made(tmp_path: Path) -> None:
+    file, start = tmp_path / "runs" / "mlflow.db", threading.Barrier(3)
+    seen: list[list[str]] = []
+
+    def fill(uri: str) -> None:
+        with closing(sqlite3.connect(file_of(uri))) as connection, connection:
+            connection.execute("CREATE TABLE one (name TEXT)")
+            seen.append([path.name for path in file.parent.iterdir() if not path.name.startswith(".")])
+            start.wait(timeout=60)
+            connection.execute("INSERT INTO one VALUES (?)", [uri])
+
+    threads = [threading.Thread(target=make_file, args=(file, fill)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [[], [], []]
+    assert [path.name for path in file.parent.iterdir()] == ["mlflow.db"]
+    with closing(sqlite3.connect(file)) as connection:
+        assert len(connection.execute("SELECT name FROM one").fetchall()) == 1
+
+
+def test_a_store_that_is_there_is_never_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "mlflow.db"
+
+    def fill(uri: str) -> None:
+        file_of(uri).write_text("mine")
+        file.write_text("theirs")  # another launch was quicker
+
+    make_file(file, fill)
+    assert file.read_text() == "theirs"
+
+
+def test_where_there_are_no_hard_links_a_store_is_made_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    make_file(tmp_path / "mlflow.db", lambda uri: file_of(uri).write_text("mine"))
+    assert (tmp_path / "mlflow.db").read_text() == "mine"
+
+
+# Its version ---------------------------------------------------------------------------------------------------------
+
+
+def with_version(uri: str, version: str) -> None:
+    with closing(sqlite3.connect(file_of(uri))) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = ?", [version])
+
+
+def test_a_store_of_a_newer_mlflow_is_told_from_one_of_an_older(store: str) -> None:
+    check_file(file_of(store))
+    with_version(store, "ffffffffffff")
+    with pytest.raises(StoreError, match="was written by a newer version of MLflow") as caught:
+        open_records(store, "dolos")
+    assert "upgrade" not in str(caught.value)
+    with_version(store, "451aebb31d03")  # of MLflow 1.0
+    with pytest.raises(StoreError, match="was written by an older version of MLflow") as caught:
+        open_records(store, "dolos")
+    assert f"MLFLOW_TRACKING_URI={store} mlflow db upgrade {store}" in str(caught.value)
+    with closing(sqlite3.connect(file_of(store))) as connection:  # and nobody has changed it
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("451aebb31d03",)]
+
+
+def test_a_file_that_is_no_store_is_not_asked_whether_a_server_runs(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_bytes(b"")
+    with pytest.raises(StoreError, match="holds no MLflow store") as caught:
+        open_records(f"sqlite:///{tmp_path / 'mlflow.db'}", "dolos")
+    assert "server" not in str(caught.value)
+
+
+# Locked --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def locked(store: str, tmp_path: Path) -> Callable[[], sqlite3.Connection]:
+    """Another program locks the store until its connection is closed."""
+    manifest = paper_manifest(tmp_path / "images")
+    tracking.open_grid(store, "dolos", manifest, [make_spec(manifest.digest)], tmp_path / "runs" / "artifacts")
+
+    def lock() -> sqlite3.Connection:
+        connection = sqlite3.connect(file_of(store), isolation_level=None, check_same_thread=False)
+        connection.execute("BEGIN EXCLUSIVE")
+        return connection
+
+    return lock
+
+
+def test_a_locked_store_is_waited_for_as_long_as_this_project_says(
+    store: str, locked: Callable[[], sqlite3.Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = open_records(store, "dolos")
+    assert found is not None
+    (grid,) = found.grids()
+    monkeypatch.setattr(records, "LOCK_SECONDS", 0.2)
+    other = locked()
+    started = time.monotonic()
+    with pytest.raises(MlflowException, match="database is locked"):
+        found.client.set_tag(grid.info.run_id, "a", "b")
+    assert time.monotonic() - started < 10  # MLflow itself would wait for 20 s
+    with pytest.raises(StoreError) as caught:
+        found.grids()
+    assert "SQL:" not in str(caught.value)
+    assert "Another program has locked the file: end it" in str(caught.value)
+    monkeypatch.setattr(records, "LOCK_SECONDS", 60.0)
+    threading.Timer(0.5, other.close).start()
+    found.client.set_tag(grid.info.run_id, "a", "b")
+    assert found.grids()[0].data.tags["a"] == "b"
+
+
+# Moved ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_runs_that_was_moved_goes_on_where_it_is(
+    dolos: Command,
+    obvious: Path,
+    runs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert dolos(*ARGUMENTS).status == 0
+    moved = tmp_path / "elsewhere" / "moved"
+    moved.parent.mkdir()
+    shutil.move(runs, moved)
+    uri = f"sqlite:///{moved / 'mlflow.db'}"
+    store = open_store("dolos", tracking_uri=uri)  # reading changes nothing, and finds everything
+    (run_id,) = store.runs()["run_id"]
+    assert store.artifact(run_id, names.SCORES) == moved / ARTIFACTS / run_id / "artifacts" / names.SCORES
+    assert mlflow_runs(moved, "trial")[0].info.artifact_uri.startswith(f"file://{runs}")
+    _artifact_repos_cache.clear()  # MLflow's own, of this process: no process lives on while its store is moved
+
+    again = ["dolos", "--data", str(obvious), "--local", *ARGUMENTS, "--seeds", "0", "1", "--runs", str(moved)]
+    assert launch.main(again) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "2 trials, 1 finished before, 1 to run" in said
+    assert "the store was moved: artifacts of 'dolos' that were in " in caplog.text
+    assert not runs.exists()
+    trials = mlflow_runs(moved, "trial")
+    assert {run.info.artifact_uri for run in trials} == {
+        f"file://{moved}/{ARTIFACTS}/{run.info.run_id}/artifacts" for run in trials
+    }
+    assert len(open_store("dolos", tracking_uri=uri).runs()) == 2
+
+
+def test_a_store_that_was_moved_without_its_artifacts_is_refused(
+    dolos: Command, obvious: Path, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert dolos(*ARGUMENTS).status == 0
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    shutil.copy(runs / "mlflow.db", moved)
+    shutil.rmtree(runs)
+    again = ["dolos", "--data", str(obvious), "--local", *ARGUMENTS, "--seeds", "1", "--runs", str(moved)]
+    assert launch.main(again) == 2
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"mlflow.db was moved without its artifacts, which were in {runs / ARTIFACTS}." in said
+    assert f"Move that folder to {moved / ARTIFACTS}" in said
+    assert not runs.exists()
+
+
+def test_artifacts_in_another_folder_than_the_store_stay_there(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, artifacts = paper_manifest(tmp_path / "images"), tmp_path / "other" / "artifacts"
+    for _ in range(2):
+        tracking.open_grid(store, "dolos", manifest, [make_spec(manifest.digest)], artifacts)
+    assert [path.name for path in artifacts.iterdir()] == [
+        run.info.run_id for run in mlflow_runs(file_of(store).parent, "grid")
+    ]
+
+
+# Space for last words ------------------------------------------------------------------------------------------------
+
+
+def test_a_reserve_takes_its_space_and_gives_it_back(tmp_path: Path) -> None:
+    reserve = Reserve(tmp_path / "runs" / "reserve")
+    for _ in range(2):  # the second time it is there, from a launch that was killed
+        reserve.take()
+        assert (tmp_path / "runs" / "reserve").stat().st_size == 4 * 2**20
+    reserve.release()
+    reserve.release()
+    assert list((tmp_path / "runs").iterdir()) == []
