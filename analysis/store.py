@@ -368,8 +368,16 @@ class Store:
             for key, trial in self._planned.items()
         }
         for run in self._runs.values():
-            row = self._row(run)
-            rows[row["key"]] = (rows.get(row["key"]) or {"config": self._config(run)}) | row
+            try:
+                row = self._row(run)
+            except (KeyError, ValueError) as error:
+                raise StoreError(
+                    f"the tags of run {run.info.run_id} ({run.info.run_name}) in MLflow are damaged: {error}\n"
+                    "Mend them in the MLflow UI, or delete the run and launch its grid again:\n"
+                    f"  {store_variable(self.tracking_uri)} mlflow runs delete --run-id {run.info.run_id}"
+                ) from error
+            planned = rows.get(row["key"])  # what a trial is, its plan says
+            rows[row["key"]] = {"config": self._config(run)} | row if planned is None else row | _identity(planned)
         table = pd.DataFrame(list(rows.values()), columns=RUN_COLUMNS)
         configs = [
             (method, json.dumps(json.loads(config) | {"train_condition": train_condition}, sort_keys=True))
@@ -392,7 +400,7 @@ class Store:
             "key": tags[names.KEY],
             "task": tags[names.TASK],
             "method": tags[names.METHOD],
-            "trained_on": tags[names.TRAIN_GENERATORS],
+            "trained_on": str(TrainSet.parse(tags[names.TRAIN_GENERATORS])),
             "train_condition": tags.get(names.TRAIN_CONDITION, CLEAN),
             "seed": int(tags[names.SEED]),
             "weights": tags.get(names.WEIGHTS, ""),
@@ -414,6 +422,10 @@ class Store:
         with suppress(OSError, ValueError, KeyError, TypeError):  # a damaged file is as good as none
             config = json.loads(self.records.text(run, names.SPEC) or "{}")["config"]
         return json.dumps(config if isinstance(config, dict) else {}, sort_keys=True)
+
+
+def _identity(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in ("task", "method", "trained_on", "train_condition", "seed", "config")}
 
 
 def open_store(

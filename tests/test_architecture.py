@@ -221,7 +221,6 @@ def test_a_packages_init_does_nothing() -> None:
     assert [place(path) for path in inits if len(tree(path).body) > 1] == []
 
 
-@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
 def without_encoding(path: Path) -> Iterator[int]:
     """Lines on which a module opens a file, or runs a program, for text and leaves the encoding to the locale."""
     for node in ast.walk(tree(path)):
@@ -252,6 +251,7 @@ def test_the_check_of_encodings_sees_what_it_is_to_see(tmp_path: Path) -> None:
     assert sorted(without_encoding(tmp_path / "a.py")) == [1, 2, 3, 4, 5, 6, 7]
 
 
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
 def test_git_ignores_no_module_because_ray_would_leave_it_behind() -> None:
     paths = [place(path) for path in MODULES] + [f"{package}/a_new_module.py" for package in PACKAGES]
     command = ["git", "check-ignore", "--no-index", "--stdin"]
