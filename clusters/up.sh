@@ -6,7 +6,7 @@ set -eu
 file=$(realpath "$1")
 shift
 cd "$(dirname "$(realpath "$0")")/.."
-export PATH=$PWD/.venv/bin:$PATH
+command -v ray >/dev/null || export PATH=$PWD/.venv/bin:$PATH
 . clusters/private.sh
 if left=$(sed 's/#.*//' "$file" | grep -n 'change-me'); then
   printf '%s\n' "$left" >&2

@@ -33,8 +33,12 @@ def git_state(root: Path = ROOT) -> tuple[str, bool] | None:
             return str(written["commit"]), bool(written["changed"]) or written["code"] != code_digest(root)
     git = ["git", "-C", str(root)]
     with suppress(OSError, subprocess.CalledProcessError):
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+        commit = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, encoding="utf-8", check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            [*git, "status", "--porcelain"], capture_output=True, encoding="utf-8", check=True
+        ).stdout
         return commit, bool(changed.strip())
     return None
 

@@ -93,7 +93,7 @@ def still_alive(
 
 def machine() -> str:
     """The same text for two processes that see each other's process ids, and for no others."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     return f"{socket.gethostname()} {boot} {Path('/proc/self/ns/pid').readlink()}"
 
 
@@ -103,6 +103,6 @@ def process_start(pid: object) -> int | None:
     None if there is no such process. One that was killed and that its parent has not asked about (a zombie) is none.
     """
     with suppress(OSError, ValueError, IndexError):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         return None if fields[0] in "ZX" else int(fields[19])
     return None

@@ -411,7 +411,7 @@ def test_one_number_with_and_without_leading_zeros_in_two_splits(
     (problem,) = caught.value.problems
     assert (problem.path, problem.what) == (f"celebahq/real/train/{leaked}.png", "one photograph in two splits")
     assert problem.detail == f"also celebahq/real/test/{kept}.png"
-    assert "same name or number" in problem.remedy
+    assert "if names restart in each split" in problem.remedy
     assert len(build_manifest("dolos", dolos, cache=cache, skip_bad=True).table) == 27
 
 

@@ -123,4 +123,4 @@ def test_names_that_restart_in_each_split_are_an_option_of_every_later_launch(
     launched = resolve(parse_arguments(["folders", *grid.data.tags[names.OPTIONS].split()]))
     assert launched.options.names_per_split
     profile = json.loads(grid.inputs.dataset_inputs[0].dataset.profile)
-    assert profile == {"num_rows": 48, "generators": ["a", "b"]}
+    assert (profile["num_rows"], profile["generators"]) == (48, ["a", "b"])

@@ -140,7 +140,7 @@ def test_anything_else_may_be_retried_and_goes_on_in_the_same_run(make_grid: Mak
 
 def test_what_a_trial_is_warned_of_is_kept_with_its_run(make_grid: MakeGrid, tmp_path: Path) -> None:
     grid = make_grid()
-    warned, quiet = grid.spec("residual_linear", max_iterations=1), grid.spec("residual_linear")
+    warned, quiet = grid.spec("residual_linear", max_iterations=1), grid.spec("residual_linear", l2=1.0)
     grid.run(warned, quiet)
     assert "had not converged" in grid.artifact(warned, names.WARNINGS, tmp_path / "back").read_text()
     kept = grid.tracker.client.list_artifacts(grid.run_of(quiet).info.run_id)
