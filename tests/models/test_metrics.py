@@ -100,14 +100,21 @@ def test_leaving_out_a_source_moves_it_by_its_influence(case: tuple[tuple[str, .
     assert np.bincount(sources, left_out) == pytest.approx(found, abs=0.1 * np.abs(found).max())
 
 
-def test_the_influences_on_the_equal_error_rate_have_the_spread_of_its_values() -> None:
+@pytest.mark.parametrize(("distance", "correlation"), [(1.5, 0.0), (1.5, 0.8), (4.0, 0.8)])
+def test_the_influences_on_the_equal_error_rate_have_the_spread_of_its_values(
+    distance: float, correlation: float
+) -> None:
     metric, rng = get_metric("eer"), np.random.default_rng(0)
-    labels, values, predicted = np.repeat([0, 1], 400), [], []
+    labels, photographs, values, predicted = np.repeat([0, 1], 400), np.tile(np.arange(400), 2), [], []
     for _ in range(300):
-        given = Answers.from_scores(labels, rng.normal(size=800) + 1.5 * labels)
+        shared = np.sqrt(correlation) * np.tile(rng.normal(size=400), 2)
+        given = Answers.from_scores(
+            labels, shared + np.sqrt(1 - correlation) * rng.normal(size=800) + distance * labels
+        )
         values.append(metric.value(given))
-        predicted.append(np.square(metric.influences(given, np.arange(800))).sum())
-    assert np.sqrt(np.mean(predicted)) == pytest.approx(np.std(values), rel=0.1)
+        summed = np.bincount(photographs, metric.influences(given, photographs))
+        predicted.append(np.square(summed).sum())
+    assert np.sqrt(np.mean(predicted)) == pytest.approx(np.std(values), rel=0.12)
 
 
 def test_influences_sum_to_zero(case: tuple[tuple[str, ...], Metric]) -> None:
