@@ -98,11 +98,11 @@ def register_detector(
             gpu_share,
             build,
             summary,
-            dict(small or {}),
-            needs_fakes,
-            picture_needs,
-            complete,
-            for_pictures,
+            small=dict(small or {}),
+            needs_fakes=needs_fakes,
+            picture_needs=picture_needs,
+            complete=complete,
+            for_pictures=for_pictures,
         )
         _detectors.add(name, info)
         return build

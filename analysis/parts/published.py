@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from analysis.page import Block, Text, html_table
+from analysis.cells import CELL
+from analysis.page import Block, Text, html_table, sentence_list
 from analysis.parts import Report, register_part
 from analysis.published import beside_published
+from grid.tasks import ATTRIBUTION, DETECTION
 
 
 @register_part("published", title="Published values", position=30)
@@ -23,11 +25,19 @@ def published(report: Report) -> Iterator[Block]:
         )
         return
     comparable = table[table["inside"].notna()]
-    if len(comparable):
-        inside = int(comparable["inside"].sum())
-        yield Text(f"{inside} of {len(comparable)} published values lie in our 95 % intervals.")
-    means = table[table["kind"] != "cell"]
-    rest = table[table["kind"] == "cell"].drop(columns="kind")
+    counts = [
+        f"{int(part['inside'].sum())} of {len(part)} {words}"
+        for words, part in (
+            ("cells of detection", comparable[(comparable["task"] == DETECTION) & (comparable["kind"] == CELL)]),
+            ("means over such cells", comparable[comparable["kind"] != CELL]),
+            ("accuracies of attribution", comparable[comparable["task"] == ATTRIBUTION]),
+        )
+        if len(part)
+    ]
+    if counts:
+        yield Text(f"Published values that lie in our 95 % intervals: {sentence_list(counts)}.")
+    means = table[table["kind"] != CELL]
+    rest = table[table["kind"] == CELL].drop(columns="kind")
     report.folder.files("published", table, caption="Ours beside the published values")
     if len(means):
         yield html_table(means.drop(columns=["tested_on", "trained_on", "task"]), "Means, ours and published")
