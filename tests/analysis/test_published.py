@@ -11,6 +11,9 @@ import pytest
 
 from analysis.cells import cell_table
 from analysis.matrices import cross_generator_matrix, matrix_means
+from analysis.page import Folder, Text
+from analysis.parts import Options, Report
+from analysis.parts.published import published as part_of_report
 from analysis.published import COLUMNS, beside_published, published_localisation, setup_differences
 from analysis.store import Store, open_store
 from data.sources import get_source
@@ -170,3 +173,23 @@ def test_with_it_the_published_value_is_inside_or_not(
 def test_another_corpus_has_nothing_beside_it(grid: Grid) -> None:
     store = dataclasses.replace(open_store(tracking_uri=grid.tracker.uri), corpus="demo")
     pd.testing.assert_frame_equal(beside(store), pd.DataFrame(columns=COLUMNS))
+
+
+def test_the_sentence_counts_cells_means_and_classes_apart(
+    grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        ("detection", "cell", True), ("detection", "cell", False), ("detection", "cell", True),
+        ("detection", "in-domain mean", False), ("attribution", "cell", True), ("attribution", "cell", pd.NA),
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["task", "kind", "inside"]).reindex(columns=COLUMNS)
+    table = table.astype({"inside": "boolean"})
+    monkeypatch.setattr("analysis.parts.published.beside_published", lambda store, cells: table)
+    (sentence,) = (
+        block.text
+        for block in part_of_report(Report(grid.open(), Folder(tmp_path / "r"), Options(), [], lambda text: None))
+        if isinstance(block, Text)
+    )
+    assert "2 of 3 cells of detection" in sentence
+    assert "0 of 1 means over such cells" in sentence
+    assert "1 of 1 accuracies of attribution" in sentence
