@@ -62,12 +62,12 @@ def fault(error: BaseException, *, cache: Path | None = None, where: str = FOLDE
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, what caused it, and so on."""
+    """The error, what caused it, and so on; not what `raise ... from None` says is no cause."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         yield error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def _is_whole(cache: Path, error: FileNotFoundError) -> bool:
