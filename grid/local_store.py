@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import uuid
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+
+from filelock import FileLock
 
 from grid.uris import local_path, sqlite_file, sqlite_uri, store_variable
 
@@ -43,8 +46,9 @@ def make_file(file: Path, fill: Callable[[str], object]) -> None:
         except FileExistsError:
             pass
         except OSError:  # a file system without hard links
-            if not file.exists():
-                temporary.rename(file)
+            with FileLock(file.with_name(f".{file.name}.lock")):  # or a rename replaces a store that appears meanwhile
+                if not file.exists():
+                    temporary.rename(file)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -177,8 +181,9 @@ class Reserve:
         """Raises `OSError` if the disk is full from the start."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
         with self._file.open("wb") as file:
-            for _ in range(4):
-                file.write(uuid.uuid4().bytes * (self.NUM_BYTES // 64))
+            file.write(os.urandom(self.NUM_BYTES))  # which a file system that compresses cannot make smaller
+            file.flush()
+            os.fsync(file.fileno())  # some file systems find room for what is written only then
 
     def release(self) -> None:
         """Give the space back."""

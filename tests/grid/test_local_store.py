@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -74,6 +75,32 @@ def test_where_there_are_no_hard_links_a_store_is_made_too(tmp_path: Path, monke
     monkeypatch.setattr(os, "link", refuse)
     make_file(tmp_path / "mlflow.db", lambda uri: file_of(uri).write_text("mine"))
     assert (tmp_path / "mlflow.db").read_text() == "mine"
+
+
+def test_where_there_are_no_hard_links_the_first_store_stays_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second launch is about to take the name just when the first one takes it."""
+    file, others = tmp_path / "mlflow.db", list[threading.Thread]()
+    renamed, rename = list[str](), os.rename
+
+    def refuse(*_: object) -> None:
+        raise PermissionError("no links here")
+
+    def renaming(source: Path, target: Path) -> None:
+        renamed.append(Path(source).read_text())
+        if not others:
+            others.append(threading.Thread(target=make_file, args=(file, lambda uri: file_of(uri).write_text("late"))))
+            others[0].start()
+            others[0].join(timeout=0.3)  # it waits for this one
+        rename(source, target)
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "rename", renaming)
+    make_file(file, lambda uri: file_of(uri).write_text("first"))
+    others[0].join(timeout=60)
+    assert renamed == ["first"]
+    assert file.read_text() == "first"
 
 
 # Its version ---------------------------------------------------------------------------------------------------------
@@ -209,11 +236,20 @@ def test_artifacts_in_another_folder_than_the_store_stay_there(
 # Space for last words ------------------------------------------------------------------------------------------------
 
 
-def test_a_reserve_takes_its_space_and_gives_it_back(tmp_path: Path) -> None:
+def test_a_reserve_takes_its_space_and_gives_it_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_disk, fsync = list[int](), os.fsync
+
+    def synced(number: int) -> None:
+        fsync(number)
+        on_disk.append(os.fstat(number).st_size)
+
+    monkeypatch.setattr(os, "fsync", synced)
     reserve = Reserve(tmp_path / "runs" / "reserve")
     for _ in range(2):  # the second time it is there, from a launch that was killed
         reserve.take()
-        assert (tmp_path / "runs" / "reserve").stat().st_size == 4 * 2**20
+        assert on_disk.pop() == 4 * 2**20
+        content = (tmp_path / "runs" / "reserve").read_bytes()
+        assert len(zlib.compress(content, 1)) >= len(content) == 4 * 2**20
     reserve.release()
     reserve.release()
     assert list((tmp_path / "runs").iterdir()) == []
