@@ -51,14 +51,31 @@ def fault(error: BaseException, *, cache: Path | None = None, where: str = FOLDE
             return f"a folder cannot be written to any more: {said}. Make it writable again{choice}; {again}"
         if number in (errno.EACCES, errno.EPERM):
             return f"permission is denied: {said}. Give this user the permission; {again}"
-        if "database is locked" in said:
-            return f"another program has locked the MLflow store: {said}. End that program; {again}"
+        if message := locked_store(cause, then=again):
+            return message
         if cache is not None and isinstance(cause, FileNotFoundError) and not _is_whole(cache, cause):
             return (
                 f"the cache {cache}, or a part of it, was deleted while the grid ran: {said}. "
                 "The same command makes it again, and goes on from the last checkpoints"
             )
     return None
+
+
+def locked_store(
+    error: BaseException, *, store: str = "", then: str = "then give the same command again"
+) -> str | None:
+    """The one message about an MLflow store that another program has locked; None for any other error.
+
+    Args:
+        error: without its causes.
+        store: its file or address, without a password; "": not known.
+        then: what to do after that program has ended.
+    """
+    said = in_one_line(error)
+    if "locked" not in said or "database" not in said:
+        return None
+    place = f" {store}" if store else ""
+    return f"another program has locked the MLflow store{place}: {said}. End that program; {then}"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

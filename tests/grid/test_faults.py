@@ -171,15 +171,18 @@ def test_what_an_error_was_raised_in_spite_of_is_its_cause_unless_the_code_says_
 ) -> None:
     lost = FileNotFoundError(errno.ENOENT, "No such file", str(tmp_path / "cache" / "rows.npy"))
     bug = ValueError("a real bug")
-    with pytest.raises(ValueError, match="a real bug") as caught:
+
+    def fail() -> None:
         try:
             raise lost
         except FileNotFoundError:
             if suppressed:
                 raise bug from None
             raise bug  # noqa: B904
-    message = fault(caught.value, cache=tmp_path / "cache")
-    assert (message is None) == suppressed
+
+    with pytest.raises(ValueError, match="a real bug"):
+        fail()
+    assert (fault(bug, cache=tmp_path / "cache") is None) == suppressed
 
 
 def test_an_error_that_nobody_expected_is_one_line_and_a_file(
