@@ -51,8 +51,8 @@ def fault(error: BaseException, *, cache: Path | None = None, where: str = FOLDE
             return f"a folder cannot be written to any more: {said}. Make it writable again{choice}; {again}"
         if number in (errno.EACCES, errno.EPERM):
             return f"permission is denied: {said}. Give this user the permission; {again}"
-        if "database is locked" in said:
-            return f"another program has locked the MLflow store: {said}. End that program; {again}"
+        if message := locked_store(cause, then=again):
+            return message
         if cache is not None and isinstance(cause, FileNotFoundError) and not _is_whole(cache, cause):
             return (
                 f"the cache {cache}, or a part of it, was deleted while the grid ran: {said}. "
@@ -61,13 +61,30 @@ def fault(error: BaseException, *, cache: Path | None = None, where: str = FOLDE
     return None
 
 
+def locked_store(
+    error: BaseException, *, store: str = "", then: str = "then give the same command again"
+) -> str | None:
+    """The one message about an MLflow store that another program has locked; None for any other error.
+
+    Args:
+        error: without its causes.
+        store: its file or address, without a password; "": not known.
+        then: what to do after that program has ended.
+    """
+    said = in_one_line(error)
+    if "locked" not in said or "database" not in said:
+        return None
+    place = f" {store}" if store else ""
+    return f"another program has locked the MLflow store{place}: {said}. End that program; {then}"
+
+
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, what caused it, and so on."""
+    """The error, what caused it, and so on; not what `raise ... from None` says is no cause."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         yield error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def _is_whole(cache: Path, error: FileNotFoundError) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import uuid
 from collections.abc import Callable
@@ -11,6 +12,9 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+from filelock import FileLock
+
+from grid.faults import locked_store
 from grid.uris import local_path, sqlite_file, sqlite_uri, store_variable
 
 ARTIFACTS = "artifacts"  # folder of a store's artifacts, beside its file
@@ -43,8 +47,9 @@ def make_file(file: Path, fill: Callable[[str], object]) -> None:
         except FileExistsError:
             pass
         except OSError:  # a file system without hard links
-            if not file.exists():
-                temporary.rename(file)
+            with FileLock(file.with_name(f".{file.name}.lock")):  # or a rename replaces a store that appears meanwhile
+                if not file.exists():
+                    temporary.rename(file)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -60,8 +65,8 @@ def check_file(file: Path) -> None:
             whole = {"experiments", "runs", "alembic_version"} <= tables
             found = connection.execute("SELECT version_num FROM alembic_version").fetchall() if whole else []
     except sqlite3.Error as error:
-        remedy = "end the program that has locked it" if "locked" in str(error) else elsewhere
-        raise StoreError(f"{file} cannot be read as an MLflow store: {error}; {remedy}") from error
+        other = f"{file} cannot be read as an MLflow store: {error}; {elsewhere}"
+        raise StoreError(locked_store(error, store=str(file)) or other) from error
     if not whole:
         raise StoreError(f"{file} is an SQLite file but holds no MLflow store; {elsewhere}")
     revision = found[0][0] if found else "none"
@@ -113,11 +118,11 @@ def artifact_folder(uri: str, recorded: str) -> Path | None:
     return beside if beside.exists() else folder
 
 
-def adopt_moved(uri: str, experiment_id: str) -> tuple[Path, Path] | None:
-    """Enter the new paths of an experiment's artifacts after a local store was moved: the old ones stay unwritten.
+def find_moved(uri: str, experiment_id: str) -> tuple[Path, Path] | None:
+    """The old and the new folder of an experiment's artifacts if a local store was moved, else None. Changes nothing.
 
-    Returns:
-        the old and the new folder; None if nothing was moved.
+    It was moved if the artifacts of a run, or the whole old folder, are gone from there, and the store's file has
+    another place. The file records the old paths until `adopt_moved`.
 
     Raises:
         StoreError: the file was moved without its artifacts.
@@ -125,32 +130,59 @@ def adopt_moved(uri: str, experiment_id: str) -> tuple[Path, Path] | None:
     file = sqlite_file(uri)
     if file is None or not file.exists():
         return None
+    with closing(sqlite3.connect(file, timeout=LOCK_SECONDS)) as connection:
+        old, runs = _recorded(connection, experiment_id)
+    new = file.absolute().parent / ARTIFACTS
+    if old is None or old == new:
+        return None
+    found = any(not folder.exists() and _beside(file, folder).exists() for _, folder in runs)
+    if found or (not old.exists() and new.exists()):
+        return old, new
+    if old.exists() or old.parent.exists():  # where somebody wants it
+        return None
+    if runs:
+        raise StoreError(
+            f"{file} was moved without its artifacts, which were in {old}. Move that folder to {new}, or back "
+            f"to where it was; to begin anew, choose another store with --runs of launch.py"
+        )
+    return old, new
+
+
+def adopt_moved(uri: str, experiment_id: str) -> tuple[Path, Path] | None:
+    """Enter the new paths of an experiment's artifacts after a local store was moved: the old ones stay unwritten.
+
+    Only for a launch that nobody can be in the way of: whoever sees the artifacts at the old paths loses them.
+
+    Returns:
+        the old and the new folder; None if nothing was moved.
+
+    Raises:
+        StoreError: the file was moved without its artifacts.
+    """
+    moved, file = find_moved(uri, experiment_id), sqlite_file(uri)
+    if moved is None or file is None:
+        return None
+    old, new = moved
     with closing(sqlite3.connect(file, timeout=LOCK_SECONDS)) as connection, connection:
-        query = "SELECT artifact_location FROM experiments WHERE experiment_id = ?"
-        row = connection.execute(query, (int(experiment_id),)).fetchone()
-        old, new = local_path(row[0]) if row else None, file.parent / ARTIFACTS
-        if old is None or old == new:
-            return None
-        query = "SELECT run_uuid, artifact_uri FROM runs WHERE experiment_id = ?"
-        runs = connection.execute(query, (int(experiment_id),)).fetchall()
         changes = [
             (beside.as_uri(), run_id)
-            for run_id, recorded in runs
-            if (folder := local_path(recorded)) is not None
-            and not folder.exists()
-            and (beside := _beside(file, folder)).exists()
+            for run_id, folder in _recorded(connection, experiment_id)[1]
+            if not folder.exists()
+            and ((beside := _beside(file, folder)).exists() or (not old.exists() and folder.is_relative_to(old)))
         ]
-        if not changes:
-            if runs and not old.parent.exists() and not new.exists():
-                raise StoreError(
-                    f"{file} was moved without its artifacts, which were in {old}. Move that folder to {new}, or back "
-                    f"to where it was; to begin anew, choose another store with --runs of launch.py"
-                )
-            return None
         connection.executemany("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", changes)
         location = (new.as_uri(), int(experiment_id))
         connection.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", location)
-    return old, new
+    return moved
+
+
+def _recorded(connection: sqlite3.Connection, experiment_id: str) -> tuple[Path | None, list[tuple[str, Path]]]:
+    """An experiment's local folder of artifacts, and (run id, folder) of each run that has a local one."""
+    of = (int(experiment_id),)
+    row = connection.execute("SELECT artifact_location FROM experiments WHERE experiment_id = ?", of).fetchone()
+    runs = connection.execute("SELECT run_uuid, artifact_uri FROM runs WHERE experiment_id = ?", of).fetchall()
+    folders = [(run_id, folder) for run_id, recorded in runs if (folder := local_path(recorded)) is not None]
+    return (local_path(row[0]) if row else None), folders
 
 
 def _beside(file: Path, folder: Path) -> Path:
@@ -177,8 +209,9 @@ class Reserve:
         """Raises `OSError` if the disk is full from the start."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
         with self._file.open("wb") as file:
-            for _ in range(4):
-                file.write(uuid.uuid4().bytes * (self.NUM_BYTES // 64))
+            file.write(os.urandom(self.NUM_BYTES))  # which a file system that compresses cannot make smaller
+            file.flush()
+            os.fsync(file.fileno())  # some file systems find room for what is written only then
 
     def release(self) -> None:
         """Give the space back."""

@@ -34,7 +34,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from data.conditions import CLEAN
 from grid import names
-from grid.faults import in_one_line
+from grid.faults import in_one_line, locked_store
 from grid.local_store import LOCK_SECONDS, StoreError, artifact_folder, check_file
 from grid.plan import FAILED, FINISHED, INTERRUPTED, RUNNING, TrialState
 from grid.train_sets import TrainSet
@@ -335,11 +335,12 @@ def _planned(fields: Any) -> tuple[str, dict[str, Any]]:
 
 
 def _unreachable(uri: str, error: Exception) -> StoreError:
-    said = in_one_line(error)
-    if "locked" in said:
-        remedy = "Another program has locked the file: end it, and give the same command again"
-    elif uri.startswith("http"):
+    file = sqlite_file(uri)
+    place = without_password(uri) if file is None else str(file)
+    if message := locked_store(error, store=place):
+        return StoreError(message)
+    if uri.startswith("http"):
         remedy = f"Is the server running, and is its address right? {_CHOICE} names it"
     else:
         remedy = f"Is this the store that you mean? {_CHOICE} names another"
-    return StoreError(f"cannot read MLflow at {without_password(uri)}: {said}\n{remedy}")
+    return StoreError(f"cannot read MLflow at {without_password(uri)}: {in_one_line(error)}\n{remedy}")

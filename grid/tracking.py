@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import signal
 import socket
 import tempfile
@@ -34,7 +35,7 @@ from grid.checkpoints import LostCheckpointError
 from grid.commit import git_state
 from grid.faults import in_one_line
 from grid.launches import ENDED, Launch, machine, newest_launch, process_start, still_alive
-from grid.local_store import adopt_moved, make_file
+from grid.local_store import adopt_moved, artifact_folder, find_moved, make_file
 from grid.plan import FINISHED, RUNNING
 from grid.spec import TrialSpec
 from grid.tasks import class_names
@@ -135,7 +136,11 @@ class Tracker(StoreAccess):
             trials: all trials of the grid, added to the grid's plan.
             conditions: conditions to score under, added to those of earlier launches.
             launched: tags that describe the launch: `names.EXPERIMENT`, `names.OPTIONS`.
+
+        Raises:
+            StoreError: the store was moved, and a launch of another grid of the experiment uses the old paths.
         """
+        self._adopt_moved()
         client, parent_id = self.client, self.parent_id
         grid = client.get_run(parent_id)
         client.update_run(parent_id, status="RUNNING")
@@ -161,6 +166,29 @@ class Tracker(StoreAccess):
         planned |= {trial.key: trial.to_dict() for trial in trials}
         client.log_dict(parent_id, {"trials": [fields | {"key": key} for key, fields in planned.items()]}, names.PLAN)
 
+    def _adopt_moved(self) -> None:
+        """Enter the new paths of a local store that was moved, unless somebody runs another grid of the experiment."""
+        moved = find_moved(self.uri, self.experiment_id)
+        if moved is None:
+            return
+        for grid in self.records.grids():
+            if grid.info.run_id == self.parent_id:
+                continue
+            other = Tracker(self.uri, self.experiment_id, grid.info.run_id, self.origin)
+            launch = other.newest_launch()
+            if _runs(other, launch, f"another grid of this experiment, on {grid.data.tags.get(names.DATA)},"):
+                raise StoreError(
+                    f"another grid of this experiment is being run by {launch.who}\nIts artifacts are in {moved[0]} "
+                    f"there, and in {moved[1]} here. Wait until that launch has ended (--status shows its progress), "
+                    "or mount the folder under the same path here"
+                )
+        adopt_moved(self.uri, self.experiment_id)
+        log.warning("the store was moved: artifacts that were in %s are used in %s", *moved)
+
+    def newest_launch(self) -> Launch:
+        """The grid's newest launch, read again."""
+        return newest_launch(self.client.get_run(self.parent_id))
+
     @contextmanager
     def claim(self) -> Iterator[threading.Event]:
         """Make this process the only one that runs the grid, on any machine, for the duration of a block.
@@ -183,7 +211,7 @@ class Tracker(StoreAccess):
         def beat() -> None:
             while not ended.wait(HEARTBEAT_SECONDS):
                 try:
-                    if newest_launch(self.client.get_run(self.parent_id)).number != number:
+                    if self.newest_launch().number != number:
                         lost.set()
                         log.error("another launch has taken this grid over; stopping")
                         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
@@ -222,36 +250,32 @@ def _claim_launch(tracker: Tracker) -> int:
         "started": process_start(pid),
         "id": uuid.uuid4().hex,  # so that no two entries are equal
     }
-
-    def look() -> Launch:
-        return newest_launch(client.get_run(tracker.parent_id))
-
     while True:
-        launch = look()
+        launch = tracker.newest_launch()
         if not launch.is_gone:
-            alive = launch.is_here
-            if not alive:
-                log.warning(
-                    "%s runs this grid, and has not ended: waiting for a sign of life, for up to %.0f s",
-                    launch.who,
-                    STALE_SECONDS,
-                )
-                alive = still_alive(
-                    launch, look, patience=STALE_SECONDS, wait=time.sleep, step=min(1.0, HEARTBEAT_SECONDS)
-                )
-            if alive:
+            if _runs(tracker, launch, "this grid,"):
                 raise StoreError(
                     f"this grid is being run by {launch.who}\nWait for it (--status shows its progress), stop it "
                     "there, or give this launch another --experiment-name"
                 )
-            if look() != launch:  # it has ended, or somebody else was quicker
+            if tracker.newest_launch() != launch:  # it has ended, or somebody else was quicker
                 continue
         try:
             client.log_param(tracker.parent_id, f"{names.LAUNCH}{launch.number + 1}", json.dumps(me))
             return launch.number + 1
         except MlflowException:  # another launch has taken the number, and the next round finds it; or a real error
-            if look().number == launch.number:
+            if tracker.newest_launch().number == launch.number:
                 raise
+
+
+def _runs(tracker: Tracker, launch: Launch, what: str) -> bool:
+    """Whether a grid's newest launch is alive; one on another machine is watched for up to `STALE_SECONDS`."""
+    if launch.is_gone or launch.is_here:
+        return not launch.is_gone
+    waiting = "%s runs %s and has not ended: waiting for a sign of life, for up to %.0f s"
+    log.warning(waiting, launch.who, what, STALE_SECONDS)
+    step = min(1.0, HEARTBEAT_SECONDS)
+    return still_alive(launch, tracker.newest_launch, patience=STALE_SECONDS, wait=time.sleep, step=step)
 
 
 @dataclass(frozen=True)
@@ -389,8 +413,8 @@ def open_grid(
 def find_grid(uri: str, experiment: str, manifest: Manifest, artifacts: Path) -> Tracker:
     """Find or create the experiment and the grid's parent run, one per experiment and data set.
 
-    A local store appears whole, so several launches may make it at once. Of one that was moved, the new paths of its
-    artifacts are entered.
+    A local store appears whole, so several launches may make it at once. Of one that was moved, `record_launch` enters
+    the new paths: here, another launch may still use the old ones.
 
     Args:
         uri: tracking URI.
@@ -407,14 +431,17 @@ def find_grid(uri: str, experiment: str, manifest: Manifest, artifacts: Path) ->
     records = open_records(uri, experiment)
     client = MlflowClient(tracking_uri=uri)
     if records is None:
-        location = artifacts.resolve().as_uri() if file is not None else None
+        location = None
+        if file is not None:
+            artifacts.mkdir(parents=True, exist_ok=True)  # so that a folder that is not there was moved
+            location = artifacts.resolve().as_uri()
         with answering(uri), suppress(MlflowException):  # another launch created it meanwhile
             client.create_experiment(experiment, artifact_location=location)
         records = open_records(uri, experiment)
         if records is None:
             raise StoreError(f"the MLflow experiment {experiment!r} could not be created at {without_password(uri)}")
-    if moved := adopt_moved(uri, records.experiment_id):
-        log.warning("the store was moved: artifacts of %r that were in %s are used in %s", experiment, *moved)
+    if moved := find_moved(uri, records.experiment_id):  # refused here if it was moved without its artifacts
+        moved[1].mkdir(exist_ok=True)
     origin, created = _origin(), ""
     if not records.grids(manifest.digest):
         tags = {
@@ -440,15 +467,22 @@ def find_grid(uri: str, experiment: str, manifest: Manifest, artifacts: Path) ->
 def keep_report(uri: str, parent_id: str, folder: Path) -> None:
     """Log a folder with a report as artifacts of the grid's parent run.
 
-    Overwrites files of an earlier report. Its other files stay, because MLflow removes no artifacts.
+    Overwrites files of an earlier report. Its other files stay, because MLflow removes no artifacts. Of a local store
+    that was moved, the report is put where its artifacts are now, and the recorded paths stay as they are.
 
     Raises:
-        StoreError: MLflow did not accept the report.
+        StoreError: MLflow did not accept the report, or the store was moved without its artifacts.
     """
     client = MlflowClient(tracking_uri=uri)
     with answering(uri):
-        adopt_moved(uri, client.get_run(parent_id).info.experiment_id)
-        client.log_artifacts(parent_id, str(folder), names.REPORT)
+        run = client.get_run(parent_id)
+        local = artifact_folder(uri, run.info.artifact_uri)
+        if local is None:
+            client.log_artifacts(parent_id, str(folder), names.REPORT)
+            return
+        if not local.exists():
+            find_moved(uri, run.info.experiment_id)  # refused, rather than the old folder made again
+        shutil.copytree(folder, local / names.REPORT, dirs_exist_ok=True)
 
 
 def _points(metrics: Mapping[str, float], *, step: int) -> list[Metric]:

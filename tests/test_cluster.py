@@ -222,9 +222,16 @@ def test_every_script_that_is_run_can_be(name: str) -> None:
     assert (ROOT / name).stat().st_mode & 0o100
 
 
+@pytest.mark.parametrize("name", CLOUDS)
+def test_a_file_with_placeholders_which_ray_accepts_says_what_refuses_them(name: str) -> None:
+    assert "change-me" in (ROOT / name).read_text()
+    validate_config(prepare_config(read(name)))
+    assert "# up.sh refuses a file in which a `change-me` is left; `ray up` alone does not" in (ROOT / name).read_text()
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_a_cluster_file_is_a_page_and_says_what_to_change(name: str) -> None:
     lines = (ROOT / name).read_text().splitlines()
     assert len(lines) <= 80
     assert any("# change" in line for line in lines)
-    assert all("# change" in line for line in lines if "change-me" in line)
+    assert all("# change" in line for line in lines if "change-me" in line.partition("#")[0])

@@ -298,6 +298,67 @@ def test_ray_up_starts_in_the_checkout_wherever_one_stands(machine: Machine, tmp
     assert machine.calls() == ["python -m grid.commit", f"ray up {tmp_path / 'mine.yaml'} --no-config-cache -y"]
 
 
+# An account of AWS ---------------------------------------------------------------------------------------------------
+
+AWS = r"""
+have() { [ -e "$STATE/$1" ]; }
+fail() { echo "An error occurred ($1) when calling it" >&2; exit 254; }
+make() { # thing, error where it is there already: the first try fails, before it makes the thing or after that
+  have "$1" && fail "$2"
+  have "$1.tried" || { touch "$STATE/$1.tried"; [ "$LATE" = no ] || touch "$STATE/$1"; fail ServiceUnavailable; }
+  touch "$STATE/$1"
+}
+found() { have "$1" && echo "$2" || echo None; }
+case "$1 $2 $*" in
+  *describe-vpcs*) echo vpc-1 ;;
+  *describe-subnets*) printf 'subnet-1\tsubnet-2\n' ;;
+  *describe-key-pairs*) found key inpaint-grid ;;
+  *create-key-pair*) LATE=no; make key InvalidKeyPair.Duplicate; echo private ;;
+  *describe-security-groups*) found group sg-1 ;;
+  *create-security-group*) make group InvalidGroup.Duplicate; echo sg-1 ;;
+  *"--port 22"*) make ssh InvalidPermission.Duplicate ;;
+  *"--protocol all"*) make members InvalidPermission.Duplicate ;;
+  *create-role*) make role EntityAlreadyExists ;;
+  *put-role-policy*) touch "$STATE/policy" ;;
+  *create-instance-profile*) make profile EntityAlreadyExists ;;
+  *get-instance-profile*) have role-in-profile && echo inpaint-grid-head || echo ;;
+  *add-role-to-instance-profile*) make role-in-profile LimitExceeded ;;
+  *"describe-file-systems --creation-token inpaint-grid"*) found files fs-1 ;;
+  *"create-file-system --creation-token inpaint-grid"*) make files FileSystemAlreadyExists; echo fs-1 ;;
+  *describe-file-systems*) echo available ;;
+  *"subnet-1"*) make target-1 MountTargetConflict ;;
+  *"subnet-2"*) make target-2 MountTargetConflict ;;
+  *) fail Unknown ;;
+esac
+"""
+THINGS = {"key", "group", "ssh", "members", "role", "profile", "role-in-profile", "files", "target-1", "target-2"}
+
+
+@pytest.mark.parametrize("late", ["no", "yes"])
+def test_what_an_account_needs_is_made_by_the_same_command_again_whichever_step_fails(
+    machine: Machine, tmp_path: Path, late: str
+) -> None:
+    machine.program("aws", AWS)
+    state = tmp_path / "account"
+    state.mkdir()
+    command = (ROOT / "clusters" / "aws_account.sh", "us-east-1", "us-east-1a,us-east-1b", "203.0.113.0/24")
+    for _ in THINGS:  # each of them fails once
+        code, output = machine.run(*command, STATE=str(state), LATE=late)
+        assert code != 0
+        assert "ServiceUnavailable" in output
+        assert "the same command goes on with what is there" in output
+    for _ in range(2):
+        code, output = machine.run(*command, STATE=str(state), LATE=late)
+        assert (code, output) == (0, "for cluster.yaml: security group sg-1, file system fs-1\n")
+    assert {path.name for path in state.iterdir() if path.suffix != ".tried"} == THINGS | {"policy"}
+    key = machine.home / ".ssh" / "inpaint-grid.pem"
+    assert (key.read_text(), mode(key)) == ("private\n", 0o600)
+    key.unlink()
+    code, output = machine.run(*command, STATE=str(state), LATE=late)
+    assert code == 2
+    assert f"whose private half is not in {key}; nothing was changed" in output
+
+
 # Slurm ---------------------------------------------------------------------------------------------------------------
 
 

@@ -72,7 +72,7 @@ def print_status(name: str, uri: str, console: Console) -> int:
             )
         grids, all_trials = records.grids(), records.trials()
         runs = speaking_runs(all_trials)
-        states = {key: trial_state(run) for key, run in runs.items()}
+        known = {key: trial_state(run) for key, run in runs.items()}
         data_sets = {data.digest: data for data in list_data_sets(grids, all_trials)}
         for grid in reversed(grids):
             planned = records.plan(grid).values()
@@ -80,6 +80,7 @@ def print_status(name: str, uri: str, console: Console) -> int:
                 trials = [TrialSpec.from_dict(fields) for fields in planned if fields["task"] in list_tasks()]
             except (TypeError, ValueError) as error:
                 raise damaged_plan(grid, error) from error
+            states = {trial.key: known[trial.key] for trial in trials if trial.key in known}
             launch = newest_launch(grid)
             if launch.number and launch.is_gone:  # killed: nobody could record it
                 running = {key: state for key, state in states.items() if state.state == RUNNING}

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
 from grid import names, tracking
 from grid.launches import machine, newest_launch, process_start
@@ -247,3 +248,38 @@ def test_of_two_parent_runs_the_one_in_use_is_taken_whatever_the_clock_of_the_ot
     with tracker.claim():
         again = tracking.open_grid(tracker.uri, "dolos", manifest, [], tmp_path / "runs" / "artifacts")
     assert again.parent_id == tracker.parent_id
+
+
+# A store that was moved, or that has another path on this machine ----------------------------------------------------
+
+
+def recorded(tracker: Tracker) -> list[str]:
+    """Where the store says that artifacts are: of the experiment, then of its runs."""
+    runs = tracker.client.search_runs([tracker.experiment_id])
+    return [tracker.client.get_experiment(tracker.experiment_id).artifact_location] + [
+        run.info.artifact_uri for run in runs
+    ]
+
+
+@pytest.mark.parametrize("same_grid", [True, False])
+def test_paths_of_artifacts_that_another_launch_uses_are_not_changed(
+    tracker: Tracker, tmp_path: Path, same_grid: bool
+) -> None:
+    there, here = tmp_path / "runs", tmp_path / "here"  # one folder, under different paths on two machines
+    there.rename(here)
+    _artifact_repos_cache.clear()  # MLflow's own, of this process
+    uri = f"sqlite:///{here / 'mlflow.db'}"
+    other = Tracker(uri, tracker.experiment_id, tracker.parent_id, {})
+    beat, before = stranger(other), recorded(other)
+    manifest = paper_manifest(tmp_path / "images", ("lama",) if not same_grid else ("lama", "ldm"))
+    grid = tracking.find_grid(uri, "dolos", manifest, here / "artifacts")
+    with beating(beat), pytest.raises(StoreError, match="being run by ada on node7") as caught, grid.claim():
+        grid.record_launch(manifest, [make_spec(manifest.digest)])
+    assert (f"Its artifacts are in {there / 'artifacts'} there" in str(caught.value)) == (not same_grid)
+    assert set(before) <= set(recorded(other))
+    assert not there.exists()
+    time.sleep(0.1)
+    with grid.claim():  # the other launch gives no sign of life any more
+        grid.record_launch(manifest, [make_spec(manifest.digest)])
+    assert all(place.startswith((here / "artifacts").as_uri()) for place in recorded(other))
+    assert not there.exists()

@@ -165,6 +165,26 @@ def test_the_faults_of_a_machine_are_told_from_other_errors(error: Exception, sa
         assert message is None or "\n" not in message
 
 
+@pytest.mark.parametrize("suppressed", [False, True])
+def test_what_an_error_was_raised_in_spite_of_is_its_cause_unless_the_code_says_otherwise(
+    suppressed: bool, tmp_path: Path
+) -> None:
+    lost = FileNotFoundError(errno.ENOENT, "No such file", str(tmp_path / "cache" / "rows.npy"))
+    bug = ValueError("a real bug")
+
+    def fail() -> None:
+        try:
+            raise lost
+        except FileNotFoundError:
+            if suppressed:
+                raise bug from None
+            raise bug  # noqa: B904
+
+    with pytest.raises(ValueError, match="a real bug"):
+        fail()
+    assert (fault(bug, cache=tmp_path / "cache") is None) == suppressed
+
+
 def test_an_error_that_nobody_expected_is_one_line_and_a_file(
     dolos: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -12,9 +12,9 @@ from grid import names
 from grid.progress import GridProgress
 from grid.runner import DONE, FAILED, STARTED, TrialEvent
 from grid.spec import TrialSpec
-from grid.tracking import Tracker
+from grid.tracking import Tracker, open_grid
 from tests.grid.command import Command, mlflow_runs
-from tests.grid.grids import SIDE, make_spec, work_of
+from tests.grid.grids import SIDE, make_spec, paper_manifest, work_of
 
 pytestmark = pytest.mark.usefixtures("nothing_from_outside")
 
@@ -112,6 +112,25 @@ def test_the_status_shows_the_latest_figures_of_what_is_running(
     assert "train/loss 0.250" in outcome.text
     # its launch has ended and left it so, as one does that was killed
     assert "1 finished, 1 interrupted of 2" in command("dolos", "--status").text
+
+
+def test_a_data_set_whose_launch_has_ended_says_nothing_of_another_that_still_runs(
+    command: Command, store: str, tmp_path: Path
+) -> None:
+    grids = {}
+    for name, generators in {"older": ("lama",), "newer": ("lama", "ldm")}.items():
+        manifest = paper_manifest(tmp_path / name, generators)
+        spec = make_spec(manifest.digest)
+        grids[name] = open_grid(store, "dolos", manifest, [spec], tmp_path / "runs" / "artifacts")
+        grids[name].open_trial(spec, {})
+    with grids["newer"].claim():
+        pass
+    with grids["older"].claim():
+        said = command("dolos", "--status").text
+    newer, _, older = said.partition("1 interrupted of 1")
+    assert "running" not in newer
+    assert "1 running of 1" in older
+    assert "interrupted" not in older
 
 
 def test_a_damaged_plan_is_told_by_the_status_and_written_again_by_a_launch(

@@ -7,17 +7,19 @@ import shutil
 import sqlite3
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
 import launch
 from analysis.store import open_store
-from grid import names, records, tracking
+from grid import local_store, names, records, tracking
 from grid.local_store import ARTIFACTS, Reserve, check_file, make_file
 from grid.records import StoreError, open_records
 from tests.grid.command import Command, mlflow_runs
@@ -74,6 +76,32 @@ def test_where_there_are_no_hard_links_a_store_is_made_too(tmp_path: Path, monke
     monkeypatch.setattr(os, "link", refuse)
     make_file(tmp_path / "mlflow.db", lambda uri: file_of(uri).write_text("mine"))
     assert (tmp_path / "mlflow.db").read_text() == "mine"
+
+
+def test_where_there_are_no_hard_links_the_first_store_stays_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second launch is about to take the name just when the first one takes it."""
+    file, others = tmp_path / "mlflow.db", list[threading.Thread]()
+    renamed, rename = list[str](), os.rename
+
+    def refuse(*_: object) -> None:
+        raise PermissionError("no links here")
+
+    def renaming(source: Path, target: Path) -> None:
+        renamed.append(Path(source).read_text())
+        if not others:
+            others.append(threading.Thread(target=make_file, args=(file, lambda uri: file_of(uri).write_text("late"))))
+            others[0].start()
+            others[0].join(timeout=0.3)  # it waits for this one
+        rename(source, target)
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "rename", renaming)
+    make_file(file, lambda uri: file_of(uri).write_text("first"))
+    others[0].join(timeout=60)
+    assert renamed == ["first"]
+    assert file.read_text() == "first"
 
 
 # Its version ---------------------------------------------------------------------------------------------------------
@@ -134,10 +162,13 @@ def test_a_locked_store_is_waited_for_as_long_as_this_project_says(
     with pytest.raises(MlflowException, match="database is locked"):
         found.client.set_tag(grid.info.run_id, "a", "b")
     assert time.monotonic() - started < 10  # MLflow itself would wait for 20 s
-    with pytest.raises(StoreError) as caught:
-        found.grids()
-    assert "SQL:" not in str(caught.value)
-    assert "Another program has locked the file: end it" in str(caught.value)
+    monkeypatch.setattr(local_store, "LOCK_SECONDS", 0.2)
+    for read in (found.grids, lambda: check_file(file_of(store))):
+        with pytest.raises(StoreError, match="database is locked") as caught:
+            read()
+        said = str(caught.value)
+        assert said.startswith(f"another program has locked the MLflow store {file_of(store)}: ")
+        assert said.endswith("database is locked. End that program; then give the same command again")
     monkeypatch.setattr(records, "LOCK_SECONDS", 60.0)
     threading.Timer(0.5, other.close).start()
     found.client.set_tag(grid.info.run_id, "a", "b")
@@ -170,7 +201,7 @@ def test_a_folder_of_runs_that_was_moved_goes_on_where_it_is(
     assert launch.main(again) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "2 trials, 1 finished before, 1 to run" in said
-    assert "the store was moved: artifacts of 'dolos' that were in " in caplog.text
+    assert "the store was moved: artifacts that were in " in caplog.text
     assert not runs.exists()
     trials = mlflow_runs(moved, "trial")
     assert {run.info.artifact_uri for run in trials} == {
@@ -195,6 +226,57 @@ def test_a_store_that_was_moved_without_its_artifacts_is_refused(
     assert not runs.exists()
 
 
+def moved_to(folder: Path, runs: Path) -> str:
+    """Move a folder of runs: the store's new URI."""
+    shutil.move(runs, folder)
+    _artifact_repos_cache.clear()  # MLflow's own, of this process
+    return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+def places(uri: str) -> list[str]:
+    """Where the file says that artifacts are: of each experiment, then of each run."""
+    with closing(sqlite3.connect(file_of(uri))) as connection:
+        rows = connection.execute("SELECT artifact_location FROM experiments UNION ALL SELECT artifact_uri FROM runs")
+        return [place for (place,) in rows]
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_an_experiment_without_runs_is_moved_too(store: str, runs: Path, tmp_path: Path, made: bool) -> None:
+    location = (runs / ARTIFACTS).as_uri()
+    MlflowClient(tracking_uri=store).create_experiment("dolos", artifact_location=location)
+    if made:
+        (runs / ARTIFACTS).mkdir()
+    moved = tmp_path / "moved"
+    uri, manifest = moved_to(moved, runs), paper_manifest(tmp_path / "images")
+    if made:
+        runs.mkdir()  # the launch's own, for a cache
+    tracking.open_grid(uri, "dolos", manifest, [make_spec(manifest.digest)], runs / ARTIFACTS)
+    (grid,) = mlflow_runs(moved, "grid")
+    assert (moved / ARTIFACTS / grid.info.run_id / "artifacts" / names.PLAN).is_file()
+    assert not (runs / ARTIFACTS).exists()
+    assert location not in places(uri)
+
+
+def test_a_report_of_a_store_that_was_moved_is_kept_there_and_changes_no_path(
+    store: str, runs: Path, tmp_path: Path
+) -> None:
+    manifest, report, moved = paper_manifest(tmp_path / "images"), tmp_path / "report", tmp_path / "moved"
+    grid = tracking.open_grid(store, "dolos", manifest, [make_spec(manifest.digest)], runs / ARTIFACTS)
+    before = places(store)
+    (report / "tables").mkdir(parents=True)
+    (report / "tables" / "cells.csv").write_text("a,b")
+    uri = moved_to(moved, runs)
+    for _ in range(2):  # the second one replaces the first one
+        tracking.keep_report(uri, grid.parent_id, report)
+    kept = moved / ARTIFACTS / grid.parent_id / "artifacts" / names.REPORT / "tables" / "cells.csv"
+    assert kept.read_text() == "a,b"
+    assert places(uri) == before
+    shutil.rmtree(moved / ARTIFACTS)
+    with pytest.raises(StoreError, match="was moved without its artifacts"):
+        tracking.keep_report(uri, grid.parent_id, report)
+    assert not runs.exists()
+
+
 def test_artifacts_in_another_folder_than_the_store_stay_there(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,11 +291,20 @@ def test_artifacts_in_another_folder_than_the_store_stay_there(
 # Space for last words ------------------------------------------------------------------------------------------------
 
 
-def test_a_reserve_takes_its_space_and_gives_it_back(tmp_path: Path) -> None:
+def test_a_reserve_takes_its_space_and_gives_it_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_disk, fsync = list[int](), os.fsync
+
+    def synced(number: int) -> None:
+        fsync(number)
+        on_disk.append(os.fstat(number).st_size)
+
+    monkeypatch.setattr(os, "fsync", synced)
     reserve = Reserve(tmp_path / "runs" / "reserve")
     for _ in range(2):  # the second time it is there, from a launch that was killed
         reserve.take()
-        assert (tmp_path / "runs" / "reserve").stat().st_size == 4 * 2**20
+        assert on_disk.pop() == 4 * 2**20
+        content = (tmp_path / "runs" / "reserve").read_bytes()
+        assert len(zlib.compress(content, 1)) >= len(content) == 4 * 2**20
     reserve.release()
     reserve.release()
     assert list((tmp_path / "runs").iterdir()) == []
