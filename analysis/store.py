@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.commands import launch_commands
+from data.addresses import without_passwords
 from data.arrays import load_array
 from data.conditions import CLEAN
 from data.manifest import fingerprint
@@ -36,7 +37,7 @@ from grid.records import (
 )
 from grid.tasks import WHOLE, get_task, list_tasks
 from grid.train_sets import TrainSet
-from grid.uris import local_path, store_variable, without_password
+from grid.uris import local_path, store_variable
 from grid.uris import tracking_uri as default_tracking_uri
 
 if TYPE_CHECKING:
@@ -394,7 +395,7 @@ class Store:
     def _row(self, run: Run) -> dict[str, Any]:
         tags, url = run.data.tags, f"#/experiments/{self.records.experiment_id}/runs/{run.info.run_id}"
         if self.tracking_uri.startswith("http"):
-            url = f"{without_password(self.tracking_uri).rstrip('/')}/{url}"
+            url = f"{without_passwords(self.tracking_uri).rstrip('/')}/{url}"
         return {
             "run_id": run.info.run_id,
             "key": tags[names.KEY],
@@ -456,7 +457,7 @@ def open_store(
         uri = tracking_uri or default_tracking_uri(ROOT / "runs")
     except ValueError as error:  # MLFLOW_TRACKING_URI names no store that can be read
         raise StoreError(str(error)) from error
-    shown = without_password(uri)
+    shown = without_passwords(uri)
     records = _find_experiment(uri, experiment)
     parents, trials = records.grids(), records.trials()
     if not parents and not trials:
@@ -531,7 +532,7 @@ def variant_names(configs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], s
 
 def _find_experiment(uri: str, experiment: str | None) -> Records:
     check_store(uri)
-    experiments, shown = list_experiments(uri), without_password(uri)
+    experiments, shown = list_experiments(uri), without_passwords(uri)
     listed = ", ".join(sorted(experiments)) or "none"
     if experiment is not None:
         records = open_records(uri, experiment, patient=False)

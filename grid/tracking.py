@@ -28,6 +28,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from data.addresses import without_passwords
 from data.conditions import CLEAN
 from grid import names
 from grid.checkpoints import LostCheckpointError
@@ -38,7 +39,7 @@ from grid.local_store import adopt_moved, make_file
 from grid.plan import FINISHED, RUNNING
 from grid.spec import TrialSpec
 from grid.tasks import class_names
-from grid.uris import sqlite_file, store_variable, without_password
+from grid.uris import sqlite_file, store_variable
 
 if TYPE_CHECKING:
     from data.manifest import Manifest
@@ -412,7 +413,7 @@ def find_grid(uri: str, experiment: str, manifest: Manifest, artifacts: Path) ->
             client.create_experiment(experiment, artifact_location=location)
         records = open_records(uri, experiment)
         if records is None:
-            raise StoreError(f"the MLflow experiment {experiment!r} could not be created at {without_password(uri)}")
+            raise StoreError(f"the MLflow experiment {experiment!r} could not be created at {without_passwords(uri)}")
     if moved := adopt_moved(uri, records.experiment_id):
         log.warning("the store was moved: artifacts of %r that were in %s are used in %s", experiment, *moved)
     origin, created = _origin(), ""
