@@ -23,7 +23,7 @@ from data.conditions import CLEAN
 from data.manifest import fingerprint
 from data.sources import Source, get_source, list_sources
 from grid import names
-from grid.datasets import choose, list_data_sets
+from grid.datasets import choose, data_address, data_profile, list_data_sets
 from grid.plan import FAILED, FINISHED, INTERRUPTED, PENDING, RUNNING
 from grid.records import (
     Records,
@@ -41,7 +41,7 @@ from grid.uris import local_path, store_variable
 from grid.uris import tracking_uri as default_tracking_uri
 
 if TYPE_CHECKING:
-    from mlflow.entities import Dataset, Run
+    from mlflow.entities import Run
 
 logger = logging.getLogger(__name__)
 
@@ -237,7 +237,7 @@ class Store:
         if not scores["label"].isin([0, 1]).all() or scores[SCORE_COLUMNS].isna().to_numpy().any():
             return f"a value of {', '.join(SCORE_COLUMNS)} is missing, or a label is neither 0 nor 1"
         if twice := int(scores["path"].astype(str).duplicated().sum()):
-            return f"{twice} of its {len(scores)} rows are there twice"
+            return f"{len(scores)} rows hold {len(scores) - twice} images: at least one image is there twice"
         expected = self.parent.data.tags.get(names.TEST_IMAGES)
         if expected is not None and fingerprint(scores) != expected:
             return f"its {len(scores)} rows are not those of the data set's {expected.split()[0]} test images"
@@ -290,12 +290,8 @@ class Store:
 
     @property
     def data_profile(self) -> dict[str, Any]:
-        """Of the data set; empty if the launch died before logging it.
-
-        `num_rows` (images), `generators` (names), and `images` (class -> split -> number), which older grids lack.
-        """
-        dataset = _dataset(self.parent)
-        return json.loads(dataset.profile or "{}") if dataset else {}
+        """Of the data set; see `grid.datasets.data_profile`."""
+        return data_profile(self.parent)
 
     def without(self, run_ids: Iterable[str]) -> Store:
         """The same grid without these runs; their trials are pending."""
@@ -324,8 +320,7 @@ class Store:
         return "\n".join(self._commands(self._table[self._table["run_id"].isin(list(run_ids))]))
 
     def _commands(self, table: pd.DataFrame) -> list[str]:
-        dataset = _dataset(self.parent)
-        uri = json.loads(dataset.source)["uri"] if dataset else "DIR"
+        uri = data_address(self.parent) or "DIR"
         return launch_commands(
             table,
             mlflow_experiment=self.experiment,
@@ -467,10 +462,11 @@ def open_store(
         )
     of_run = {run.data.tags[names.DATA] for run in trials if run_id and run.info.run_id.startswith(run_id)}
     data = of_run.pop() if data is None and len(of_run) == 1 else data
+    data_sets = list_data_sets(parents, trials)
     try:
-        chosen_data, choice = choose(list_data_sets(parents, trials), data, unfinished=unfinished)
+        chosen_data, choice = choose(data_sets, data, unfinished=unfinished)
     except ValueError as error:
-        raise StoreError(f"{records.experiment!r} has {error}") from error
+        raise StoreError(f"the MLflow experiment {records.experiment!r}: {error}") from error
     if choice:
         logger.warning("%r holds %s", records.experiment, choice)
     digest = chosen_data.digest
@@ -569,12 +565,6 @@ def _choose_version(experiment: str, digest: str, trials: list[Run], version: in
         f"{experiment!r} on data set {digest} holds runs of several spec versions, which differ in meaning and are "
         f"never mixed; read one with --spec-version N, or delete the old runs: {listed}"
     )
-
-
-def _dataset(parent: Run) -> Dataset | None:
-    """The grid's data set as MLflow has it; None if the launch died before logging it."""
-    inputs = parent.inputs.dataset_inputs if parent.inputs else []
-    return inputs[0].dataset if inputs else None
 
 
 def _test_values(run: Run) -> Iterator[tuple[str, str, str, float]]:

@@ -199,7 +199,7 @@ def damaged(scores: pd.DataFrame, damage: str) -> pd.DataFrame:
 
 DAMAGES = {
     "dropped": "its 119 rows are not those of the data set's 120 test images",
-    "doubled": "2 of its 122 rows are there twice",
+    "doubled": "122 rows hold 120 images: at least one image is there twice",
     "another image": "its 120 rows are not those of the data set's 120 test images",
     "another class": "its 120 rows are not those of the data set's 120 test images",
     "no class": "a label is neither 0 nor 1",
