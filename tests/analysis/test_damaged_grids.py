@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sqlite3
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from analysis.cam import open_images
 from analysis.store import StoreError
 from grid import names
 from grid.commands import BadInputError
@@ -71,3 +73,12 @@ def test_a_launch_whose_time_cannot_be_read_has_the_time_of_the_run(grid: Grid, 
     damage(grid, f"UPDATE runs SET start_time = 1000000000000 WHERE run_uuid = '{grid.tracker.parent_id}'")
     assert "launched 2001-09-09 01:46 UTC" in status(grid)
     assert len(grid.open().runs()) == 1
+
+
+@pytest.mark.parametrize("config", [{"no_longer": 3}, {"epochs": "some"}])
+def test_a_configuration_of_an_older_checkout_is_told_before_the_pictures_are_read(
+    grid: Grid, config: dict[str, object]
+) -> None:
+    (run_id,) = grid.finish(dataclasses.replace(grid.spec("xception_scratch"), config=tuple(config.items())))
+    with pytest.raises(StoreError, match=rf"run {run_id} \(xception_scratch\) cannot be used.*check out the commit"):
+        open_images(grid.open(), root=grid.folder)
