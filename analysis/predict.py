@@ -28,6 +28,7 @@ from grid import names
 from grid.plan import FINISHED
 from grid.tasks import ATTRIBUTION, DETECTION
 from grid.train_sets import TrainSet
+from grid.uris import store_variable
 from models.detector import MemoryExhausted
 from models.registry import size_check
 
@@ -128,21 +129,27 @@ def best_run(store: Store, method: str) -> tuple[str, str]:
     runs = _finished(store, DETECTION)
     of_method = runs[(runs["variant"] == method) | (runs["method"] == method)]
     if of_method.empty:
-        names = ", ".join(dict.fromkeys(runs["variant"])) or "none"
-        raise StoreError(f"{method!r} has no finished detection run in {store.experiment!r}; there are: {names}")
+        known = ", ".join(dict.fromkeys(runs["variant"])) or "none"
+        raise StoreError(f"{method!r} has no finished detection run in {store.experiment!r}; there are: {known}")
     validated = {str(run_id): store.validation(str(run_id)) for run_id in of_method["run_id"]}
     lacking = [run_id for run_id, values in validated.items() if not values]
-    add = f"This adds it, from the checkpoints:\n{store.validation_command(lacking)}" if lacking else ""
+    lost = [run_id for run_id in lacking if store.tags(run_id).get(names.VALIDATED) == names.NEVER]
+    rest = [run_id for run_id in lacking if run_id not in lost]
+    add = [f"This adds it, from the checkpoints:\n{store.validation_command(rest)}"] if rest else []
+    if lost:
+        add += ["A run without a checkpoint cannot get it: delete the run, and launch the grid again:"]
+        add += [f"{store_variable(store.tracking_uri)} mlflow runs delete --run-id {run_id}" for run_id in lost]
+    joined = "\n".join(add)
     if len(lacking) == len(validated):
         raise StoreError(
             f"no run of {method!r} has scored the validation images of every generator. Runs cannot be compared "
             "without these scores: on its own validation images, the run with the easiest generator looks best. "
-            f"{add}\nOr name a run with --run"
+            f"{joined}\nOr name a run with --run"
         )
-    known = of_method[~of_method["run_id"].isin(lacking)]
-    counts = Counter(map(str, known["train_condition"]))
+    with_values = of_method[~of_method["run_id"].isin(lacking)]
+    counts = Counter(map(str, with_values["train_condition"]))
     condition = CLEAN if CLEAN in counts else min(counts, key=lambda name: (-counts[name], name))
-    alike = known[known["train_condition"] == condition]
+    alike = with_values[with_values["train_condition"] == condition]
     trained = [TrainSet.parse(str(text)).generators for text in alike["trained_on"]]
     several = alike[[len(generators) > 1 for generators in trained]]
     ranked = several if len(several) else alike
@@ -164,7 +171,7 @@ def best_run(store: Store, method: str) -> tuple[str, str]:
     if lacking:
         one = len(lacking) == 1
         runs_lack, were = ("run lacks", "was") if one else ("runs lack", "were")
-        words += f"; {len(lacking)} older {runs_lack} this value and {were} not compared. {add}"
+        words += f"; {len(lacking)} older {runs_lack} this value and {were} not compared. {joined}"
     return str(best["run_id"]), words
 
 

@@ -315,7 +315,8 @@ def trial_state(run: Run) -> TrialState:
     state = state_of(run)
     if state != FINISHED:
         return TrialState(run.info.run_id, state)
-    return TrialState(run.info.run_id, state, conditions_of(run), run.data.tags.get(names.VALIDATED) == "true")
+    validated = run.data.tags.get(names.VALIDATED) in ("true", names.NEVER)
+    return TrialState(run.info.run_id, state, conditions_of(run), validated)
 
 
 def conditions_of(run: Run) -> frozenset[str]:

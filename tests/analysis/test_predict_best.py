@@ -8,6 +8,7 @@ import pytest
 
 from analysis.predict import best_run
 from analysis.store import StoreError
+from grid import names
 from tests.analysis.grids import Grid
 
 
@@ -49,6 +50,18 @@ def test_older_runs_say_what_to_run(grid: Grid) -> None:
     run_id, words = best_run(grid.open(), "residual_linear")
     assert run_id == known
     assert "; 1 older run lacks this value and was not compared. This adds it, from the checkpoints:\npython" in words
+
+
+def test_a_run_whose_checkpoint_is_lost_is_to_be_deleted(grid: Grid) -> None:
+    (lost,) = grid.finish(grid.spec(train="lama"), validation={})
+    grid.tracker.client.set_tag(lost, names.VALIDATED, names.NEVER)
+    grid.finish(grid.spec(train="ldm"))
+    _, words = best_run(grid.open(), "residual_linear")
+    assert (
+        "; 1 older run lacks this value and was not compared. A run without a checkpoint cannot get it: delete" in words
+    )
+    assert words.endswith(f"mlflow runs delete --run-id {lost}")
+    assert "This adds it" not in words
 
 
 def test_test_values_choose_nothing(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
