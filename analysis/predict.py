@@ -331,7 +331,9 @@ def predict(options: argparse.Namespace, console: Console) -> int:
     pictures = find_pictures(options.images)
     if aside := left_aside(options.images):
         names = shown_names([str(path) for path in aside])
-        note = f"note: {len(aside)} pictures in formats that are not read have no answer: {names}"
+        many = f"{len(aside)} pictures in formats that are not read have"
+        has = "1 picture in a format that is not read has" if len(aside) == 1 else many
+        note = f"note: {has} no answer: {names}"
         console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
     weight_files = local_weights(options.weights)
     if options.out is not None and options.out.exists() and not options.out.is_dir():

@@ -233,7 +233,7 @@ class Store:
             if not pd.api.types.is_numeric_dtype(scores[column].dtype):
                 return f"the column {column} holds no numbers"
             if bad := int((~np.isfinite(scores[column].to_numpy(dtype=float, na_value=np.nan))).sum()):
-                return f"the column {column} has {bad} values that are not finite"
+                return f"the column {column} has {bad} {'value that is' if bad == 1 else 'values that are'} not finite"
         if not scores["label"].isin([0, 1]).all() or scores[SCORE_COLUMNS].isna().to_numpy().any():
             return f"a value of {', '.join(SCORE_COLUMNS)} is missing, or a label is neither 0 nor 1"
         if twice := int(scores["path"].astype(str).duplicated().sum()):
@@ -502,7 +502,9 @@ def open_store(
     }
     unknown = Counter(trial["task"] for trial in planned.values() if trial["task"] not in list_tasks())
     for task, count in unknown.items():
-        logger.warning("%d trials of the task %r, which this checkout does not have, are left out", count, task)
+        many = f"{count} trials are left out: this checkout does not have their"
+        left_out = "1 trial is left out: this checkout does not have its" if count == 1 else many
+        logger.warning("%s task %r", left_out, task)
     planned = {key: trial for key, trial in planned.items() if trial["task"] not in unknown}
     corpus = parent.data.tags[names.SOURCE]
     return Store(records, digest, corpus, parent, {run.info.run_id: run for run in chosen.values()}, planned)
@@ -556,7 +558,8 @@ def _choose_version(experiment: str, digest: str, trials: list[Run], version: in
     if str(version) in by_version:
         return by_version[str(version)]
     listed = "; ".join(
-        f"version {name}: {len(runs)} runs, such as {runs[-1].info.run_id} ({runs[-1].info.run_name})"
+        f"version {name}: {len(runs)} run{'' if len(runs) == 1 else 's'}, such as {runs[-1].info.run_id} "
+        f"({runs[-1].info.run_name})"
         for name, runs in by_version.items()
     )
     if version is not None:
