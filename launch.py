@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.addresses import without_passwords
 from grid.commands import (
     BAD_INPUT,
     INTERRUPTED,
@@ -30,7 +31,6 @@ from grid.commands import (
 )
 from grid.experiments import list_experiments
 from grid.faults import keep_traceback
-from grid.uris import without_password, without_passwords
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -108,7 +108,7 @@ def show_results(console: Console, uri: str, experiment: str, data: str, keys: C
     results = store.results()
     print_results(results[results["key"].isin(set(keys))], console, store)
     mlflow = Path(sys.executable).with_name("mlflow")
-    shown = without_password(uri)
+    shown = without_passwords(uri)
     if not uri.startswith("http"):
         shown = shlex.join([str(mlflow), "ui", "--backend-store-uri", shown])
     console.print(f"\nMLflow UI:  {shown}", highlight=False, markup=False, soft_wrap=True)

@@ -78,8 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from rich.logging import RichHandler
 
     from analysis.store import StoreError
+    from data.addresses import without_passwords
     from grid.faults import fault, keep_traceback
-    from grid.uris import without_passwords
 
     console = Console(stderr=True)
     logging.basicConfig(

@@ -26,7 +26,7 @@ from grid.plan import FINISHED
 from grid.tasks import DETECTION
 from grid.uris import sqlite_file
 from models.detector import DETECTION_CLASSES, FAKE, Detector
-from models.registry import list_detectors, size_check
+from models.registry import list_detectors, resolve_config, size_check
 
 if TYPE_CHECKING:
     import torch
@@ -337,8 +337,18 @@ def _verified(path: Path, digest: str) -> Path:
 def _size_check(store: Store) -> Callable[[int, int], str]:
     """Of the grid's methods: pictures that one of them cannot take were left out of its data."""
     runs, known = store.runs(), list_detectors()
-    configs = zip(runs["method"], map(json.loads, runs["config"]), strict=True)
-    return size_check([(method, config) for method, config in configs if method in known])
+    configs: list[tuple[str, dict[str, Any]]] = []
+    for row in runs[runs["method"].isin(known)].drop_duplicates(["method", "config"]).to_dict("records"):
+        configs.append((row["method"], json.loads(row["config"])))
+        try:
+            resolve_config(*configs[-1])
+        except (TypeError, ValueError) as error:
+            run = f"run {row['run_id']}" if row["run_id"] else f"the planned trial {row['key']}"
+            raise StoreError(
+                f"the configuration of {run} ({row['method']}) cannot be used by this code: {error}; check out the "
+                "commit that the run was made with, or name the grid's cache, which has its manifest, with --cache DIR"
+            ) from error
+    return size_check(configs)
 
 
 def open_images(store: Store, *, root: Path | None = None, cache: Path | None = None) -> Manifest:
@@ -351,7 +361,8 @@ def open_images(store: Store, *, root: Path | None = None, cache: Path | None = 
             no manifest of the data set, one is made from `root`.
 
     Raises:
-        StoreError: neither a manifest nor a data folder, another data set, or missing pictures.
+        StoreError: neither a manifest nor a data folder, another data set, missing pictures, or a method's
+            configuration that this code does not know.
     """
     file = sqlite_file(store.tracking_uri)
     if cache is None and file is not None:
@@ -368,7 +379,7 @@ def open_images(store: Store, *, root: Path | None = None, cache: Path | None = 
     elif root is None:
         raise StoreError(f"Grad-CAM needs the pictures of data set {store.data}, which has no manifest here; {remedy}")
     else:
-        options = data_options(store.parent.data.tags)
+        options, check = data_options(store.parent.data.tags), _size_check(store)
         try:
             with TemporaryDirectory() as scratch:
                 manifest = build_manifest(
@@ -380,7 +391,7 @@ def open_images(store: Store, *, root: Path | None = None, cache: Path | None = 
                     limit=options.limit,
                     generators=options.generators,
                     names_per_split=options.names_per_split,
-                    size_check=_size_check(store),
+                    size_check=check,
                 )
         except (ValueError, KeyError) as error:
             raise StoreError(f"the data folder {root} cannot be used: {error}") from error

@@ -21,12 +21,15 @@ import numpy as np
 
 from analysis.detectors import check_device, load_detector, local_weights
 from analysis.store import Store, StoreError, open_store
+from data.conditions import CLEAN
 from data.images import IMAGE_SUFFIXES, OTHER_SUFFIXES, OVERLAY
 from data.sources.base import is_aside, shown_names
 from grid import names
 from grid.plan import FINISHED
 from grid.tasks import ATTRIBUTION, DETECTION
 from grid.train_sets import TrainSet
+from grid.uris import store_variable
+from models.detector import MemoryExhausted
 from models.registry import size_check
 
 if TYPE_CHECKING:
@@ -110,9 +113,11 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 def best_run(store: Store, method: str) -> tuple[str, str]:
     """The finished detection run of a method, or variant, that is best on the validation images of all generators.
 
-    Runs are ranked by the mean of their validation AUROCs, one per generator, seen in training or not. If a run was
-    trained on several generators, only such runs are ranked. Of equal runs the first counts. The test split is not
-    used.
+    Runs are ranked by the mean of their validation AUROCs, one per generator, seen in training or not. A run scores its
+    validation images under the condition of its training, so only runs of one condition are ranked: of clean pictures,
+    as pictures come in, if there is such a run with these values; else of the condition with most such runs, of equal
+    ones the first in the alphabet. If one of these runs was trained on several generators, only such runs are ranked.
+    Of equal runs the first counts. The test split is not used.
 
     Returns:
         its id, and the reason in words.
@@ -124,30 +129,49 @@ def best_run(store: Store, method: str) -> tuple[str, str]:
     runs = _finished(store, DETECTION)
     of_method = runs[(runs["variant"] == method) | (runs["method"] == method)]
     if of_method.empty:
-        names = ", ".join(dict.fromkeys(runs["variant"])) or "none"
-        raise StoreError(f"{method!r} has no finished detection run in {store.experiment!r}; there are: {names}")
+        known = ", ".join(dict.fromkeys(runs["variant"])) or "none"
+        raise StoreError(f"{method!r} has no finished detection run in {store.experiment!r}; there are: {known}")
     validated = {str(run_id): store.validation(str(run_id)) for run_id in of_method["run_id"]}
     lacking = [run_id for run_id, values in validated.items() if not values]
-    add = f"This adds it, from the checkpoints:\n{store.validation_command(lacking)}" if lacking else ""
+    lost = [run_id for run_id in lacking if store.tags(run_id).get(names.VALIDATED) == names.NEVER]
+    rest = [run_id for run_id in lacking if run_id not in lost]
+    add = [f"This adds it, from the checkpoints:\n{store.validation_command(rest)}"] if rest else []
+    if lost:
+        add += ["A run without a checkpoint cannot get it: delete the run, and launch the grid again:"]
+        add += [f"{store_variable(store.tracking_uri)} mlflow runs delete --run-id {run_id}" for run_id in lost]
+    joined = "\n".join(add)
     if len(lacking) == len(validated):
         raise StoreError(
-            f"no run of {method!r} has scored the validation images of every generator; without that the run with the "
-            f"easiest generator would be taken for the best. {add}\nOr name a run with --run"
+            f"no run of {method!r} has scored the validation images of every generator. Runs cannot be compared "
+            "without these scores: on its own validation images, the run with the easiest generator looks best. "
+            f"{joined}\nOr name a run with --run"
         )
-    known = of_method[~of_method["run_id"].isin(lacking)]
-    trained = [TrainSet.parse(str(text)).generators for text in known["trained_on"]]
-    several = known[[len(generators) > 1 for generators in trained]]
-    ranked = several if len(several) else known
+    with_values = of_method[~of_method["run_id"].isin(lacking)]
+    counts = Counter(map(str, with_values["train_condition"]))
+    condition = CLEAN if CLEAN in counts else min(counts, key=lambda name: (-counts[name], name))
+    alike = with_values[with_values["train_condition"] == condition]
+    trained = [TrainSet.parse(str(text)).generators for text in alike["trained_on"]]
+    several = alike[[len(generators) > 1 for generators in trained]]
+    ranked = several if len(several) else alike
     means = [float(np.mean(list(validated[str(run_id)].values()))) for run_id in ranked["run_id"]]
     best = ranked.iloc[int(np.argmax(means))]
     generators = sorted(validated[str(best["run_id"])])
+    on = "" if condition == CLEAN else f" on {condition} pictures"
+    which = f"the best of {len(ranked)} runs" if len(ranked) > 1 else "the only run"
+    if len(several):
+        which += f" that {'were' if len(ranked) > 1 else 'was'} trained on several generators"
     words = (
-        f"mean validation AUROC {max(means):.3f} over the generators {', '.join(generators)}, seen in training or not: "
-        f"the best of {len(ranked)} runs{' that were trained on several generators' if len(several) else ''}; "
-        f"trained on {best['trained_on']}"
+        f"mean validation AUROC {max(means):.3f}{on} over the generators {', '.join(generators)}, seen in training or "
+        f"not: {which}; trained on {best['trained_on']}"
     )
+    if condition != CLEAN:
+        words += f"; no run was trained on clean pictures and has this value, so runs under {condition} were compared"
+    if others := [f"{number} under {name}" for name, number in sorted(counts.items()) if name != condition]:
+        words += f"; runs of other training conditions were not compared: {', '.join(others)}"
     if lacking:
-        words += f"; {len(lacking)} older runs lack this value and were not compared. {add}"
+        one = len(lacking) == 1
+        runs_lack, were = ("run lacks", "was") if one else ("runs lack", "were")
+        words += f"; {len(lacking)} older {runs_lack} this value and {were} not compared. {joined}"
     return str(best["run_id"]), words
 
 
@@ -307,7 +331,9 @@ def predict(options: argparse.Namespace, console: Console) -> int:
     pictures = find_pictures(options.images)
     if aside := left_aside(options.images):
         names = shown_names([str(path) for path in aside])
-        note = f"note: {len(aside)} pictures in formats that are not read have no answer: {names}"
+        many = f"{len(aside)} pictures in formats that are not read have"
+        has = "1 picture in a format that is not read has" if len(aside) == 1 else many
+        note = f"note: {has} no answer: {names}"
         console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
     weight_files = local_weights(options.weights)
     if options.out is not None and options.out.exists() and not options.out.is_dir():
@@ -385,17 +411,31 @@ def _read(batch: Sequence[Answer], overlays: Sequence[Path], predictor: Predicto
 
 
 def _together_or_alone(work: Callable[[Sequence[Readable]], None], chosen: Sequence[Readable], what: str) -> None:
-    """Do the work for all pictures at once; if that fails, for each by itself, so that it fails for one alone."""
+    """Do the work for all pictures at once; if there is no memory for it, for each by itself.
+
+    A picture may be so large that memory runs out. Any other error is the program's, and not of one picture: it is
+    raised, with its traceback.
+    """
     if not chosen:
         return
     try:
         work(chosen)
-    except Exception as error:  # whatever it is, it is shown with the picture
+    except (MemoryError, RuntimeError) as error:
+        if not _is_exhaustion(error):
+            raise
         if len(chosen) == 1:
-            chosen[0].answer.error = f"{what}{type(error).__name__}: {error}"
+            chosen[0].answer.error = f"{what}memory ran out: {str(error) or type(error).__name__}"
             return
-        for one in chosen:
-            _together_or_alone(work, [one], what)
+    else:
+        return
+    for one in chosen:  # not in the handler, where the error still holds memory
+        _together_or_alone(work, [one], what)
+
+
+def _is_exhaustion(error: MemoryError | RuntimeError) -> bool:
+    from models.memory import is_exhaustion
+
+    return isinstance(error, MemoryError | MemoryExhausted) or is_exhaustion(error)
 
 
 def _write(picture: np.ndarray, path: Path, answer: Answer) -> None:

@@ -17,12 +17,13 @@ import numpy as np
 import pandas as pd
 
 from analysis.commands import launch_commands
+from data.addresses import without_passwords
 from data.arrays import load_array
 from data.conditions import CLEAN
 from data.manifest import fingerprint
 from data.sources import Source, get_source, list_sources
 from grid import names
-from grid.datasets import choose, list_data_sets
+from grid.datasets import choose, data_address, data_profile, list_data_sets
 from grid.plan import FAILED, FINISHED, INTERRUPTED, PENDING, RUNNING
 from grid.records import (
     Records,
@@ -36,11 +37,11 @@ from grid.records import (
 )
 from grid.tasks import WHOLE, get_task, list_tasks
 from grid.train_sets import TrainSet
-from grid.uris import local_path, store_variable, without_password
+from grid.uris import local_path, store_variable
 from grid.uris import tracking_uri as default_tracking_uri
 
 if TYPE_CHECKING:
-    from mlflow.entities import Dataset, Run
+    from mlflow.entities import Run
 
 logger = logging.getLogger(__name__)
 
@@ -232,11 +233,11 @@ class Store:
             if not pd.api.types.is_numeric_dtype(scores[column].dtype):
                 return f"the column {column} holds no numbers"
             if bad := int((~np.isfinite(scores[column].to_numpy(dtype=float, na_value=np.nan))).sum()):
-                return f"the column {column} has {bad} values that are not finite"
+                return f"the column {column} has {bad} {'value that is' if bad == 1 else 'values that are'} not finite"
         if not scores["label"].isin([0, 1]).all() or scores[SCORE_COLUMNS].isna().to_numpy().any():
             return f"a value of {', '.join(SCORE_COLUMNS)} is missing, or a label is neither 0 nor 1"
         if twice := int(scores["path"].astype(str).duplicated().sum()):
-            return f"{twice} of its {len(scores)} rows are there twice"
+            return f"{len(scores)} rows hold {len(scores) - twice} images: at least one image is there twice"
         expected = self.parent.data.tags.get(names.TEST_IMAGES)
         if expected is not None and fingerprint(scores) != expected:
             return f"its {len(scores)} rows are not those of the data set's {expected.split()[0]} test images"
@@ -289,12 +290,8 @@ class Store:
 
     @property
     def data_profile(self) -> dict[str, Any]:
-        """Of the data set; empty if the launch died before logging it.
-
-        `num_rows` (images), `generators` (names), and `images` (class -> split -> number), which older grids lack.
-        """
-        dataset = _dataset(self.parent)
-        return json.loads(dataset.profile or "{}") if dataset else {}
+        """Of the data set; see `grid.datasets.data_profile`."""
+        return data_profile(self.parent)
 
     def without(self, run_ids: Iterable[str]) -> Store:
         """The same grid without these runs; their trials are pending."""
@@ -323,8 +320,7 @@ class Store:
         return "\n".join(self._commands(self._table[self._table["run_id"].isin(list(run_ids))]))
 
     def _commands(self, table: pd.DataFrame) -> list[str]:
-        dataset = _dataset(self.parent)
-        uri = json.loads(dataset.source)["uri"] if dataset else "DIR"
+        uri = data_address(self.parent) or "DIR"
         return launch_commands(
             table,
             mlflow_experiment=self.experiment,
@@ -394,7 +390,7 @@ class Store:
     def _row(self, run: Run) -> dict[str, Any]:
         tags, url = run.data.tags, f"#/experiments/{self.records.experiment_id}/runs/{run.info.run_id}"
         if self.tracking_uri.startswith("http"):
-            url = f"{without_password(self.tracking_uri).rstrip('/')}/{url}"
+            url = f"{without_passwords(self.tracking_uri).rstrip('/')}/{url}"
         return {
             "run_id": run.info.run_id,
             "key": tags[names.KEY],
@@ -456,7 +452,7 @@ def open_store(
         uri = tracking_uri or default_tracking_uri(ROOT / "runs")
     except ValueError as error:  # MLFLOW_TRACKING_URI names no store that can be read
         raise StoreError(str(error)) from error
-    shown = without_password(uri)
+    shown = without_passwords(uri)
     records = _find_experiment(uri, experiment)
     parents, trials = records.grids(), records.trials()
     if not parents and not trials:
@@ -466,10 +462,11 @@ def open_store(
         )
     of_run = {run.data.tags[names.DATA] for run in trials if run_id and run.info.run_id.startswith(run_id)}
     data = of_run.pop() if data is None and len(of_run) == 1 else data
+    data_sets = list_data_sets(parents, trials)
     try:
-        chosen_data, choice = choose(list_data_sets(parents, trials), data, unfinished=unfinished)
+        chosen_data, choice = choose(data_sets, data, unfinished=unfinished)
     except ValueError as error:
-        raise StoreError(f"{records.experiment!r} has {error}") from error
+        raise StoreError(f"the MLflow experiment {records.experiment!r}: {error}") from error
     if choice:
         logger.warning("%r holds %s", records.experiment, choice)
     digest = chosen_data.digest
@@ -505,7 +502,9 @@ def open_store(
     }
     unknown = Counter(trial["task"] for trial in planned.values() if trial["task"] not in list_tasks())
     for task, count in unknown.items():
-        logger.warning("%d trials of the task %r, which this checkout does not have, are left out", count, task)
+        many = f"{count} trials are left out: this checkout does not have their"
+        left_out = "1 trial is left out: this checkout does not have its" if count == 1 else many
+        logger.warning("%s task %r", left_out, task)
     planned = {key: trial for key, trial in planned.items() if trial["task"] not in unknown}
     corpus = parent.data.tags[names.SOURCE]
     return Store(records, digest, corpus, parent, {run.info.run_id: run for run in chosen.values()}, planned)
@@ -531,7 +530,7 @@ def variant_names(configs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], s
 
 def _find_experiment(uri: str, experiment: str | None) -> Records:
     check_store(uri)
-    experiments, shown = list_experiments(uri), without_password(uri)
+    experiments, shown = list_experiments(uri), without_passwords(uri)
     listed = ", ".join(sorted(experiments)) or "none"
     if experiment is not None:
         records = open_records(uri, experiment, patient=False)
@@ -559,7 +558,8 @@ def _choose_version(experiment: str, digest: str, trials: list[Run], version: in
     if str(version) in by_version:
         return by_version[str(version)]
     listed = "; ".join(
-        f"version {name}: {len(runs)} runs, such as {runs[-1].info.run_id} ({runs[-1].info.run_name})"
+        f"version {name}: {len(runs)} run{'' if len(runs) == 1 else 's'}, such as {runs[-1].info.run_id} "
+        f"({runs[-1].info.run_name})"
         for name, runs in by_version.items()
     )
     if version is not None:
@@ -568,12 +568,6 @@ def _choose_version(experiment: str, digest: str, trials: list[Run], version: in
         f"{experiment!r} on data set {digest} holds runs of several spec versions, which differ in meaning and are "
         f"never mixed; read one with --spec-version N, or delete the old runs: {listed}"
     )
-
-
-def _dataset(parent: Run) -> Dataset | None:
-    """The grid's data set as MLflow has it; None if the launch died before logging it."""
-    inputs = parent.inputs.dataset_inputs if parent.inputs else []
-    return inputs[0].dataset if inputs else None
 
 
 def _test_values(run: Run) -> Iterator[tuple[str, str, str, float]]:

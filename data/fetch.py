@@ -15,6 +15,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from data.addresses import without_passwords
 from data.parallel import parallel_map
 
 logger = logging.getLogger(__name__)
@@ -28,14 +29,9 @@ class FetchError(RuntimeError):
     """A bucket cannot be read; the message says what to do."""
 
 
-def is_url(text: str) -> bool:
-    """Whether the text is an address such as s3://BUCKET/FOLDER, not a path."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is not None
-
-
 def local_folder(url: str, corpora: Path) -> Path:
     """The folder into which `fetch` copies `url`: `corpora`/<name>-<hash>. Credentials in `url` do not change it."""
-    address, _, options = without_credentials(url).partition("?")
+    address, _, options = without_passwords(url).partition("?")
     address = address.rstrip("/")
     name = re.sub(r"[^\w.-]", "_", address.rpartition("/")[2], flags=re.ASCII).lstrip(".")
     return Path(corpora) / f"{name}-{hashlib.sha256(f'{address}?{options}'.encode()).hexdigest()[:12]}"
@@ -58,7 +54,7 @@ def fetch(url: str, corpora: Path, *, progress: Callable[[int, int], None] | Non
         OSError: the local disk is full or cannot be written.
     """
     filesystem, listing = _listing(url)
-    logger.info("%d files at %s", len(listing), without_credentials(url))
+    logger.info("%d files at %s", len(listing), without_passwords(url))
     folder = local_folder(url, corpora)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
@@ -80,11 +76,6 @@ def fetch(url: str, corpora: Path, *, progress: Callable[[int, int], None] | Non
 
 class _Unreadable(Exception):
     """A file of the bucket cannot be read. (Errors of the local disk are plain `OSError`s.)"""
-
-
-def without_credentials(url: str) -> str:
-    """The address without user and password, even if these are not encoded and hold a slash."""
-    return re.sub(r"(?<=://)(?:[^/?@:]*:[^?]*@|[^/?@]*@)", "", url)
 
 
 def _remedy(url: str) -> str:
@@ -111,23 +102,23 @@ def _listing(url: str) -> tuple[Any, dict[str, Any]]:
         filesystem, base = FileSystem.from_uri(url)
         infos = filesystem.get_file_info(FileSelector(base, recursive=True))
     except (OSError, ValueError) as error:  # pyarrow's errors are among these
-        if without_credentials(url) == url:
+        if without_passwords(url) == url:
             raise FetchError(f"cannot read {url}: {_first_line(error)}\n{_remedy(url)}") from error
         # pyarrow's message may hold the secret, as in the address or decoded.
-        text = f"cannot read {without_credentials(url)} ({type(error).__name__})"
+        text = f"cannot read {without_passwords(url)} ({type(error).__name__})"
         encode = "a secret's / and + must be encoded (%2F, %2B)"
         raise FetchError(f"{text}; {encode}\n{_remedy(url)}") from None
     files = {PurePosixPath(info.path).relative_to(base): info for info in infos if info.type == FileType.File}
     if not files:
         raise FetchError(
-            f"there are no files at {without_credentials(url)}; give the folder of the bucket that holds the corpus"
+            f"there are no files at {without_passwords(url)}; give the folder of the bucket that holds the corpus"
         )
     odd = [str(name) for name in files if ".." in name.parts or name.name.startswith(_PARTIAL)]
     folders = {folder for name in files for folder in name.parents}
     odd += [f"{name} (also a folder)" for name in files if name in folders]
     if odd:
         raise FetchError(
-            f"{without_credentials(url)} has files that cannot be fetched, rename them: {', '.join(odd[:5])}"
+            f"{without_passwords(url)} has files that cannot be fetched, rename them: {', '.join(odd[:5])}"
         )
     return filesystem, {str(name): info for name, info in sorted(files.items())}
 
@@ -156,7 +147,7 @@ def _remove_others(folder: Path, listing: dict[str, Any], url: str) -> None:
             path.unlink()
             gone += not partial
     if gone:
-        logger.warning("%d files have gone from %s and were removed from %s", gone, without_credentials(url), folder)
+        logger.warning("%d files have gone from %s and were removed from %s", gone, without_passwords(url), folder)
 
 
 def _blocks(filesystem: Any, path: str) -> Iterator[bytes]:

@@ -21,7 +21,15 @@ _STATE, _SEAL = "state.pt", "seal.json"
 
 
 class LostCheckpointError(ValueError):
-    """The checkpoint of a finished trial is gone, so its detector cannot be scored."""
+    """The checkpoint of a finished trial is gone or cannot be used, so its detector cannot be scored.
+
+    Attributes:
+        for_good: whether another attempt would find the same, on any machine.
+    """
+
+    def __init__(self, message: str, *, for_good: bool = False) -> None:
+        super().__init__(message)
+        self.for_good = for_good
 
 
 def write_state(folder: Path, state: dict[str, Any], *, order: int) -> None:

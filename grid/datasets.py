@@ -7,11 +7,14 @@ import json
 import shlex
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from grid import names
+from grid.launches import newest_launch
+from grid.local_store import StoreError
 from grid.plan import FINISHED
 from grid.records import speaking_runs, state_of
 
@@ -75,6 +78,9 @@ def list_data_sets(parents: Sequence[Run], trials: Sequence[Run]) -> list[DataSe
     Args:
         parents: the grids' runs, the oldest first; of several on one data set the newest counts.
         trials: the trials' runs, the oldest first.
+
+    Raises:
+        StoreError: what MLflow has of a grid's options or images is damaged.
     """
     parent_of = {run.data.tags[names.DATA]: run for run in parents}
     trials_of: defaultdict[str, list[Run]] = defaultdict(list)
@@ -88,22 +94,81 @@ def list_data_sets(parents: Sequence[Run], trials: Sequence[Run]) -> list[DataSe
             found.append(DataSet(digest, datetime.fromtimestamp(launched, UTC), len(finished)))
             continue
         parent = parent_of[digest]
-        options = data_options(parent.data.tags)
-        inputs = parent.inputs.dataset_inputs if parent.inputs else []
-        profile = json.loads(inputs[0].dataset.profile or "{}") if inputs else {}
-        launched = datetime.fromtimestamp(_newest_launch(parent), UTC)
+        try:
+            options = data_options(parent.data.tags)
+        except ValueError as error:
+            raise StoreError(
+                f"the run {parent.info.run_id} ({parent.info.run_name}) of a grid in MLflow is damaged: {error}\n"
+                "Mend the tag in the MLflow UI, or launch the grid again, which writes it"
+            ) from error
+        number = data_profile(parent).get("num_rows")
         generators = tuple(options.generators or ())
-        found.append(DataSet(digest, launched, len(finished), profile.get("num_rows"), options.limit, generators))
+        found.append(DataSet(digest, _launched(parent), len(finished), number, options.limit, generators))
     return sorted(found, key=lambda data: data.launched)[::-1]
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
 def data_options(tags: Mapping[str, str]) -> argparse.Namespace:
-    """The options that chose a grid's images (see `grid.options.add_data_options`), from the tags of its run."""
+    """The options that chose a grid's images (see `grid.options.add_data_options`), from the tags of its run.
+
+    Raises:
+        ValueError: they are damaged; the message names the tag.
+    """
     from grid.options import add_data_options
 
-    parser = argparse.ArgumentParser(allow_abbrev=False)
+    tag = names.OPTIONS if tags.get(names.OPTIONS) else names.DATA_OPTIONS
+    text = tags.get(tag, "")
+    parser = _Parser(allow_abbrev=False, add_help=False)
     add_data_options(parser)
-    return parser.parse_known_args(shlex.split(tags.get(names.OPTIONS) or tags.get(names.DATA_OPTIONS, "")))[0]
+    try:
+        return parser.parse_known_args(shlex.split(text))[0]
+    except ValueError as error:
+        raise ValueError(f"its tag {tag} is {text!r} ({error})") from error
+
+
+def data_profile(parent: Run) -> dict[str, Any]:
+    """What MLflow has of the data set of a grid's run; empty if the launch died before it was logged.
+
+    `num_rows` (images), `generators` (names), and `images` (class -> split -> number), which older grids lack.
+
+    Raises:
+        StoreError: it is damaged.
+    """
+    return _input_of(parent, "profile", {"num_rows": int, "generators": list, "images": dict})
+
+
+def data_address(parent: Run) -> str | None:
+    """The address of the data folder of a grid's run; None if the launch died before it was logged.
+
+    Raises:
+        StoreError: it is damaged.
+    """
+    return _input_of(parent, "source", {"uri": str}).get("uri")
+
+
+def _input_of(parent: Run, name: str, kinds: Mapping[str, type]) -> dict[str, Any]:
+    """One field of the data set that was logged as an input of the run: an object with values of these kinds."""
+    inputs = parent.inputs.dataset_inputs if parent.inputs else []
+    text = getattr(inputs[0].dataset, name) or "{}" if inputs else "{}"
+    with suppress(ValueError, RecursionError):
+        found = json.loads(text)
+        if isinstance(found, dict) and all(isinstance(found.get(key, kind()), kind) for key, kind in kinds.items()):
+            return found
+    raise StoreError(
+        f"the {name} of the data set of run {parent.info.run_id} ({parent.info.run_name}) in MLflow is damaged: "
+        f"{text[:100]!r}. Restore the store from a copy, or launch the grid under another --experiment-name"
+    )
+
+
+def _launched(parent: Run) -> datetime:
+    """The time of the newest launch, in UTC; that of the first where the newest has none that can be read."""
+    with suppress(KeyError, TypeError, ValueError, OverflowError, OSError):
+        return datetime.fromtimestamp(float(newest_launch(parent).entry["time"]), UTC)
+    return datetime.fromtimestamp(parent.info.start_time / 1000, UTC)
 
 
 def choose(data_sets: Sequence[DataSet], asked: str | None, *, unfinished: bool = False) -> tuple[DataSet, str]:
@@ -150,10 +215,3 @@ def _facts_of(asked: str) -> dict[str, str] | None:
     if "generators" in facts:
         facts["generators"] = "+".join(sorted(facts["generators"].split("+")))
     return facts
-
-
-def _newest_launch(parent: Run) -> float:
-    """Seconds since 1970 of the newest launch."""
-    number = sum(name.startswith(names.LAUNCH) for name in parent.data.params)
-    entry = json.loads(parent.data.params.get(f"{names.LAUNCH}{number}", "{}"))
-    return float(entry.get("time", parent.info.start_time / 1000))

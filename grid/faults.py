@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from grid.uris import without_passwords
+from data.addresses import without_passwords
 
 FOLDERS = "--runs and --cache"
 GOES_ON = "the same command goes on from the last checkpoints"

@@ -40,7 +40,9 @@ DEVICE = "grid.device"
 NODE = "grid.node"
 GPU_SHARE = "grid.gpu_share"
 ON_VALIDATION = "validation"  # stands before an error on the validation images, in the place of a condition
-VALIDATED = "grid.validated"  # "true": the validation images of all generators are scored; absent on older runs
+# "true": the validation images of all generators are scored; NEVER: they cannot be; absent on older runs
+VALIDATED = "grid.validated"
+NEVER = "never: the checkpoint is lost"
 BATCH_HALVED = "grid.batch_halved"  # "true": GPU memory ran out, and training went on with two halves per batch
 VERSIONS = "grid.versions"
 ERROR = "grid.error"

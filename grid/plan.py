@@ -29,7 +29,8 @@ class TrialState:
         run_id: id of the trial's run.
         state: one of the states above; "finished": fitted, and scored on clean pictures.
         conditions: the conditions that a finished trial was scored under; empty for other states.
-        validated: whether a finished trial has scored the validation images of all generators.
+        validated: whether a finished trial has scored the validation images of all generators, or never can, because
+            its checkpoint is lost.
     """
 
     run_id: str

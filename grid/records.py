@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 # MLflow reads these when it is imported: no telemetry, no progress bars, no line per migration.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -32,13 +33,14 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
+from data.addresses import without_passwords
 from data.conditions import CLEAN
 from grid import names
 from grid.faults import in_one_line, locked_store
 from grid.local_store import LOCK_SECONDS, StoreError, artifact_folder, check_file
 from grid.plan import FAILED, FINISHED, INTERRUPTED, RUNNING, TrialState
 from grid.train_sets import TrainSet
-from grid.uris import local_path, sqlite_file, store_variable, without_password
+from grid.uris import local_path, sqlite_file, store_variable
 
 __all__ = [
     "Records", "StoreAccess", "StoreError", "answering", "check_store", "conditions_of", "damaged_plan", "knock",
@@ -255,11 +257,18 @@ def check_store(uri: str) -> None:
 
 
 def knock(uri: str) -> None:
-    """Raise `StoreError` if no server answers within seconds; MLflow itself would retry for minutes."""
+    """Raise `StoreError` for a bad address, or a server that gives no answer in seconds; MLflow tries for minutes."""
     if not uri.startswith("http"):
         return
     try:
-        urllib.request.urlopen(without_password(uri), timeout=_KNOCK_SECONDS).close()  # noqa: S310
+        _ = urlsplit(uri).port
+    except ValueError:
+        raise StoreError(
+            f"{without_passwords(uri)} is no address of a server: its port is no number, or its user name or password "
+            "has characters that must be encoded, such as %2F for a slash"
+        ) from None  # its text has a part of the password
+    try:
+        urllib.request.urlopen(without_passwords(uri), timeout=_KNOCK_SECONDS).close()  # noqa: S310
     except urllib.error.HTTPError:  # an answer, such as "401 Unauthorized"
         pass
     except OSError as error:
@@ -306,7 +315,8 @@ def trial_state(run: Run) -> TrialState:
     state = state_of(run)
     if state != FINISHED:
         return TrialState(run.info.run_id, state)
-    return TrialState(run.info.run_id, state, conditions_of(run), run.data.tags.get(names.VALIDATED) == "true")
+    validated = run.data.tags.get(names.VALIDATED) in ("true", names.NEVER)
+    return TrialState(run.info.run_id, state, conditions_of(run), validated)
 
 
 def conditions_of(run: Run) -> frozenset[str]:
@@ -336,11 +346,11 @@ def _planned(fields: Any) -> tuple[str, dict[str, Any]]:
 
 def _unreachable(uri: str, error: Exception) -> StoreError:
     file = sqlite_file(uri)
-    place = without_password(uri) if file is None else str(file)
+    place = without_passwords(uri) if file is None else str(file)
     if message := locked_store(error, store=place):
         return StoreError(message)
     if uri.startswith("http"):
         remedy = f"Is the server running, and is its address right? {_CHOICE} names it"
     else:
         remedy = f"Is this the store that you mean? {_CHOICE} names another"
-    return StoreError(f"cannot read MLflow at {without_password(uri)}: {in_one_line(error)}\n{remedy}")
+    return StoreError(f"cannot read MLflow at {without_passwords(uri)}: {without_passwords(in_one_line(error))}\n{remedy}")

@@ -109,7 +109,8 @@ def execute(
                 except WeightsError:
                     raise
                 except (KeyError, OSError, RuntimeError, ValueError) as error:
-                    raise run.lost_checkpoint(f"cannot be used: {error}") from error
+                    damaged = isinstance(error, KeyError | ValueError)  # not a disk or a memory that failed
+                    raise run.lost_checkpoint(f"cannot be used: {error}", for_good=damaged) from error
                 return detector, threshold, device
 
             _score_conditions(work, settings, run, load)
@@ -183,17 +184,22 @@ def _score_conditions(
     """Score a trial's detector, with its threshold, on what its run lacks.
 
     That is the validation images of all generators, if they are asked for, and each condition except "clean", which its
-    run has already. An error of one is raised after the others are scored.
+    run has already. An error of one is raised after the others are scored. Where the checkpoint is lost for good, its
+    run says that it is never validated, which is no error: the trial is finished.
     """
     failure: Exception | None = None
     if work.validates:
         try:
             detector, _, _ = load()
             run.add_validation(validate(work.spec, detector, settings))
+        except LostCheckpointError as error:
+            if not error.for_good:
+                run.fail_condition(names.ON_VALIDATION, error, traceback.format_exc())
+                raise
+            run.never_validate(error, traceback.format_exc())
+            log.warning("%s is finished without values on the validation images: %s", work.spec.name, error)
         except Exception as error:
             run.fail_condition(names.ON_VALIDATION, error, traceback.format_exc())
-            if isinstance(error, LostCheckpointError):
-                raise
             failure = error
     for condition in work.conditions:
         if condition == CLEAN:

@@ -29,6 +29,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from data.addresses import without_passwords
 from data.conditions import CLEAN
 from grid import names
 from grid.checkpoints import LostCheckpointError
@@ -39,7 +40,7 @@ from grid.local_store import adopt_moved, artifact_folder, find_moved, make_file
 from grid.plan import FINISHED, RUNNING
 from grid.spec import TrialSpec
 from grid.tasks import class_names
-from grid.uris import sqlite_file, store_variable, without_password
+from grid.uris import sqlite_file, store_variable
 
 if TYPE_CHECKING:
     from data.manifest import Manifest
@@ -291,17 +292,22 @@ class TrialRun(StoreAccess):
             LostCheckpointError: the checkpoint is gone.
         """
         run = self.client.get_run(self.run_id)
+        records = Records(self.uri, run.info.experiment_id)
         try:
-            folder = Records(self.uri, run.info.experiment_id).artifact(run, names.CHECKPOINT)
+            folder = records.artifact(run, names.CHECKPOINT)
         except FileNotFoundError as error:
-            raise self.lost_checkpoint(f"is gone: {error}") from error
+            others = False  # without the run's other files too, a disk may be missing, and come back
+            with suppress(FileNotFoundError):
+                others = records.artifact(run, names.SPEC).exists()
+            raise self.lost_checkpoint(f"is gone: {error}", for_good=others) from error
         return folder, run.data.metrics.get(names.THRESHOLD)
 
-    def lost_checkpoint(self, why: str) -> LostCheckpointError:
+    def lost_checkpoint(self, why: str, *, for_good: bool) -> LostCheckpointError:
         """The error to raise about this run's checkpoint, with the remedy."""
         return LostCheckpointError(
             f"the checkpoint of run {self.run_id} {why}. Delete the run ({store_variable(self.uri)} mlflow runs delete "
-            f"--run-id {self.run_id}) and launch again, to run this trial again"
+            f"--run-id {self.run_id}) and launch again, to run this trial again",
+            for_good=for_good,
         )
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
@@ -359,6 +365,11 @@ class TrialRun(StoreAccess):
         if error.startswith(f"{names.ON_VALIDATION}: "):
             tags[names.CONDITION_ERROR] = ""
         self._log_final(metrics, tags)
+
+    def never_validate(self, error: LostCheckpointError, traceback: str) -> None:
+        """Record why a finished trial can never score the validation images: no later launch tries it again."""
+        self.fail_condition(names.ON_VALIDATION, error, traceback)
+        self.client.set_tag(self.run_id, names.VALIDATED, names.NEVER)
 
     def fail_condition(self, condition: str, error: BaseException, traceback: str) -> None:
         """Record why a finished trial could not be scored under a condition; the run stays finished.
@@ -439,7 +450,7 @@ def find_grid(uri: str, experiment: str, manifest: Manifest, artifacts: Path) ->
             client.create_experiment(experiment, artifact_location=location)
         records = open_records(uri, experiment)
         if records is None:
-            raise StoreError(f"the MLflow experiment {experiment!r} could not be created at {without_password(uri)}")
+            raise StoreError(f"the MLflow experiment {experiment!r} could not be created at {without_passwords(uri)}")
     if moved := find_moved(uri, records.experiment_id):  # refused here if it was moved without its artifacts
         moved[1].mkdir(exist_ok=True)
     origin, created = _origin(), ""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 from pathlib import Path
-from urllib.parse import unquote, urlparse, urlsplit
+from urllib.parse import unquote, urlparse
 from urllib.request import url2pathname
+
+from data.addresses import without_passwords
 
 SQLITE = "sqlite:///"
 STORE = "mlflow.db"  # name of a local store's file in the folder of `--runs`
@@ -55,17 +56,6 @@ def local_path(uri: str) -> Path | None:
     return None if parsed.scheme else Path(uri)
 
 
-def without_password(uri: str) -> str:
-    """The tracking URI without user name and password, for messages."""
-    user, at, _ = urlsplit(uri).netloc.rpartition("@")
-    return uri.replace(f"{user}{at}", "", 1) if at else uri
-
-
-def without_passwords(text: str) -> str:
-    """Any text without the user names and passwords of the addresses in it, such as a message or a traceback."""
-    return re.sub(r"://[^\s/'\"]*@", "://", text)
-
-
 def store_variable(uri: str) -> str:
     """The variable that leads a command to the store, without a password."""
-    return f"MLFLOW_TRACKING_URI={shlex.quote(without_password(uri))}"
+    return f"MLFLOW_TRACKING_URI={shlex.quote(without_passwords(uri))}"

@@ -97,7 +97,16 @@ def test_nothing_knows_what_is_built_on_it(package: str, strangers: set[str]) ->
 
 
 # What may be imported before anything is decided: none of it imports torch, pandas, Ray or MLflow when it is imported
-LIGHT = ("data.conditions", "data.register", "data.sources", "models.validation", "pydantic", "filelock", "rich")
+LIGHT = (
+    "data.addresses",
+    "data.conditions",
+    "data.register",
+    "data.sources",
+    "models.validation",
+    "pydantic",
+    "filelock",
+    "rich",
+)
 
 
 @pytest.mark.parametrize("path", ["spec", "settings", "plan", "names", "train_sets", "uris"])

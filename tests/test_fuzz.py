@@ -18,12 +18,14 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image, PngImagePlugin
+from rich.console import Console
 
 from analysis.cells import cell_table
 from analysis.store import StoreError
 from data.images import BadImage, probe, read_mask
 from grid.checkpoints import latest_state, write_state
 from grid.commands import BadInputError
+from grid.commands.status import print_status
 from grid.options import resolve
 from grid.records import open_records
 from launch import parse_arguments
@@ -140,7 +142,15 @@ def command_lines(tmp_path: Path, grid: Grid) -> Try:
 
 
 def everything(grid: Grid) -> None:
-    """What a report, a status and a plan read."""
+    """What a report, a status and a plan read.
+
+    A status that is refused raises last, so that the rest is tried too.
+    """
+    refused = None
+    try:
+        print_status(grid.name, grid.tracker.uri, Console(file=io.StringIO(), record=True, width=200))
+    except BadInputError as error:
+        refused = error
     records = open_records(grid.tracker.uri, grid.name, patient=False)
     assert records is not None
     for parent in records.grids():
@@ -154,6 +164,8 @@ def everything(grid: Grid) -> None:
         store.embeddings(run_id)
         store.spec(run_id)
         store.threshold(run_id)
+    if refused is not None:
+        raise refused
 
 
 def artifacts(tmp_path: Path, grid: Grid) -> Try:
@@ -214,8 +226,8 @@ KINDS: dict[str, tuple[Callable[[Path, Grid], Try], int, tuple[type[BaseExceptio
     "weights": (weights, 20, (WeightsError,)),
     "checkpoints": (checkpoints, 20, ()),
     "command_lines": (command_lines, 16, (BadInputError, SystemExit)),
-    "artifacts": (artifacts, 6, (StoreError,)),
-    "records": (records, 6, (StoreError,)),
+    "artifacts": (artifacts, 6, (StoreError, BadInputError)),
+    "records": (records, 6, (StoreError, BadInputError)),
 }
 
 
@@ -229,7 +241,7 @@ def try_all(kind: str, numbers: range, tmp_path: Path, grid: Grid) -> None:
         except foreseen as error:
             if not str(error).strip():
                 failed.append(f"{kind} {number}: an error without a message")
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             failed.append(f"{kind} {number}: {type(error).__name__}: {error}"[:300])
     assert failed == []
 

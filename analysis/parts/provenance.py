@@ -11,11 +11,11 @@ import pandas as pd
 
 from analysis.page import Block, Fold, Text
 from analysis.parts import Report, register_part
+from data.addresses import without_passwords
 from grid import names
 from grid.commit import git_state
 from grid.datasets import list_data_sets
 from grid.plan import FINISHED
-from grid.uris import without_password
 
 
 @register_part("provenance", title="Provenance", position=100)
@@ -26,7 +26,7 @@ def provenance(report: Report) -> Iterator[Block]:
     (data,) = list_data_sets([store.parent], [])
     commit, changed_here = git_state() or ("not known: no git checkout", False)
     facts = {
-        "MLflow": without_password(store.tracking_uri),
+        "MLflow": without_passwords(store.tracking_uri),
         "experiment": store.experiment,
         "grid's run": store.parent.info.run_id,
         "data set": f"{store.data} ({store.corpus}, {data.choice}, {data.num_images or 'an unknown number of'} images)",

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from analysis.matrices import trained_on_label
 from analysis.page import Block, Text
 from analysis.parts import Report, register_part
+from data.addresses import without_passwords
 from data.conditions import CLEAN
-from grid.uris import without_password
 
 LOCAL_PAGE = "http://127.0.0.1:5000"  # default address of `mlflow ui`
 
@@ -38,7 +38,7 @@ def runs(report: Report) -> Iterator[Block]:
     if not server:
         yield Text(
             f"This grid is in a local store; the links lead to the MLflow UI at {LOCAL_PAGE}, which this starts:",
-            command=f"mlflow ui --backend-store-uri {shlex.quote(without_password(store.tracking_uri))}",
+            command=f"mlflow ui --backend-store-uri {shlex.quote(without_passwords(store.tracking_uri))}",
         )
     yield report.folder.table(
         "runs", table, caption="Every planned trial, with its run in MLflow", shown=shown, links=links,

@@ -151,7 +151,8 @@ def _check_temporary_folder(launch: Launch) -> None:
 
 def read_data(launch: Launch, console: Console) -> Manifest | None:
     """Validate the corpus and save its manifest where the trials find it; None: a plan of a demo not drawn yet."""
-    from data.fetch import FetchError, fetch, is_url
+    from data.addresses import is_url
+    from data.fetch import FetchError, fetch
     from data.manifest import DataProblems, build_manifest
     from data.sources import get_source
     from grid.progress import counting
@@ -223,10 +224,10 @@ def check_layout(data: str, experiment: Experiment, *, shown: str = "") -> None:
     Raises:
         BadInputError: the message names the experiment that fits.
     """
-    from data.fetch import is_url, without_credentials
+    from data.addresses import is_url, without_passwords
     from data.sources import get_source, list_sources, recognise
 
-    source, shown = get_source(experiment.source), without_credentials(shown or data)
+    source, shown = get_source(experiment.source), without_passwords(shown or data)
     root = Path(data).resolve()
     names = [] if is_url(data) else recognise(root)
     others = names or [name for name in list_sources() if get_source(name).drawn is None]

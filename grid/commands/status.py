@@ -8,9 +8,10 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from data.addresses import without_passwords
 from grid.commands import OK, BadInputError, Context, register_command
 from grid.options import ROOT, add_experiment
-from grid.uris import tracking_uri, without_password
+from grid.uris import tracking_uri
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,7 +68,7 @@ def print_status(name: str, uri: str, console: Console) -> int:
         records = open_records(uri, name)
         if records is None:
             raise BadInputError(
-                f"no MLflow experiment named {name!r} at {without_password(uri)}; nothing was launched there yet"
+                f"no MLflow experiment named {name!r} at {without_passwords(uri)}; nothing was launched there yet"
                 + _others(uri)
             )
         grids, all_trials = records.grids(), records.trials()

@@ -199,13 +199,13 @@ def damaged(scores: pd.DataFrame, damage: str) -> pd.DataFrame:
 
 DAMAGES = {
     "dropped": "its 119 rows are not those of the data set's 120 test images",
-    "doubled": "2 of its 122 rows are there twice",
+    "doubled": "122 rows hold 120 images: at least one image is there twice",
     "another image": "its 120 rows are not those of the data set's 120 test images",
     "another class": "its 120 rows are not those of the data set's 120 test images",
     "no class": "a label is neither 0 nor 1",
     "no name": "a value of path, digest, source_id, generator, label is missing",
-    "nan": "the column score has 1 values that are not finite",
-    "infinity": "the column score has 1 values that are not finite",
+    "nan": "the column score has 1 value that is not finite",
+    "infinity": "the column score has 1 value that is not finite",
     "text": "the column score holds no numbers",
 }
 
@@ -326,7 +326,7 @@ def test_trials_of_a_task_that_this_checkout_lacks_are_left_out_and_told(
     grid.tracker.client.set_tag(other, names.TASK, "of-another-checkout")
     store = grid.open()
     assert store.runs()["run_id"].tolist() == [kept]
-    assert "1 trials of the task 'of-another-checkout', which this checkout does not have, are left out" in caplog.text
+    assert "1 trial is left out: this checkout does not have its task 'of-another-checkout'" in caplog.text
     make_report(store, grid.folder / "report", Options(cam=False, log=False))
     console = Console(width=120)
     print_status(grid.name, grid.tracker.uri, console)

@@ -8,6 +8,7 @@ import pytest
 
 from analysis.predict import best_run
 from analysis.store import StoreError
+from grid import names
 from tests.analysis.grids import Grid
 
 
@@ -48,7 +49,19 @@ def test_older_runs_say_what_to_run(grid: Grid) -> None:
     (known,) = grid.finish(grid.spec(train="ldm"), validation={"lama": 0.6, "ldm": 0.6, "repaint": 0.6})
     run_id, words = best_run(grid.open(), "residual_linear")
     assert run_id == known
-    assert "; 1 older runs lack this value and were not compared. This adds it, from the checkpoints:\npython" in words
+    assert "; 1 older run lacks this value and was not compared. This adds it, from the checkpoints:\npython" in words
+
+
+def test_a_run_whose_checkpoint_is_lost_is_to_be_deleted(grid: Grid) -> None:
+    (lost,) = grid.finish(grid.spec(train="lama"), validation={})
+    grid.tracker.client.set_tag(lost, names.VALIDATED, names.NEVER)
+    grid.finish(grid.spec(train="ldm"))
+    _, words = best_run(grid.open(), "residual_linear")
+    assert (
+        "; 1 older run lacks this value and was not compared. A run without a checkpoint cannot get it: delete" in words
+    )
+    assert words.endswith(f"mlflow runs delete --run-id {lost}")
+    assert "This adds it" not in words
 
 
 def test_test_values_choose_nothing(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,3 +71,26 @@ def test_test_values_choose_nothing(grid: Grid, monkeypatch: pytest.MonkeyPatch)
     for reader in ("results", "scores"):
         monkeypatch.delattr(type(opened), reader)
     assert best_run(opened, "residual_linear")[0] == expected
+
+
+def test_only_runs_of_one_training_condition_are_compared(grid: Grid) -> None:
+    """A run trained under jpeg-75 has its values on JPEG pictures."""
+    low, high = (dict.fromkeys(("lama", "ldm", "repaint"), value) for value in (0.6, 0.9))
+    grid.finish(grid.spec(train_condition="jpeg-95"), validation=high)
+    (on_jpeg,) = grid.finish(grid.spec(train="ldm", train_condition="jpeg-75"), validation=low)
+    grid.finish(grid.spec(train="lama", train_condition="jpeg-75"), validation=dict.fromkeys(low, 0.5))
+    run_id, words = best_run(grid.open(), "residual_linear")
+    assert run_id == on_jpeg
+    assert words == (
+        "mean validation AUROC 0.600 on jpeg-75 pictures over the generators lama, ldm, repaint, seen in training or "
+        "not: the best of 2 runs; trained on ldm; no run was trained on clean pictures and has this value, so runs "
+        "under jpeg-75 were compared; runs of other training conditions were not compared: 1 under jpeg-95"
+    )
+    grid.finish(grid.spec(train_condition="jpeg-75", train="lama+ldm"), validation=high)
+    (clean,) = grid.finish(grid.spec(), validation=low)
+    run_id, words = best_run(grid.open(), "residual_linear")
+    assert run_id == clean
+    assert words == (
+        "mean validation AUROC 0.600 over the generators lama, ldm, repaint, seen in training or not: the only run; "
+        "trained on lama; runs of other training conditions were not compared: 3 under jpeg-75, 1 under jpeg-95"
+    )

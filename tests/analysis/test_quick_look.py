@@ -46,7 +46,9 @@ def test_the_newest_is_read_and_the_words_for_the_other_are_said(
         assert few.open(data=words).data == few.manifest.digest
     assert few.open(data="limit=none").data == many.manifest.digest
     assert caplog.messages == []
-    with pytest.raises(StoreError, match="'dolos' has no data set 'limit=7'; there are: limit=none: no limit"):
+    with pytest.raises(
+        StoreError, match="the MLflow experiment 'dolos': no data set 'limit=7'; there are: limit=none: no limit"
+    ):
         few.open(data="limit=7")
 
 

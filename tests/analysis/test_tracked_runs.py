@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from analysis.localisation import localise_run
 from analysis.predict import Answer, Predictor, find_pictures, overlay_paths
 from analysis.store import Store
 from grid import names
+from models.detector import MemoryExhausted
 
 
 @pytest.mark.parametrize("method", ["xception_scratch", "clip_linear"])
@@ -120,16 +123,31 @@ def test_predict_answers_for_all_pictures_but_those_that_it_names(
     assert errors == {"thin": "2 x 3000 pixels: one side more than 50 times the other, which clip_linear cannot take"}
 
     answer = Predictor.answer
+    raised: Iterator[Exception]
 
     def cursed(predictor: Predictor, answers: list[Answer], images: list[np.ndarray]) -> None:
         if any(image.shape == (40, 40, 3) for image in images):
-            raise RuntimeError("no such kernel")
+            raise next(raised)
         answer(predictor, answers, images)
 
     monkeypatch.setattr(Predictor, "answer", cursed)
-    labels, errors, _ = predicted("residual_linear")
-    assert set(labels) == {"blessed", "good"}
-    assert errors["cursed"] == "RuntimeError: no such kernel"
+    for error in (
+        MemoryExhausted("not even one image"),
+        RuntimeError("CUDA out of memory"),
+        MemoryError("not even one"),
+    ):
+        raised = itertools.repeat(error)
+        labels, errors, _ = predicted("residual_linear")
+        assert set(labels) == {"blessed", "good"}
+        assert errors["cursed"] == f"memory ran out: {error}"
+
+    bugs = iter([RuntimeError("no such kernel")])  # an error of the program is not tried again with each picture
+    raised = bugs
+    assert main(["predict", str(tmp_path), *arguments, "residual_linear"]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "an error that this program does not expect: RuntimeError: no such kernel" in said.err
+    assert next(bugs, None) is None
 
 
 def test_an_overlay_that_fails_costs_no_answer(
@@ -141,7 +159,7 @@ def test_an_overlay_that_fails_costs_no_answer(
 
     def failing(predictor: Predictor, images: list[np.ndarray]) -> list[np.ndarray]:
         if any(len(image) == 40 for image in images):
-            raise RuntimeError("no map")
+            raise MemoryError("no map")
         return overlays(predictor, images)
 
     monkeypatch.setattr(Predictor, "overlays", failing)
@@ -149,7 +167,7 @@ def test_an_overlay_that_fails_costs_no_answer(
     assert main(["predict", str(tmp_path), "--best", "xception_scratch", *uri]) == 1
     first, second = json.loads(capsys.readouterr().out)["images"]
     assert first["label"] in ("real", "fake")
-    assert (first["cam"], first["error"]) == (None, "there is no overlay: RuntimeError: no map")
+    assert (first["cam"], first["error"]) == (None, "there is no overlay: memory ran out: no map")
     assert (second["cam"], second["error"]) == (str(tmp_path / "b.cam.png"), None)
 
 

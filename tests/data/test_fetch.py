@@ -15,7 +15,8 @@ import pytest
 from rich.console import Console
 
 import data.fetch
-from data.fetch import FetchError, fetch, is_url, local_folder
+from data.addresses import is_url
+from data.fetch import FetchError, fetch, local_folder
 from data.manifest import build_manifest
 from grid.commands import BadInputError
 from grid.commands.run import read_data

@@ -96,3 +96,14 @@ def test_the_options_that_chose_the_images(tag: str) -> None:
         0,
     )
     assert data_options({}).limit is None
+
+
+@pytest.mark.parametrize("typed", ["--limit x", "--generators", "--generators 'lama", "--limit", "--split-seed 1e400"])
+def test_damaged_options_are_told_with_their_tag(typed: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"its tag {names.OPTIONS} is {typed!r} (")):
+        data_options({names.OPTIONS: typed})
+
+
+def test_a_request_for_help_in_a_tag_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert data_options({names.OPTIONS: "-h --limit 3"}).limit == 3
+    assert capsys.readouterr().out == ""

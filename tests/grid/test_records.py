@@ -19,6 +19,7 @@ from grid.records import (
     StoreError,
     check_store,
     conditions_of,
+    knock,
     list_experiments,
     open_records,
     speaking_runs,
@@ -246,3 +247,9 @@ def test_more_runs_than_one_page_are_all_found(tracker: Tracker, monkeypatch: py
     monkeypatch.setattr(MlflowClient, "search_runs", small_pages)
     ids = [tracker.open_trial(make_spec("0" * 16, seed=seed), {}).run_id for seed in range(5)]
     assert sorted(run.info.run_id for run in tracker.records.trials()) == sorted(ids)
+
+
+def test_a_servers_address_with_a_password_that_is_not_encoded_is_refused_without_it() -> None:
+    with pytest.raises(StoreError, match=r"^http://host:5000 is no address of a server.*%2F for a slash") as caught:
+        knock("http://me:se/cret@host:5000")
+    assert "cret" not in str(caught.value)

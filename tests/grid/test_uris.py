@@ -1,4 +1,4 @@
-"""Tracking URIs, with options and passwords and odd paths in them."""
+"""Tracking URIs, with options and odd paths in them."""
 
 from __future__ import annotations
 
@@ -92,17 +92,3 @@ def test_the_store_is_the_one_of_the_environment_else_the_one_in_the_folder(
 )
 def test_what_lies_on_this_machine_has_a_path(uri: str, path: Path | None) -> None:
     assert uris.local_path(uri) == path
-
-
-@pytest.mark.parametrize(
-    ("uri", "shown"),
-    [
-        ("http://me:secret@host:5000", "http://host:5000"),
-        ("postgresql://me:p%40ss@host/db", "postgresql://host/db"),
-        ("http://me@host", "http://host"),
-        ("http://host:5000/path@x", "http://host:5000/path@x"),
-        ("sqlite:////runs/a@b/mlflow.db", "sqlite:////runs/a@b/mlflow.db"),
-    ],
-)
-def test_people_see_no_password(uri: str, shown: str) -> None:
-    assert uris.without_password(uri) == shown

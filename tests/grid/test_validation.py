@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,29 @@ def test_an_error_on_validation_images_is_with_the_run_until_they_are_scored(
     assert grid.launch(spec, conditions=["jpeg-75"]).kinds(spec)[-1] == DONE
     assert grid.run_of(spec).data.tags[names.CONDITION_ERROR] == ""
     assert validation(grid, spec)
+
+
+def test_a_lost_checkpoint_is_recorded_once_and_its_trial_is_finished(
+    make_grid: MakeGrid, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    grid = make_grid()
+    spec = grid.spec()
+    made_older(grid, spec, monkeypatch)
+    run_id = grid.run_of(spec).info.run_id
+    artifacts = grid.settings.runs / "artifacts" / run_id / "artifacts"
+
+    artifacts.rename(artifacts.with_name("away"))  # as a disk that is not there: it may come back
+    assert grid.launch(spec).kinds(spec)[-1] == FAILED
+    assert len(grid.plan(spec).pending) == 1
+    shutil.rmtree(artifacts)  # the record of that error
+    artifacts.with_name("away").rename(artifacts)
+
+    shutil.rmtree(artifacts / names.CHECKPOINT)
+    assert grid.launch(spec).kinds(spec)[-1] == DONE
+    assert f"the checkpoint of run {run_id} is gone" in caplog.text
+    tags = grid.run_of(spec).data.tags
+    assert tags[names.VALIDATED] == names.NEVER
+    assert tags[names.CONDITION_ERROR].startswith("validation: LostCheckpointError: the checkpoint of run")
+    assert f"mlflow runs delete --run-id {run_id}" in tags[names.CONDITION_ERROR]
+    assert grid.plan(spec).pending == ()
+    assert grid.launch(spec, conditions=["jpeg-75"]).kinds(spec)[-1] == FAILED  # what was asked for is not there
