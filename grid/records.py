@@ -353,4 +353,6 @@ def _unreachable(uri: str, error: Exception) -> StoreError:
         remedy = f"Is the server running, and is its address right? {_CHOICE} names it"
     else:
         remedy = f"Is this the store that you mean? {_CHOICE} names another"
-    return StoreError(f"cannot read MLflow at {without_passwords(uri)}: {without_passwords(in_one_line(error))}\n{remedy}")
+    return StoreError(
+        f"cannot read MLflow at {without_passwords(uri)}: {without_passwords(in_one_line(error))}\n{remedy}"
+    )
