@@ -35,7 +35,7 @@ from grid.records import (
     speaking_runs,
     state_of,
 )
-from grid.tasks import WHOLE, get_task, list_tasks
+from grid.tasks import WHOLE, Task, get_task, list_tasks
 from grid.train_sets import TrainSet
 from grid.uris import local_path, store_variable
 from grid.uris import tracking_uri as default_tracking_uri
@@ -204,7 +204,7 @@ class Store:
             table = pd.read_parquet(path)
         except Exception as error:  # pyarrow raises many kinds
             raise self.broken(run_id, name, error) from error
-        if problem := self._problem_of(table, run_id):
+        if problem := self._problem_of(table, run_id) or self._contradiction(table, run_id, condition):
             raise self.broken(run_id, name, problem)
         self._sound.add((run_id, condition))
         if "condition" not in table.columns:  # older runs know no conditions
@@ -221,10 +221,9 @@ class Store:
         A grid that was last launched by an older version of this project did not record its test images; of its scores,
         only their form is checked, and that no image is there twice.
         """
-        task = get_task(self._run(run_id).data.tags[names.TASK])
-        numbers = [column for column in scores.columns if column.startswith("logit_")]
-        numbers += ["score"] if task.is_binary else []
-        needed = [*SCORE_COLUMNS, *(numbers or ["logit_real"])]
+        task, classes = self._task_of(run_id)
+        numbers = [f"logit_{name}" for name in classes] + (["score"] if task.is_binary else [])
+        needed = [*SCORE_COLUMNS, *numbers]
         if absent := [column for column in needed if column not in scores.columns]:
             return f"no column {', '.join(absent)}"
         if scores.empty:
@@ -242,6 +241,30 @@ class Store:
         if expected is not None and fingerprint(scores) != expected:
             return f"its {len(scores)} rows are not those of the data set's {expected.split()[0]} test images"
         return ""
+
+    def _contradiction(self, scores: pd.DataFrame, run_id: str, condition: str) -> str:
+        """Which logged accuracy these scores do not give; "" if they give all."""
+        task, classes = self._task_of(run_id)
+        logged, numbers = self._run(run_id).data.metrics, task.class_numbers(scores, classes)
+        if task.is_binary:
+            answered = (scores["score"].to_numpy() > 0).astype(int)
+        else:
+            answered = scores[[f"logit_{name}" for name in classes]].to_numpy().argmax(axis=1)
+        for tested_on, cell in task.cells(scores, classes).items():
+            value = logged.get(names.metric_name(tested_on, "accuracy", condition))
+            counted = cell & (numbers >= 0)
+            if value is None or not counted.any():
+                continue
+            found = float((answered == numbers)[counted].mean())
+            if abs(found - value) > 1e-6:
+                return f"they give an accuracy of {found:.4f} on {tested_on}, and {value:.4f} was logged"
+        return ""
+
+    def _task_of(self, run_id: str) -> tuple[Task, tuple[str, ...]]:
+        """A run's task and its classes."""
+        tags = self._run(run_id).data.tags
+        task = get_task(tags[names.TASK])
+        return task, tuple(task.classes(TrainSet.parse(tags[names.TRAIN_GENERATORS])))
 
     def embeddings(self, run_id: str) -> np.ndarray:
         """Test embeddings, float16 (N, D), in the row order of `scores`. Raises `StoreError` as `scores` does."""
@@ -342,8 +365,8 @@ class Store:
         again = self._commands(self._table[self._table["run_id"] == run_id])
         return StoreError(
             f"{name} of run {run_id} ({run.info.run_name}) is missing or cannot be read: {why}\n"
-            "If the store was copied, its artifacts must be at their old paths. Otherwise delete the run and run its "
-            f"trial again:\n  {store_variable(self.tracking_uri)} mlflow runs delete --run-id {run_id}\n  "
+            "If the store was moved or copied, its folder artifacts must lie beside it. Otherwise delete the run and "
+            f"run its trial again:\n  {store_variable(self.tracking_uri)} mlflow runs delete --run-id {run_id}\n  "
             + "\n  ".join(again)
         )
 

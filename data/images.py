@@ -127,6 +127,8 @@ def probe(path: Path) -> ImageFacts:
 
 def _opened(path: Path) -> BufferedReader:
     try:
+        if Path(path).exists() and not Path(path).is_file():  # reading a pipe or a device may never end
+            raise BadImage("not a file", "give the picture's file")
         return Path(path).open("rb")
     except OSError as error:
         raise BadImage("cannot be opened", "check that it exists and may be read", error.strerror or "") from error

@@ -105,24 +105,24 @@ def _revisions() -> tuple[str | None, frozenset[str]]:
 def artifact_folder(uri: str, recorded: str) -> Path | None:
     """The folder of a run's artifacts on this machine; None if a server keeps them.
 
-    A store that was moved still has the old paths. What is gone from there is looked for beside the store's file.
+    A store that was moved or copied still has the old paths. What lies beside the store's file goes before them.
 
     Args:
         uri: tracking URI.
         recorded: the run's artifact URI.
     """
     folder, file = local_path(recorded), sqlite_file(uri)
-    if folder is None or file is None or folder.exists():
+    if folder is None or file is None:
         return folder
     beside = _beside(file, folder)
     return beside if beside.exists() else folder
 
 
 def find_moved(uri: str, experiment_id: str) -> tuple[Path, Path] | None:
-    """The old and the new folder of an experiment's artifacts if a local store was moved, else None. Changes nothing.
+    """The old and the new folder of an experiment's artifacts if a local store was moved or copied, else None.
 
-    It was moved if the artifacts of a run, or the whole old folder, are gone from there, and the store's file has
-    another place. The file records the old paths until `adopt_moved`.
+    It was if the artifacts of a run lie beside the store's file and not (only) where the file says, or if the whole old
+    folder is gone. The file records the old paths until `adopt_moved`. Changes nothing.
 
     Raises:
         StoreError: the file was moved without its artifacts.
@@ -135,7 +135,7 @@ def find_moved(uri: str, experiment_id: str) -> tuple[Path, Path] | None:
     new = file.absolute().parent / ARTIFACTS
     if old is None or old == new:
         return None
-    found = any(not folder.exists() and _beside(file, folder).exists() for _, folder in runs)
+    found = any(_has_another_place(file, folder) for _, folder in runs)
     if found or (not old.exists() and new.exists()):
         return old, new
     if old.exists() or old.parent.exists():  # where somebody wants it
@@ -165,10 +165,9 @@ def adopt_moved(uri: str, experiment_id: str) -> tuple[Path, Path] | None:
     old, new = moved
     with closing(sqlite3.connect(file, timeout=LOCK_SECONDS)) as connection, connection:
         changes = [
-            (beside.as_uri(), run_id)
+            (_beside(file, folder).as_uri(), run_id)
             for run_id, folder in _recorded(connection, experiment_id)[1]
-            if not folder.exists()
-            and ((beside := _beside(file, folder)).exists() or (not old.exists() and folder.is_relative_to(old)))
+            if _has_another_place(file, folder) or (not old.exists() and folder.is_relative_to(old))
         ]
         connection.executemany("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", changes)
         location = (new.as_uri(), int(experiment_id))
@@ -183,6 +182,12 @@ def _recorded(connection: sqlite3.Connection, experiment_id: str) -> tuple[Path 
     runs = connection.execute("SELECT run_uuid, artifact_uri FROM runs WHERE experiment_id = ?", of).fetchall()
     folders = [(run_id, folder) for run_id, recorded in runs if (folder := local_path(recorded)) is not None]
     return (local_path(row[0]) if row else None), folders
+
+
+def _has_another_place(file: Path, folder: Path) -> bool:
+    """Whether a run's artifacts lie beside the store's file, which is another folder than the recorded one."""
+    beside = _beside(file, folder)
+    return beside.exists() and not (folder.exists() and folder.samefile(beside))
 
 
 def _beside(file: Path, folder: Path) -> Path:

@@ -184,7 +184,7 @@ class Tracker(StoreAccess):
                     "or mount the folder under the same path here"
                 )
         adopt_moved(self.uri, self.experiment_id)
-        log.warning("the store was moved: artifacts that were in %s are used in %s", *moved)
+        log.warning("the store was moved or copied: artifacts that were in %s are used in %s", *moved)
 
     def newest_launch(self) -> Launch:
         """The grid's newest launch, read again."""

@@ -389,11 +389,13 @@ def _read_torch(path: Path, *, mapped: bool = False) -> object:
 
     import torch
 
+    misnamed = path.suffix == ".safetensors"  # given such a path, torch reads it as safetensors whatever it holds
     try:
-        with torch.serialization.safe_globals(
-            [argparse.Namespace]
-        ):  # timm's trainer keeps its options beside the weights
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        # timm's trainer keeps its options beside the weights
+        with torch.serialization.safe_globals([argparse.Namespace]), path.open("rb") as file:
+            return torch.load(
+                file if misnamed else path, map_location="cpu", weights_only=True, mmap=mapped and not misnamed
+            )
     except pickle.UnpicklingError as error:
         reason = str(error).partition("WeightsUnpickler error:")[2]
         if not reason or "Unsupported operand" in reason:  # torch.save cannot have written this pickle
@@ -426,6 +428,9 @@ def _tensors_of(content: object, path: Path) -> StateDict:
     if not tensors:
         held = ", ".join(map(str, list(entries)[:5])) or type(content).__name__
         raise WeightsError(f"{path} holds no named tensors (it holds: {held}); need a state dict")
+    odd = [name for name, tensor in tensors.items() if tensor.is_sparse or tensor.is_complex()]
+    if odd:
+        raise WeightsError(f"{path} holds sparse or complex tensors ({', '.join(odd[:3])}): save it as dense real ones")
     for prefix in ("module.", "_orig_mod."):
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import cost, heavy, packing, pages, published, report
+from benchmarks import cost, coverage, heavy, packing, pages, published, report
 from benchmarks.machine import load_average
 from benchmarks.measure import Measured, Outcome, Target, in_new_process, interleave
 from benchmarks.registry import BENCHMARKS
@@ -162,6 +162,10 @@ def made_up(gpu: str) -> report.Results:
             "xception_scratch arithmetic": Measured("", "GFLOP", [60.0], parts={"scored, GFLOP": [20.0]}).to_dict(),
             "clip_linear arithmetic": Measured("", "GFLOP", [100.0]).to_dict(),
             "clip_linear time": Measured("", "core-s", [2.0] * 5, parts={"on 2 cores, images/s": [1.0] * 5}).to_dict(),
+        },
+        "coverage": {
+            name: Measured(name, "ratio", [0.9], parts={f"{case}, share": [0.9] for case in coverage.FULL}).to_dict()
+            for name in coverage.QUANTITIES
         },
     }
     place = {"cpu": "a CPU", "cores": 2, "memory_gb": 8.0, "gpu": gpu, "system": "Linux"}

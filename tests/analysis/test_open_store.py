@@ -192,6 +192,10 @@ def damaged(scores: pd.DataFrame, damage: str) -> pd.DataFrame:
         return scores.assign(label=[7, *scores["label"][1:]])
     if damage == "no name":
         return scores.assign(generator=[None, *scores["generator"][1:]])
+    if damage == "negated":
+        return scores.assign(score=-scores["score"])
+    if damage == "no logits":
+        return scores.drop(columns="logit_real")
     if damage == "text":
         return scores.assign(score=scores["score"].astype(str))
     return scores.assign(score=[{"nan": np.nan, "infinity": np.inf}[damage], *scores["score"][1:]])
@@ -207,6 +211,8 @@ DAMAGES = {
     "nan": "the column score has 1 value that is not finite",
     "infinity": "the column score has 1 value that is not finite",
     "text": "the column score holds no numbers",
+    "negated": "they give an accuracy of ",
+    "no logits": "no column logit_real",
 }
 
 
@@ -235,13 +241,15 @@ def test_rows_in_another_order_and_of_a_moved_data_folder_are_sound(grid: Grid) 
     assert len(grid.open().scores(run_id)) == 120
 
 
-def test_a_grid_that_did_not_record_its_test_images_is_read_as_it_is(grid: Grid) -> None:
+def test_of_a_grid_that_did_not_record_its_test_images_the_logged_accuracy_is_asked(grid: Grid) -> None:
     (run_id,) = grid.finish(grid.spec())
     path = grid.artifact(run_id, names.SCORES)
     scores = pd.read_parquet(path)
     grid.tracker.client.delete_tag(grid.tracker.parent_id, names.TEST_IMAGES)
+    assert len(grid.open().scores(run_id)) == 120
     damaged(scores, "dropped").to_parquet(path)
-    assert len(grid.open().scores(run_id)) == 119
+    with pytest.raises(StoreError, match="they give an accuracy of "):
+        grid.open().scores(run_id)
     damaged(scores, "doubled").to_parquet(path)
     with pytest.raises(StoreError, match="there twice"):
         grid.open().scores(run_id)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import struct
 import zlib
@@ -305,3 +306,9 @@ def test_the_error_survives_pickling() -> None:
         "at 3",
         "broken (at 3): mend it",
     )
+
+
+def test_a_pipe_is_no_picture_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(BadImage, match="not a file"):
+        probe(tmp_path / "pipe.png")

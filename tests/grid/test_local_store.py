@@ -178,6 +178,28 @@ def test_a_locked_store_is_waited_for_as_long_as_this_project_says(
 # Moved ---------------------------------------------------------------------------------------------------------------
 
 
+def test_a_folder_of_runs_that_was_copied_leaves_the_original_alone(
+    dolos: Command, obvious: Path, runs: Path, tmp_path: Path
+) -> None:
+    assert dolos(*ARGUMENTS).status == 0
+    copied = shutil.copytree(runs, tmp_path / "copied")
+    before = {path: path.stat().st_mtime_ns for path in sorted(runs.rglob("*"))}
+    (run_id,) = open_store("dolos", tracking_uri=f"sqlite:///{runs / 'mlflow.db'}").runs()["run_id"]
+    store = open_store("dolos", tracking_uri=f"sqlite:///{copied / 'mlflow.db'}")
+    assert store.artifact(run_id, names.SCORES) == copied / ARTIFACTS / run_id / "artifacts" / names.SCORES
+    _artifact_repos_cache.clear()  # MLflow's own, of this process
+
+    again = ["dolos", "--data", str(obvious), "--local", *ARGUMENTS, "--seeds", "0", "1", "--runs", str(copied)]
+    assert launch.main(again) == 0
+    assert {run.info.artifact_uri for run in mlflow_runs(copied, "trial")} == {
+        f"file://{copied}/{ARTIFACTS}/{run.info.run_id}/artifacts" for run in mlflow_runs(copied, "trial")
+    }
+    after = {path: path.stat().st_mtime_ns for path in sorted(runs.rglob("*"))}
+    assert {
+        path for path in after if path.suffix not in (".db-shm", ".db-wal") and before.get(path) != after[path]
+    } <= {runs}
+
+
 def test_a_folder_of_runs_that_was_moved_goes_on_where_it_is(
     dolos: Command,
     obvious: Path,
@@ -201,7 +223,7 @@ def test_a_folder_of_runs_that_was_moved_goes_on_where_it_is(
     assert launch.main(again) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "2 trials, 1 finished before, 1 to run" in said
-    assert "the store was moved: artifacts that were in " in caplog.text
+    assert "the store was moved or copied: artifacts that were in " in caplog.text
     assert not runs.exists()
     trials = mlflow_runs(moved, "trial")
     assert {run.info.artifact_uri for run in trials} == {

@@ -484,3 +484,16 @@ def _open_local(urlopen: Any) -> Any:
             raise OSError(str(error)) from error
 
     return opened
+
+
+def test_a_file_of_torch_that_is_named_as_safetensors_is_read(tmp_path: Path) -> None:
+    torch.save({"a": torch.arange(3.0)}, tmp_path / "network.safetensors")
+    assert read_state_dict(tmp_path / "network.safetensors")["a"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("tensor", [torch.eye(3).to_sparse(), torch.zeros(3, dtype=torch.complex64)])
+def test_sparse_and_complex_tensors_are_refused(tmp_path: Path, tensor: torch.Tensor) -> None:
+    torch.save({"a": tensor, "b": torch.zeros(2)}, tmp_path / "network.pt")
+    with pytest.raises(WeightsError, match=r"holds sparse or complex tensors \(a\): save it as dense real ones"):
+        read_state_dict(tmp_path / "network.pt")
