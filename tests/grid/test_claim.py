@@ -186,8 +186,10 @@ def test_of_two_who_enter_at_once_one_is_refused(tracker: Tracker, monkeypatch: 
     assert calls == ["launch/1"]
 
 
-def test_whoever_is_taken_over_stops(tracker: Tracker) -> None:
+def test_whoever_is_taken_over_stops(tracker: Tracker, request: pytest.FixtureRequest) -> None:
     interrupted = False
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # as launch.py; Tune leaves one of its own
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     with tracker.claim() as lost:
         try:
             stranger(tracker)
