@@ -32,6 +32,7 @@ _TAIL = (1 - LEVEL) / 2
 # With fewer degrees of freedom, intervals of an AUROC of .9977 from 100 photographs hold the truth too often (.985),
 # with more, those of .9998 from 900 not often enough (.93 at 12). Found by simulation, see `benchmarks/coverage.py`.
 _FEWEST_DEGREES = 10
+_ROUNDING = 1e-24  # variances up to here are rounding errors of zero
 
 
 class Interval(NamedTuple):
@@ -253,10 +254,9 @@ def average(cells: Sequence[Sequence[Part]]) -> Estimate:
     """The mean over seeds of one cell's metric, from `Cell.parts` of each seed's answers to the same images."""
     parts = []
     for of_seeds in zip(*cells, strict=True):
-        first, count = of_seeds[0], len(of_seeds)
-        influence = sum((part.influence for part in of_seeds), np.zeros_like(first.influence)) / count
+        influence = np.mean([part.influence for part in of_seeds], axis=0)
         value = float(np.mean([part.value for part in of_seeds]))
-        parts.append(Part(first.coefficient, value, influence, first.num_sources, first.num_images))
+        parts.append(replace(of_seeds[0], value=value, influence=influence))
     estimate = combine([part.coefficient for part in parts], [part.estimate() for part in parts])
     if len(parts) == 1:
         return estimate
@@ -277,10 +277,10 @@ def combine(coefficients: Sequence[float], estimates: Sequence[Estimate]) -> Est
     Medicine 27, 1693-1702), so that a value near 1 keeps its skewed interval, and one without variance its width.
     Values without variance count as fully correlated with each other. Where its own t interval is wider, that counts.
     """
-    value = float(sum(c * estimate.value for c, estimate in zip(coefficients, estimates, strict=True)))
-    levels = _summed(coefficients, estimates)
     if len(estimates) == 1 and coefficients[0] == 1:
         return estimates[0]
+    value = float(sum(c * estimate.value for c, estimate in zip(coefficients, estimates, strict=True)))
+    levels = _summed(coefficients, estimates)
     scaled = [np.array([level.deviations for level in row]) for row in zip(*(e.levels for e in estimates), strict=True)]
     covariance = sum(rows @ rows.T for rows in scaled)
     root = np.sqrt(np.diag(covariance))
@@ -310,9 +310,6 @@ def difference(a: Estimate, b: Estimate) -> Difference:
         return Difference(value, value, value, 1.0)
     p = 2 * float(t.sf(abs(value) / error, _degrees_of_freedom(levels)))
     return Difference(value, value - quantile * error, value + quantile * error, p)
-
-
-_ROUNDING = 1e-24  # variances up to here are rounding errors of zero
 
 
 def _unseen(value: float, levels: Sequence[Level]) -> Interval:

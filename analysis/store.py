@@ -39,6 +39,7 @@ from grid.tasks import WHOLE, Task, get_task, list_tasks
 from grid.train_sets import TrainSet
 from grid.uris import local_path, store_variable
 from grid.uris import tracking_uri as default_tracking_uri
+from models.metrics import Answers
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -247,15 +248,15 @@ class Store:
         task, classes = self._task_of(run_id)
         logged, numbers = self._run(run_id).data.metrics, task.class_numbers(scores, classes)
         if task.is_binary:
-            answered = (scores["score"].to_numpy() > 0).astype(int)
+            answers = Answers.from_scores(numbers, scores["score"].to_numpy())
         else:
-            answered = scores[[f"logit_{name}" for name in classes]].to_numpy().argmax(axis=1)
+            answers = Answers.from_logits(numbers, scores[[f"logit_{name}" for name in classes]].to_numpy(), classes)
         for tested_on, cell in task.cells(scores, classes).items():
             value = logged.get(names.metric_name(tested_on, "accuracy", condition))
             counted = cell & (numbers >= 0)
             if value is None or not counted.any():
                 continue
-            found = float((answered == numbers)[counted].mean())
+            found = float((answers.answered == numbers)[counted].mean())
             if abs(found - value) > 1e-6:
                 return f"they give an accuracy of {found:.4f} on {tested_on}, and {value:.4f} was logged"
         return ""

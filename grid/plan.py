@@ -111,9 +111,11 @@ class Plan:
             missing = self.missing(trial)
             if self.state(trial) != FINISHED:
                 pending.append(Work(trial, missing))
-            elif missing or lacks_validation(trial, self.states[trial.key]):
-                state = self.states[trial.key]
-                pending.append(Work(trial, missing, state.run_id, lacks_validation(trial, state)))
+                continue
+            state = self.states[trial.key]
+            validates = lacks_validation(trial, state)
+            if missing or validates:
+                pending.append(Work(trial, missing, state.run_id, validates))
         return tuple(pending)
 
     @property

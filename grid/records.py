@@ -44,7 +44,7 @@ from grid.uris import local_path, sqlite_file, store_variable
 
 __all__ = [
     "Records", "StoreAccess", "StoreError", "answering", "check_store", "conditions_of", "damaged_plan", "knock",
-    "list_experiments",    "open_records", "speaking_runs", "state_of", "trial_state",
+    "list_experiments", "open_records", "speaking_runs", "state_of", "trial_state",
 ]  # fmt: skip
 
 _STATES = {"FINISHED": FINISHED, "FAILED": FAILED, "KILLED": INTERRUPTED, "RUNNING": RUNNING, "SCHEDULED": RUNNING}
