@@ -24,7 +24,7 @@ import pandas as pd
 import pyarrow as pa
 from filelock import FileLock
 
-from data.audits import Finding, run_audits
+from data.audits import Evidence, Finding, run_audits
 from data.images import BadImage, ImageFacts, file_digest, probe
 from data.parallel import parallel_map
 from data.sources import get_source
@@ -281,7 +281,7 @@ def build_manifest(
     table = table.sort_values(_ORDER).reset_index(drop=True)[list(COLUMNS)]
     notes = (*scanned.all_notes(), *note_on(scanned.unread))
     manifest = Manifest(root, source, table, tuple(sorted(problems)), notes)
-    return dataclasses.replace(manifest, findings=tuple(run_audits(manifest)))
+    return dataclasses.replace(manifest, findings=tuple(run_audits(Evidence(manifest))))
 
 
 def _choose_generators(scanned: Scan, generators: Collection[str] | None) -> None:

@@ -1,7 +1,8 @@
 """Checks of a data set before anything is trained on it, one audit per file.
 
-An audit takes a manifest and yields findings. The launch shows them before a grid starts and keeps them with its
-results.
+An audit takes the evidence and yields findings. The launch shows them before a grid starts and keeps them with its
+results. Audits of file headers alone run whenever a folder is read; audits that look at pixels or masks run before a
+grid starts, and by `launch.py audit`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Literal
 from data.register import Register
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from data.manifest import Manifest
 
 Level = Literal["note", "warn", "fail"]
@@ -43,19 +46,57 @@ class Finding:
         return f"{self.text}; {self.remedy}" if self.remedy else self.text
 
 
-Audit = Callable[["Manifest"], Iterator[tuple[Level, str, str]]]  # yields (level, text, remedy)
-_audits: Register[Audit] = Register("audit", __name__)
+@dataclass(frozen=True)
+class Evidence:
+    """What audits look at.
+
+    Attributes:
+        manifest: describes the data set.
+        measured: one row per image that was decoded, with the index of the manifest's rows; columns as `data.measure`
+            says. None: nothing was decoded.
+    """
+
+    manifest: Manifest
+    measured: pd.DataFrame | None = None
 
 
-register_audit, list_audits = _audits.register, _audits.names
+Audit = Callable[[Evidence], Iterator[tuple[Level, str, str]]]  # yields (level, text, remedy)
 
 
-def run_audits(manifest: Manifest, names: Iterable[str] | None = None) -> list[Finding]:
-    """Run audits on a manifest; return all findings.
+@dataclass(frozen=True)
+class _Registered:
+    audit: Audit
+    decodes: bool
+
+
+_audits: Register[_Registered] = Register("audit", __name__)
+list_audits = _audits.names
+
+
+def register_audit(name: str, *, decodes: bool = False) -> Callable[[Audit], Audit]:
+    """Register the decorated audit.
 
     Args:
-        manifest: describes the data set.
-        names: the audits to run; None: all.
+        name: as in findings and on the command line.
+        decodes: whether it needs `Evidence.measured`.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def decorate(audit: Audit) -> Audit:
+        _audits.add(name, _Registered(audit, decodes))
+        return audit
+
+    return decorate
+
+
+def run_audits(evidence: Evidence, names: Iterable[str] | None = None) -> list[Finding]:
+    """Run audits; return all findings.
+
+    Args:
+        evidence: what they look at.
+        names: the audits to run; None: all that the evidence is enough for.
 
     Raises:
         KeyError: no such audit; the message lists the audits.
@@ -63,9 +104,11 @@ def run_audits(manifest: Manifest, names: Iterable[str] | None = None) -> list[F
     """
     findings = []
     for name in list_audits() if names is None else names:
-        audit = _audits.get(name)
+        registered = _audits.get(name)
+        if names is None and registered.decodes and evidence.measured is None:
+            continue
         try:
-            findings += [Finding(name, *finding) for finding in audit(manifest)]
+            findings += [Finding(name, *finding) for finding in registered.audit(evidence)]
         except Exception as error:
             raise RuntimeError(f"the audit {name!r} failed: {error!r}") from error
     return findings

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from data.audits import Level, register_audit
-from data.manifest import Manifest
+from data.audits import Evidence, Level, register_audit
 from data.sources.base import FAKE
 
 
 @register_audit("copies")
-def copies(manifest: Manifest) -> Iterator[tuple[Level, str, str]]:
+def copies(evidence: Evidence) -> Iterator[tuple[Level, str, str]]:
     """Count copies within a split, and fakes that appear under two generators."""
-    table = manifest.table
+    table = evidence.manifest.table
     num_copies = int(table.duplicated(["split", "label", "generator", "digest"]).sum())
     if num_copies:
         yield "note", f"{num_copies} files are copies of another file of the same split, and count twice", ""

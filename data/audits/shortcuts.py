@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from data.audits import Level, register_audit
-from data.manifest import Manifest
+from data.audits import Evidence, Level, register_audit
 from data.sources.base import FAKE, REAL, rows_of_cells
 
 FACTS = {
@@ -20,9 +19,9 @@ SHARE_THAT_MATTERS = 0.05  # of the images; a smaller difference counts as chanc
 
 
 @register_audit("shortcuts")
-def shortcuts(manifest: Manifest) -> Iterator[tuple[Level, str, str]]:
+def shortcuts(evidence: Evidence) -> Iterator[tuple[Level, str, str]]:
     """Compare each generator's fakes with the real images that they are tested against."""
-    table = manifest.table
+    table = evidence.manifest.table
     described = table.assign(size=table["width"].astype(str) + " x " + table["height"].astype(str))
     for generator, fakes, reals in by_generator(described):
         for column, words in FACTS.items():

@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 import data.audits
-from data.audits import LEVELS, Finding, list_audits, run_audits
+from data.audits import LEVELS, Evidence, Finding, list_audits, register_audit, run_audits
 from data.manifest import Manifest, build_manifest
 from tests.corpora import write_dolos, write_image
 
 
 def findings(audit: str, root: Path, cache: Path, source: str = "dolos") -> list[Finding]:
-    return run_audits(build_manifest(source, root, cache=cache), [audit])
+    return run_audits(Evidence(build_manifest(source, root, cache=cache)), [audit])
 
 
 def save_as_jpeg(path: Path, quality: int = 75) -> None:
@@ -46,8 +46,8 @@ def troubled(tmp_path: Path, cache: Path) -> Manifest:
 @pytest.mark.parametrize("name", list_audits())
 def test_findings_say_who_found_what_and_leave_the_manifest_alone(name: str, troubled: Manifest) -> None:
     before = troubled.table.copy(deep=True)
-    found = run_audits(troubled, [name])
-    assert found == run_audits(troubled, [name])
+    found = run_audits(Evidence(troubled), [name])
+    assert found == run_audits(Evidence(troubled), [name])
     for finding in found:
         assert finding.audit == name
         assert finding.level in LEVELS
@@ -60,7 +60,7 @@ def test_an_audit_that_is_not_there() -> None:
     with pytest.raises(
         KeyError, match=r"no audit named 'shortcut' \(did you mean 'shortcuts'\?\); there are: .*copies"
     ):
-        run_audits(Manifest(Path(), "dolos", None), ["shortcut"])  # type: ignore[arg-type]
+        run_audits(Evidence(Manifest(Path(), "dolos", None)), ["shortcut"])  # type: ignore[arg-type]
 
 
 def test_all_of_them_run_on_every_manifest_and_are_kept_with_it(troubled: Manifest, tmp_path: Path) -> None:
@@ -145,13 +145,15 @@ def test_numbers_of_training_images_are_no_finding(dolos: Path, cache: Path) -> 
 
 
 def test_an_audit_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(manifest: Manifest) -> Iterator[Any]:
+    monkeypatch.setattr(data.audits._audits, "_entries", {})
+
+    @register_audit("toy")
+    def broken(evidence: Evidence) -> Iterator[Any]:
         yield "note", "fine", ""
         raise ZeroDivisionError
 
-    monkeypatch.setattr(data.audits._audits, "_entries", {"toy": broken})
     with pytest.raises(RuntimeError, match=r"the audit 'toy' failed: ZeroDivisionError\(\)"):
-        run_audits(Manifest(Path(), "dolos", None), ["toy"])  # type: ignore[arg-type]
+        run_audits(Evidence(Manifest(Path(), "dolos", None)), ["toy"])  # type: ignore[arg-type]
 
 
 def test_a_level_that_does_not_exist_is_refused() -> None:
