@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from data.audits import Evidence, Level, register_audit
+from data.audits import Evidence, Found, register_audit
 
 ENOUGH = 100  # the standard error of an accuracy of 0.5 is then 0.05
 
 
 @register_audit("few_images")
-def few_images(evidence: Evidence) -> Iterator[tuple[Level, str, str]]:
+def few_images(evidence: Evidence) -> Iterator[Found]:
     """Count the test images of each generator."""
     table = evidence.manifest.table
     test = table[table["split"] == "test"]
