@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 PASS = "pass"  # noqa: S105  # an audit without findings
 FAIL = "fail"
-NOT_AUDITED = "not known (launched before audits had a verdict; the next launch adds it)"
 
 
 @dataclass(frozen=True)
@@ -41,12 +40,18 @@ class Verdict:
         return levels
 
     @property
+    def worst(self) -> str:
+        """The gravest level of all."""
+        levels = self.levels.values()
+        return next((level for level in reversed(LEVELS) if level in levels), PASS)
+
+    @property
     def refused(self) -> list[str]:
         """Audits that fail and are not accepted: they stop a grid."""
         return [name for name, level in self.levels.items() if level == FAIL and name not in self.accepted]
 
     def __str__(self) -> str:
-        """In one line, such as "1 fail (pixels; accepted), 2 warn (headers, masks), 3 pass"."""
+        """In one line, such as "1 fail (pixels, accepted), 2 warn (headers, masks), 3 pass"."""
         levels, words = self.levels, []
         for level in reversed(LEVELS):
             audits = [name for name in levels if levels[name] == level]

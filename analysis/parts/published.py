@@ -26,6 +26,7 @@ def published(report: Report) -> Iterator[Block]:
     if len(comparable):
         inside = int(comparable["inside"].sum())
         yield Text(f"{inside} of {len(comparable)} published values lie in our 95 % intervals.")
+    yield from report.audit()
     means = table[table["kind"] != "cell"]
     rest = table[table["kind"] == "cell"].drop(columns="kind")
     report.folder.files("published", table, caption="Ours beside the published values")
