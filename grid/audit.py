@@ -61,22 +61,17 @@ def check_verdict(verdict: Verdict) -> None:
     """Refuse to start a grid on these data if an audit fails and is not accepted.
 
     Raises:
-        BadInputError: the message has each finding that makes an audit fail, and the option that accepts it.
+        BadInputError: the message names the audits, and the option that accepts them.
     """
     if refusal := refusal_of(verdict):
         raise BadInputError(refusal)
 
 
 def refusal_of(verdict: Verdict) -> str:
-    """Why a grid does not start on these data, and what to do; "" if it does."""
-    refused = verdict.refused
-    if not refused:
+    """Why no grid starts on these data, and what to do; "" if one does."""
+    if not verdict.refused:
         return ""
-    lines = [f"  {f.audit}: {f}" for f in verdict.findings if f.audit in refused and f.level == "fail"]
-    return "\n".join(
-        [
-            "the audit of the data fails, so results on them would mislead:",
-            *lines,
-            f"Mend the data. Or give --accept-audit {','.join(refused)}: the grid runs, and every table says so",
-        ]
+    return (
+        f"the audit of the data fails ({', '.join(verdict.refused)}, see above): results on them would mislead\n"
+        f"Mend the data. Or give --accept-audit {','.join(verdict.refused)}: the grid runs, and every table says so"
     )

@@ -16,12 +16,14 @@ photographs: of fewer, even a perfect ranking has an interval that begins lower.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from data.audits import Evidence, Found, by_generator, register_audit
+from data.audits import Evidence, Found, Level, by_generator, register_audit
 from data.separation import Separation, separation
 from data.sources.base import FAKE
 
@@ -54,22 +56,70 @@ def headers(evidence: Evidence) -> Iterator[Found]:
     """Compare each generator's fakes with the real images that they are tested against, and with other fakes."""
     table = _described(evidence.manifest.table)
     columns = [column for column in FACTS if column in table.columns and len(table[column].cat.categories) > 1]
-    differing: set[str] = set()
+    differences: dict[tuple[str, str], list[_One]] = {}
+    by_tree: dict[Level, list[_One]] = {}
+    by_bytes: dict[Level, list[_One]] = {}
     for generator, fakes, reals in by_generator(table):
         if fakes.empty or reals.empty:
             continue
-        found = []
+        own = []
         for column in columns:
             if difference := _difference(fakes, reals, column):
-                found.append(column)
-                shown, files, numbers = difference
-                text = f"{generator} and real images differ in {FACTS[column]} ({shown})"
-                yield "warn", text, "a detector can learn that instead; save real and fake alike", files, numbers
-        differing.update(found)
-        if columns:
-            yield from _by_a_tree(generator, fakes, reals, columns, found)
-        yield from _by_bytes(generator, fakes, reals)
-    yield from _between_generators(table, [column for column in columns if column not in differing])
+                own.append(column)
+                shown, files, share = difference
+                numbers = {f"{generator}: share that differs": share}
+                differences.setdefault((column, shown), []).append(_One(generator, files, numbers))
+        rows = pd.concat([_sampled(fakes), _sampled(reals)])
+        part = f" (of {MOST_IMAGES:,} images per class)" if max(len(fakes), len(reals)) > MOST_IMAGES else ""
+        result = _tree(rows, columns)
+        if result.low > WARN_ABOVE:
+            which = f" by {', '.join(FACTS[column] for column in own)}" if own else ""
+            one = _One(f"{generator}{which} {result}{part}", _examples(fakes, reals), _numbers(generator, result))
+            by_tree.setdefault("fail" if result.low > FAIL_ABOVE else "warn", []).append(one)
+        if not own and "num_bytes" in rows.columns:  # bytes per pixel follow from other facts that differ
+            result = bytes_per_pixel(rows)
+            medians = [
+                f"{(each['num_bytes'] / (each['width'] * each['height'])).median():.3g}" for each in (fakes, reals)
+            ]
+            words = f"{generator} (median {medians[0]}, real {medians[1]}) {result}{part}"
+            if result.low > BYTES_NOTE_ABOVE:
+                level: Level = "warn" if result.low > BYTES_WARN_ABOVE else "note"
+                by_bytes.setdefault(level, []).append(_One(words, [], _numbers(generator, result)))
+    for (column, shown), those in differences.items():
+        text = f"fakes of {_joined(those, ', ')} differ from real images in {FACTS[column]} ({shown})"
+        yield "warn", text, "a detector can learn that instead; save real and fake alike", *_evidence(those)
+    for level, those in by_tree.items():
+        text = f"file headers alone, without a pixel, tell fakes from real images: {_joined(those, '; ')}"
+        yield level, text, "save real and fake alike", *_evidence(those)
+    for level, those in by_bytes.items():
+        text = f"bytes per pixel alone tell fakes from real images: {_joined(those, '; ')}"
+        remedy = "check that real and fake were saved by the same program with the same settings"
+        yield level, text, remedy if level == "warn" else "", *_evidence(those)
+    reported = {column for column, _ in differences}
+    yield from _between_generators(table, [column for column in columns if column not in reported])
+
+
+class _One(NamedTuple):
+    """What a finding on several generators says of one of them."""
+
+    words: str
+    files: list[str]
+    numbers: dict[str, float]
+
+
+def _joined(those: list[_One], separator: str) -> str:
+    return separator.join(one.words for one in those)
+
+
+def _evidence(those: list[_One]) -> tuple[list[str], dict[str, float]]:
+    """Files, in turn of each generator, and numbers of all."""
+    turns = itertools.zip_longest(*(one.files for one in those))
+    files = dict.fromkeys(file for turn in turns for file in turn if file is not None)
+    return list(files), {name: value for one in those for name, value in one.numbers.items()}
+
+
+def _numbers(generator: str, result: Separation) -> dict[str, float]:
+    return {f"{generator}: {name}": value for name, value in result.numbers.items()}
 
 
 def _described(table: pd.DataFrame) -> pd.DataFrame:
@@ -87,13 +137,12 @@ def _described(table: pd.DataFrame) -> pd.DataFrame:
     return described
 
 
-def _difference(
-    some: pd.DataFrame, others: pd.DataFrame, column: str
-) -> tuple[str, list[str], dict[str, float]] | None:
+def _difference(some: pd.DataFrame, others: pd.DataFrame, column: str) -> tuple[str, list[str], float] | None:
     """How the values of a fact differ between two groups of images; None: no more than by chance.
 
     Returns:
-        the most frequent values of both groups, in words; files that have what the other group has less often; numbers.
+        the most frequent values of both groups, in words; files that have what the other group has less often; the
+        share of the images that differs.
     """
     if column in WITHIN_FORMATS:
         formats = set(some["format"].unique()) & set(others["format"].unique())
@@ -119,44 +168,14 @@ def _difference(
         for rows, sign in ((some, 1), (others, -1))
         for path in rows.loc[(sign * more > 0)[rows[column].cat.codes], "path"].head(_SHOWN_FILES)
     ]
-    return " against ".join(shown), files, {"share_that_differs": share}
+    return " against ".join(shown), files, share
 
 
-def _by_a_tree(
-    generator: str, fakes: pd.DataFrame, reals: pd.DataFrame, columns: list[str], differing: list[str]
-) -> Iterator[Found]:
-    rows = pd.concat([_sampled(fakes), _sampled(reals)])
+def _tree(rows: pd.DataFrame, columns: list[str]) -> Separation:
+    """How well a tree on these facts separates fakes of photographs that it has not seen."""
     columns = [column for column in columns if rows[column].nunique() > 1]
-    if not columns:
-        return
-    scores = _cross_validated(rows, columns)
-    result = separation(scores, (rows["label"] == FAKE).to_numpy(), rows["source_id"].to_numpy())
-    if result.low <= WARN_ABOVE:
-        return
-    which = f" ({', '.join(FACTS[column] for column in differing)})" if differing else ""
-    text = f"{generator}: file headers alone{which} tell fakes from real images with {result}{_of_sample(fakes, reals)}"
-    if result.low > FAIL_ABOVE:
-        remedy = f"a detector can reach AUROC {result.auroc:.3f} without a pixel; save real and fake alike"
-        yield "fail", text, remedy, _examples(fakes, reals), result.numbers
-    else:
-        yield "warn", text, "save real and fake alike", _examples(fakes, reals), result.numbers
-
-
-def _by_bytes(generator: str, fakes: pd.DataFrame, reals: pd.DataFrame) -> Iterator[Found]:
-    if "num_bytes" not in fakes.columns:
-        return
-    rows = pd.concat([_sampled(fakes), _sampled(reals)])
-    result = bytes_per_pixel(rows)
-    if result.low <= BYTES_NOTE_ABOVE:
-        return
-    medians = [f"{(r['num_bytes'] / (r['width'] * r['height'])).median():.3g}" for r in (fakes, reals)]
-    text = (
-        f"{generator}: bytes per pixel alone (median {medians[0]}, real {medians[1]}) tell fakes from real images with "
-        f"{result}{_of_sample(fakes, reals)}"
-    )
-    warns = result.low > BYTES_WARN_ABOVE
-    remedy = "check that real and fake were saved with the same program and settings"
-    yield "warn" if warns else "note", text, remedy if warns else "", [], result.numbers
+    scores = _cross_validated(rows, columns) if columns else np.zeros(len(rows))
+    return separation(scores, (rows["label"] == FAKE).to_numpy(), rows["source_id"].to_numpy())
 
 
 def bytes_per_pixel(rows: pd.DataFrame) -> Separation:
@@ -176,10 +195,10 @@ def _between_generators(table: pd.DataFrame, columns: list[str]) -> Iterator[Fou
             if difference := _difference(fakes[own], fakes[~own], column):
                 differences[str(generator)] = difference
         if differences:
-            shown, files, numbers = next(iter(differences.values()))
+            shown, files, share = next(iter(differences.values()))
             listed = ", ".join(differences)
             text = f"generators differ in {FACTS[column]} ({listed}; the first against the others: {shown})"
-            yield "note", text, "attribution can learn that instead", files, numbers
+            yield "note", text, "attribution can learn that instead", files, {"share that differs": share}
 
 
 def _sampled(rows: pd.DataFrame) -> pd.DataFrame:
@@ -187,10 +206,6 @@ def _sampled(rows: pd.DataFrame) -> pd.DataFrame:
     if len(rows) <= MOST_IMAGES:
         return rows
     return rows.iloc[np.argsort(_hashed(rows["source_id"]), kind="stable")[:MOST_IMAGES]]
-
-
-def _of_sample(*groups: pd.DataFrame) -> str:
-    return f" (of {MOST_IMAGES:,} images per class)" if max(map(len, groups)) > MOST_IMAGES else ""
 
 
 def _examples(fakes: pd.DataFrame, reals: pd.DataFrame) -> list[str]:

@@ -38,7 +38,7 @@ def audit(options: argparse.Namespace, context: Context) -> int:
         _, verdict = _audited(options, context)
         print_verdict(verdict, context.console)
         if refusal := refusal_of(verdict):
-            context.console.print(refusal.rpartition("\n")[2], highlight=False, markup=False)
+            context.console.print(refusal, highlight=False, markup=False)
     else:
         from rich.console import Console
 
