@@ -30,8 +30,12 @@ def audit(
         cache: numbers measured on pixels are kept here; for the same images nothing is decoded twice.
         accepted: names of audits whose "fail" does not stop a grid.
         decode: also run the audits that look at pixels.
+
+    Raises:
+        BadInputError: a file is gone, has changed or cannot be decoded any more.
     """
     from data.audits import audits_for
+    from data.pictures import FileError
     from data.verdict import judge
     from grid.progress import counting
 
@@ -40,7 +44,10 @@ def audit(
         from data.measure import measure
 
         with counting(console) as count:
-            measured = measure(manifest, cache=cache, progress=partial(count, "measuring pixels"))
+            try:
+                measured = measure(manifest, cache=cache, progress=partial(count, "measuring pixels"))
+            except FileError as error:
+                raise BadInputError(str(error)) from error
     verdict = judge(manifest, measured, accepted=accepted)
     return manifest.with_findings(verdict.findings), verdict
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import data.audits
-from data.audits import LEVELS, MOST_FILES, Evidence, Finding, list_audits, register_audit, run_audits
+from data.audits import LEVELS, MOST_FILES, Evidence, Finding, audits_for, register_audit, run_audits
 from data.manifest import Manifest, build_manifest
 from data.sources.base import SPLITS
 from tests.corpora import save_as_jpeg, write_dolos, write_folders
@@ -22,7 +22,7 @@ def findings(audit: str, root: Path, cache: Path, source: str = "dolos") -> list
 # Every audit
 
 
-@pytest.mark.parametrize("name", list_audits())
+@pytest.mark.parametrize("name", audits_for(measured=False))
 def test_a_sound_data_set_gives_no_warning(name: str, dolos: Path, cache: Path) -> None:
     assert [finding for finding in findings(name, dolos, cache) if finding.level != "note"] == []
 
@@ -38,7 +38,7 @@ def troubled(tmp_path: Path, cache: Path) -> Manifest:
     return build_manifest("dolos", root, cache=cache)
 
 
-@pytest.mark.parametrize("name", list_audits())
+@pytest.mark.parametrize("name", audits_for(measured=False))
 def test_findings_say_who_found_what_and_leave_the_manifest_alone(name: str, troubled: Manifest) -> None:
     before = troubled.table.copy(deep=True)
     found = run_audits(Evidence(troubled), [name])
