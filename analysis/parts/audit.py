@@ -11,6 +11,7 @@ from analysis.parts import Report, register_part
 from data.audits import LEVELS, Finding
 from data.verdict import PASS
 
+_COLUMNS = ["audit", "level", "text", "remedy", "numbers", "files"]
 _SHOWN_FILES = 5
 
 
@@ -31,9 +32,8 @@ def audit(report: Report) -> Iterator[Block]:
     if passed:
         yield Text(f"Nothing was found by: {', '.join(passed)}.")
     rows = [{**finding.to_dict(), "numbers": _numbers(finding), "files": ", ".join(finding.files)} for finding in found]
-    rows += [{"audit": name, "level": PASS} for name in passed]
-    columns = ["audit", "level", "text", "remedy", "numbers", "files"]
-    table = pd.DataFrame(rows, columns=columns).fillna("")
+    rows += [{**dict.fromkeys(_COLUMNS, ""), "audit": name, "level": PASS} for name in passed]
+    table = pd.DataFrame(rows, columns=_COLUMNS)
     report.folder.files("audit", table, caption="Audit of the data")
 
 
