@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from grid.experiments import list_experiments
 from grid.options import ROOT, Launch, add_data_options, resolve
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from data.manifest import Manifest
     from data.verdict import Verdict
 
@@ -40,10 +43,8 @@ def audit(options: argparse.Namespace, context: Context) -> int:
         if refusal := refusal_of(verdict):
             context.console.print(refusal, highlight=False, markup=False)
     else:
-        from rich.console import Console
-
         try:
-            manifest, verdict = _audited(options, Context(Console(stderr=True), context.show_results))
+            manifest, verdict = _audited(options, Context(_on_stderr(), context.show_results))
         except BadInputError as error:
             print(json.dumps({"error": str(error)}, indent=1))
             return BAD_INPUT
@@ -60,6 +61,18 @@ def _audited(options: argparse.Namespace, context: Context) -> tuple[Manifest, V
     assert manifest is not None, "None is for plans alone"
     accepted = launch.options.accept_audit
     return judged(manifest, context.console, cache=launch.settings.cache, accepted=accepted)
+
+
+def _on_stderr() -> Console:
+    """A console on standard error, where log messages go too from here on: standard output holds the JSON alone."""
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    console = Console(stderr=True)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, RichHandler):
+            handler.console = console
+    return console
 
 
 def _launch(options: argparse.Namespace) -> Launch:
