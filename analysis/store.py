@@ -22,6 +22,7 @@ from data.arrays import load_array
 from data.conditions import CLEAN
 from data.manifest import fingerprint
 from data.sources import Source, get_source, list_sources
+from data.verdict import Verdict
 from grid import names
 from grid.datasets import choose, data_address, data_profile, list_data_sets
 from grid.plan import FAILED, FINISHED, INTERRUPTED, PENDING, RUNNING
@@ -311,6 +312,14 @@ class Store:
         with suppress(StoreError, OSError):
             return (self.records.text(self.parent, names.NOTES) or "").splitlines()
         return []
+
+    @cached_property
+    def verdict(self) -> Verdict | None:
+        """What the newest launch's audits say of the data set; None on older grids, or if it cannot be read."""
+        with suppress(StoreError, OSError):
+            text = self.records.text(self.parent, names.AUDIT)
+            return Verdict.from_dict(json.loads(text)) if text else None
+        return None
 
     @property
     def data_profile(self) -> dict[str, Any]:

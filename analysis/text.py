@@ -46,12 +46,19 @@ def print_results(results: pd.DataFrame, console: Console, store: Store) -> None
             rows = of_task[of_task["condition"] == condition]
             if len(rows):
                 console.print(f"[bold]{task}[/]{_under(condition)}: {get_task(task).heading}", highlight=False)
+                _print_verdict(console, store)
                 whole = set(rows["tested_on"]) == {WHOLE}
                 console.print(
                     _classes(rows, task, condition, store)
                     if whole
                     else _table(value_table(rows, task, condition=condition))
                 )
+
+
+def _print_verdict(console: Console, store: Store) -> None:
+    """What the audits say of the data that a table rests on; nothing if that is not known."""
+    if store.verdict is not None:
+        console.print(f"  audit: {store.verdict}", highlight=False, markup=False)
 
 
 def _under(condition: str) -> str:
@@ -72,6 +79,7 @@ def _print_matrix(
     other = "" if task == DETECTION else f" {task},"
     heading = f"[bold]{_labelled(variant, results)}[/]{_under(condition)}:{other} accuracy (AUROC); {ORIENTATION}"
     console.print(heading, highlight=False)
+    _print_verdict(console, store)
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("")
     for column in matrix.columns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BufferedReader
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
-from PIL.JpegImagePlugin import JpegImageFile
+from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 
 from data.damage import DAMAGED, FETCH_AGAIN, PNG_SIGNATURE, READ, START, not_a_picture, png_damage
 
@@ -36,6 +37,13 @@ _JPEG = b"\xff\xd8"
 _OPAQUE_MODES = ("1", "L", "P", "RGB")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 _ORIENTATION = 0x0112  # EXIF tag
+_SUBSAMPLINGS = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}  # Pillow's number -> the usual name
+# Entries of Pillow's `info` that are the colour profile, details of another entry, or the same in all files of a format
+_NO_METADATA = {
+    "icc_profile", "jfif_version", "jfif_unit", "jfif_density", "adobe_transform", "progression", "mpoffset", "mptype",
+    "loop", "background", "timestamp", "duration", "default_image", "bbox",
+}  # fmt: skip
+_MOST_NAMES, _LONGEST_NAME = 20, 40
 
 
 class BadImage(ValueError):
@@ -66,6 +74,10 @@ class ImageFacts:
         mode: Pillow's name of the pixel type on disk, such as "RGB", "L" or "P".
         quantisation: 8 hexadecimal digits of a hash of a JPEG's quantisation tables, which depend on the quality it
             was saved with; empty for other formats.
+        num_bytes: size of the file.
+        profile: 8 hexadecimal digits of a hash of the colour profile (ICC); empty without one.
+        metadata: names of what else the file carries, in alphabetical order: "exif", "xmp", "dpi", "jfif",
+            "progressive", the subsampling of a JPEG, the keyword of each text of a PNG; empty if there is nothing.
     """
 
     digest: str
@@ -74,6 +86,9 @@ class ImageFacts:
     format: str
     mode: str
     quantisation: str = ""
+    num_bytes: int = 0
+    profile: str = ""
+    metadata: str = ""
 
 
 def file_digest(path: Path) -> str:
@@ -122,7 +137,8 @@ def probe(path: Path) -> ImageFacts:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
         pixels, header = _decode(file)
-    return ImageFacts(digest, pixels.shape[1], pixels.shape[0], **header)
+        num_bytes = os.fstat(file.fileno()).st_size
+    return ImageFacts(digest, pixels.shape[1], pixels.shape[0], num_bytes=num_bytes, **header)
 
 
 def _opened(path: Path) -> BufferedReader:
@@ -144,9 +160,14 @@ def _decode(file: BufferedReader) -> tuple[np.ndarray, dict[str, str]]:
         with _opened_image(file, start) as image:
             _refuse(image, start)
             tables = getattr(image, "quantization", None)
-            quantisation = hashlib.sha256(repr(sorted(tables.items())).encode()).hexdigest()[:8] if tables else ""
-            header = {"format": image.format or "", "mode": image.mode, "quantisation": quantisation}
-            return _to_rgb(image), header
+            header = {
+                "format": image.format or "",
+                "mode": image.mode,
+                "quantisation": _short_digest(repr(sorted(tables.items())).encode()) if tables else "",
+            }
+            pixels = _to_rgb(image)  # a PNG may have texts and EXIF data behind its pixels
+            header |= {"profile": _short_digest(image.info.get("icc_profile")), "metadata": _metadata(image)}
+            return pixels, header
     except (BadImage, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -191,6 +212,19 @@ def _refuse(image: Image.Image, start: bytes) -> None:
         raise BadImage("CMYK colours", "convert it to RGB with its colour profile")
     if image.mode not in _OPAQUE_MODES + _ALPHA_MODES:
         raise BadImage(f"pixels of type {image.mode}", "convert it to 8-bit RGB, the same way for real and fake")
+
+
+def _short_digest(content: bytes | None) -> str:
+    return hashlib.sha256(content).hexdigest()[:8] if content else ""
+
+
+def _metadata(image: Image.Image) -> str:
+    """`ImageFacts.metadata` of a picture that is loaded."""
+    names = {str(name) for name in image.info} - _NO_METADATA
+    if isinstance(image, JpegImageFile) and (subsampling := _SUBSAMPLINGS.get(get_sampling(image))):
+        names.add(f"subsampling {subsampling}")
+    shown = ["".join(letter if letter.isprintable() else "?" for letter in name) for name in sorted(names)]
+    return ", ".join(name[:_LONGEST_NAME] for name in shown[:_MOST_NAMES])
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:

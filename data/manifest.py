@@ -24,7 +24,7 @@ import pandas as pd
 import pyarrow as pa
 from filelock import FileLock
 
-from data.audits import Finding, run_audits
+from data.audits import Evidence, Finding, run_audits
 from data.images import BadImage, ImageFacts, file_digest, probe
 from data.parallel import parallel_map
 from data.sources import get_source
@@ -46,15 +46,16 @@ logger = logging.getLogger(__name__)
 
 COLUMNS = (
     "path", "label", "generator", "source_id", "split", "mask", "digest", "mask_digest", "width", "height", "format",
-    "mode", "quantisation",
+    "mode", "quantisation", "num_bytes", "profile", "metadata",
 )  # fmt: skip
 _CONTENT = ["label", "generator", "source_id", "split", "digest", "mask_digest"]
 _ORDER = ["split", "label", "generator", "source_id", "digest", "path"]
 _NULLABLE = ["mask", "mask_digest"]
+_WHOLE_NUMBERS = ["label", "width", "height", "num_bytes"]
 _SHOWN_FILES = 20
 _LEADING_ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")  # not behind a point: x1.05 and x1.5 are two numbers
 _FACTS = "manifest.json"
-_PROBE_VERSION = 2  # increase it when `data.images` refuses a file that it accepted, or returns other facts than before
+_PROBE_VERSION = 3  # increase it when `data.images` refuses a file that it accepted, or returns other facts than before
 
 
 class DataProblems(ValueError):
@@ -96,12 +97,13 @@ class Manifest:
         source: name of the corpus, as registered in `data.sources`.
         table: one row per image, columns `COLUMNS`: path and mask (posix, relative to the root), label (0 real, 1
             fake), generator ("real" for real images that all generators share), source_id, split, digest and
-            mask_digest (SHA-256 of the files), width, height, format, mode and quantisation (see
-            `data.images.ImageFacts`). Without a mask, mask and mask_digest are `pd.NA`. The order of the rows depends
-            only on the content; the index is 0 ... n - 1.
+            mask_digest (SHA-256 of the files), width, height, format, mode, quantisation, num_bytes, profile and
+            metadata (see `data.images.ImageFacts`; a saved manifest of an older version lacks the last three). Without
+            a mask, mask and mask_digest are `pd.NA`. The order of the rows depends only on the content; the index is
+            0 ... n - 1.
         skipped: the bad files that were left out.
         notes: notes of the scan (see `data.sources.base.Scan`).
-        findings: findings of the audits (see `data.audits`).
+        findings: findings of the audits (see `data.audits`); after `build_manifest`, of those that decode nothing.
     """
 
     root: Path
@@ -156,6 +158,12 @@ class Manifest:
         table = _limited(self.table, n).reset_index(drop=True)
         return dataclasses.replace(self, table=table)
 
+    def with_findings(self, findings: Iterable[Finding]) -> Manifest:
+        """The same images with these findings."""
+        manifest = dataclasses.replace(self, findings=tuple(findings))
+        vars(manifest)["digest"] = self.digest  # slow to compute, and of the same images
+        return manifest
+
     def paths(self, rows: pd.DataFrame) -> list[Path]:
         """The absolute paths of the images of these rows."""
         return [self.root / path for path in rows["path"]]
@@ -192,7 +200,7 @@ class Manifest:
             "source": self.source,
             "skipped": [asdict(problem) for problem in self.skipped],
             "notes": self.notes,
-            "findings": [asdict(finding) for finding in self.findings],
+            "findings": [finding.to_dict() for finding in self.findings],
         }
         with _replacing(folder / _FACTS) as temporary:
             temporary.write_text(json.dumps(facts, indent=1), encoding="utf-8")
@@ -214,7 +222,7 @@ class Manifest:
             table=_typed(pa.ipc.open_file(pa.memory_map(str(folder / facts["table"]))).read_pandas()),
             skipped=tuple(Problem(**problem) for problem in facts["skipped"]),
             notes=tuple(facts["notes"]),
-            findings=tuple(Finding(**finding) for finding in facts.get("findings", ())),  # older manifests have none
+            findings=tuple(map(Finding.from_dict, facts.get("findings", ()))),  # older manifests have none
         )
         vars(manifest)["digest"] = facts["digest"]  # slow to compute; the table's checksum shows that it is still right
         return manifest
@@ -297,7 +305,7 @@ def build_manifest(
     table = table.sort_values(_ORDER).reset_index(drop=True)[list(COLUMNS)]
     notes = (*scanned.all_notes(), *note_on(scanned.unread))
     manifest = Manifest(root, source, table, tuple(sorted(problems)), notes)
-    return dataclasses.replace(manifest, findings=tuple(run_audits(manifest)))
+    return dataclasses.replace(manifest, findings=tuple(run_audits(Evidence(manifest))))
 
 
 def _choose_generators(scanned: Scan, generators: Collection[str] | None) -> None:
@@ -343,7 +351,8 @@ def _one_spelling(names: pd.Series[str]) -> pd.Series[str]:
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:
     """The table with column types that depend neither on the pandas version nor on whether there are masks."""
-    return table.astype(dict.fromkeys(_NULLABLE, "string") | dict.fromkeys(("label", "width", "height"), "int64"))
+    types = dict.fromkeys(_NULLABLE, "string") | dict.fromkeys(_WHOLE_NUMBERS, "int64")
+    return table.astype({column: kind for column, kind in types.items() if column in table.columns})
 
 
 def _limited(table: pd.DataFrame, n: int) -> pd.DataFrame:
@@ -369,7 +378,7 @@ def _join_facts(table: pd.DataFrame, facts: dict[str, ImageFacts], problems: lis
     table["mask"] = table["mask"].where(pd.Series([mask is not None for mask in masks], index=table.index))
     table["digest"] = [image.digest for image in images]
     table["mask_digest"] = [mask.digest if mask else None for mask in masks]
-    for column in ("width", "height", "format", "mode", "quantisation"):
+    for column in COLUMNS[COLUMNS.index("width") :]:
         table[column] = [getattr(image, column) for image in images]
     return _typed(table)
 

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 # Options that another launch of the same grid needs, besides those that choose trials and the store.
 REPEATED = (
-    "generators", "limit", "split_seed", "names_per_split", "skip_bad", "cache", "local_copies", "device",
-    "cpus_per_trial", "gpus_per_trial", "memory_per_trial", "accelerator", "gpu_memory", "max_concurrent", "address",
-    "local",
+    "generators", "limit", "split_seed", "names_per_split", "skip_bad", "accept_audit", "cache", "local_copies",
+    "device", "cpus_per_trial", "gpus_per_trial", "memory_per_trial", "accelerator", "gpu_memory", "max_concurrent",
+    "address", "local",
 )  # fmt: skip
 
 
@@ -52,6 +52,10 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         help="file names restart in each split: the same name in two splits is two photographs",
     )  # fmt: skip
     data.add_argument("--skip-bad", action="store_true", help="leave bad files out, and record how many")
+    data.add_argument(
+        "--accept-audit", action="extend", type=_names, default=[], metavar="NAME",
+        help="start the grid although this audit fails (several: A,B); kept with the results, and said above them",
+    )  # fmt: skip
 
 
 def add_trial_options(parser: argparse.ArgumentParser) -> None:
@@ -245,6 +249,7 @@ def resolve(options: argparse.Namespace) -> Launch:
                 look_up(name)
             except KeyError as error:
                 problems.append(f"{option}: {error.args[0]}")
+    problems += _audit_problems(options.accept_audit)
     configs, weight_files, by_method = _methods(options, experiment, problems)
     problems += _ray_problems(options)
     settings = _settings(options, weight_files, by_method, problems)
@@ -370,6 +375,17 @@ def _as_typed(problem: str) -> str:
         short = {field: short for short, field in PER_METHOD.items()}
         return f"--set {method}.{short.get(field, field)} {rest}"
     return f"{option_of(name)} {rest}"
+
+
+def _audit_problems(names: Sequence[str]) -> list[str]:
+    """One line per name that is no audit."""
+    if not names:
+        return []
+    from data.audits import list_audits
+    from data.register import no_entry
+
+    audits = list_audits()
+    return [f"--accept-audit: {no_entry('audit', name, audits).args[0]}" for name in names if name not in audits]
 
 
 def _ray_problems(options: argparse.Namespace) -> list[str]:

@@ -17,7 +17,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ from grid.records import Records, StoreAccess, StoreError, answering, conditions
 
 import mlflow
 import numpy as np
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -44,6 +44,7 @@ from grid.uris import sqlite_file, store_variable
 
 if TYPE_CHECKING:
     from data.manifest import Manifest
+    from data.verdict import Verdict
     from grid.trial import Scored
 
 HEARTBEAT_SECONDS = 10.0
@@ -129,6 +130,7 @@ class Tracker(StoreAccess):
         *,
         conditions: Iterable[str] = (),
         launched: Mapping[str, str] | None = None,
+        verdict: Verdict | None = None,
     ) -> None:
         """Log what this launch runs, in the grid's parent run.
 
@@ -137,6 +139,7 @@ class Tracker(StoreAccess):
             trials: all trials of the grid, added to the grid's plan.
             conditions: conditions to score under, added to those of earlier launches.
             launched: tags that describe the launch: `names.EXPERIMENT`, `names.OPTIONS`.
+            verdict: what the audits say of the data set; None: it was not audited.
 
         Raises:
             StoreError: the store was moved, and a launch of another grid of the experiment uses the old paths.
@@ -159,6 +162,8 @@ class Tracker(StoreAccess):
         tags = {**(launched or {}), names.CONDITIONS: ",".join(asked), names.TEST_IMAGES: manifest.fingerprint}
         client.log_batch(parent_id, tags=[RunTag(key, value) for key, value in tags.items()])
         client.log_text(parent_id, "".join(f"{note}\n" for note in manifest.remarks), names.NOTES)
+        if verdict is not None:
+            _log_verdict(self.records, grid, verdict)
         try:
             planned = self.records.plan(grid)
         except StoreError as error:
@@ -473,6 +478,38 @@ def find_grid(uri: str, experiment: str, manifest: Manifest, artifacts: Path) ->
     if created not in ("", parent_id):
         client.delete_run(created)
     return Tracker(uri, records.experiment_id, parent_id, origin)
+
+
+def keep_verdict(uri: str, experiment: str, data: str, verdict: Verdict) -> None:
+    """Log what the audits say of a data set, for a grid of which nothing is to be run.
+
+    Args:
+        uri: tracking URI.
+        experiment: name of the MLflow experiment.
+        data: digest of the data set.
+        verdict: what the audits say.
+
+    Raises:
+        StoreError: the store cannot be read or written.
+    """
+    records = open_records(uri, experiment)
+    if records is None:
+        return
+    with answering(uri):
+        for grid in records.grids(data):
+            _log_verdict(records, grid, verdict)
+
+
+def _log_verdict(records: Records, grid: Run, verdict: Verdict) -> None:
+    """Log a verdict, if it is another one; what an earlier launch accepted stays accepted, as results rest on it."""
+    text = records.text(grid, names.AUDIT)
+    if text:
+        before = json.loads(text)
+        accepted = dict.fromkeys([*before["accepted"], *verdict.accepted])
+        verdict = replace(verdict, accepted=tuple(accepted))
+        if before == json.loads(json.dumps(verdict.to_dict())):
+            return
+    records.client.log_dict(grid.info.run_id, verdict.to_dict(), names.AUDIT)
 
 
 def keep_report(uri: str, parent_id: str, folder: Path) -> None:

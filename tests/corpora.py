@@ -25,6 +25,12 @@ def write_image(path: Path, pixels: np.ndarray) -> Path:
     return path
 
 
+def save_as_jpeg(path: Path, quality: int = 75) -> None:
+    """A picture becomes a JPEG of the same stem."""
+    Image.open(path).save(path.with_suffix(".jpg"), quality=quality)
+    path.unlink()
+
+
 def write_dolos(
     root: Path,
     generators: Iterable[str] = ("lama", "ldm"),

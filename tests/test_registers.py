@@ -12,7 +12,7 @@ import pytest
 import data.register
 import models.register
 from analysis.parts import list_parts
-from data.audits import list_audits, run_audits
+from data.audits import Evidence, list_audits, run_audits
 from data.conditions import get_condition, list_conditions
 from data.demo.inpainters import get_inpainter, list_inpainters
 from data.manifest import Manifest
@@ -81,7 +81,7 @@ LISTS: dict[str, Callable[[], list[str]]] = {
     "task": list_tasks,
 }
 LOOK_UPS: dict[str, Callable[[str], object]] = {
-    "audit": lambda name: run_audits(cast(Manifest, None), [name]),
+    "audit": lambda name: run_audits(Evidence(cast(Manifest, None)), [name]),
     "backbone family": lambda name: load_backbone(name, cast(BackboneRequest, None)),
     "command": get_command,
     "condition": get_condition,

@@ -106,6 +106,11 @@ class Report:
         notes = self.runs.loc[self.runs["variant"] == variant, "weights"]
         return [str(note) for note in dict.fromkeys(notes) if note not in ("", "none")]
 
+    def audit(self) -> Iterator[Block]:
+        """A line on what the audits say of the data, to stand above a matrix; none if that is not known."""
+        if self.store.verdict is not None:
+            yield Text(f"Audit of the data: {self.store.verdict}.")
+
     def problem(self, text: str) -> Text:
         """A problem to show here and under "What this does not show"; lines after the first are a command."""
         first, _, rest = text.partition("\n")

@@ -23,6 +23,7 @@ def attribution(report: Report) -> Iterator[Block]:
     if not report.variants(ATTRIBUTION):
         yield Text("This grid has no attribution trials.")
         return
+    yield from report.audit()
     rows = attribution_with_intervals(report.store, report.cells)
     if len(rows):
         yield report.folder.table(

@@ -17,6 +17,7 @@ def comparison(report: Report) -> Iterator[Block]:
     if report.options.compare is None:
         return
     a, b = report.options.compare
+    yield from report.audit()
     for metric in ("accuracy", "auroc"):
         try:
             table = compare(report.store, a, b, metric)

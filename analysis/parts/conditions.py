@@ -40,6 +40,7 @@ def conditions(report: Report) -> Iterator[Block]:
     )
     cells = cells[cells["task"] == DETECTION]
     rows = [_row(report, cells, variant, condition) for variant in report.variants(DETECTION) for condition in names]
+    yield from report.audit()
     if table := [row for row in rows if row]:
         caption = (
             "Means over the cells of each method's matrix, in brackets 95 % intervals over source images; of the "
@@ -56,7 +57,7 @@ def conditions(report: Report) -> Iterator[Block]:
                 pictures = [
                     matrix_picture(report, variant, metric, cells=cells, condition=condition) for metric in METRICS
                 ]
-                yield Fold(f"{variant}: {condition}", [Row(pictures)])
+                yield Fold(f"{variant}: {condition}", [*report.audit(), Row(pictures)])
 
 
 def _summary(condition: str) -> str:

@@ -11,6 +11,7 @@ import pandas as pd
 from analysis.page import Block, Bullets, Text, sentence_list
 from analysis.parts import Report, register_part
 from analysis.store import Store, StoreError
+from data.audits import Finding
 from grid import names
 from grid.plan import FINISHED, RUNNING
 from grid.tasks import ATTRIBUTION, DETECTION, cell_rows, class_names, generators_of, get_task
@@ -24,11 +25,19 @@ def limitations(report: Report) -> Iterator[Block]:
     """One sentence per limitation. Made last, because the other parts add the problems that they met."""
     first = report.finished(DETECTION)
     scores = report.store.scores(first["run_id"].iloc[0]) if len(first) else None
-    yield Bullets([*limits(report.store, report.results, scores, notes=report.store.notes), *report.problems])
+    verdict = report.store.verdict
+    found = [] if verdict is None else verdict.findings
+    notes = [note for note in report.store.notes if note not in set(map(str, found))]  # these have levels, see Audit
+    yield Bullets([*limits(report.store, report.results, scores, notes=notes, found=found), *report.problems])
 
 
 def limits(
-    store: Store, results: pd.DataFrame, scores: pd.DataFrame | None, *, notes: Iterable[str] = ()
+    store: Store,
+    results: pd.DataFrame,
+    scores: pd.DataFrame | None,
+    *,
+    notes: Iterable[str] = (),
+    found: Iterable[Finding] = (),
 ) -> Iterator[Text]:
     """Sentences for "What this does not show".
 
@@ -37,6 +46,7 @@ def limits(
         results: rows of `store.results()` on clean pictures.
         scores: scores of one finished detection run, to count test images; None: there is no such run.
         notes: remarks on the data set.
+        found: findings of the audits; those that are harmless by themselves are left to the section "Audit".
     """
     runs = store.runs()
     yield from _missing(store, runs)
@@ -53,6 +63,9 @@ def limits(
     yield from _inverted(results)
     yield from _warnings(store, runs)
     yield from (Text(f"The data set's own note: {note}") for note in notes)
+    for finding in found:
+        if finding.level != "note":
+            yield Text(f"The audit of the data ({finding.audit}, {finding.level}): {finding}")
     skipped = store.parent.data.tags.get(names.SKIPPED, "0")
     if skipped != "0":
         yield Text(f"{skipped} bad files of the data set were left out.")

@@ -35,6 +35,7 @@ def matrices(report: Report) -> Iterator[Block]:
             continue
         metrics = set(report.cells["metric"])
         shown = [matrix_picture(report, variant, metric) for metric in report.metrics if metric in metrics]
+        yield from report.audit()
         yield Row(shown[:2])
         blocks = [Row(shown[2:]), *_runs_behind(report, variant)]
         yield Fold(f"{variant}: other metrics, and the runs behind each column", blocks)

@@ -36,6 +36,7 @@ def published(report: Report) -> Iterator[Block]:
     ]
     if counts:
         yield Text(f"Published values that lie in our 95 % intervals: {sentence_list(counts)}.")
+    yield from report.audit()
     means = table[table["kind"] != CELL]
     rest = table[table["kind"] == CELL].drop(columns="kind")
     report.folder.files("published", table, caption="Ours beside the published values")

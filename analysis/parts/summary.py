@@ -40,6 +40,7 @@ def summary(report: Report) -> Iterator[Block]:
         yield Text(best)
     elif len(table) > 1:
         yield Text("No two methods have the same cells yet, so their means are not ranked.")
+    yield from report.audit()
     yield report.folder.table(
         "summary", table,
         caption="Means over the cells of each method's matrix, ± standard deviation over seeds where there are "

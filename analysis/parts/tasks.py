@@ -22,6 +22,7 @@ def tasks(report: Report) -> Iterator[Block]:
             command = report.store.missing_command(task=task)
             yield Text(f"{task}: no trial is finished; this runs them:", strong=True, command=command)
             continue
+        yield from report.audit()
         for condition in report.store.conditions:
             table = value_table(results, task, condition=condition)
             if len(table):

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from data.manifest import Manifest
+    from data.verdict import Verdict
     from grid.experiments import Experiment
     from grid.plan import Plan, TrialState, Work
     from grid.progress import GridProgress
@@ -93,9 +94,16 @@ def _run(launch: Launch, context: Context) -> int:
         )
         return OK
 
+    from grid.audit import audit, check_verdict, print_verdict, refusal_of
     from grid.plan import make_plan
     from grid.settings import ClusterError, InfeasibleError
 
+    settings, accepted = launch.settings, options.accept_audit
+    manifest, verdict = audit(
+        manifest, context.console, cache=settings.cache, accepted=accepted, decode=not options.plan
+    )
+    manifest.save(settings.manifests / manifest.digest)
+    print_verdict(verdict, context.console)
     trials = launch.trials(manifest)
     for task, methods in launch.without_trials(trials).items():
         console = context.console
@@ -103,15 +111,27 @@ def _run(launch: Launch, context: Context) -> int:
     plan = make_plan(trials, known_states(trials, launch.name, launch.settings), launch.conditions)
     if options.plan:
         print_plan(plan, launch.settings, context.console)
+        console = context.console
+        console.print("audits that look at pixels run before the grid, or by `python launch.py audit`")
+        if plan.pending and (refusal := refusal_of(verdict)):
+            console.print(f"a launch without --plan stops: {refusal}", style=NOTE, highlight=False, markup=False)
         return OK
     failed = False
-    if not plan.pending:
-        context.console.print(f"all {len(plan.trials)} trials are finished; nothing to run")
-    else:
-        from grid.records import StoreError
+    if plan.pending:
+        check_verdict(verdict)
+    from grid.records import StoreError
 
+    if not plan.pending:
+        from grid.tracking import keep_verdict
+
+        context.console.print(f"all {len(plan.trials)} trials are finished; nothing to run")
         try:
-            failed = run_pending(plan, launch, manifest, context.console)
+            keep_verdict(settings.tracking_uri, launch.name, manifest.digest, verdict)
+        except StoreError as error:
+            raise BadInputError(str(error)) from error
+    else:
+        try:
+            failed = run_pending(plan, launch, manifest, verdict, context.console)
         except (StoreError, ClusterError, InfeasibleError) as error:
             raise BadInputError(str(error)) from error
     context.console.print()
@@ -198,9 +218,8 @@ def read_data(launch: Launch, console: Console) -> Manifest | None:
             raise BadInputError(f"--generators: {error}") from error
     manifest.save(settings.manifests / manifest.digest)
     console.print(manifest.summary(), highlight=False, markup=False)
-    remarks = [*(("note", note) for note in manifest.notes), *((f.level, str(f)) for f in manifest.findings)]
-    for level, remark in remarks:
-        console.print(f"{level}: {remark}", style=NOTE, highlight=False, markup=False)
+    for note in manifest.notes:
+        console.print(f"note: {note}", style=NOTE, highlight=False, markup=False)
     if manifest.skipped:
         console.print(f"left out: {len(manifest.skipped)} bad files; recorded in MLflow", style=NOTE)
     if options.generators and not options.train_on:
@@ -277,7 +296,7 @@ def known_states(trials: Sequence[TrialSpec], name: str, settings: RunSettings) 
         raise BadInputError(str(error)) from error
 
 
-def run_pending(plan: Plan, launch: Launch, manifest: Manifest, console: Console) -> bool:
+def run_pending(plan: Plan, launch: Launch, manifest: Manifest, verdict: Verdict, console: Console) -> bool:
     """Check weights, prepare shared inputs, run. Returns whether any trial failed."""
     from grid import tracking
     from grid.plan import make_plan
@@ -302,7 +321,7 @@ def run_pending(plan: Plan, launch: Launch, manifest: Manifest, console: Console
     tracker = tracking.find_grid(settings.tracking_uri, launch.name, manifest, settings.runs / "artifacts")
     with tracker.claim() as lost:
         launched = {names.EXPERIMENT: launch.experiment.name, names.OPTIONS: launch.repeated()}
-        tracker.record_launch(manifest, plan.trials, conditions=plan.conditions, launched=launched)
+        tracker.record_launch(manifest, plan.trials, conditions=plan.conditions, launched=launched, verdict=verdict)
         # Looked up again: whoever ran this grid until now may have finished some of it meanwhile.
         states = tracker.records.states([trial.key for trial in plan.trials])
         plan = make_plan(plan.trials, states, plan.conditions)

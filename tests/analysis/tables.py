@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.store import RUN_COLUMNS
 from data.conditions import CLEAN
+from data.verdict import Verdict
 from tests.analysis import published
 
 COLUMNS = [*RUN_COLUMNS, "data", "condition", "tested_on", "metric", "value"]
@@ -58,10 +59,17 @@ class Planned:
         table: the results.
         generators: in the order of tables.
         trained_on: training sets that detection by every variant is planned for; None: those that are in the results.
+        verdict: of the audits; None: not known.
     """
 
-    def __init__(self, table: pd.DataFrame, generators: Iterable[str], trained_on: Iterable[str] | None = None) -> None:
-        self.generators = list(generators)
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        generators: Iterable[str],
+        trained_on: Iterable[str] | None = None,
+        verdict: Verdict | None = None,
+    ) -> None:
+        self.generators, self.verdict = list(generators), verdict
         runs = table[["task", "variant", "trained_on"]]
         if trained_on is not None:
             variants = dict.fromkeys(table["variant"])

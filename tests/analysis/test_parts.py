@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 
 import analysis.parts
-from analysis.page import Block, Fold, Folder, Picture, Row, Section, Table, Text
+from analysis.page import Block, Bullets, Fold, Folder, Picture, Row, Section, Table, Text
 from analysis.parts import Options, Part, Report, list_parts, register_part
+from analysis.parts.audit import audit
 from analysis.parts.cam import cam
 from analysis.parts.conditions import conditions
 from analysis.parts.limitations import limitations
@@ -21,7 +22,10 @@ from analysis.parts.published import published
 from analysis.parts.runs import runs
 from analysis.parts.summary import summary
 from analysis.report import make_report
+from data.audits import Finding
 from data.conditions import get_condition
+from data.verdict import Verdict
+from grid import tracking
 from models.metrics import Metric, register_metric
 from tests.analysis.grids import GENERATORS, Grid
 from tests.grid.grids import fresh_store
@@ -318,3 +322,66 @@ def test_fakes_without_a_mask_are_counted_in_the_report(
     sentence = f"3 of {len(later)} validation and test fakes have no mask; Grad-CAM is measured on the others."
     assert sentence in words
     assert sentence in [problem.text for problem in report.problems]
+
+
+# The audit -----------------------------------------------------------------------------------------------------------
+
+FOUND = (
+    Finding("counts", "note", "lama, test: 2 fakes against 3 real images", "read balanced accuracy"),
+    Finding("headers", "fail", "fakes alone are PNG", "save all alike", ("a.png", "b.jpg"), (("lama: auroc", 1.0),)),
+)
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    folder = tmp_path_factory.mktemp("audited")
+    grid = Grid(fresh_store(tmp_path_factory.getbasetemp(), folder / "runs"), folder, num_each=4)
+    grid.manifest = grid.manifest.with_findings(FOUND)
+    grid.finish(grid.spec(), grid.attribution(), conditions=["jpeg-75"])
+    verdict = Verdict(("copies", "counts", "headers"), FOUND, ("headers",))
+    tracking.keep_verdict(grid.tracker.uri, grid.name, grid.manifest.digest, verdict)
+    return begun(grid, folder / "out")
+
+
+def test_the_audit_has_a_section_of_its_own(audited: Report) -> None:
+    line, accepted, found, passed = audit(audited)
+    assert line == Text("Audit of the data: 1 fail (headers, accepted), 1 note (counts), 1 pass.")
+    assert isinstance(accepted, Text)
+    assert accepted.text.endswith("(--accept-audit): headers.")
+    assert isinstance(found, Bullets)
+    assert [item.text for item in found.items] == [
+        "fail (headers): fakes alone are PNG; save all alike (numbers: lama: auroc 1; files: a.png, b.jpg)",
+        "note (counts): lama, test: 2 fakes against 3 real images; read balanced accuracy",
+    ]
+    assert passed == Text("Nothing was found by: copies.")
+    table = pd.read_csv(audited.folder.path / "tables" / "audit.csv").fillna("")
+    assert table[["audit", "level", "files"]].to_numpy().tolist() == [
+        ["headers", "fail", "a.png, b.jpg"], ["counts", "note", ""], ["copies", "pass", ""],
+    ]  # fmt: skip
+
+
+def test_the_verdict_stands_above_every_matrix(audited: Report) -> None:
+    line = Text("Audit of the data: 1 fail (headers, accepted), 1 note (counts), 1 pass.")
+    for name in ("matrices", "conditions", "attribution", "summary"):
+        (part,) = (part for part in PARTS if part.name == name)
+        blocks = list(flat(part.blocks(audited)))
+        values = [place for place, block in enumerate(blocks) if isinstance(block, Table | Picture | Row)]
+        assert line in blocks[: values[0]], name
+
+
+def test_the_limitations_have_what_the_audit_warns_of_once(audited: Report) -> None:
+    (bullets,) = limitations(audited)
+    assert isinstance(bullets, Bullets)
+    texts = [item.text for item in bullets.items]
+    assert [text for text in texts if "fakes alone are PNG" in text] == [
+        "The audit of the data (headers, fail): fakes alone are PNG; save all alike"
+    ]
+    assert not any("read balanced accuracy" in text and "2 fakes" in text for text in texts)
+
+
+def test_a_grid_of_before_says_that_its_audit_is_not_known(new_report: MakeReport) -> None:
+    report = new_report(detection)
+    (text,) = audit(report)
+    assert isinstance(text, Text)
+    assert text.text == "What audits say of the data is not kept with this grid; the next launch adds it."
+    assert list(report.audit()) == []

@@ -8,6 +8,8 @@ from rich.console import Console
 
 from analysis.matrices import ORIENTATION
 from analysis.text import print_results
+from data.audits import Finding
+from data.verdict import Verdict
 from tests.analysis import published
 from tests.analysis.tables import Planned, detection, published_results, results, row
 
@@ -16,10 +18,11 @@ def printed(
     table: pd.DataFrame,
     generators: Iterable[str] = published.GENERATORS,
     trained_on: Iterable[str] | None = None,
+    verdict: Verdict | None = None,
 ) -> str:
     """What a terminal shows of results; `trained_on` are the planned training sets of detection."""
     console = Console(width=140, record=True, force_terminal=False, quiet=False)
-    store: Any = Planned(table, generators, trained_on)
+    store: Any = Planned(table, generators, trained_on, verdict)
     with console.capture() as capture:
         print_results(table, console, store)
     return capture.get()
@@ -33,6 +36,16 @@ def section(text: str, method: str) -> str:
 
 def test_every_matrix_says_its_orientation() -> None:
     assert printed(published_results()).count(ORIENTATION) == len(published.DETECTION)
+
+
+def test_the_audit_stands_above_every_table() -> None:
+    verdict = Verdict(("counts", "headers"), (Finding("headers", "fail", "fakes alone are PNG"),), ("headers",))
+    text = printed(published_results(), verdict=verdict)
+    lines = text.splitlines()
+    headings = [line for line in lines if ORIENTATION in line or line.startswith("attribution")]
+    assert len(headings) == len(published.DETECTION) + 1
+    assert {lines[lines.index(heading) + 1] for heading in headings} == {"  audit: 1 fail (headers, accepted), 1 pass"}
+    assert "audit" not in printed(published_results())  # an older grid
 
 
 def test_rows_are_tested_on_and_columns_trained_on() -> None:

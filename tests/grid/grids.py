@@ -103,7 +103,17 @@ def table_of(generators: Iterable[str] = ("lama", "ldm"), num_each: int = 10) ->
     ]
     table = pd.DataFrame(rows, columns=["path", "label", "generator", "source_id", "split", "digest"])
     missing = {column: pd.Series([pd.NA] * len(rows), dtype="string") for column in ("mask", "mask_digest")}
-    return table.assign(**missing, width=SIDE, height=SIDE, format="PNG", mode="RGB", quantisation="")
+    return table.assign(
+        **missing,
+        width=SIDE,
+        height=SIDE,
+        format="PNG",
+        mode="RGB",
+        quantisation="",
+        num_bytes=1,
+        profile="",
+        metadata="",
+    )
 
 
 def paper_manifest(root: Path, generators: Iterable[str] = ("lama", "ldm"), num_each: int = 10) -> Manifest:

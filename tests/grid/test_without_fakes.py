@@ -104,7 +104,7 @@ def test_a_method_that_needs_no_fakes_is_trained_once_and_has_its_own_threshold(
         )
         assert run.data.metrics["test/ldm/auroc"] == 1.0
     table = outcome.printed[outcome.printed.index("toy_one_class [weight-free]") :]
-    assert "no generator" in table.splitlines()[2]
+    assert "no generator" in table.splitlines()[3]
     assert "in-domain" not in table.partition("AUROC:")[0]
     assert "toy_one_class" not in outcome.printed[outcome.printed.index("attribution: accuracy") :]
 

@@ -1,0 +1,117 @@
+"""The audit of a data set, without a grid."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grid.commands import BAD_INPUT, OK, BadInputError, Context, register_command
+from grid.experiments import list_experiments
+from grid.options import ROOT, Launch, add_data_options, resolve
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from data.manifest import Manifest
+    from data.verdict import Verdict
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Which data."""
+    parser.add_argument(
+        "experiment", nargs="?",
+        help=f"one of: {', '.join(list_experiments())}; default: what the folder looks like, the demo without --data",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print the verdict and all findings as JSON, nothing else")
+    add_data_options(parser)
+    where = parser.add_argument_group("where")
+    where.add_argument("--runs", type=Path, default=ROOT / "runs", metavar="DIR", help="as of the grid")
+    where.add_argument("--cache", type=Path, metavar="DIR", help="what was measured is kept here; default: RUNS/cache")
+
+
+@register_command("audit", add_options)
+def audit(options: argparse.Namespace, context: Context) -> int:
+    """Audit a data set before any training; exits with 2 if an audit fails and is not accepted."""
+    if not options.json:
+        from grid.audit import print_verdict, refusal_of
+
+        _, verdict = _audited(options, context)
+        print_verdict(verdict, context.console)
+        if refusal := refusal_of(verdict):
+            context.console.print(refusal, highlight=False, markup=False)
+    else:
+        try:
+            manifest, verdict = _audited(options, Context(_on_stderr(), context.show_results))
+        except BadInputError as error:
+            print(json.dumps({"error": str(error)}, indent=1))
+            return BAD_INPUT
+        print(json.dumps(_in_plain_types(manifest, verdict), indent=1))
+    return BAD_INPUT if verdict.refused else OK
+
+
+def _audited(options: argparse.Namespace, context: Context) -> tuple[Manifest, Verdict]:
+    from grid.audit import audit as judged
+    from grid.commands.run import read_data
+
+    launch = _launch(options)
+    manifest = read_data(launch, context.console)
+    assert manifest is not None, "None is for plans alone"
+    accepted = launch.options.accept_audit
+    return judged(manifest, context.console, cache=launch.settings.cache, accepted=accepted)
+
+
+def _on_stderr() -> Console:
+    """A console on standard error, where log messages go too from here on: standard output holds the JSON alone."""
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    console = Console(stderr=True)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, RichHandler):
+            handler.console = console
+    return console
+
+
+def _launch(options: argparse.Namespace) -> Launch:
+    """The launch of the experiment's default grid on these data, as `run` would make it."""
+    from grid.commands.run import add_options as add_run_options
+
+    parser = argparse.ArgumentParser()
+    add_run_options(parser)
+    named = {"experiment": options.experiment or _recognised(options.data), "local": True}
+    return resolve(argparse.Namespace(**{**vars(parser.parse_args([])), **vars(options), **named}))
+
+
+def _recognised(data: str | None) -> str:
+    """The experiment that the data are for.
+
+    Raises:
+        BadInputError: that cannot be told; the message lists the experiments.
+    """
+    from data.addresses import is_url
+    from data.sources import recognise
+
+    if data is None:
+        return "demo"
+    names = [] if is_url(data) else recognise(Path(data).resolve())
+    if len(names) != 1:
+        listed = ", ".join(list_experiments())
+        raise BadInputError(f"name the experiment: python launch.py audit NAME --data …; there are: {listed}")
+    return names[0]
+
+
+def _in_plain_types(manifest: Manifest, verdict: Verdict) -> dict[str, Any]:
+    about = {
+        "data": manifest.digest,
+        "source": manifest.source,
+        "folder": str(manifest.root),
+        "images": len(manifest.table),
+        "skipped": len(manifest.skipped),
+        "verdict": verdict.worst,
+        "refused": verdict.refused,
+        "notes": list(manifest.notes),
+    }
+    return about | verdict.to_dict()
