@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-REACH = 16  # px; nearer to the mask, a block of JPEG or an interpolation mixes original and generated pixels
+REACH = 8  # px; nearer to the mask, a block of JPEG or an interpolation mixes original and generated pixels
 MAX_SIDE = 1024  # px; larger pictures are not tried, for the time that it takes
 _QUALITIES = (30, 40, *range(50, 100))
 _FILTERS = {

@@ -54,8 +54,8 @@ def measure(
 
         - hash: perceptual hash of 256 bits, 64 hexadecimal digits (`imagehash.phash` of 16 x 16); pixels: checksum of
           the luminance, 8 hexadecimal digits.
-        - mask_share: share of the image that the mask marks as fake; mask_levels: number of grey levels in the mask;
-          mask_highest: its highest level, 0 to 255. NaN without a mask.
+        - mask_pixels: the mask's checksum, as pixels; mask_share: share of the image that the mask marks as fake;
+          mask_levels: number of grey levels in the mask; mask_highest: its highest level, 0 to 255. NaN without a mask.
         - paired: whether the original is there (a real image of the same source id, split and size).
         - measured: whether the columns below were asked for.
         - changed_outside, changed_inside: share of the pixels outside and inside the mask that differ from the
@@ -67,7 +67,8 @@ def measure(
           there are fakes without a pair. NaN elsewhere.
         - frequency, strength: of `data.traces.resampling`, of a paired fake outside its mask against its original.
         - process, reproduced: of `data.laundering.reproduced`, on `NUM_TRIED` pairs per generator and split.
-        - sample: luminance at `SAMPLE` fixed random places, bytes; empty where it was not asked for.
+        - sample: luminance at `SAMPLE` fixed random places, bytes; sample_mask: the mask there,
+          255 where the image is fake, else 0. Empty where it was not asked for, or without a mask.
         - profile: `data.traces.sharpness` as bytes, of images whose traces were measured over the whole image.
 
     Raises:

@@ -29,14 +29,14 @@ logger = logging.getLogger(__name__)
 
 MEASURE_VERSION = 1  # increase it when a number changes
 PER_GROUP = 1000  # images with pixel statistics per generator, label and split
-NUM_TRIED = 2  # pairs per generator and split on which ways of saving and resizing are tried
+NUM_TRIED = 3  # pairs per generator and split on which ways of saving and resizing are tried
 SAMPLE = 1024  # pixels
 COLUMNS = {
-    "hash": str, "pixels": str, "mask_share": float, "mask_levels": float, "mask_highest": float, "paired": bool,
-    "measured": bool, "traced": bool, "changed_outside": float, "amount_outside": float, "changed_inside": float,
-    "amount_inside": float, "blockiness": float, "blockiness_original": float, "quality": float,
-    "quality_original": float, "frequency": float, "strength": float, "process": str, "reproduced": float,
-    "sample": bytes, "profile": bytes,
+    "hash": str, "pixels": str, "mask_pixels": str, "mask_share": float, "mask_levels": float, "mask_highest": float,
+    "paired": bool, "measured": bool, "traced": bool, "changed_outside": float, "amount_outside": float,
+    "changed_inside": float, "amount_inside": float, "blockiness": float, "blockiness_original": float,
+    "quality": float, "quality_original": float, "frequency": float, "strength": float, "process": str,
+    "reproduced": float, "sample": bytes, "sample_mask": bytes, "profile": bytes,
 }  # fmt: skip
 EMPTY: dict[type, Any] = {str: "", float: float("nan"), bool: False, bytes: b""}
 ON_PIXELS = tuple(COLUMNS)[tuple(COLUMNS).index("measured") :]  # of images that were chosen for it
@@ -119,7 +119,7 @@ def measure_photograph(shots: Iterable[Shot], read_file: Read) -> dict[Key, Row]
         facts, picture = opened
         grey = picture.convert("L")
         row: Row = {name: EMPTY[kind] for name, kind in COLUMNS.items()}
-        row |= {"hash": _hash(grey), "pixels": f"{zlib.crc32(grey.tobytes()):08x}"}
+        row |= {"hash": _hash(grey), "pixels": _checksum(grey)}
         mask, mask_digest = None, ""
         if opened_mask is not None and opened_mask[1].size == picture.size:
             mask_digest = opened_mask[0].digest
@@ -133,6 +133,7 @@ def measure_photograph(shots: Iterable[Shot], read_file: Read) -> dict[Key, Row]
         row |= {"paired": original is not None, "measured": shot.measured}
         if shot.measured:
             row["sample"] = _sample(grey)
+            row["sample_mask"] = _sample(mask) if mask is not None else b""
             if original is not None:
                 row |= _compared(picture, grey, original[1], mask, tried=shot.tried)
             elif shot.traces:
@@ -201,8 +202,17 @@ def _mask(picture: Image.Image, white: int) -> tuple[Image.Image, Row]:
     grey = picture.convert("L")
     counts = grey.histogram()
     levels = [level for level, count in enumerate(counts) if count]
-    facts = {"mask_share": sum(counts[:white]) / sum(counts), "mask_levels": len(levels), "mask_highest": levels[-1]}
+    facts = {
+        "mask_pixels": _checksum(grey),
+        "mask_share": sum(counts[:white]) / sum(counts),
+        "mask_levels": len(levels),
+        "mask_highest": levels[-1],
+    }
     return grey.point([255] * white + [0] * (256 - white)), facts
+
+
+def _checksum(grey: Image.Image) -> str:
+    return f"{zlib.crc32(grey.tobytes()):08x}"
 
 
 def _hash(grey: Image.Image) -> str:

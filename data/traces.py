@@ -21,7 +21,7 @@ _QUALITIES = np.arange(40, 97)
 _TRACE = 0.3  # of a perfect comb; pixels that were never saved as JPEG stay below .15 (docs/audit-pixels.md)
 _STRIDES = 16  # periods that divide 16 px come from generators' own strides and from JPEG; they are left out
 MAX_PROFILE = 512  # px
-_SHORTEST = 128  # px
+_SHORTEST = 192  # px
 _NEIGHBOURS = 25  # frequencies
 _LOWEST = 0.02  # cycles per px; slower changes are content
 
@@ -134,7 +134,7 @@ def resampling(grey: Grey, original: Grey, keep: Keep | None = None) -> tuple[fl
     Returns:
         (frequency, strength): of the strongest period, cycles per px, in (0.02, 0.5]; its amplitude in units of the
         median amplitude of its neighbours. Frequencies that are multiples of 1/16 are left out. NaN for
-        pictures below 128 px, of which too few frequencies are left, or with too few pixels that count.
+        pictures below 192 px, of which too few frequencies are left, or with too few pixels that count.
     """
     profiles = []
     for axis in (0, 1):
@@ -152,7 +152,7 @@ def sharpness(grey: Grey) -> NDArray[np.float16]:
         grey: luminance (H, W) in levels.
 
     Returns:
-        float16 (columns + rows); logarithms of levels. Empty for pictures below 128 px.
+        float16 (columns + rows); logarithms of levels. Empty for pictures below 192 px.
     """
     corner = grey[:MAX_PROFILE, :MAX_PROFILE]
     if min(corner.shape) < _SHORTEST:
