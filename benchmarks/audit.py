@@ -3,8 +3,8 @@
 The data set has four generators that repaint a region of each photograph and paste it exactly, PNG of 256 px. Both
 sides begin with an empty cache. "Reading" lists, decodes and checks every file. "Audited" measures the pixels on the
 way, reads the numbers back and runs the audits that need them; then it does all of this again. Left out: generators
-that change the whole image, whose traces cost about 1 ms per image more, and 0.2 s for each pair on which ways of saving and
-resizing are tried (9 per generator, however many images there are).
+that change the whole image. Their traces cost about 1 ms more per image, and 0.2 s for each pair on which ways of
+saving and resizing are tried (9 per generator, however many images there are).
 """
 
 from __future__ import annotations

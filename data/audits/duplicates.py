@@ -160,12 +160,17 @@ def _classes(
 ) -> Iterator[tuple[Level, str, str]]:
     known = [frozenset(two) in real_pairs for two in zip(pairs["source_id_a"], pairs["source_id_b"], strict=True)]
     rest = pairs[~np.array(known, dtype=np.bool_)]
-    mixed = _once(rest[rest["label_a"] != rest["label_b"]])
+    mixed = rest[rest["label_a"] != rest["label_b"]]
     num_fakes = int((rows["label"] == FAKE).sum())
-    if len(mixed):
-        text = f"{len(mixed)} pictures are both real and fake, under two names ({how}: {_shown(mixed)})"
-        level: Level = "fail" if len(mixed) > FEW * num_fakes else "warn"
+    is_equal = (mixed["hash_a"] == mixed["hash_b"]) & (mixed["pixels_a"] == mixed["pixels_b"])
+    equal, near = _once(mixed[is_equal]), _once(mixed[~is_equal])
+    if len(equal):
+        text = f"{len(equal)} pictures are both real and fake, under two names (equal pixels: {_shown(equal)})"
+        level: Level = "fail" if len(equal) > FEW * num_fakes else "warn"
         yield level, text, "find out which label is right and remove the others"
+    if len(near):
+        text = f"{len(near)} fakes nearly equal a real image of another name ({how}: {_shown(near)})"
+        yield "warn", text, "give a fake the name of its original; if it is a copy of a real image, remove it"
     fakes = rest[(rest["label_a"] == FAKE) & (rest["label_b"] == FAKE)]
     shared = _once(fakes[fakes["generator_a"] != fakes["generator_b"]])
     if len(shared):
