@@ -66,7 +66,7 @@ def measure(
           of its original at the same pixels (blockiness_original, quality_original); else over the whole image where
           there are fakes without a pair. NaN elsewhere.
         - frequency, strength: of `data.traces.resampling`, of a paired fake outside its mask against its original.
-        - process, reproduced: of `data.laundering.reproduced`, on `NUM_TRIED` pairs per generator and split.
+        - process, reproduced, exact: of `data.laundering.reproduced`, on `NUM_TRIED` pairs per generator and split.
         - sample: luminance at `SAMPLE` fixed random places, bytes; sample_mask: the mask there,
           255 where the image is fake, else 0. Empty where it was not asked for, or without a mask.
         - profile: `data.traces.sharpness` as bytes, of images whose traces were measured over the whole image.
@@ -133,7 +133,7 @@ def _asked_for(row: Row, shot: Shot) -> Row:
     """A row without what an earlier call, which asked for more, has measured: findings must not depend on that."""
     left_out = set() if shot.measured else set(ON_PIXELS)
     if not shot.tried:
-        left_out |= {"process", "reproduced"}
+        left_out |= {"process", "reproduced", "exact"}
     if not shot.traces and not row["paired"]:
         left_out |= {"traced", "blockiness", "quality", "profile"}
     return row | {name: EMPTY[COLUMNS[name]] for name in left_out}

@@ -36,7 +36,7 @@ COLUMNS = {
     "paired": bool, "measured": bool, "traced": bool, "changed_outside": float, "amount_outside": float,
     "changed_inside": float, "amount_inside": float, "blockiness": float, "blockiness_original": float,
     "quality": float, "quality_original": float, "frequency": float, "strength": float, "process": str,
-    "reproduced": float, "sample": bytes, "sample_mask": bytes, "profile": bytes,
+    "reproduced": float, "exact": float, "sample": bytes, "sample_mask": bytes, "profile": bytes,
 }  # fmt: skip
 EMPTY: dict[type, Any] = {str: "", float: float("nan"), bool: False, bytes: b""}
 ON_PIXELS = tuple(COLUMNS)[tuple(COLUMNS).index("measured") :]  # of images that were chosen for it
@@ -268,5 +268,5 @@ def _compared(
     row["quality"], row["quality_original"] = jpeg_quality(levels, keep), jpeg_quality(levels_original, keep)
     row["frequency"], row["strength"] = resampling(levels, levels_original, keep)
     if tried:
-        row["process"], row["reproduced"] = reproduced(grey, grey_original, mask)
+        row["process"], row["reproduced"], row["exact"] = reproduced(grey, grey_original, mask)
     return row

@@ -11,10 +11,13 @@ from data.audits import Evidence, Level, register_audit
 from data.audits._words import auroc, names, separation
 from data.audits.masks import wrong_masks
 from data.audits.shortcuts import by_generator
+from data.laundering import AS_JPEG
 from data.traces import NO_JPEG, at_period, strongest_period
 
 SEPARATES = 0.95  # AUROC of one number alone, from which on it counts as a shortcut
-REPRODUCED = 0.15  # of the change, in two pairs by the same process (docs/audit-pixels.md)
+# In two pairs, by the same process (docs/audit-pixels.md):
+BY_JPEG = 0.2  # of the change is reproduced by saving as JPEG
+EXACT = 0.98  # of the changed pixels are reproduced to 1 level
 _CHANGED = 0.001  # of the pixels outside the mask; fewer count as none
 _SOFT = 0.05  # likewise, in the median: so little is a soft border of the mask
 _WRONG = 0.5  # of a generator's masks; where more are wrong, none says where pixels should be untouched
@@ -47,6 +50,9 @@ def _beside_originals(pairs: pd.DataFrame) -> Iterator[tuple[Level, str, str]]:
         level: Level = "fail" if len(equal) > 0.05 * len(pairs) else "warn"
         text = f"{len(equal)} of {len(pairs)} fakes equal their original pixel by pixel ({names(equal)})"
         yield level, text, "find out which label is right, and remove the others"
+    without_mask = pairs[pairs["mask"].isna()]
+    if len(without_mask):
+        yield from _laundered(without_mask, "over the whole image, without masks")
     changed = pairs[pairs["mask"].notna() & (pairs["changed_outside"] > _CHANGED)]
     if changed.empty:
         return
@@ -61,7 +67,7 @@ def _beside_originals(pairs: pd.DataFrame) -> Iterator[tuple[Level, str, str]]:
     text = f"{numbers} (medians; {len(changed)} of {len(pairs)} pairs){_alone(changed)}"
     remedy = "a detector need not look at the region; paste the original's pixels back outside the mask"
     yield ("note" if share < _SOFT else "warn"), text, remedy
-    yield from _laundered(changed)
+    yield from _laundered(changed, "outside the mask")
 
 
 def _alone(pairs: pd.DataFrame) -> str:
@@ -74,10 +80,12 @@ def _alone(pairs: pd.DataFrame) -> str:
     return f"; AUROC of one number alone there, fakes against originals: {', '.join(words)}" if words else ""
 
 
-def _laundered(pairs: pd.DataFrame) -> Iterator[tuple[Level, str, str]]:
+def _laundered(pairs: pd.DataFrame, where: str) -> Iterator[tuple[Level, str, str]]:
     """The ways of saving and resizing that all fakes of a generator went through."""
     tried = pairs[pairs["process"] != ""]
-    hits = tried[tried["reproduced"] >= REPRODUCED]
+    # Nothing but JPEG changes pixels as JPEG does. A resize resembles any blur, so it must give the same pixels.
+    as_jpeg = tried["process"].str.startswith(AS_JPEG) & (tried["reproduced"] >= BY_JPEG)
+    hits = tried[as_jpeg | (tried["exact"] >= EXACT)]
     named = []
     if len(hits) and hits["process"].value_counts().iloc[0] > 1:
         process = hits["process"].mode().iloc[0]
@@ -103,7 +111,7 @@ def _laundered(pairs: pd.DataFrame) -> Iterator[tuple[Level, str, str]]:
     if named:
         yield (
             "fail",
-            f"laundered outside the mask: {'; '.join(named)}",
+            f"laundered {where}: {'; '.join(named)}",
             f"{_ALIKE}, or paste the original's pixels back",
         )
 
