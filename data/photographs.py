@@ -28,7 +28,7 @@ from data.traces import blockiness, jpeg_quality, resampling, sharpness
 logger = logging.getLogger(__name__)
 
 MEASURE_VERSION = 1  # increase it when a number changes
-PER_GROUP = 1000  # images with pixel statistics per generator, label and split
+PER_GROUP = 500  # images with pixel statistics per generator, label and split
 NUM_TRIED = 3  # pairs per generator and split on which ways of saving and resizing are tried
 SAMPLE = 1024  # pixels
 COLUMNS = {

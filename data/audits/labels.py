@@ -61,18 +61,18 @@ class _Photograph:
     """The samples of a photograph's real image and of its fakes.
 
     Attributes:
-        fakes: generator -> luminance at the sampled places, float64.
+        fakes: generator -> luminance at the sampled places, float32.
         paths: generator -> the fake's path.
     """
 
-    def __init__(self, real: NDArray[np.float64], fakes: pd.DataFrame) -> None:
-        self._real = real
-        self.fakes = dict(zip(fakes["generator"], map(_levels, fakes["sample"]), strict=True))
-        self.paths = dict(zip(fakes["generator"], fakes["path"], strict=True))
-        everywhere = np.ones(len(real), np.bool_)
+    def __init__(self, real: bytes, fakes: dict[str, tuple[str, bytes, bytes]]) -> None:
+        self._real = _levels(real)
+        self.paths = {generator: path for generator, (path, _, _) in fakes.items()}
+        self.fakes = {generator: _levels(sample) for generator, (_, sample, _) in fakes.items()}
+        everywhere = np.ones(len(self._real), np.bool_)
         self._masks = {
             generator: np.frombuffer(mask, np.uint8) > 0 if mask else everywhere
-            for generator, mask in zip(fakes["generator"], fakes["sample_mask"], strict=True)
+            for generator, (_, _, mask) in fakes.items()
         }
 
     def change(self, generator: str) -> float:
@@ -84,35 +84,44 @@ class _Photograph:
         Where the masks differ, only the places count that this mask marks and the other does not: there, the other fake
         should show the original.
         """
-        values = []
-        for other, fake in self.fakes.items():
-            if other == generator:
-                continue
-            places = self._masks[generator] & ~self._masks[other]
-            if places.sum() < _FEW_PLACES:
-                places = self._masks[generator] | self._masks[other]
-            if not places.any():
-                places = ~places
-            values.append(
-                _distance(self.fakes[generator][places], fake[places]) - _distance(self._real[places], fake[places])
-            )
-        return float(np.mean(values))
+        others = [name for name in self.fakes if name != generator]
+        fakes = np.stack([self.fakes[name] for name in others])
+        masks = np.stack([self._masks[name] for name in others])
+        places = self._masks[generator] & ~masks
+        either = self._masks[generator] | masks
+        either |= ~either.any(axis=1, keepdims=True)
+        places = np.where((places.sum(axis=1) < _FEW_PLACES)[:, None], either, places)
+        counts = places.sum(axis=1)
+        far = [
+            np.log(np.sqrt(((fakes - one) ** 2 * places).sum(axis=1) / counts) + _FLOOR)
+            for one in (self.fakes[generator], self._real)
+        ]
+        return float(np.mean(far[0] - far[1]))
 
 
-def _levels(sample: bytes) -> NDArray[np.float64]:
-    return np.frombuffer(sample, np.uint8).astype(np.float64)
+def _levels(sample: bytes) -> NDArray[np.float32]:
+    return np.frombuffer(sample, np.uint8).astype(np.float32)
 
 
-def _distance(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+def _distance(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     return float(np.log(np.sqrt(np.mean((one - other) ** 2)) + _FLOOR))
 
 
 def _photographs(rows: pd.DataFrame) -> Iterator[_Photograph]:
-    for _, group in rows.groupby(["split", "source_id"], sort=False):
-        fakes = group[(group["label"] == FAKE) & group["paired"]]
-        shared = group[(group["label"] == REAL) & (group["generator"] == SHARED_REAL)]
-        if fakes["generator"].nunique() > 1 and fakes["generator"].is_unique and len(shared) == 1:
-            yield _Photograph(_levels(shared["sample"].iloc[0]), fakes)
+    """The photographs with fakes of two generators or more, and one real image."""
+    reals: defaultdict[tuple[str, str], list[bytes]] = defaultdict(list)
+    fakes: defaultdict[tuple[str, str], list[tuple[str, tuple[str, bytes, bytes]]]] = defaultdict(list)
+    names = ("split", "source_id", "generator", "label", "paired", "path", "sample", "sample_mask")
+    for split, source, generator, label, paired, *found in zip(*(rows[name] for name in names), strict=True):
+        path, sample, mask = found
+        if label == REAL and generator == SHARED_REAL:
+            reals[split, source].append(sample)
+        elif label == FAKE and paired:
+            fakes[split, source].append((generator, (path, sample, mask)))
+    for photograph, of_photograph in fakes.items():
+        by_generator = dict(of_photograph)
+        if 1 < len(by_generator) == len(of_photograph) and len(reals[photograph]) == 1:
+            yield _Photograph(reals[photograph][0], by_generator)
 
 
 def _reversed(values: dict[int, float], *, above: bool) -> dict[int, float]:
