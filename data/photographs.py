@@ -219,7 +219,8 @@ def _hash(grey: Image.Image) -> str:
     import imagehash  # not at the top: it imports SciPy, which a launch without work need not
 
     factor = min(grey.size) // (4 * _HASH_SIDE)
-    return str(imagehash.phash(grey.reduce(factor) if factor > 1 else grey, hash_size=_HASH_SIDE))
+    bits = imagehash.phash(grey.reduce(factor) if factor > 1 else grey, hash_size=_HASH_SIDE).hash
+    return np.packbits(bits).tobytes().hex()  # as `str` of the hash, in a tenth of its time
 
 
 @lru_cache(maxsize=16)
