@@ -18,8 +18,11 @@ import pandas as pd
 
 from analysis.detectors import load_detector
 from analysis.store import Store, StoreError
+from data.audits import Evidence, run_audits
 from data.images import decode, file_digest, read_mask
 from data.manifest import Manifest, build_manifest
+from data.measure import measure
+from data.photographs import PER_GROUP
 from data.sources.base import FAKE as FAKE_LABEL
 from grid.datasets import data_options
 from grid.plan import FINISHED
@@ -392,7 +395,11 @@ def open_images(store: Store, *, root: Path | None = None, cache: Path | None = 
                     generators=options.generators,
                     names_per_split=options.names_per_split,
                     size_check=check,
+                    measured_per_group=PER_GROUP,
                 )
+                evidence = Evidence(manifest, measure(manifest, cache=cache or Path(scratch)))
+                masks = run_audits(evidence, ["masks"])  # whose masks Grad-CAM must not be measured against
+                manifest = dataclasses.replace(manifest, findings=(*manifest.findings, *masks))
         except (ValueError, KeyError) as error:
             raise StoreError(f"the data folder {root} cannot be used: {error}") from error
     if manifest.digest != store.data:

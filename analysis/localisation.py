@@ -13,8 +13,9 @@ chance without looking; a Grad-CAM map that does not beat it has found where mas
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -193,6 +194,12 @@ def localise_run(
     if not cells:
         raise ValueError("no test fake of the data set has a mask")
     return pd.concat(cells, ignore_index=True)
+
+
+def without_masks(manifest: Manifest, generators: Collection[str]) -> Manifest:
+    """The manifest without the masks of these generators."""
+    kept = manifest.table["mask"].where(~manifest.table["generator"].isin(generators))
+    return dataclasses.replace(manifest, table=manifest.table.assign(mask=kept))
 
 
 def source_intervals(values: pd.DataFrame, sources: pd.Series) -> np.ndarray:

@@ -75,7 +75,17 @@ def paper_manifest(root: Path, num_images: int) -> Manifest:
                 rows.append((path, int(name != "real"), name, f"{split}{number:06d}", split, digest))
     table = pd.DataFrame(rows, columns=["path", "label", "generator", "source_id", "split", "digest"])
     nothing = {name: pd.Series([pd.NA] * len(table), dtype="string") for name in ("mask", "mask_digest")}
-    table = table.assign(**nothing, width=16, height=16, format="PNG", mode="RGB", quantisation="")
+    table = table.assign(
+        **nothing,
+        width=16,
+        height=16,
+        format="PNG",
+        mode="RGB",
+        quantisation="",
+        profile="",
+        metadata="",
+        num_bytes=100,
+    )
     return Manifest(root, "dolos", table[list(COLUMNS)])
 
 

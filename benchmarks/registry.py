@@ -79,6 +79,10 @@ BENCHMARKS = {
         "benchmarks.coverage",
         page="docs/numbers.md",
     ),
+    "audit": Benchmark(
+        "processor time that the audits of pixels add to the first reading of 500 and 10,000 images",
+        "benchmarks.audit",
+    ),
     "packing": Benchmark(
         "device memory of a trial of each method, and images per second of one to four trials at once on one GPU",
         "benchmarks.packing",

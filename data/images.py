@@ -109,7 +109,7 @@ def decode(path: Path) -> np.ndarray:
             `MAX_PIXELS`, or a text of more than `MAX_TEXT`.
     """
     with _opened(path) as file:
-        return _decode(file)[0]
+        return np.array(_decode(file)[0])
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -122,9 +122,14 @@ def read_mask(path: Path) -> np.ndarray:
         BadImage: as for `decode`.
     """
     with _opened(path) as file:
-        pixels, header = _decode(file)
-    limit = _LOSSY_WHITE if header["format"] in _LOSSY_FORMATS else _WHITE
-    return np.asarray(Image.fromarray(pixels).convert("L")) < limit
+        picture, header = _decode(file)
+    mask: np.ndarray = np.asarray(picture.convert("L")) < white_from(header["format"])
+    return mask
+
+
+def white_from(file_format: str) -> int:
+    """The luminance in a mask from which on a pixel counts as unchanged; the format as in `ImageFacts`."""
+    return _LOSSY_WHITE if file_format in _LOSSY_FORMATS else _WHITE
 
 
 def probe(path: Path) -> ImageFacts:
@@ -133,12 +138,17 @@ def probe(path: Path) -> ImageFacts:
     Raises:
         BadImage: as for `decode`.
     """
+    return read(path)[0]
+
+
+def read(path: Path) -> tuple[ImageFacts, Image.Image]:
+    """(facts about a picture file, its picture in mode RGB). Errors as in `decode`."""
     with _opened(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
-        pixels, header = _decode(file)
+        picture, header = _decode(file)
         num_bytes = os.fstat(file.fileno()).st_size
-    return ImageFacts(digest, pixels.shape[1], pixels.shape[0], num_bytes=num_bytes, **header)
+    return ImageFacts(digest, picture.width, picture.height, num_bytes=num_bytes, **header), picture
 
 
 def _opened(path: Path) -> BufferedReader:
@@ -150,8 +160,8 @@ def _opened(path: Path) -> BufferedReader:
         raise BadImage("cannot be opened", "check that it exists and may be read", error.strerror or "") from error
 
 
-def _decode(file: BufferedReader) -> tuple[np.ndarray, dict[str, str]]:
-    """An open file, from its start -> its pixels, uint8 (H, W, 3), and the facts in its header."""
+def _decode(file: BufferedReader) -> tuple[Image.Image, dict[str, str]]:
+    """An open file, from its start -> its picture in mode RGB, and the facts in its header."""
     start = file.read(START)
     file.seek(0)
     if other := not_a_picture(start):
@@ -227,7 +237,7 @@ def _metadata(image: Image.Image) -> str:
     return ", ".join(name[:_LONGEST_NAME] for name in shown[:_MOST_NAMES])
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
+def _to_rgb(image: Image.Image) -> Image.Image:
     image.load()
     with suppress(SyntaxError):  # invalid EXIF data are ignored, as in any viewer
         if image.getexif().get(_ORIENTATION, 1) != 1:
@@ -236,7 +246,7 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
         image = image.convert("RGBA")
         if np.asarray(image.getchannel("A")).min() < 255:
             raise BadImage("transparent pixels", "put it on the background that it was made for and save it as RGB")
-    return np.array(image.convert("RGB"))
+    return image.convert("RGB")
 
 
 def _too_large(detail: str = "") -> BadImage:

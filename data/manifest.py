@@ -23,10 +23,13 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 from filelock import FileLock
+from PIL import Image
 
 from data.audits import Evidence, Finding, run_audits
-from data.images import BadImage, ImageFacts, file_digest, probe
+from data.images import BadImage, ImageFacts, file_digest, read
 from data.parallel import parallel_map
+from data.photographs import Key as MeasuredKey
+from data.photographs import Row, Shot, add_measured, measure_photograph, photographs
 from data.sources import get_source
 from data.sources.base import (
     FAKE,
@@ -251,6 +254,7 @@ def build_manifest(
     names_per_split: bool = False,
     size_check: Callable[[int, int], str] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    measured_per_group: int = 0,
 ) -> Manifest:
     """Read a data folder, check every file in it, and return its manifest.
 
@@ -268,6 +272,8 @@ def build_manifest(
         size_check: (width, height) in pixels -> why a picture of this size cannot be used, in words; "" if it can be.
             It is called once per size. Such pictures are bad files.
         progress: called with (files done, files to open), from this thread.
+        measured_per_group: measure the pixels of photographs of which all files are new, so that `data.measure.measure`
+            with this `per_group` need not decode them again; 0: measure nothing.
 
     Raises:
         DataProblems: all problems, in one error.
@@ -285,8 +291,7 @@ def build_manifest(
     if limit is not None:
         table = _limited(table, limit)
     expected = _groups(table)
-    files = sorted({*table["path"], *table["mask"].dropna()})
-    facts, bad = _probe_all(files, root, cache, progress)
+    facts, bad = _probe_all(table, root, cache, progress, measured_per_group)
 
     problems = [*scanned.problems, *bad, *unbalanced(scanned.entries, scanned.unread, root)]
     table = _join_facts(table, facts, problems)
@@ -466,9 +471,13 @@ def _empty_groups(table: pd.DataFrame, only: set[tuple[str, str, int]] | None) -
 
 
 def _probe_all(
-    files: list[str], root: Path, cache: Path, progress: Callable[[int, int], None] | None
+    table: pd.DataFrame, root: Path, cache: Path, progress: Callable[[int, int], None] | None, measured_per_group: int
 ) -> tuple[dict[str, ImageFacts], list[Problem]]:
-    """Facts about every good file, and a problem for every bad file; opens only files that changed."""
+    """Facts about every good file, and a problem for every bad file; opens only files that changed.
+
+    Photographs of which all files are new are measured on the way, if `measured_per_group` is not 0.
+    """
+    files = sorted({*table["path"], *table["mask"].dropna()})
     key = hashlib.sha256(os.path.realpath(root).encode()).hexdigest()[:16]
     cache_file = cache / "probes" / f"{key}-v{_PROBE_VERSION}.parquet"
     stamps: dict[str, tuple[int, int]] = {}
@@ -479,27 +488,45 @@ def _probe_all(
     cached = _read_probes(cache_file)
     facts = {file: cached[file][1] for file, stamp in stamps.items() if file in cached and cached[file][0] == stamp}
     changed = [file for file in files if file not in facts]
+    groups = photographs(table, measured_per_group) if measured_per_group and changed else []
+    whole = [group for group in groups if not any(file in facts for shot in group for file in shot.files)]
+    together = {file for group in whole for shot in group for file in shot.files}
+    items: list[str | list[Shot]] = [*whole, *(file for file in changed if file not in together)]
 
-    def probe_or_problem(file: str) -> ImageFacts | Problem:
-        try:
-            return probe(root / file)
-        except BadImage as error:
-            return Problem(file, error.what, error.remedy, error.detail, skippable=True)
+    def read_item(item: str | list[Shot]) -> tuple[dict[str, ImageFacts | Problem], dict[MeasuredKey, Row]]:
+        found: dict[str, ImageFacts | Problem] = {}
+
+        def read_file(file: str) -> tuple[ImageFacts, Image.Image] | None:
+            try:
+                opened = read(root / file)
+            except BadImage as error:
+                found[file] = Problem(file, error.what, error.remedy, error.detail, skippable=True)
+                return None
+            found[file] = opened[0]
+            return opened
+
+        if isinstance(item, str):
+            read_file(item)
+            return found, {}
+        return found, measure_photograph(item, read_file)
 
     problems: list[Problem] = []
     fresh: dict[str, ImageFacts] = {}
+    measured: dict[MeasuredKey, Row] = {}
+    done = 0
     try:
-        with closing(parallel_map(probe_or_problem, changed, workers=None, ahead=256)) as results:
-            for number, (file, result) in enumerate(zip(changed, results, strict=True), 1):
-                if isinstance(result, Problem):
-                    problems.append(result)
-                else:
-                    fresh[file] = result
+        with closing(parallel_map(read_item, items, workers=None, ahead=256)) as results:
+            for found, rows in results:
+                problems += [result for result in found.values() if isinstance(result, Problem)]
+                fresh |= {file: result for file, result in found.items() if isinstance(result, ImageFacts)}
+                measured |= rows
+                done += len(found)
                 if progress is not None:
-                    progress(number, len(changed))
+                    progress(done, len(changed))
     finally:  # an interrupted build keeps the facts so far
         if fresh:
             _add_probes(cache_file, {file: (stamps[file], fact) for file, fact in fresh.items() if file in stamps})
+        add_measured(root, cache, measured)
     return facts | fresh, problems
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data.sources.base import FAKE, REAL, SHARED_REAL, Entry, Problem, relative
 
-DIFFERENCE = 0.05  # of the images of a class; as much as the audit of shortcuts takes for chance
+DIFFERENCE = 0.05  # of the images of a class; as much as the audit of headers takes for chance
 
 
 def note_on(unread: Iterable[Entry]) -> list[str]:

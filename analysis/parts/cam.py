@@ -10,13 +10,14 @@ from analysis.cam import Panel, make_panels, open_images
 from analysis.detectors import load_detector
 from analysis.figures.cam import cam_panel
 from analysis.figures.matrices import matrix_figure
-from analysis.localisation import localisation_table, localise_run
+from analysis.localisation import localisation_table, localise_run, without_masks
 from analysis.matrices import decimals, mean_of, pivot
 from analysis.page import Block, Fold, Picture, Row, Text, html_table
 from analysis.parts import Report, register_part
 from analysis.parts.matrices import matrix_sentence
 from analysis.published import published_localisation
 from analysis.store import StoreError
+from data.audits.masks import untrusted_masks
 from data.images import MASK_RULE
 from data.manifest import Manifest
 from data.sources.base import FAKE
@@ -54,12 +55,20 @@ def cam(report: Report) -> Iterator[Block]:
         yield report.problem(
             f"{without} of {len(fakes)} validation and test fakes have no mask; Grad-CAM is measured on the others."
         )
+    verdict = report.store.verdict
+    untrusted = {} if verdict is not None and "masks" in verdict.accepted else untrusted_masks(manifest)
+    for generator, what in untrusted.items():
+        yield report.problem(
+            f"Grad-CAM is not measured on the fakes of {generator}: {what}. After a launch with --accept-audit masks "
+            "it is."
+        )
+    trusted = without_masks(manifest, untrusted)
     tables = []
     for variant in report.variants(DETECTION):
         if report.finished(DETECTION, variant).empty:
             continue
         report.say(f"  {variant}")
-        pictures, images = _of_variant(report, manifest, variant)
+        pictures, images = _of_variant(report, manifest, trusted, variant)
         yield from pictures
         if images is not None:
             tables.append(images)
@@ -73,7 +82,9 @@ def cam(report: Report) -> Iterator[Block]:
         yield from _localisation(report, localisation_table(rows, report.runs))
 
 
-def _of_variant(report: Report, manifest: Manifest, variant: str) -> tuple[list[Block], pd.DataFrame | None]:
+def _of_variant(
+    report: Report, manifest: Manifest, trusted: Manifest, variant: str
+) -> tuple[list[Block], pd.DataFrame | None]:
     options, blocks = report.options, list[Block]()
     count = min(PANEL_IMAGES, options.cam_images)
     try:
@@ -99,7 +110,7 @@ def _of_variant(report: Report, manifest: Manifest, variant: str) -> tuple[list[
     measured = []
     for column in sound:
         try:
-            measured.append(_localised(report, manifest, column.run_id))
+            measured.append(_localised(report, trusted, column.run_id))
         except Exception as error:  # likewise for the other runs
             words = f"{variant}, trained on {column.trained_on}: no localisation of run {column.run_id}: "
             problems.append(report.problem(words + (str(error) or type(error).__name__)))

@@ -174,6 +174,7 @@ def read_data(launch: Launch, console: Console) -> Manifest | None:
     from data.addresses import is_url
     from data.fetch import FetchError, fetch
     from data.manifest import DataProblems, build_manifest
+    from data.photographs import PER_GROUP
     from data.sources import get_source
     from grid.progress import counting
     from models.registry import size_check
@@ -211,6 +212,7 @@ def read_data(launch: Launch, console: Console) -> Manifest | None:
                 names_per_split=options.names_per_split,
                 size_check=size_check(launch.configs.items()),
                 progress=partial(count, "reading images"),
+                measured_per_group=0 if options.plan else PER_GROUP,
             )
         except DataProblems as error:
             raise BadInputError(str(error)) from error

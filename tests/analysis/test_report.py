@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -21,6 +22,8 @@ from analysis.parts.cam import cam
 from analysis.parts.summary import with_most_cells
 from analysis.report import make_report
 from analysis.store import Store, open_store
+from data.audits import Finding
+from data.manifest import Manifest
 from grid import names
 from tests.needs import need_program
 
@@ -192,6 +195,21 @@ def test_a_column_whose_first_seed_is_not_finished_has_its_next_one(own_copy: Pa
     _, table = cams(open_store("dolos", tracking_uri=uri), tmp_path / "out")
     assert table is not None
     assert dict(zip(table["trained_on"], table["seed"], strict=True)) == {"lama": 0, "ldm": 1}
+
+
+def test_masks_that_an_audit_found_wrong_are_not_used(own_copy: Path, tmp_path: Path) -> None:
+    store = open_store("dolos", tracking_uri=f"sqlite:///{own_copy / 'mlflow.db'}")
+    folder = own_copy / "cache" / "manifests" / store.data
+    wrong = Finding("masks", "warn", "ldm: 9 of 9 masks are inverted", "invert them")
+    few = Finding("masks", "note", "lama: 1 of 9 masks is empty", "")
+    dataclasses.replace(Manifest.load(folder), findings=(wrong, few)).save(folder)
+    report, table = cams(store, tmp_path / "out")
+    assert table is not None
+    assert set(table["tested_on"]) == set(table["trained_on"]) == {"lama"}
+    said = problems(report)
+    assert "Grad-CAM is not measured on the fakes of ldm: 9 of 9 masks are inverted" in said
+    assert "no validation fake of ldm has a mask to choose a threshold with" in said
+    assert "fakes of lama" not in said
 
 
 @pytest.mark.parametrize("place", ["analysis.cam.image_maps", "analysis.localisation.image_maps"])

@@ -32,13 +32,13 @@ def problems_of(root: Path, cache: Path, source: str = "dolos", *, skip_bad: boo
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that are probed from here on."""
     names: list[str] = []
-    probe = data.manifest.probe
+    read = data.manifest.read
 
     def counting(path: Path) -> object:
         names.append(path.name)
-        return probe(path)
+        return read(path)
 
-    monkeypatch.setattr(data.manifest, "probe", counting)
+    monkeypatch.setattr(data.manifest, "read", counting)
     return names
 
 

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
-import pandas as pd
 import pytest
 
 import data.audits
 from analysis.store import open_store
 from data.audits import Evidence, Finding, Found, register_audit
-from data.manifest import Manifest
 from data.verdict import Verdict
 from grid import names, tracking
 from grid.records import open_records
@@ -42,22 +37,6 @@ def own_audits(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is gone after it."""
     data.audits.list_audits()
     monkeypatch.setattr(data.audits._audits, "_entries", dict(data.audits._audits._entries))
-
-
-@pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Stands in for the numbers measured on pixels: zero for every image; the caches of all calls."""
-    calls: list[Path] = []
-
-    def measure(manifest: Manifest, *, cache: Path, per_group: int = 1000, progress: Any = None) -> pd.DataFrame:
-        calls.append(cache)
-        progress(1, 1)
-        return pd.DataFrame({"zero": 0.0}, index=manifest.table.index)
-
-    module = ModuleType("data.measure")
-    module.measure = measure  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "data.measure", module)
-    return calls
 
 
 # launch.py audit -----------------------------------------------------------------------------------------------------
@@ -110,18 +89,16 @@ def test_a_folder_of_no_known_layout_needs_a_name(command: Command, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("own_audits")
-def test_audits_of_pixels_get_what_was_measured(
-    command: Command, obvious: Path, measured: list[Path], runs: Path
-) -> None:
+def test_audits_of_pixels_get_what_was_measured(command: Command, obvious: Path, runs: Path) -> None:
     @register_audit("toy", decodes=True)
     def toy(evidence: Evidence) -> Iterator[Found]:
         assert evidence.measured is not None
         assert evidence.measured.index.equals(evidence.manifest.table.index)
-        yield "warn", "all images are zero", "look again"
+        yield "warn", f"{evidence.measured['measured'].sum()} images are zero", "look again"
 
     outcome = command("audit", "--data", obvious)
-    assert "warn: all images are zero; look again" in outcome.text
-    assert measured == [runs / "cache"]
+    assert "warn: 60 images are zero; look again" in outcome.text
+    assert list((runs / "cache" / "measured").iterdir())
 
 
 # Before a grid -------------------------------------------------------------------------------------------------------
@@ -164,20 +141,18 @@ def test_a_name_that_is_no_audit_is_refused(command: Command, obvious: Path) -> 
 
 
 @pytest.mark.usefixtures("own_audits")
-def test_audits_of_pixels_run_before_a_grid_and_not_for_a_plan(
-    dolos: Command, measured: list[Path], runs: Path
-) -> None:
+def test_audits_of_pixels_run_before_a_grid_and_not_for_a_plan(dolos: Command, runs: Path) -> None:
     @register_audit("toy", decodes=True)
     def toy(evidence: Evidence) -> Iterator[Found]:
         yield "fail", "all images are zero", "look again"
 
     options = ("--methods", "residual_linear", "--tasks", "attribution")
     assert "zero" not in dolos(*options, "--plan").text
-    assert measured == []
+    assert not (runs / "cache" / "measured").exists()
     outcome = dolos(*options)
     assert outcome.status == 2
     assert "the audit of the data fails (toy, see above)" in outcome.text
-    assert measured == [runs / "cache"]
+    assert list((runs / "cache" / "measured").iterdir())
     assert mlflow_runs(runs, "trial") == []
 
 

@@ -1,0 +1,128 @@
+"""Masks that do not say where an image is fake: saved as 0 and 1, empty, full, inverted, copies, of another picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from data.audits import Evidence, Level, register_audit
+from data.images import MASK_RULE
+from data.sources.base import FAKE, shown_names
+
+if TYPE_CHECKING:
+    from data.manifest import Manifest
+
+FEW = 0.05  # of a generator's masks; so many may be wrong before its localisation is
+_ALIKE = 4  # masks, from which on it is said that all are the same
+_ALL = 0.75  # share of the pixels; in a region that a generator made, more are changed
+_REGION = 0.5  # share of the pixels outside the mask; where more are changed, it is the whole image
+_INVERTED = 1 / 3  # share of the inside in (mean change inside + mean change outside), below which a mask is inverted
+_AS_MUCH = 0.7
+_HELD = 0.7  # share of the whole change that a mask must hold, where only a region changed
+
+
+@register_audit("masks", decodes=True)
+def masks(evidence: Evidence) -> Iterator[tuple[Level, str, str]]:
+    """Look at every mask, and, where there is an original, at whether the change lies in it."""
+    if evidence.measured is None:
+        return
+    table = evidence.manifest.table
+    rows = table.join(evidence.measured.drop(columns=["sample", "sample_mask", "sharpness"]))
+    rows = rows[(rows["label"] == FAKE) & rows["mask_share"].notna()]
+    pictures = set(table["digest"])
+    for generator, of_generator in rows.groupby("generator"):
+        for level, text, remedy in _of_generator(of_generator, pictures):
+            yield level, f"{generator}: {text}", remedy
+
+
+def untrusted_masks(manifest: Manifest) -> dict[str, str]:
+    """The generators whose masks must not be used, by the findings that are stored with a manifest.
+
+    Returns:
+        generator -> what is wrong with its masks, in words.
+    """
+    wrong = [finding.text for finding in manifest.findings if finding.audit == "masks" and finding.level != "note"]
+    return {
+        generator: text.removeprefix(f"{generator}: ")
+        for generator in manifest.generators
+        for text in reversed(wrong)
+        if text.startswith(f"{generator}: ")
+    }
+
+
+def _of_generator(rows: pd.DataFrame, pictures: set[str]) -> Iterator[tuple[Level, str, str]]:
+    total = len(rows)
+    full = rows["mask_share"] == 1
+    dark = full & (rows["mask_highest"] == 1)
+    copies = rows["mask_digest"].isin(pictures) | (rows["mask_pixels"] == rows["pixels"])
+    kinds = (
+        (dark, "saved with the levels 0 and 1 (so every pixel counts as fake)", "save them with the levels 0 and 255"),
+        (full & ~dark & ~copies, "full: every pixel counts as fake", "give masks that are white where nothing changed"),
+        (rows["mask_share"] == 0, "empty: no pixel counts as fake", "give masks that are dark where the image is fake"),
+        (copies, "copies of pictures", "give masks that are black where the image is fake, and white elsewhere"),
+    )  # fmt: skip
+    for which, what, remedy in kinds:
+        if which.any():
+            yield _level(which), _counted(rows, which, what), remedy
+    rows = rows[~full & ~copies & (rows["mask_share"] > 0)]
+    judged = rows[rows["paired"] & (rows["amount_inside"] + rows["amount_outside"] > 0)]
+    inside, outside, held = judged["amount_inside"], judged["amount_outside"], _held(judged)
+    inverted, elsewhere = _inverted(judged), _elsewhere(judged)
+    if inverted.any():
+        amounts = f"{inside[inverted].mean():.2g} levels inside the mask and {outside[inverted].mean():.2g} outside"
+        what = f"inverted: on average, the pixels differ from the original's by {amounts}"
+        yield _level(inverted), _counted(judged, inverted, what), "invert them: white is unchanged, black is fake"
+    if elsewhere.any():
+        what = f"of another place: they hold {held[elsewhere].mean():.0%} of the change on average"
+        yield _level(elsewhere), _counted(judged, elsewhere, what), "give the masks that belong to the images"
+    if total >= _ALIKE and rows["mask_digest"].nunique() == 1 and len(rows) == total:
+        inside_alone = len(judged) > 0 and bool((judged["changed_outside"] == 0).all())
+        words = "and nothing else changed" if inside_alone else "and nothing shows that the change lies in it"
+        level: Level = "note" if inside_alone else "warn"
+        yield level, f"all {total} masks are the same, {words}", "" if inside_alone else "give a mask for each image"
+    grey = rows["mask_levels"] > 2
+    if grey.mean() > FEW:
+        levels = int(rows.loc[grey, "mask_levels"].median())
+        yield "note", f"{grey.sum()} of {total} masks have grey levels ({levels} in the median)", MASK_RULE.rstrip(".")
+
+
+def _held(rows: pd.DataFrame) -> pd.Series:
+    """The share of the whole change that lies in the mask."""
+    inside, outside = rows["amount_inside"] * rows["mask_share"], rows["amount_outside"] * (1 - rows["mask_share"])
+    return inside / (inside + outside)
+
+
+def _inverted(rows: pd.DataFrame) -> pd.Series:
+    inside, outside = rows["amount_inside"], rows["amount_outside"]
+    return (inside / (inside + outside) < _INVERTED) & (rows["changed_outside"] > _ALL)
+
+
+def _elsewhere(rows: pd.DataFrame) -> pd.Series:
+    region = (rows["changed_outside"] < _REGION) & (rows["changed_inside"] < _ALL)
+    # The pixels that changed outside must have changed as much as those inside: saving as JPEG changes them less.
+    sizes = [rows[f"amount_{where}"] / rows[f"changed_{where}"] for where in ("inside", "outside")]
+    return region & (_held(rows) < _HELD) & ~(sizes[1] < _AS_MUCH * sizes[0])
+
+
+def wrong_masks(rows: pd.DataFrame) -> pd.Series:
+    """Which fakes have a mask that, beside the original, is wrong or says nothing: bool.
+
+    Args:
+        rows: rows of the manifest with the columns that `data.measure.measure` returns.
+    """
+    judged = rows["paired"] & (rows["amount_inside"] + rows["amount_outside"] > 0)
+    meaningless = rows["mask_share"].isin([0.0, 1.0]) | (rows["mask_pixels"] == rows["pixels"])
+    return meaningless | (judged & (_inverted(rows) | _elsewhere(rows)))
+
+
+def _level(which: pd.Series) -> Level:
+    return "warn" if which.mean() > FEW else "note"
+
+
+def _counted(rows: pd.DataFrame, which: pd.Series, what: str) -> str:
+    wrong = rows[np.asarray(which)]
+    subject = "mask is" if len(rows) == 1 else "masks are"
+    return f"{len(wrong)} of {len(rows)} {subject} {what} ({shown_names(wrong['mask'].tolist())})"
