@@ -96,6 +96,7 @@ def _run(launch: Launch, context: Context) -> int:
     from grid.plan import make_plan
     from grid.settings import ClusterError, InfeasibleError
 
+    check_pairs(manifest, launch)
     trials = launch.trials(manifest)
     for task, methods in launch.without_trials(trials).items():
         console = context.console
@@ -211,6 +212,26 @@ def read_data(launch: Launch, console: Console) -> Manifest | None:
             highlight=False,
         )
     return manifest
+
+
+def check_pairs(manifest: Manifest, launch: Launch) -> None:
+    """Refuse fakes without what a condition needs: their mask, and their original in the same size.
+
+    Raises:
+        BadInputError: the message counts and names the fakes, with the remedy.
+    """
+    from data.conditions import get_condition, members
+    from data.pictures import pair_problems
+    from grid.plan import TEST
+
+    trained = {name for joined in launch.train_conditions for name in members(joined)}
+    for name in dict.fromkeys([*launch.conditions, *sorted(trained)]):
+        if not get_condition(name).needs_pairs:
+            continue
+        table = manifest.table
+        rows = table if name in trained else table[table["split"] == TEST]
+        if problem := pair_problems(manifest, rows, name):
+            raise BadInputError(problem)
 
 
 def check_layout(data: str, experiment: Experiment, *, shown: str = "") -> None:

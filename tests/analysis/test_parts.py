@@ -15,7 +15,7 @@ import analysis.parts
 from analysis.page import Block, Fold, Folder, Picture, Row, Section, Table, Text
 from analysis.parts import Options, Part, Report, list_parts, register_part
 from analysis.parts.cam import cam
-from analysis.parts.conditions import conditions
+from analysis.parts.robustness import robustness
 from analysis.parts.limitations import limitations
 from analysis.parts.published import published
 from analysis.parts.runs import runs
@@ -149,7 +149,7 @@ def test_a_part_that_is_registered_is_in_the_report_at_its_place(grids: dict[str
 
 def test_where_every_picture_was_clean_conditions_are_no_part(new_report: MakeReport) -> None:
     report = new_report(lambda grid: grid.finish(grid.spec(), grid.attribution()), conditions=["jpeg-75"])
-    assert list(conditions(report)) == []
+    assert list(robustness(report)) == []
 
 
 def scored(grid: Grid) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from data.conditions import list_conditions
+from data.conditions import SETS, list_conditions
 from grid.commands import (
     BadInputError,
     Context,
@@ -159,7 +159,7 @@ def test_an_unknown_condition_is_answered_with_those_that_exist(option: str, nam
     (line,) = problems("dolos", option, name)
     problem, _, names = line.partition("; there are: ")
     assert problem.partition(" (did you mean ")[0] == f"{option}: no condition named {name!r}"
-    assert names == ", ".join(list_conditions())
+    assert names == ", ".join([*list_conditions(), *SETS])
 
 
 def test_a_level_that_a_condition_lacks_is_answered_with_those_that_it_has() -> None:
