@@ -269,7 +269,11 @@ def pair_problems(manifest: Manifest, rows: pd.DataFrame, condition: str) -> str
     fakes = rows[rows["label"] == FAKE]
     table = manifest.table
     sizes = dict(zip(table["digest"], zip(table["width"], table["height"], strict=True), strict=True))
-    lacking: dict[str, list[str]] = {"without a mask": [], "without an original": [], "of another size than the original": []}
+    lacking: dict[str, list[str]] = {
+        "without a mask": [],
+        "without an original": [],
+        "of another size than the original": [],
+    }
     for path, files in zip(fakes["path"], Pictures(manifest, condition).files(fakes), strict=True):
         if files.mask is None:
             lacking["without a mask"].append(path)
@@ -283,11 +287,11 @@ def pair_problems(manifest: Manifest, rows: pd.DataFrame, condition: str) -> str
     number = len({path for paths in lacking.values() for path in paths})
     return "\n".join(
         [
-            f"{condition} needs the mask of each fake, and its original in the same size; {number} of {len(fakes)} fakes "
-            f"cannot be used:",
+            f"{condition} needs the mask of each fake, and its original in the same size; {number} of {len(fakes)} "
+            "fakes cannot be used:",
             *lines,
-            "An original is the real picture with the fake's source name. Restore the files, choose generators that have "
-            f"them (--generators), or leave {condition} out",
+            "An original is the real picture with the fake's source name. Restore the files, choose generators that "
+            f"have them (--generators), or leave {condition} out",
         ]
     )
 

@@ -121,6 +121,7 @@ WARNINGS = "warnings.txt"  # warnings that the trial logged; absent if there are
 REPORT = "report"  # folder: the report of `python -m analysis`, with index.html
 PLAN = "plan.json"  # every trial of the grid, finished or not
 MANIFEST_SUMMARY = "manifest.txt"
+AREAS = "edited_areas.json"  # digest of each test fake that has a mask -> the share of the mask that is fake
 NOTES = "notes.txt"  # remarks of the newest launch on the data set, one per line
 
 # Settings that may differ between methods: name in --set METHOD.NAME=VALUE -> field of `RunSettings`.

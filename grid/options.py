@@ -293,8 +293,9 @@ def _conditions(options: argparse.Namespace, problems: list[str]) -> tuple[list[
         return [CLEAN], scored
     if trained not in (None, [equal]):
         problems.append(
-            f"--equalise {equal} trains under {equal}, and --train-condition {','.join(trained)} contradicts it; leave "
-            f"one of them out (--train-condition {','.join([*trained, equal])} --conditions {equal} makes trials of both)"
+            f"--equalise {equal} trains under {equal}, and --train-condition {','.join(trained)} contradicts it; "
+            f"leave one of them out (--train-condition {','.join([*trained, equal])} --conditions {equal} makes trials "
+            "of both)"
         )
     return [equal], [*scored, equal]
 

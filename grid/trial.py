@@ -30,7 +30,6 @@ from models.geometry import Geometry
 from models.registry import create_detector, size_check
 from models.scoring import cell_metrics, choose_threshold
 
-
 # The packages that a result may depend on.
 PACKAGES = ("torch", "timm", "open_clip_torch", "segment-anything", "scikit-learn", "numpy", "pillow")
 Progress = Callable[[int, int], None]
@@ -324,8 +323,8 @@ def validate(
 ) -> dict[str, float]:
     """AUROC on the validation images of every generator, whatever the detector was trained on.
 
-    The pictures are under the trial's training condition, or once under each of them, as all its validation pictures. With these values detectors
-    of different training sets can be compared without the test split.
+    The pictures are under the trial's training condition, or once under each of them, as all its validation pictures.
+    With these values detectors of different training sets can be compared without the test split.
 
     Args:
         spec: the trial, of a binary task.

@@ -21,6 +21,7 @@ from models.metrics import AT_VALIDATION, in_words
 
 METRICS = ("accuracy", "auroc")
 FIXED = "accuracy" + AT_VALIDATION  # at the threshold that was chosen on the validation split, whatever the condition
+_HARDER_UPWARDS = ("blur", "noise")  # of all other families that ship, a higher level changes less
 MOST_DRAWN = 3  # conditions of which matrices are drawn; of more, the matrices are tables
 
 
@@ -38,9 +39,7 @@ def robustness(report: Report) -> Iterator[Block]:
     )
     yield from map(Text, equalised(report))
     metrics = [*METRICS, FIXED]
-    cells = pd.concat(
-        [report.cells, cell_table(report.store, metrics=metrics, conditions=others)], ignore_index=True
-    )
+    cells = pd.concat([report.cells, cell_table(report.store, metrics=metrics, conditions=others)], ignore_index=True)
     attribution = pd.concat(
         class_table(report.store.results(), ATTRIBUTION, report.generators, condition=name)
         .reset_index()
@@ -73,9 +72,6 @@ def ordered(conditions: Sequence[str]) -> list[str]:
         return family, 1, int(level) if family in _HARDER_UPWARDS else -int(level)
 
     return sorted(conditions, key=key)
-
-
-_HARDER_UPWARDS = ("blur", "noise")  # of all other families that ship, a higher level changes less
 
 
 def equalised(report: Report) -> Iterator[str]:
@@ -151,8 +147,7 @@ def _table(report: Report, cells: pd.DataFrame, variants: Sequence[str], names: 
             if row := _row(report, cells, variant, condition):
                 trials = row.pop("trials")
                 for label in ("real", "fake"):
-                    shift = float(shifts[label].loc[condition])
-                    row[f"shift of {label}"] = f"{shift:+.2f}" if condition != CLEAN else "0"
+                    row[f"shift of {label}"] = _signed(float(shifts[label].loc[condition]))
                 rows.append({**row, "trials": trials})
     caption = (
         "Means over the cells of each method's matrix, in brackets 95 % intervals over source images; of the "
@@ -160,6 +155,11 @@ def _table(report: Report, cells: pd.DataFrame, variants: Sequence[str], names: 
         "image against the clean picture: above 0, images look more fake than before"
     )
     return report.folder.table("conditions", pd.DataFrame(rows), caption=caption)
+
+
+def _signed(shift: float) -> str:
+    text = f"{shift:+.2f}"
+    return "0.00" if text in ("+0.00", "-0.00") else text
 
 
 def _row(report: Report, cells: pd.DataFrame, variant: str, condition: str) -> dict[str, object]:

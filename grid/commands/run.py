@@ -324,10 +324,29 @@ def run_pending(plan: Plan, launch: Launch, manifest: Manifest, console: Console
     with tracker.claim() as lost:
         launched = {names.EXPERIMENT: launch.experiment.name, names.OPTIONS: launch.repeated()}
         tracker.record_launch(manifest, plan.trials, conditions=plan.conditions, launched=launched)
+        record_areas(tracker, manifest, console)
         # Looked up again: whoever ran this grid until now may have finished some of it meanwhile.
         states = tracker.records.states([trial.key for trial in plan.trials])
         plan = make_plan(plan.trials, states, plan.conditions)
         return run_claimed(plan, launch, tracker, lost, console)
+
+
+def record_areas(tracker: Tracker, manifest: Manifest, console: Console) -> None:
+    """Read the masks of the test fakes, once per grid, and keep the edited areas with it for the report."""
+    from data.areas import edited_areas
+    from data.pictures import FileError
+    from grid.plan import TEST
+    from grid.progress import counting
+
+    rows = manifest.select(TEST, manifest.generators)
+    masked = rows[rows["mask"].notna() & (rows["label"] == 1)]
+    if masked.empty or not tracker.lacks_areas(masked["digest"]):
+        return
+    try:
+        with counting(console) as count:
+            tracker.record_areas(edited_areas(manifest, masked, progress=partial(count, "reading masks")))
+    except FileError as error:
+        raise BadInputError(str(error)) from error
 
 
 def run_claimed(plan: Plan, launch: Launch, tracker: Tracker, lost: Event, console: Console) -> bool:

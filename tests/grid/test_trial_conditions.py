@@ -90,7 +90,9 @@ def test_an_unknown_condition_is_answered_with_those_that_exist(
     bench: Bench, detection: tuple[TrialSpec, Result]
 ) -> None:
     spec, result = detection
-    with pytest.raises(KeyError, match="no condition named 'blur' .*there are: blur-1…10, clean, crop-1…99, jpeg-1…100"):
+    with pytest.raises(
+        KeyError, match=r"no condition named 'blur' .*there are: blur-1…10, clean, crop-1…99, jpeg-1…100"
+    ):
         bench.score(spec, result.fitted, "blur")
 
 
