@@ -13,12 +13,25 @@ from analysis.store import Store
 from data.conditions import CLEAN, PASTE_BACK
 from grid.train_sets import TrainSet
 
+_HARDER_UPWARDS = ("blur", "noise")  # of all other families that ship, a higher level changes less
 SHIFT_COLUMNS = ["condition", "real", "fake"]
 
 
 def changed(conditions: Sequence[str]) -> list[str]:
     """Those of the conditions that change real and fake pictures alike: all but "clean" and "paste-back"."""
     return [name for name in conditions if name not in (CLEAN, PASTE_BACK)]
+
+
+def ordered(conditions: Sequence[str]) -> list[str]:
+    """Conditions in the order of tables: "clean" first, families in alphabetical order, the mildest level first where 100 is mild."""
+
+    def key(name: str) -> tuple[bool, str, int, int]:
+        family, _, level = name.rpartition("-")
+        if not level.isdigit():
+            return name != CLEAN, name, 0, 0
+        return True, family, 1, int(level) if family in _HARDER_UPWARDS else -int(level)
+
+    return sorted(conditions, key=key)
 
 
 def scored_under(store: Store, run_ids: Collection[str], conditions: Sequence[str]) -> list[str]:

@@ -41,7 +41,8 @@ def paste_back(report: Report) -> Iterator[Block]:
             continue
         yield Text(sentence(variant, tables["auroc"]), strong=True)
         condition = str(runs["train_condition"].iloc[0])
-        rows.append({"method": variant, "trained on fakes": TRAINED.get(condition, condition), **_means(tables)})
+        shared = {"method": variant, "trained on": TRAINED.get(condition, condition)}
+        rows += [shared | row for row in _means(tables)]
         blocks: list[Block] = []
         for metric, table in tables.items():
             pictures = [
@@ -52,25 +53,24 @@ def paste_back(report: Report) -> Iterator[Block]:
         folds.append(Fold(f"{variant}: raw, pasted, and the difference of every cell", blocks))
     if rows:
         caption = (
-            "Rows: what the method was trained on; columns: means over its cells on raw and on pasted test fakes. In "
-            "brackets 95 % intervals of the difference, paired by source image"
+            "Means over the cells of each method, on raw and on pasted test fakes; in brackets 95 % intervals of the "
+            "difference, paired by source image"
         )
         yield report.folder.table("paste-back", pd.DataFrame(rows), caption=caption)
     yield from folds
 
 
-def _means(tables: dict[str, pd.DataFrame]) -> dict[str, str]:
-    """Column -> value, for the table of all methods."""
-    values: dict[str, str] = {}
+def _means(tables: dict[str, pd.DataFrame]) -> Iterator[dict[str, str]]:
+    """A row per metric and kind of mean, for the table of all methods."""
     for metric, table in tables.items():
-        for kind in (IN_DOMAIN, CROSS_GENERATOR):
-            name = f"{in_words(metric)}, {kind.removesuffix(' mean')}"
-            rows = table[table["kind"] == kind].to_dict("records")
-            row = rows[0] if rows else None
-            values[f"{name}, raw"] = decimals(row["raw"]) if row else "none"
-            values[f"{name}, pasted"] = decimals(row["pasted"]) if row else "none"
-            values[f"{name}, difference"] = _text(row) if row else "none"
-    return values
+        means = table[table["kind"].isin([IN_DOMAIN, CROSS_GENERATOR])]
+        for row in means.to_dict("records"):
+            yield {
+                "mean": f"{in_words(metric)}, {row['kind'].removesuffix(' mean')}",
+                "test raw": decimals(row["raw"]),
+                "test pasted": decimals(row["pasted"]),
+                "difference": _text(row),
+            }
 
 
 def _text(row: Mapping[Any, Any]) -> str:

@@ -13,7 +13,7 @@ from analysis.page import Block, Fold, Row, Text, html_table
 from analysis.parts import Report, register_part
 from analysis.parts.matrices import matrix_picture
 from analysis.parts.summary import mean_text
-from analysis.robustness import changed, mean_over_conditions, score_shifts, scored_under
+from analysis.robustness import changed, mean_over_conditions, ordered, score_shifts, scored_under
 from analysis.tables import cell_text, long_form
 from data.conditions import CLEAN, get_condition, is_condition, members
 from grid.tasks import ATTRIBUTION, DETECTION
@@ -21,7 +21,6 @@ from models.metrics import AT_VALIDATION, in_words
 
 METRICS = ("accuracy", "auroc")
 FIXED = "accuracy" + AT_VALIDATION  # at the threshold that was chosen on the validation split, whatever the condition
-_HARDER_UPWARDS = ("blur", "noise")  # of all other families that ship, a higher level changes less
 MOST_DRAWN = 3  # conditions of which matrices are drawn; of more, the matrices are tables
 
 
@@ -60,18 +59,6 @@ def robustness(report: Report) -> Iterator[Block]:
             own = cells[(cells["variant"] == variant) & (cells["condition"] == condition)]
             if len(own):
                 yield Fold(f"{variant}: {condition}", list(_matrices(report, variant, condition, own, len(others))))
-
-
-def ordered(conditions: Sequence[str]) -> list[str]:
-    """Conditions in the order of tables: families in alphabetical order, the mildest level first where 100 is mild."""
-
-    def key(name: str) -> tuple[str, int, int]:
-        family, _, level = name.rpartition("-")
-        if not level.isdigit():
-            return name, 0, 0
-        return family, 1, int(level) if family in _HARDER_UPWARDS else -int(level)
-
-    return sorted(conditions, key=key)
 
 
 def equalised(report: Report) -> Iterator[str]:
