@@ -23,7 +23,7 @@ def changed(conditions: Sequence[str]) -> list[str]:
 
 
 def ordered(conditions: Sequence[str]) -> list[str]:
-    """Conditions in the order of tables: "clean" first, families in alphabetical order, the mildest level first where 100 is mild."""
+    """Conditions in the order of tables: "clean", then families in alphabetical order, each from mild to hard."""
 
     def key(name: str) -> tuple[bool, str, int, int]:
         family, _, level = name.rpartition("-")

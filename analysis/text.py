@@ -23,7 +23,6 @@ from data.conditions import CLEAN
 from grid.tasks import DETECTION, WHOLE, get_task, list_tasks
 from grid.train_sets import TrainSet
 
-
 MOST_MATRICES = 3  # conditions besides "clean"; of more, the terminal has means, and the report the matrices
 
 

@@ -66,8 +66,8 @@ def equalised(report: Report) -> Iterator[str]:
     for train_condition in dict.fromkeys(report.runs["train_condition"]):
         runs = report.runs[report.runs["train_condition"] == train_condition]
         finished = [run_id for run_id in runs["run_id"] if run_id]
-        for condition in members(str(train_condition)):
-            if condition != CLEAN and (alike := scored_under(report.store, finished, [condition])):
+        for condition in changed(members(str(train_condition))):
+            if alike := scored_under(report.store, finished, [condition]):
                 variants = ", ".join(dict.fromkeys(runs.loc[runs["run_id"].isin(alike), "variant"]))
                 if train_condition == condition:
                     yield (

@@ -210,8 +210,13 @@ def changes(name: str, given: Picture) -> float:
 
 @pytest.mark.parametrize(
     "names",
-    [("webp-95", "webp-60", "webp-10"), ("resize-75", "resize-50", "resize-20"), ("blur-1", "blur-3"), ("noise-4", "noise-20")],
-)  # fmt: skip
+    [
+        ("webp-95", "webp-60", "webp-10"),
+        ("resize-75", "resize-50", "resize-20"),
+        ("blur-1", "blur-3"),
+        ("noise-4", "noise-20"),
+    ],
+)
 def test_a_harder_level_changes_more_and_keeps_the_size(names: tuple[str, ...]) -> None:
     given = a_picture()
     found = [changes(name, given) for name in names]
