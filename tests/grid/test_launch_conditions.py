@@ -162,11 +162,6 @@ def test_in_one_launch_no_picture_is_decoded_twice(
     assert len(decoded) == len(pictures)
 
 
-def test_a_launch_on_clean_pictures_keeps_no_decoded_ones(dolos: Command, runs: Path) -> None:
-    dolos("--methods", "residual_linear", "--tasks", "detection", "--train-on", "lama")
-    assert not list((runs / "cache").glob("decoded*"))
-
-
 def test_training_conditions_are_trials_of_their_own_and_a_set_is_one_trial(
     dolos: Command, command: Command, runs: Path
 ) -> None:
