@@ -206,6 +206,30 @@ def compare(store: Store, a: str, b: str, metric: str = "accuracy") -> pd.DataFr
     return pd.DataFrame(rows)
 
 
+def cell_estimates(
+    store: Store, run_ids: Collection[str], metric: str, *, condition: str = CLEAN
+) -> dict[tuple[str, str], Estimate]:
+    """(trained on, tested on) -> a cell's mean over seeds, with its interval, of runs of one variant and task.
+
+    Estimates of the same grid can be paired with `analysis.intervals.difference` and averaged with `mean`.
+
+    Args:
+        store: the grid.
+        run_ids: of finished runs that were scored under the condition.
+        metric: as logged, with an interval.
+        condition: condition of the test pictures.
+
+    Raises:
+        StoreError: a run's scores are missing or cannot be read.
+    """
+    results = store.results()
+    results = results[results["run_id"].isin(set(run_ids)) & (results["condition"] == condition)]
+    if results.empty:
+        return {}
+    entries = _entries(store, results, [metric], _sources(store, results), condition)
+    return {where[:2]: entry.estimate for where, entry in entries.items() if where[2] == metric and entry.parts}
+
+
 @dataclass
 class _Entry:
     """One cell of one variant and metric.

@@ -321,6 +321,22 @@ class Store:
             return Verdict.from_dict(json.loads(text)) if text else None
         return None
 
+    @cached_property
+    def edited_areas(self) -> dict[str, float]:
+        """Digest of a test fake -> the share of its mask that is fake; empty for older grids, or without masks.
+
+        Raises:
+            StoreError: the file is damaged.
+        """
+        try:
+            areas = json.loads(self.records.text(self.parent, names.AREAS) or "{}")
+            return {str(digest): float(area) for digest, area in areas.items()}
+        except (AttributeError, OSError, TypeError, ValueError) as error:
+            raise StoreError(
+                f"{names.AREAS} of the grid's run {self.parent.info.run_id} is damaged: {error}. The next launch that "
+                "runs something writes it again"
+            ) from error
+
     @property
     def data_profile(self) -> dict[str, Any]:
         """Of the data set; see `grid.datasets.data_profile`."""

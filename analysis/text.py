@@ -16,33 +16,43 @@ from analysis.matrices import (
     trained_on_label,
     value_table,
 )
+from analysis.robustness import ordered
 from analysis.store import Store
 from analysis.tables import cell_text, plain
 from data.conditions import CLEAN
 from grid.tasks import DETECTION, WHOLE, get_task, list_tasks
 from grid.train_sets import TrainSet
 
+MOST_MATRICES = 3  # conditions besides "clean"; of more, the terminal has means, and the report the matrices
+
 
 def print_results(results: pd.DataFrame, console: Console, store: Store) -> None:
     """Print every variant's cross-generator accuracy and AUROC per condition, then the accuracy of each class.
+
+    Where results are of many conditions, a matrix of clean pictures and a table with a row per condition are printed.
 
     Args:
         results: rows of `Store.results`.
         console: where to print.
         store: the grid, for planned trials and the order of generators.
     """
-    conditions = sorted(set(results["condition"]), key=lambda name: (name != CLEAN, name))
+    conditions = ordered(sorted(set(results["condition"])))
+    many = len(conditions) > MOST_MATRICES + 1
     for task in list_tasks():
         of_task = results[results["task"] == task]
         if get_task(task).is_binary:
             for variant in dict.fromkeys(of_task["variant"]):
                 of_variant = of_task[of_task["variant"] == variant]
-                for condition in conditions:
+                for condition in [CLEAN] if many else conditions:
                     rows = of_variant[of_variant["condition"] == condition]
                     if len(rows):
                         _print_matrix(rows, str(variant), task, condition, console, store)
+                if many:
+                    _print_means(of_variant, str(variant), task, conditions, console, store)
             continue
-        for condition in conditions:
+        if many and len(of_task):
+            _print_overall(of_task, task, conditions, console)
+        for condition in [CLEAN] if many else conditions:
             rows = of_task[of_task["condition"] == condition]
             if len(rows):
                 console.print(f"[bold]{task}[/]{_under(condition)}: {get_task(task).heading}", highlight=False)
@@ -96,6 +106,36 @@ def _print_matrix(
         words = ", ".join(f"{kind} {cell_text(value)}" for kind, value in means.items())
         console.print(f"  {name}: {words}", highlight=False)
     console.print(f"  seeds: {', '.join(map(str, sorted(results['seed'].unique())))}\n", highlight=False)
+
+
+def _print_means(
+    results: pd.DataFrame, variant: str, task: str, conditions: list[str], console: Console, store: Store
+) -> None:
+    """A row per condition: the means of the matrices of accuracy and of AUROC."""
+    rows = []
+    for condition in conditions:
+        of_condition = results[results["condition"] == condition]
+        if of_condition.empty:
+            continue
+        row: dict[str, object] = {"condition": condition}
+        for words, metric in (("accuracy", "accuracy"), ("AUROC", "auroc")):
+            matrix = cross_generator_matrix(
+                of_condition, variant, metric, generators=store.generators, condition=condition, task=task
+            )
+            means = matrix_means(matrix)
+            row |= {f"{words}, in-domain": means.in_domain, f"{words}, cross-generator": means.cross_generator}
+        rows.append(row)
+    console.print(f"[bold]{_labelled(variant, results)}[/] under conditions: means over the cells", highlight=False)
+    console.print(_table(pd.DataFrame(rows)))
+
+
+def _print_overall(results: pd.DataFrame, task: str, conditions: list[str], console: Console) -> None:
+    """A row per condition: the accuracy of each method over all classes."""
+    overall = results[results["metric"] == "accuracy"]
+    means = overall.pivot_table(index="condition", columns="variant", values="value", aggfunc="mean", sort=False)
+    means = means.reindex([condition for condition in conditions if condition in means.index])
+    console.print(f"[bold]{task}[/] under conditions: accuracy over all classes", highlight=False)
+    console.print(_table(means.rename_axis(index="condition").reset_index()))
 
 
 def _classes(results: pd.DataFrame, task: str, condition: str, store: Store) -> Table:

@@ -51,6 +51,10 @@ BENCHMARKS = {
         "the whole frozen part of a grid, over one forward pass of each image, and over a loop that encodes every cell",
         "benchmarks.frozen",
     ),
+    "conditions": Benchmark(
+        "scoring 300 test images under all conditions of the set `robustness`, over as many forward passes of each image",
+        "benchmarks.conditions",
+    ),
     "ray": Benchmark(
         "wall clock of the demo grid under Ray, over the same trials' compute in plain processes on all cores",
         "benchmarks.ray_grid",

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+import logging
+import uuid
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 
+from data.arrays import load_array
 from data.conditions import CLEAN, Condition, Picture, get_condition
 from data.images import MASK_VERSION, decode, file_digest, read_mask
 from data.manifest import Manifest
 from data.parallel import parallel_map
-from data.sources.base import FAKE, REAL, SHARED_REAL
+from data.sources.base import FAKE, REAL, SHARED_REAL, shown_names
+
+logger = logging.getLogger(__name__)
+
+_DECODED_VERSION = 1  # increase it when `decode` gives other pixels than before
+_NUM_LOCKS_DIGITS = 2  # a lock per first two digits of a digest
 
 
 class Geometry(Protocol):
@@ -37,6 +46,14 @@ class Geometry(Protocol):
         ...
 
 
+class Rows(Protocol):
+    """A read-only array whose rows are gathered by index."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any) -> np.ndarray: ...
+
+
 class FileError(ValueError):
     """A file of the data set is gone, has changed or cannot be decoded; the message names it."""
 
@@ -50,11 +67,71 @@ def _undeclared(what: str) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class Decoded:
+    """Decoded pictures on disk, so that no file is decoded twice, by whatever condition, method, trial or process.
+
+    The first reader of a file writes its pixels, as one `.npy` file under the digest of the picture's file, which
+    appears whole. Pictures under several conditions are read so: nothing is kept in memory, and on disk 3 bytes per
+    pixel.
+
+    Attributes:
+        cache: the grid's cache.
+        splits: the splits whose pictures are kept; those of others are decoded at each reading.
+    """
+
+    cache: Path
+    splits: Collection[str]
+
+    def pixels(self, file: File) -> np.ndarray:
+        """The pixels of a file: uint8 (H, W, 3). Raises `FileError` as `File.read`, and `OSError` for a full disk."""
+        folder = self.cache / f"decoded-{_DECODED_VERSION}" / file.digest[:_NUM_LOCKS_DIGITS]
+        kept = folder / f"{file.digest}.npy"
+        if (pixels := _kept_pixels(kept)) is not None:
+            return pixels
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "lock"):
+            if (pixels := _kept_pixels(kept)) is not None:  # another reader was quicker
+                return pixels
+            pixels = file.read(decode)
+            temporary = folder / f"{uuid.uuid4().hex}.part"
+            try:
+                with temporary.open("wb") as target:
+                    np.save(target, pixels, allow_pickle=False)
+                temporary.replace(kept)
+            finally:
+                temporary.unlink(missing_ok=True)
+        return pixels
+
+
+def _kept_pixels(path: Path) -> np.ndarray | None:
+    """The array of a file; None if there is no file, or a damaged one."""
+    try:
+        pixels = load_array(path)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        logger.warning("%s is damaged and will be made again (%s)", path, error)
+        return None
+    return pixels
+
+
+@dataclass(frozen=True)
 class File:
-    """A file of the data set, and its SHA-256 when the manifest was built."""
+    """A file of the data set, and its SHA-256 when the manifest was built.
+
+    Attributes:
+        path: where it is.
+        digest: SHA-256, 64 hexadecimal digits.
+        decoded: where its decoded pixels are kept; None: nowhere.
+    """
 
     path: Path
     digest: str
+    decoded: Decoded | None = field(default=None, repr=False)
+
+    def pixels(self) -> np.ndarray:
+        """The decoded picture: uint8 (H, W, 3). Raises `FileError` as `read`."""
+        return self.read(decode) if self.decoded is None else self.decoded.pixels(self)
 
     def read(self, function: Callable[[Path], np.ndarray]) -> np.ndarray:
         """Apply a function of `data.images`. Raises `FileError` if the file is gone, has changed or is refused."""
@@ -102,15 +179,17 @@ class Pictures:
     Args:
         manifest: describes the data set.
         condition: name in `data.conditions`.
+        decoded: where decoded pictures are kept; None: every reading decodes.
     """
 
-    def __init__(self, manifest: Manifest, condition: str = CLEAN) -> None:
+    def __init__(self, manifest: Manifest, condition: str = CLEAN, *, decoded: Decoded | None = None) -> None:
         self.manifest = manifest
         self.condition: Condition = get_condition(condition)
+        self._decoded = decoded
 
     def files(self, rows: pd.DataFrame) -> list[Files]:
         """The files from which the picture of each manifest row is made."""
-        images = map(File, self.manifest.paths(rows), rows["digest"])
+        images = self._images(rows)
         uses = self.condition.uses
         if not uses:
             return [Files(image) for image in images]
@@ -140,12 +219,12 @@ class Pictures:
             FileError: a file is gone, has changed or cannot be decoded.
             ConditionError: the condition failed, or did not give a picture. Both messages name the file.
         """
-        pixels = files.image.read(decode)
+        pixels = files.image.pixels()
         if self.condition.name == CLEAN:
             return pixels
         name, uses = self.condition.name, self.condition.uses
         mask = None if files.mask is None else partial(files.mask.read, read_mask)
-        original = None if files.original is None else partial(files.original.read, decode)
+        original = None if files.original is None else files.original.pixels
         try:
             changed = self.condition.apply(
                 Picture(
@@ -164,13 +243,85 @@ class Pictures:
             raise ConditionError(f"condition {name} must give uint8 (H, W, 3); for {files.path} it gave {form}")
         return changed
 
+    def _images(self, rows: pd.DataFrame) -> list[File]:
+        """The picture file of each row."""
+        splits = () if self._decoded is None else self._decoded.splits
+        kept = [self._decoded if split in splits else None for split in rows["split"]]
+        return list(map(File, self.manifest.paths(rows), rows["digest"], kept))
+
     @cached_property
     def _reals(self) -> dict[tuple[str, str], File]:
         """(source id, generator) -> the real photograph."""
         reals = self.manifest.table[self.manifest.table["label"] == REAL]
-        files = map(File, self.manifest.paths(reals), reals["digest"])
+        files = self._images(reals)
         owners = zip(map(str, reals["source_id"]), map(str, reals["generator"]), strict=True)
         return dict(zip(owners, files, strict=True))
+
+
+def pair_problems(manifest: Manifest, rows: pd.DataFrame, condition: str) -> str:
+    """Which fakes among these rows lack what a condition needs of them, in words with the remedy; "" if none does.
+
+    Args:
+        manifest: describes the data set.
+        rows: of the manifest.
+        condition: name of a condition that needs masks and originals.
+    """
+    fakes = rows[rows["label"] == FAKE]
+    table = manifest.table
+    sizes = dict(zip(table["digest"], zip(table["width"], table["height"], strict=True), strict=True))
+    lacking: dict[str, list[str]] = {
+        "without a mask": [],
+        "without an original": [],
+        "of another size than the original": [],
+    }
+    for path, files in zip(fakes["path"], Pictures(manifest, condition).files(fakes), strict=True):
+        if files.mask is None:
+            lacking["without a mask"].append(path)
+        if files.original is None:
+            lacking["without an original"].append(path)
+        elif sizes[files.image.digest] != sizes[files.original.digest]:
+            lacking["of another size than the original"].append(path)
+    lines = [f"  {words} ({len(paths)}): {shown_names(paths)}" for words, paths in lacking.items() if paths]
+    if not lines:
+        return ""
+    number = len({path for paths in lacking.values() for path in paths})
+    return "\n".join(
+        [
+            f"{condition} needs the mask of each fake, and its original in the same size; {number} of {len(fakes)} "
+            "fakes cannot be used:",
+            *lines,
+            "An original is the real picture with the fake's source name. Restore the files, choose generators that "
+            f"have them (--generators), or leave {condition} out",
+        ]
+    )
+
+
+class JoinedRows:
+    """Rows of several arrays, one array after the other.
+
+    Args:
+        parts: arrays whose rows have one shape and type, each read by an index array.
+    """
+
+    def __init__(self, parts: Sequence[Rows]) -> None:
+        self._parts = parts
+        self._ends = np.cumsum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        """The rows at a slice or an index array, in its order."""
+        chosen = np.arange(len(self))[index]
+        numbers = np.searchsorted(self._ends, chosen, side="right")
+        used = np.unique(numbers) if len(chosen) else [0]
+        starts = self._ends - [len(part) for part in self._parts]
+        rows = {int(number): self._parts[number][chosen[numbers == number] - starts[number]] for number in used}
+        first = next(iter(rows.values()))
+        joined = np.empty((len(chosen), *first.shape[1:]), dtype=first.dtype)
+        for number, part in rows.items():
+            joined[numbers == number] = part
+        return joined
 
 
 class PictureRows:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from grid.commands import BadInputError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console
 
     from data.manifest import Manifest
@@ -21,8 +22,8 @@ _SHOWN_FILES = 3
 
 def audit(
     manifest: Manifest, console: Console, *, cache: Path, accepted: Iterable[str] = (), decode: bool = True
-) -> tuple[Manifest, Verdict]:
-    """Judge a data set; the manifest comes back with all findings.
+) -> tuple[Manifest, Verdict, pd.DataFrame | None]:
+    """Judge a data set: the manifest with all findings, the verdict, and what was measured on pixels.
 
     Args:
         manifest: from `build_manifest`, with the findings of the audits that decode nothing.
@@ -34,13 +35,12 @@ def audit(
     Raises:
         BadInputError: a file is gone, has changed or cannot be decoded any more.
     """
-    from data.audits import audits_for
     from data.pictures import FileError
     from data.verdict import judge
     from grid.progress import counting
 
     measured = None
-    if decode and audits_for(measured=True) != audits_for(measured=False):
+    if decode:
         from data.measure import measure
 
         with counting(console) as count:
@@ -49,7 +49,7 @@ def audit(
             except FileError as error:
                 raise BadInputError(str(error)) from error
     verdict = judge(manifest, measured, accepted=accepted)
-    return manifest.with_findings(verdict.findings), verdict
+    return manifest.with_findings(verdict.findings), verdict, measured
 
 
 def print_verdict(verdict: Verdict, console: Console) -> None:

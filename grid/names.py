@@ -122,6 +122,7 @@ REPORT = "report"  # folder: the report of `python -m analysis`, with index.html
 PLAN = "plan.json"  # every trial of the grid, finished or not
 MANIFEST_SUMMARY = "manifest.txt"
 AUDIT = "audit.json"  # the verdict of the newest launch's audits, see `data.verdict`; absent on older grids
+AREAS = "edited_areas.json"  # digest of each test fake that has a mask -> the share of the mask that is fake
 NOTES = "notes.txt"  # remarks of the newest launch on the data set, one per line
 
 # Settings that may differ between methods: name in --set METHOD.NAME=VALUE -> field of `RunSettings`.

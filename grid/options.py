@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.conditions import CLEAN
+from data.conditions import CLEAN, SETS, expand, get_condition, joined, members
 from grid.commands import BadInputError, list_commands
 from grid.experiments import Experiment, list_experiments, load_experiment
 from grid.names import PER_METHOD
+from grid.plan import TEST, TRAIN, VALID
 from grid.tasks import list_tasks
 
 if TYPE_CHECKING:
@@ -69,12 +70,19 @@ def add_trial_options(parser: argparse.ArgumentParser) -> None:
         "none for methods that need no fakes. Attribution always trains on all",
     )  # fmt: skip
     what.add_argument(
-        "--train-condition", default=CLEAN, metavar="NAME",
-        help="train and validate on pictures under this condition, such as jpeg-95; default: clean",
+        "--train-condition", type=_names, metavar="A,B",
+        help="train and validate on pictures under these conditions: A,B makes trials for A and others for B; A+B one "
+        "detector on each picture under A and under B, and so does a word for a set; default: clean",
     )  # fmt: skip
     what.add_argument(
         "--conditions", type=_names, default=[CLEAN], metavar="A,B",
-        help="also score under these conditions, such as jpeg-75; finished trials are not trained again",
+        help="also score under these conditions, such as jpeg-75 or paste-back; finished trials are not trained again. "
+        + "; ".join(f"the word {word} means {', '.join(names)}" for word, names in SETS.items()),
+    )  # fmt: skip
+    what.add_argument(
+        "--equalise", metavar="NAME",
+        help="real and fake alike under this condition, in training and in tests: short for --train-condition NAME "
+        "--conditions NAME",
     )  # fmt: skip
     what.add_argument(
         "--seeds", type=int, nargs="+", metavar="N", help="training seeds; default: those of the experiment"
@@ -149,6 +157,7 @@ class Launch:
         configs: method -> its whole configuration.
         tasks: names of tasks.
         conditions: names of conditions to score under, "clean" first.
+        train_conditions: what to train under: names of conditions, or sets of them written `A+B`, sorted by name.
     """
 
     options: argparse.Namespace
@@ -158,6 +167,7 @@ class Launch:
     configs: dict[str, dict[str, Any]]
     tasks: list[str]
     conditions: list[str]
+    train_conditions: list[str]
 
     def trials(self, manifest: Manifest) -> list[TrialSpec]:
         """All trials of the grid.
@@ -178,18 +188,20 @@ class Launch:
         try:
             names.check_generators(manifest.generators)
             train_sets.check_names(manifest.generators)
-            trials = list(
-                self.experiment.trials(
+            trials = [
+                trial
+                for train_condition in self.train_conditions
+                for trial in self.experiment.trials(
                     generators=manifest.generators,
                     configs=configs,
                     tasks=self.tasks,
                     seeds=options.seeds or self.experiment.seeds,
                     data=manifest.digest,
                     train_on=options.train_on,
-                    train_condition=options.train_condition,
+                    train_condition=train_condition,
                     without_fakes=[method for method in self.configs if not detector_info(method).needs_fakes],
                 )
-            )
+            ]
         except ValueError as error:
             raise BadInputError(str(error)) from error
         if not trials:
@@ -228,7 +240,6 @@ def resolve(options: argparse.Namespace) -> Launch:
     Raises:
         BadInputError: there are mistakes; the message has all of them.
     """
-    from data.conditions import get_condition
     from grid.tasks import get_task
 
     try:
@@ -239,10 +250,11 @@ def resolve(options: argparse.Namespace) -> Launch:
     if options.limit is not None and options.limit < 1:
         problems.append(f"limit must be at least 1, got {options.limit}")
     tasks = options.tasks or list(experiment.tasks)
+    trained, scored = _conditions(options, problems)
     for names, look_up, option in (
         (tasks, get_task, "--tasks"),
-        (options.conditions, get_condition, "--conditions"),
-        ([options.train_condition], get_condition, "--train-condition"),
+        (expand(scored), get_condition, "--conditions"),
+        (trained, joined, "--train-condition"),
     ):
         for name in names:
             try:
@@ -257,13 +269,46 @@ def resolve(options: argparse.Namespace) -> Launch:
         problems = _gpu_problems(options, settings, list(configs))
     if settings is None or problems:
         raise BadInputError("\n".join(problems))
-    name, conditions = options.experiment_name or experiment.name, list(dict.fromkeys([CLEAN, *options.conditions]))
-    return Launch(options, experiment, name, settings, configs, tasks, conditions)
+    conditions, train_conditions = expand([CLEAN, *scored]), list(dict.fromkeys(map(joined, trained)))
+    settings = dataclasses.replace(settings, keep_decoded=_read_repeatedly(conditions, train_conditions))
+    name = options.experiment_name or experiment.name
+    return Launch(options, experiment, name, settings, configs, tasks, conditions, train_conditions)
 
 
 def option_of(setting: str) -> str:
     """The setting's option on the command line."""
     return "--" + setting.replace("_", "-")
+
+
+def _conditions(options: argparse.Namespace, problems: list[str]) -> tuple[list[str], list[str]]:
+    """What to train under and what to score under, as typed."""
+    trained, scored, equal = options.train_condition, list(options.conditions), options.equalise
+    if equal is None:
+        return trained or [CLEAN], scored
+    if equal == CLEAN or equal in SETS or len(members(equal)) > 1 or "," in equal:
+        problems.append(
+            f"--equalise wants one condition that changes pictures, such as jpeg-95; got {equal!r}. For several: "
+            "--train-condition A,B --conditions A,B"
+        )
+        return [CLEAN], scored
+    try:
+        get_condition(equal)
+    except KeyError as error:
+        problems.append(f"--equalise: {error.args[0]}")
+        return [CLEAN], scored
+    if trained not in (None, [equal]):
+        problems.append(
+            f"--equalise {equal} trains under {equal}, and --train-condition {','.join(trained)} contradicts it; "
+            f"leave one of them out (--train-condition {','.join([*trained, equal])} --conditions {equal} makes trials "
+            "of both)"
+        )
+    return [equal], [*scored, equal]
+
+
+def _read_repeatedly(conditions: Sequence[str], train_conditions: Sequence[str]) -> tuple[str, ...]:
+    """The splits whose pictures are read under several conditions, or again in each epoch of a network."""
+    trained = (TRAIN, VALID) if set(train_conditions) != {CLEAN} else ()
+    return (*trained, *([TEST] if len(conditions) > 1 else []))
 
 
 def _methods(

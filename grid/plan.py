@@ -165,17 +165,22 @@ class Inputs:
         return table[table["split"].isin(self.splits)] if self.splits else table
 
 
+def splits_of_training(spec: TrialSpec) -> tuple[str, ...]:
+    """The splits of the inputs that a fit reads; of clean pictures the whole data set, which is scored too."""
+    return () if spec.train_conditions == (CLEAN,) else (TRAIN, VALID)
+
+
 def distinct_inputs(work: Sequence[Work]) -> list[Inputs]:
     """The inputs of all work, one per method, configuration and condition."""
     inputs: dict[tuple[object, ...], Inputs] = {}
     for item in work:
-        spec, training = item.spec, item.spec.train_condition
+        spec, training = item.spec, item.spec.train_conditions
         needs: list[tuple[str, tuple[str, ...]]] = []
         if item.fits:
-            needs.append((training, (TRAIN, VALID) if training != CLEAN else ()))
+            needs += [(name, splits_of_training(spec)) for name in training]
         if item.validates:
-            needs.append((training, (VALID,)))
-        needs += [(name, (TEST,) if name != CLEAN or training != CLEAN else ()) for name in item.conditions]
+            needs += [(name, (VALID,)) for name in training]
+        needs += [(name, (TEST,) if name != CLEAN or training != (CLEAN,) else ()) for name in item.conditions]
         for condition, splits in needs:
             shared = inputs.setdefault((spec.method, spec.config, condition), Inputs(spec, condition, splits))
             joined = tuple(dict.fromkeys([*shared.splits, *splits])) if shared.splits and splits else ()

@@ -88,6 +88,8 @@ class RunSettings:
         weight_files: digest -> local weights file.
         local_copies: folder on each node's own disk, to which trials copy the pixels and features that they read;
             None: they read the cache.
+        keep_decoded: splits whose decoded pictures are kept in the cache, because they are read under several
+            conditions (see `data.pictures.Decoded`).
     """
 
     cache: Path
@@ -107,6 +109,7 @@ class RunSettings:
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
     weight_files: Mapping[str, Path] = dataclasses.field(default_factory=dict)
     local_copies: Path | None = None
+    keep_decoded: tuple[str, ...] = ()
 
     @property
     def manifests(self) -> Path:

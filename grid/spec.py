@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from data.conditions import CLEAN
+from data.conditions import CLEAN, members
 from grid.tasks import REAL, get_task
 from grid.train_sets import TrainSet
 
@@ -31,7 +31,8 @@ class TrialSpec:
         seed: of the initial weights and the data order.
         data: digest of the manifest.
         version: of what a spec means; results of another version are not reused.
-        train_condition: name in `data.conditions`; applied to training and validation pictures.
+        train_condition: name in `data.conditions`, applied to training and validation pictures; or several, sorted
+            and joined by "+": each picture takes part once per condition.
     """
 
     task: str
@@ -61,6 +62,9 @@ class TrialSpec:
         for name, value in config.items():
             if not isinstance(value, str | int | float | bool):
                 raise ValueError(f"{self.method}.{name} must be a string, number or boolean, got {value!r}")
+        conditions = members(self.train_condition)
+        if list(conditions) != sorted(set(conditions)):
+            raise ValueError(f"a set of training conditions is sorted, each named once; got {self.train_condition!r}")
         object.__setattr__(self, "train_generators", generators)
         object.__setattr__(self, "config", tuple(sorted(config.items())))
 
@@ -73,6 +77,11 @@ class TrialSpec:
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the logits; "real" is always the first."""
         return get_task(self.task).classes(self.train_set)
+
+    @property
+    def train_conditions(self) -> tuple[str, ...]:
+        """The conditions that the detector is trained under, sorted by name."""
+        return members(self.train_condition)
 
     @cached_property
     def key(self) -> str:

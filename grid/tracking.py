@@ -172,6 +172,19 @@ class Tracker(StoreAccess):
         planned |= {trial.key: trial.to_dict() for trial in trials}
         client.log_dict(parent_id, {"trials": [fields | {"key": key} for key, fields in planned.items()]}, names.PLAN)
 
+    def lacks_areas(self, digests: Iterable[str]) -> bool:
+        """Whether the grid's run lacks the edited area of one of these images; also where its file is damaged."""
+        try:
+            areas = json.loads(self.records.text(self.client.get_run(self.parent_id), names.AREAS) or "{}")
+            return not set(digests) <= set(areas)
+        except (OSError, TypeError, ValueError) as error:
+            log.warning("%s of the grid's run is damaged and will be made again (%s)", names.AREAS, error)
+            return True
+
+    def record_areas(self, areas: Mapping[str, float]) -> None:
+        """Log the edited area of each test fake (`mask_share` of `data.measure`) in the grid's parent run."""
+        self.client.log_dict(self.parent_id, dict(areas), names.AREAS)
+
     def _adopt_moved(self) -> None:
         """Enter the new paths of a local store that was moved, unless somebody runs another grid of the experiment."""
         moved = find_moved(self.uri, self.experiment_id)

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from data.conditions import CLEAN, get_condition
 from data.manifest import Manifest
-from data.pictures import PictureRows, Pictures
+from data.pictures import Decoded, JoinedRows, PictureRows, Pictures
 from data.store import DISK_FULL, ArrayStore, feature_store, fill_features, fill_pixels, pixel_store
 from grid import names
-from grid.plan import TEST, TRAIN, VALID, Inputs
+from grid.plan import TEST, TRAIN, VALID, Inputs, splits_of_training
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
 from grid.tasks import get_task
@@ -29,9 +29,6 @@ from models.detector import BuildContext, Detector, Examples, FitSession, Rows, 
 from models.geometry import Geometry
 from models.registry import create_detector, size_check
 from models.scoring import cell_metrics, choose_threshold
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # The packages that a result may depend on.
 PACKAGES = ("torch", "timm", "open_clip_torch", "segment-anything", "scikit-learn", "numpy", "pillow")
@@ -110,7 +107,7 @@ def shared_store(detector: Detector, cache: Path, condition: str) -> ArrayStore 
 def missing_inputs(detector: Detector, manifest: Manifest, settings: RunSettings, inputs: Inputs) -> int:
     """The number of pictures whose pixels or features are not in the store; 0 for inputs that are not stored."""
     store = shared_store(detector, settings.cache, inputs.condition)
-    return store.missing(Pictures(manifest, inputs.condition).keys(inputs.rows(manifest))) if store else 0
+    return store.missing(_pictures(manifest, inputs, settings).keys(inputs.rows(manifest))) if store else 0
 
 
 def fill_inputs(
@@ -128,7 +125,7 @@ def fill_inputs(
     store = shared_store(detector, settings.cache, inputs.condition)
     if store is None:
         return
-    pictures, rows = Pictures(manifest, inputs.condition), inputs.rows(manifest)
+    pictures, rows = _pictures(manifest, inputs, settings), inputs.rows(manifest)
     workers = _threads(settings)
     if detector.encoder is None:
         fill_pixels(store, pictures, rows, _geometry(detector), workers=workers, progress=progress)
@@ -157,7 +154,7 @@ def prepare_inputs(
     they are read from the shared store, with a warning. Bytes and seconds of copying are added to the totals
     `COPIED_BYTES` and `COPY_SECONDS` in `copied`.
     """
-    pictures = Pictures(manifest, inputs.condition)
+    pictures = _pictures(manifest, inputs, settings)
     store = shared_store(detector, settings.cache, inputs.condition)
     source = shared_store(detector, settings.local_copies or settings.cache, inputs.condition)
     if store is None or source is None:
@@ -183,6 +180,30 @@ def prepare_inputs(
             copied[names.COPIED_BYTES] += num_bytes
             copied[names.COPY_SECONDS] += time.perf_counter() - started
     return source.open(keys)
+
+
+def _pictures(manifest: Manifest, inputs: Inputs, settings: RunSettings) -> Pictures:
+    """The pictures of inputs; where a launch reads them under several conditions, each file is decoded once."""
+    decoded = Decoded(settings.cache, settings.keep_decoded) if settings.keep_decoded else None
+    return Pictures(manifest, inputs.condition, decoded=decoded)
+
+
+def _training_inputs(
+    spec: TrialSpec,
+    detector: Detector,
+    manifest: Manifest,
+    rows: pd.DataFrame,
+    settings: RunSettings,
+    splits: tuple[str, ...],
+    *,
+    copied: dict[str, float] | None = None,
+) -> Rows:
+    """The detector's inputs for these rows under each of the trial's training conditions, one after the other."""
+    parts = [
+        prepare_inputs(detector, manifest, rows, settings, Inputs(spec, condition, splits), copied=copied)
+        for condition in spec.train_conditions
+    ]
+    return parts[0] if len(parts) == 1 else JoinedRows(parts)
 
 
 def _geometry(detector: Detector) -> Geometry:
@@ -224,12 +245,13 @@ def fit(
     set_threads(settings)
     manifest = Manifest.load(settings.manifests / spec.data)
     task, detector = get_task(spec.task), build(spec, settings, device)
-    inputs = Inputs(spec, spec.train_condition, (TRAIN, VALID) if spec.train_condition != CLEAN else ())
+    splits = splits_of_training(spec)
 
     def examples(split: str) -> Examples:
         rows = manifest.select(split, spec.train_generators)
-        pixels_or_features = prepare_inputs(detector, manifest, rows, settings, inputs, copied=copied)
-        return Examples(pixels_or_features, task.class_numbers(rows, spec.classes))
+        pixels_or_features = _training_inputs(spec, detector, manifest, rows, settings, splits, copied=copied)
+        labels = task.class_numbers(rows, spec.classes)
+        return Examples(pixels_or_features, np.tile(labels, len(spec.train_conditions)))
 
     train, valid = examples(TRAIN), examples(VALID)
     detector.fit(train, valid, session)
@@ -301,8 +323,8 @@ def validate(
 ) -> dict[str, float]:
     """AUROC on the validation images of every generator, whatever the detector was trained on.
 
-    The pictures are under the trial's training condition, as all its validation pictures. With these values detectors
-    of different training sets can be compared without the test split.
+    The pictures are under the trial's training condition, or once under each of them, as all its validation pictures.
+    With these values detectors of different training sets can be compared without the test split.
 
     Args:
         spec: the trial, of a binary task.
@@ -319,9 +341,9 @@ def validate(
     set_threads(settings)
     task, manifest = get_task(spec.task), Manifest.load(settings.manifests / spec.data)
     rows = manifest.select(VALID, manifest.generators)
-    inputs = Inputs(spec, spec.train_condition, (VALID,))
-    pixels_or_features = prepare_inputs(detector, manifest, rows, settings, inputs, copied=copied)
+    pixels_or_features = _training_inputs(spec, detector, manifest, rows, settings, (VALID,), copied=copied)
     scores = fake_scores(detector.predict(pixels_or_features).logits)
+    rows = pd.concat([rows] * len(spec.train_conditions))
     numbers, metrics = task.class_numbers(rows, spec.classes), dict[str, float]()
     for generator, cell in task.cells(rows, spec.classes).items():
         if len(set(numbers[cell])) == 2:

@@ -1,15 +1,15 @@
 """Changes made to a picture before a detector sees it, one file per condition or family of conditions.
 
 A condition is a function of one picture. `--conditions` scores trained detectors under conditions, without training
-again; `--train-condition` trains under one. Features and results are kept under a condition's name: give a condition
-whose pixels change another name.
+again; `--train-condition` trains under one, or under a set of them, written `A+B`. Features and results are kept under
+a condition's name: give a condition whose pixels change another name.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     import numpy as np
 
 CLEAN = "clean"
+PASTE_BACK = "paste-back"
+# A word for several conditions. Members are named in the order of tables; a test holds that each of them exists.
+SETS = {
+    "robustness": (
+        "jpeg-95", "jpeg-85", "jpeg-75", "jpeg-60", "jpeg-30", "webp-80", "resize-75", "resize-50", "blur-1", "noise-4",
+        "crop-90", "messenger",
+    ),
+}  # fmt: skip
 _NUMBERED = re.compile(r"(?P<family>.+)-(?P<level>0|[1-9][0-9]*)")  # one way to write each level
 
 
@@ -66,12 +74,14 @@ class Condition:
         apply: a picture -> changed pixels, uint8 (H, W, 3) of any size.
         summary: one line for the report.
         uses: "mask", "original": what else the result depends on, besides the picture.
+        needs_pairs: a launch refuses fakes without a mask, or without an original of the same size.
     """
 
     name: str
     apply: Callable[[Picture], np.ndarray]
     summary: str = ""
     uses: frozenset[str] = frozenset()
+    needs_pairs: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,20 +101,22 @@ _conditions: Register[Condition | _Family] = Register("condition", __name__)
 
 
 def register_condition(
-    name: str, *, uses: Collection[str] = ()
+    name: str, *, uses: Collection[str] = (), needs_pairs: bool = False
 ) -> Callable[[Callable[[Picture], np.ndarray]], Callable[[Picture], np.ndarray]]:
     """Register the decorated function of a picture under `name`; its docstring's first line becomes the summary.
 
     Args:
         name: lower-case letters, digits and dashes.
         uses: "mask", "original": what else the result depends on, besides the picture.
+        needs_pairs: a launch refuses fakes without a mask, or without an original of the same size.
 
     Raises:
         ValueError: the name is taken or has other characters, or `uses` has another word.
     """
 
     def decorate(function: Callable[[Picture], np.ndarray]) -> Callable[[Picture], np.ndarray]:
-        _conditions.add(_checked(name), Condition(name, function, _summary(function), _checked_uses(uses)))
+        condition = Condition(name, function, _summary(function), _checked_uses(uses), needs_pairs)
+        _conditions.add(_checked(name), condition)
         return function
 
     return decorate
@@ -156,7 +168,29 @@ def get_condition(name: str) -> Condition:
             raise KeyError(f"no condition named {name!r}: {numbered['family']} has levels {lowest} to {highest}")
     if isinstance(alone, Condition):
         return alone
-    raise no_entry("condition", name, list_conditions())
+    raise no_entry("condition", name, [*list_conditions(), *SETS])
+
+
+def expand(names: Iterable[str]) -> list[str]:
+    """Each name once, in the order given; a word of `SETS` becomes its members. Does not look the names up."""
+    return list(dict.fromkeys(member for name in names for member in SETS.get(name, (name,))))
+
+
+def joined(text: str) -> str:
+    """A set of conditions `A+B` as it is written in specs: words of `SETS` replaced, sorted by name, each once.
+
+    Raises:
+        KeyError: no such condition; the message lists all conditions.
+    """
+    names = sorted(expand(text.split("+")))
+    for name in names:
+        get_condition(name)
+    return "+".join(names)
+
+
+def members(text: str) -> tuple[str, ...]:
+    """The conditions of a set `A+B` as it is written in specs; one condition is a set of its own."""
+    return tuple(text.split("+"))
 
 
 def is_condition(name: str) -> bool:
@@ -173,6 +207,8 @@ def _at_level(function: Callable[[Picture, int], np.ndarray], level: int, pictur
 
 
 def _checked(name: str) -> str:
+    if name in SETS:
+        raise ValueError(f"{name!r} is the word for a set of conditions; give the condition another name")
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         raise ValueError(f"a condition's name has lower-case letters, digits and dashes; got {name!r}")
     return name

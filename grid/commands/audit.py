@@ -60,7 +60,8 @@ def _audited(options: argparse.Namespace, context: Context) -> tuple[Manifest, V
     manifest = read_data(launch, context.console)
     assert manifest is not None, "None is for plans alone"
     accepted = launch.options.accept_audit
-    return judged(manifest, context.console, cache=launch.settings.cache, accepted=accepted)
+    manifest, verdict, _ = judged(manifest, context.console, cache=launch.settings.cache, accepted=accepted)
+    return manifest, verdict
 
 
 def _on_stderr() -> Console:

@@ -29,6 +29,7 @@ from grid.uris import sqlite_file
 if TYPE_CHECKING:
     from threading import Event
 
+    import pandas as pd
     from rich.console import Console
 
     from data.manifest import Manifest
@@ -98,8 +99,9 @@ def _run(launch: Launch, context: Context) -> int:
     from grid.plan import make_plan
     from grid.settings import ClusterError, InfeasibleError
 
+    check_pairs(manifest, launch)
     settings, accepted = launch.settings, options.accept_audit
-    manifest, verdict = audit(
+    manifest, verdict, measured = audit(
         manifest, context.console, cache=settings.cache, accepted=accepted, decode=not options.plan
     )
     manifest.save(settings.manifests / manifest.digest)
@@ -116,6 +118,7 @@ def _run(launch: Launch, context: Context) -> int:
         if plan.pending and (refusal := refusal_of(verdict)):
             console.print(f"a launch without --plan stops: {refusal}", style=NOTE, highlight=False, markup=False)
         return OK
+    assert measured is not None, "None is for plans alone"
     failed = False
     if plan.pending:
         check_verdict(verdict)
@@ -131,7 +134,7 @@ def _run(launch: Launch, context: Context) -> int:
             raise BadInputError(str(error)) from error
     else:
         try:
-            failed = run_pending(plan, launch, manifest, verdict, context.console)
+            failed = run_pending(plan, launch, manifest, verdict, measured, context.console)
         except (StoreError, ClusterError, InfeasibleError) as error:
             raise BadInputError(str(error)) from error
     context.console.print()
@@ -234,6 +237,26 @@ def read_data(launch: Launch, console: Console) -> Manifest | None:
     return manifest
 
 
+def check_pairs(manifest: Manifest, launch: Launch) -> None:
+    """Refuse fakes without what a condition needs: their mask, and their original in the same size.
+
+    Raises:
+        BadInputError: the message counts and names the fakes, with the remedy.
+    """
+    from data.conditions import get_condition, members
+    from data.pictures import pair_problems
+    from grid.plan import TEST
+
+    trained = {name for joined in launch.train_conditions for name in members(joined)}
+    for name in dict.fromkeys([*launch.conditions, *sorted(trained)]):
+        if not get_condition(name).needs_pairs:
+            continue
+        table = manifest.table
+        rows = table if name in trained else table[table["split"] == TEST]
+        if problem := pair_problems(manifest, rows, name):
+            raise BadInputError(problem)
+
+
 def check_layout(data: str, experiment: Experiment, *, shown: str = "") -> None:
     """Refuse a folder that the experiment is not about: photographs for the demo, or the layout of another corpus.
 
@@ -298,7 +321,9 @@ def known_states(trials: Sequence[TrialSpec], name: str, settings: RunSettings) 
         raise BadInputError(str(error)) from error
 
 
-def run_pending(plan: Plan, launch: Launch, manifest: Manifest, verdict: Verdict, console: Console) -> bool:
+def run_pending(
+    plan: Plan, launch: Launch, manifest: Manifest, verdict: Verdict, measured: pd.DataFrame, console: Console
+) -> bool:
     """Check weights, prepare shared inputs, run. Returns whether any trial failed."""
     from grid import tracking
     from grid.plan import make_plan
@@ -324,10 +349,21 @@ def run_pending(plan: Plan, launch: Launch, manifest: Manifest, verdict: Verdict
     with tracker.claim() as lost:
         launched = {names.EXPERIMENT: launch.experiment.name, names.OPTIONS: launch.repeated()}
         tracker.record_launch(manifest, plan.trials, conditions=plan.conditions, launched=launched, verdict=verdict)
+        record_areas(tracker, manifest, measured)
         # Looked up again: whoever ran this grid until now may have finished some of it meanwhile.
         states = tracker.records.states([trial.key for trial in plan.trials])
         plan = make_plan(plan.trials, states, plan.conditions)
         return run_claimed(plan, launch, tracker, lost, console)
+
+
+def record_areas(tracker: Tracker, manifest: Manifest, measured: pd.DataFrame) -> None:
+    """Keep the edited area of each test fake that has a mask with the grid, once, for the report."""
+    from grid.plan import TEST
+
+    masked = (manifest.table["split"] == TEST) & measured["mask_share"].notna()
+    areas = dict(zip(manifest.table.loc[masked, "digest"], measured.loc[masked, "mask_share"].tolist(), strict=True))
+    if areas and tracker.lacks_areas(areas):
+        tracker.record_areas(areas)
 
 
 def run_claimed(plan: Plan, launch: Launch, tracker: Tracker, lost: Event, console: Console) -> bool:

@@ -16,9 +16,9 @@ from analysis.page import Block, Bullets, Fold, Folder, Picture, Row, Section, T
 from analysis.parts import Options, Part, Report, list_parts, register_part
 from analysis.parts.audit import audit
 from analysis.parts.cam import cam
-from analysis.parts.conditions import conditions
 from analysis.parts.limitations import limitations
 from analysis.parts.published import published
+from analysis.parts.robustness import robustness
 from analysis.parts.runs import runs
 from analysis.parts.summary import summary
 from analysis.report import make_report
@@ -36,7 +36,10 @@ MakeReport = Callable[..., Report]
 
 def everything(grid: Grid) -> None:
     """Of all that a part may meet, something."""
-    grid.finish(*(grid.spec(train=name) for name in GENERATORS), grid.attribution(), conditions=["jpeg-75"])
+    conditions = ["jpeg-75", "paste-back"]
+    grid.finish(*(grid.spec(train=name) for name in GENERATORS), grid.attribution(), conditions=conditions)
+    fakes = grid.manifest.select("test", grid.manifest.generators).query("label == 1")["digest"]
+    grid.tracker.record_areas({digest: number / len(fakes) for number, digest in enumerate(fakes)})
     grid.finish(grid.spec("clip_linear", train="lama+ldm"), grid.attribution("clip_linear", seed=1))
     grid.finish(grid.spec("xception_scratch", train="none"))
     grid.plan(grid.spec("sam_linear"), grid.attribution("sam_linear"), grid.spec(train_condition="jpeg-95"))
@@ -153,7 +156,7 @@ def test_a_part_that_is_registered_is_in_the_report_at_its_place(grids: dict[str
 
 def test_where_every_picture_was_clean_conditions_are_no_part(new_report: MakeReport) -> None:
     report = new_report(lambda grid: grid.finish(grid.spec(), grid.attribution()), conditions=["jpeg-75"])
-    assert list(conditions(report)) == []
+    assert list(robustness(report)) == []
 
 
 def scored(grid: Grid) -> None:
@@ -168,19 +171,21 @@ def scored(grid: Grid) -> None:
 
 def test_each_method_and_condition_has_a_row_and_matrices(new_report: MakeReport) -> None:
     report = new_report(scored)
-    introduction, table, *folds = conditions(report)
+    introduction, figure, means, table, *folds = robustness(report)
     assert isinstance(introduction, Text)
     for name in ("jpeg-50", "jpeg-75"):
         assert f"{name}: {get_condition(name).summary.rstrip('.')}" in introduction.text
     assert isinstance(table, Table)
+    assert isinstance(figure, Picture)
+    assert isinstance(means, Table)
     columns = [name for name in table.columns if name.endswith(("in-domain", "cross-generator"))]
-    assert table.columns == ["method", "condition", *columns, "trials"]
-    assert len(columns) == 4
+    assert table.columns == ["method", "condition", *columns, "shift of real", "shift of fake", "trials"]
+    assert len(columns) == 6
     rows = texts(table)
     assert [row[:2] + row[-1:] for row in rows] == [
         ["residual_linear", "clean", "3 of 3"],
-        ["residual_linear", "jpeg-50", "3 of 3"],
         ["residual_linear", "jpeg-75", "3 of 3"],
+        ["residual_linear", "jpeg-50", "3 of 3"],
         ["clip_linear", "clean", "2 of 2"],
         ["clip_linear", "jpeg-75", "1 of 2"],
         ["sam_linear", "clean", "1 of 1"],
@@ -192,13 +197,13 @@ def test_each_method_and_condition_has_a_row_and_matrices(new_report: MakeReport
     values = results[of_one & (results["metric"] == "accuracy")]
     in_domain = values["trained_on"] == values["tested_on"]
     means = [values.loc[chosen, "value"].mean() for chosen in (in_domain, ~in_domain)]
-    assert [text.split()[0] for text in rows[1][2:4]] == [f"{mean:.3f}" for mean in means]
+    assert [text.split()[0] for text in rows[2][2:4]] == [f"{mean:.3f}" for mean in means]
     assert [row[2] for row in rows[-2:]] == ["none", "none"]  # in-domain, of a method that is trained without fakes
     assert [fold.title for fold in folds if isinstance(fold, Fold)] == [
-        "residual_linear: jpeg-50", "residual_linear: jpeg-75", "clip_linear: jpeg-75", "xception_scratch: jpeg-50",
+        "residual_linear: jpeg-75", "residual_linear: jpeg-50", "clip_linear: jpeg-75", "xception_scratch: jpeg-50",
     ]  # fmt: skip
     pictures = [block.name for block in flat(folds) if isinstance(block, Picture)]
-    assert pictures[:2] == ["matrix-residual_linear-accuracy-jpeg-50", "matrix-residual_linear-auroc-jpeg-50"]
+    assert pictures[2:4] == ["matrix-residual_linear-accuracy-jpeg-50", "matrix-residual_linear-auroc-jpeg-50"]
     assert len(pictures) == 8
     written = pd.read_csv(report.folder.path / "tables" / "matrix-residual_linear-accuracy-jpeg-50.csv")
     both = written.merge(values, on=["tested_on", "trained_on"])

@@ -8,10 +8,14 @@ from PIL import Image
 
 from data.conditions import (
     CLEAN,
+    SETS,
     Condition,
     Picture,
+    expand,
     get_condition,
+    joined,
     list_conditions,
+    members,
     register_condition,
     register_conditions,
 )
@@ -195,3 +199,128 @@ def test_a_lower_quality_changes_more() -> None:
     changes = [change(get_condition(f"jpeg-{quality}")) for quality in (95, 75, 40, 10)]
     assert changes == sorted(changes)
     assert 0 < changes[0] < 5
+
+
+# The other conditions
+
+
+def changes(name: str, given: Picture) -> float:
+    return float(np.abs(get_condition(name).apply(given).astype(float) - given.pixels).mean())
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("webp-95", "webp-60", "webp-10"),
+        ("resize-75", "resize-50", "resize-20"),
+        ("blur-1", "blur-3"),
+        ("noise-4", "noise-20"),
+    ],
+)
+def test_a_harder_level_changes_more_and_keeps_the_size(names: tuple[str, ...]) -> None:
+    given = a_picture()
+    found = [changes(name, given) for name in names]
+    assert found == sorted(found)
+    assert found[0] > 0
+    assert {get_condition(name).apply(given).shape for name in names} == {given.pixels.shape}
+
+
+def test_blur_is_a_gaussian_with_the_deviation_in_its_name() -> None:
+    point = np.zeros((41, 41, 3), dtype=np.uint8)
+    point[20, 20] = 255
+    blurred = get_condition("blur-1").apply(Picture(point))[:, :, 0]
+    assert blurred[20, 20] == round(255 / (2 * np.pi))  # the density at 0 of a Gaussian with deviation 1
+    assert blurred[20, 21] == round(255 / (2 * np.pi) * np.exp(-0.5))
+
+
+def test_noise_has_the_deviation_in_its_name_and_follows_from_the_digest() -> None:
+    grey = np.full((200, 200, 3), 128, dtype=np.uint8)
+    noise = get_condition("noise-4").apply(Picture(grey, "a")).astype(float) - 128
+    assert noise.std() == pytest.approx(4, abs=0.05)
+    assert abs(noise.mean()) < 0.05
+    assert (
+        get_condition("noise-4").apply(Picture(grey, "b")) != get_condition("noise-4").apply(Picture(grey, "a"))
+    ).any()
+
+
+def test_a_crop_is_a_part_of_the_picture_at_a_place_that_follows_from_the_digest() -> None:
+    rows, columns = np.mgrid[:50, :80].astype(np.uint8)
+    pixels = np.stack([rows, columns, rows], axis=2)
+    places = set()
+    for digest in "abcdefgh":
+        kept = get_condition("crop-90").apply(Picture(pixels, digest))
+        assert kept.shape == (45, 72, 3)
+        top, left = int(kept[0, 0, 0]), int(kept[0, 0, 1])
+        np.testing.assert_array_equal(kept, pixels[top : top + 45, left : left + 72])
+        places.add((top, left))
+    assert len(places) > 4
+
+
+@pytest.mark.parametrize(
+    ("size", "after"), [((2000, 1000), (1280, 640)), ((1280, 900), (1280, 900)), ((90, 40), (90, 40))]
+)
+def test_a_messenger_shrinks_what_is_large_and_saves_all_as_jpeg(size: tuple[int, int], after: tuple[int, int]) -> None:
+    pixels = np.array(Image.fromarray(picture("a", 64)).resize(size))
+    delivered = get_condition("messenger").apply(Picture(pixels))
+    assert delivered.shape == (after[1], after[0], 3)
+    small = np.array(Image.fromarray(pixels).resize(after, Image.Resampling.BICUBIC)) if after != size else pixels
+    np.testing.assert_array_equal(delivered, get_condition("jpeg-75").apply(Picture(small)))
+
+
+def test_paste_back_takes_the_original_outside_the_mask_and_the_fake_inside() -> None:
+    given = a_picture()
+    pasted = get_condition("paste-back").apply(given)
+    assert given.mask is not None
+    assert given.original is not None
+    np.testing.assert_array_equal(pasted[given.mask], given.pixels[given.mask])
+    np.testing.assert_array_equal(pasted[~given.mask], given.original[~given.mask])
+    real = Picture(picture("a", 40))
+    np.testing.assert_array_equal(get_condition("paste-back").apply(real), real.pixels)
+
+
+def test_paste_back_refuses_an_original_of_another_size() -> None:
+    given = a_picture()
+    other = Picture(given.pixels, "", given.read_mask, lambda: picture("b", 41))
+    with pytest.raises(ValueError, match=r"differ in size: picture \(40, 40, 3\), original \(41, 41, 3\)"):
+        get_condition("paste-back").apply(other)
+
+
+# Sets
+
+
+def test_each_word_for_a_set_stands_for_conditions_that_exist() -> None:
+    for word, names in SETS.items():
+        assert word not in list_conditions()
+        assert [get_condition(name).name for name in names] == list(names)
+        assert len(set(names)) == len(names)
+
+
+def test_the_published_set_has_what_it_promises() -> None:
+    assert set(SETS["robustness"]) == {
+        "jpeg-95", "jpeg-85", "jpeg-75", "jpeg-60", "jpeg-30", "webp-80", "resize-75", "resize-50", "blur-1", "noise-4",
+        "crop-90", "messenger",
+    }  # fmt: skip
+
+
+def test_words_become_their_members_each_once() -> None:
+    assert expand(["clean", "jpeg-75", "robustness", "paste-back"]) == [
+        "clean", "jpeg-75", *(name for name in SETS["robustness"] if name != "jpeg-75"), "paste-back",
+    ]  # fmt: skip
+
+
+def test_a_set_is_written_in_one_way() -> None:
+    assert joined("jpeg-75+clean+jpeg-75") == "clean+jpeg-75"
+    assert joined("clean") == "clean"
+    assert members(joined("robustness")) == tuple(sorted(SETS["robustness"]))
+    with pytest.raises(KeyError, match="no condition named 'jpeg-0'"):
+        joined("clean+jpeg-0")
+
+
+def test_no_condition_may_have_the_name_of_a_set(empty_register: None) -> None:
+    with pytest.raises(ValueError, match="is the word for a set of conditions"):
+        register_condition("robustness")(lambda picture: picture.pixels)
+
+
+def test_a_set_is_suggested_like_a_condition() -> None:
+    with pytest.raises(KeyError, match=r"no condition named 'robustnes' \(did you mean 'robustness'\?\)"):
+        get_condition("robustnes")

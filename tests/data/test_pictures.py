@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import numpy as np
 import pytest
 
 import data.conditions
+import data.pictures
 from data.conditions import Condition, Picture, list_conditions, register_condition
 from data.images import decode
 from data.manifest import Manifest, build_manifest
-from data.pictures import ConditionError, PictureRows, Pictures
+from data.pictures import ConditionError, Decoded, FileError, JoinedRows, PictureRows, Pictures, pair_problems
 from data.store import feature_store, fill_features
 from models.geometry import Geometry
 from tests.corpora import picture, write_image
@@ -165,3 +167,109 @@ def test_a_condition_that_gives_no_picture_is_named_with_the_file(
     monkeypatch.setattr(pictures, "condition", Condition("toy", apply))
     with pytest.raises(ConditionError, match=f"condition toy {message}" if message[0] in "mf" else message):
         pictures.read(pictures.files(fakes(manifest))[0])
+
+
+# Pictures that are decoded once
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that are decoded, one entry per time."""
+    paths: list[Path] = []
+
+    def counting(path: Path) -> np.ndarray:
+        paths.append(path)
+        return decode(path)
+
+    monkeypatch.setattr(data.pictures, "decode", counting)
+    return paths
+
+
+def test_under_all_conditions_together_each_file_is_decoded_once(
+    manifest: Manifest, cache: Path, decoded: list[Path]
+) -> None:
+    rows = manifest.select("test", manifest.generators)
+    plain = {name: Pictures(manifest, name) for name in ("clean", "jpeg-75", "noise-4", "paste-back")}
+    expected = {name: [pictures.read(files) for files in pictures.files(rows)] for name, pictures in plain.items()}
+    decoded.clear()
+    for name, pictures in expected.items():
+        kept = Pictures(manifest, name, decoded=Decoded(cache, ["test"]))
+        for files, pixels in zip(kept.files(rows), pictures, strict=True):
+            np.testing.assert_array_equal(kept.read(files), pixels)
+    assert sorted(decoded) == sorted(manifest.paths(rows))
+
+
+def test_readers_at_the_same_time_decode_a_file_once(manifest: Manifest, cache: Path, decoded: list[Path]) -> None:
+    rows = manifest.select("test", ["lama"]).iloc[:1]
+    (files,) = Pictures(manifest, "jpeg-75", decoded=Decoded(cache, ["test"])).files(rows)
+    with ThreadPoolExecutor(8) as pool:
+        pixels = list(pool.map(lambda _: files.image.pixels(), range(32)))
+    assert len(decoded) == 1
+    assert all((one == pixels[0]).all() for one in pixels)
+
+
+def test_pictures_of_other_splits_are_not_kept(manifest: Manifest, cache: Path, decoded: list[Path]) -> None:
+    pictures, rows = Pictures(manifest, decoded=Decoded(cache, ["test"])), manifest.select("train", ["lama"])
+    for files in [*pictures.files(rows), *pictures.files(rows)]:
+        pictures.read(files)
+    assert len(decoded) == 2 * len(rows)
+    assert not list(cache.rglob("*.npy"))
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY\x01\x00", b"something else"])
+def test_a_damaged_one_is_decoded_again(
+    manifest: Manifest, cache: Path, decoded: list[Path], caplog: pytest.LogCaptureFixture, damage: bytes
+) -> None:
+    pictures, rows = Pictures(manifest, decoded=Decoded(cache, ["test"])), manifest.select("test", ["lama"]).iloc[:1]
+    (files,) = pictures.files(rows)
+    expected = pictures.read(files)
+    (kept,) = cache.rglob("*.npy")
+    kept.write_bytes(damage)
+    np.testing.assert_array_equal(pictures.read(files), expected)
+    assert "is damaged and will be made again" in caplog.text
+    np.testing.assert_array_equal(pictures.read(files), expected)
+    assert len(decoded) == 2
+
+
+def test_a_file_that_changed_before_it_was_decoded_is_named(manifest: Manifest, cache: Path) -> None:
+    pictures, rows = Pictures(manifest, decoded=Decoded(cache, ["test"])), manifest.select("test", ["lama"]).iloc[:1]
+    (path,) = manifest.paths(rows)
+    write_image(path, picture("another"))
+    with pytest.raises(FileError, match=f"{path} has changed since the manifest was built"):
+        pictures.read(pictures.files(rows)[0])
+    assert not list(cache.rglob("*.npy"))
+    assert not list(cache.rglob("*.part"))
+
+
+# Rows of several conditions
+
+
+def test_joined_rows_are_one_array_after_the_other() -> None:
+    parts = [np.arange(6.0).reshape(3, 2), np.arange(10.0, 14.0).reshape(2, 2), np.arange(20.0, 22.0).reshape(1, 2)]
+    rows, whole = JoinedRows(parts), np.concatenate(parts)
+    assert len(rows) == 6
+    for index in (np.array([5, 0, 3, 3, 2]), np.arange(6), slice(1, 4), np.array([4]), np.array([], dtype=int)):
+        np.testing.assert_array_equal(rows[index], whole[index])
+
+
+# Pairs
+
+
+def test_fakes_that_cannot_be_pasted_back_are_counted_and_named(dolos: Path, cache: Path) -> None:
+    base = dolos / "celebahq"
+    (base / "fake/lama/masks/test/00006.png").unlink()
+    (base / "real/test/00007.png").unlink()
+    write_image(base / "real/test/00008.png", picture("00008.png", 20))
+    manifest = build_manifest("dolos", dolos, cache=cache)
+    problem = pair_problems(manifest, manifest.table, "paste-back")
+    lines = problem.splitlines()
+    assert lines[0].startswith(
+        "paste-back needs the mask of each fake, and its original in the same size; 5 of 18 fakes"
+    )
+    assert lines[1] == "  without a mask (1): celebahq/fake/lama/images/test/00006.png"
+    assert lines[2].startswith("  without an original (2): celebahq/fake/lama/images/test/00007.png")
+    assert lines[3].startswith("  of another size than the original (2): celebahq/fake/lama/images/test/00008.png")
+    assert "--generators" in lines[4]
+    assert "leave paste-back out" in lines[4]
+    ldm = manifest.table[(manifest.table["generator"] == "ldm") & (manifest.table["split"] == "train")]
+    assert pair_problems(manifest, ldm, "paste-back") == ""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import data.pictures
 from data.conditions import Picture, register_condition
+from data.images import decode
 from grid import names
 from tests.grid.command import Command, mlflow_runs
 from tests.grid.grids import SIDE
@@ -134,3 +138,84 @@ def test_training_under_a_condition_is_another_grid_of_trials_beside_the_clean_o
     again = dolos(*arguments, "--train-condition", "jpeg-95")
     assert "all 2 trials are finished" in again.text
     assert dolos(*arguments).text.count("all 2 trials are finished") == 1
+
+
+# Several conditions in one launch
+
+
+def test_in_one_launch_no_picture_is_decoded_twice(
+    dolos: Command, obvious: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[Path] = []
+
+    def counting(path: Path) -> np.ndarray:
+        decoded.append(path)
+        return decode(path)
+
+    monkeypatch.setattr(data.pictures, "decode", counting)
+    arguments = ("--methods", "residual_linear,xception_scratch", "--tasks", "detection", "--train-on", "lama", *TINY)
+    outcome = dolos(*arguments, "--conditions", "jpeg-75,paste-back", "--train-condition", "jpeg-95+clean")
+    assert outcome.status == 0
+    assert len(calls.fits) == 2
+    pictures = {path for path in obvious.rglob("*.png") if "masks" not in path.parts}
+    assert {path.resolve() for path in decoded} == {path.resolve() for path in pictures}
+    assert len(decoded) == len(pictures)
+
+
+def test_training_conditions_are_trials_of_their_own_and_a_set_is_one_trial(
+    dolos: Command, command: Command, runs: Path
+) -> None:
+    arguments = ("--methods", "residual_linear", "--tasks", "detection", "--train-on", "lama")
+    sets = ("--train-condition", "clean,jpeg-75+clean")
+    dolos(*arguments, *sets)
+    runs_of = mlflow_runs(runs, "trial")
+    assert {run.data.tags.get(names.TRAIN_CONDITION, "") for run in runs_of} == {"", "clean+jpeg-75"}
+    trials = {"residual_linear/lama/seed0", "residual_linear/lama/clean+jpeg-75/seed0"}
+    assert {run.info.run_name for run in runs_of} == trials
+    assert "all 2 trials are finished" in dolos(*arguments, *sets).text
+    assert {tuple(row[1:3]) for row in command("status", "dolos").rows[1:]} == {(trial, "finished") for trial in trials}
+
+
+def test_equalise_is_one_condition_in_training_and_in_tests(dolos: Command, runs: Path) -> None:
+    arguments = ("--methods", "residual_linear", "--tasks", "detection", "--train-on", "lama")
+    dolos(*arguments, "--equalise", "jpeg-95")
+    (run,) = mlflow_runs(runs, "trial")
+    assert run.data.tags[names.TRAIN_CONDITION] == run.data.tags[names.CONDITIONS] == "jpeg-95"
+    again = dolos(*arguments, "--train-condition", "jpeg-95", "--conditions", "jpeg-95")
+    assert "all 1 trials are finished" in again.text
+
+
+# Paste-back
+
+
+def test_fakes_without_mask_or_original_stop_a_launch_that_wants_them_pasted(
+    command: Command, tmp_path: Path, obvious: Path, calls: Calls
+) -> None:
+    lacking = tmp_path / "lacking"
+    shutil.copytree(obvious, lacking)
+    name = sorted((lacking / "celebahq/fake/lama/masks/test").iterdir())[0].name
+    (lacking / "celebahq/fake/lama/masks/test" / name).unlink()
+    arguments = ("dolos", "--data", lacking, "--local", "--methods", "residual_linear")
+    for option in ("--conditions", "--train-condition", "--equalise"):
+        outcome = command(*arguments, option, "paste-back")
+        assert outcome.status == 2
+        assert "paste-back needs the mask of each fake, and its original in the same size; 1 of " in outcome.text
+        assert f"without a mask (1): celebahq/fake/lama/images/test/{name}" in outcome.text
+    assert calls.fits == []
+    assert command(*arguments, "--conditions", "jpeg-75", "--plan").status == 0
+
+
+def test_edited_areas_are_read_once_and_kept_with_the_grid(dolos: Command, runs: Path) -> None:
+    arguments = ("--methods", "residual_linear", "--tasks", "detection", "--train-on", "lama")
+    dolos(*arguments)
+    (file,) = runs.rglob(names.AREAS)
+    areas = json.loads(file.read_text())
+    assert len(areas) == 12  # 6 test fakes of each generator
+    assert all(0 < area < 1 for area in areas.values())
+    before = file.stat().st_mtime_ns
+    dolos(*arguments, "--conditions", "jpeg-75")
+    assert file.stat().st_mtime_ns == before
+    file.write_text("{")
+    outcome = dolos(*arguments, "--conditions", "jpeg-60")
+    assert outcome.status == 0
+    assert json.loads(file.read_text()) == areas

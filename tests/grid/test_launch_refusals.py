@@ -37,12 +37,12 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "task": (("dolos", "--tasks", "detect"), ("--tasks: no task named 'detect'", "there are: attribution, detection")),
     "condition": (
         ("dolos", "--conditions", "jpeg-75,blur"),
-        ("--conditions: no condition named 'blur'; there are: clean, jpeg-1…100",),
+        ("--conditions: no condition named 'blur' (did you mean 'blur-1…10'?); there are: blur-1…10, clean",),
     ),
     "level of a condition": (("dolos", "--conditions", "jpeg-101"), ("--conditions: no condition named 'jpeg-101'",)),
     "training condition": (
         ("dolos", "--train-condition", "jpeg"),
-        ("--train-condition: no condition named 'jpeg'; there are: clean, jpeg-1…100",),
+        ("--train-condition: no condition named 'jpeg'; there are: blur-1…10, clean",),
     ),
     "set without method": (("dolos", "--set", "epochs=2"), ("--set wants METHOD.NAME=VALUE, got 'epochs=2'",)),
     "set without value": (("dolos", "--set", "sam_linear.l2"), ("--set wants METHOD.NAME=VALUE",)),
@@ -88,6 +88,25 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "memory of all": (("dolos", "--set", "*.memory=-4"), (".memory must be at least 0; got '-4'",)),
     "accelerators": (("dolos", "--accelerator", "A100,H100"), ("one of Ray's names", "got 'A100,H100'")),
     "accelerators of a method": (("dolos", "--set", "sam_linear.accelerator=A100,H100"), ("one of Ray's names",)),
+    "two training conditions": (
+        ("dolos", "--equalise", "jpeg-95", "--train-condition", "clean,jpeg-75"),
+        ("--train-condition clean,jpeg-75 contradicts it", "--train-condition clean,jpeg-75,jpeg-95"),
+    ),
+    "clean training that was asked for": (
+        ("dolos", "--equalise", "jpeg-95", "--train-condition", "clean"),
+        ("--equalise jpeg-95 trains under jpeg-95, and --train-condition clean contradicts it",),
+    ),
+    "nothing to equalise by": (("dolos", "--equalise", "clean"), ("wants one condition that changes pictures",)),
+    "several to equalise by": (
+        ("dolos", "--equalise", "robustness"),
+        ("wants one condition that changes pictures", "--train-condition A,B --conditions A,B"),
+    ),
+    "equalise by what is not there": (("dolos", "--equalise", "jpg-95"), ("--equalise: no condition", "jpeg-1…100")),
+    "a set with what is not there": (
+        ("dolos", "--train-condition", "clean+jpg-95"),
+        ("--train-condition: no condition named 'jpg-95'",),
+    ),
+    "a word that is not there": (("dolos", "--conditions", "robustnes"), ("did you mean 'robustness'?",)),
     "GPU of a method without": (
         ("dolos", "--set", "residual_linear.accelerator=T4"),
         ("the method uses no GPU", "--set residual_linear.gpus=X"),

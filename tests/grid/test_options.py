@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from data.conditions import list_conditions
+from data.conditions import SETS, list_conditions
 from grid.commands import (
     BadInputError,
     Context,
@@ -153,13 +153,49 @@ def test_clean_is_always_scored_and_comes_first() -> None:
     assert launch("dolos", "--conditions", "jpeg-75,clean").conditions == ["clean", "jpeg-75"]
 
 
+def test_a_word_stands_for_a_set_of_conditions() -> None:
+    published = list(SETS["robustness"])
+    assert launch("dolos", "--conditions", "robustness,paste-back").conditions == ["clean", *published, "paste-back"]
+    assert launch("dolos", "--train-condition", "robustness").train_conditions == ["+".join(sorted(published))]
+
+
+def test_training_conditions_are_a_list_of_sets() -> None:
+    assert launch("dolos").train_conditions == ["clean"]
+    found = launch("dolos", "--train-condition", "jpeg-95,clean+jpeg-75,jpeg-75+clean").train_conditions
+    assert found == ["jpeg-95", "clean+jpeg-75"]
+
+
+def test_equalise_is_short_for_two_options() -> None:
+    short = launch("dolos", "--equalise", "jpeg-95", "--conditions", "blur-1")
+    long = launch("dolos", "--train-condition", "jpeg-95", "--conditions", "blur-1,jpeg-95")
+    assert short.train_conditions == long.train_conditions == ["jpeg-95"]
+    assert short.conditions == long.conditions == ["clean", "blur-1", "jpeg-95"]
+    assert launch("dolos", "--equalise", "jpeg-95", "--train-condition", "jpeg-95").train_conditions == ["jpeg-95"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "splits"),
+    [
+        ((), ()),
+        (("--conditions", "clean"), ()),
+        (("--conditions", "jpeg-75"), ("test",)),
+        (("--train-condition", "jpeg-75"), ("train", "valid")),
+        (("--equalise", "jpeg-75"), ("train", "valid", "test")),
+    ],
+)
+def test_pictures_that_are_read_under_several_conditions_are_kept(
+    arguments: tuple[str, ...], splits: tuple[str, ...]
+) -> None:
+    assert launch("dolos", *arguments).settings.keep_decoded == splits
+
+
 @pytest.mark.parametrize("option", ["--conditions", "--train-condition"])
 @pytest.mark.parametrize("name", ["no-such", "jpeg", "jpeg-x", "clean-1"])
 def test_an_unknown_condition_is_answered_with_those_that_exist(option: str, name: str) -> None:
     (line,) = problems("dolos", option, name)
     problem, _, names = line.partition("; there are: ")
     assert problem.partition(" (did you mean ")[0] == f"{option}: no condition named {name!r}"
-    assert names == ", ".join(list_conditions())
+    assert names == ", ".join([*list_conditions(), *SETS])
 
 
 def test_a_level_that_a_condition_lacks_is_answered_with_those_that_it_has() -> None:

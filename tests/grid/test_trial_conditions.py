@@ -10,16 +10,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 from data.images import decode
 from grid import names
-from grid.plan import Inputs
+from grid.plan import Inputs, Work, distinct_inputs
 from grid.spec import TrialSpec
 from grid.trial import (
     build,
     fill_inputs,
     missing_inputs,
     shared_store,
+    validate,
 )
 from models.detector import Examples, FitSession, fake_scores
 from models.linear import LinearDetector
@@ -90,7 +92,9 @@ def test_an_unknown_condition_is_answered_with_those_that_exist(
     bench: Bench, detection: tuple[TrialSpec, Result]
 ) -> None:
     spec, result = detection
-    with pytest.raises(KeyError, match="no condition named 'blur'; there are: clean, jpeg-1…100"):
+    with pytest.raises(
+        KeyError, match=r"no condition named 'blur' .*there are: blur-1…10, clean, crop-1…99, jpeg-1…100"
+    ):
         bench.score(spec, result.fitted, "blur")
 
 
@@ -197,3 +201,38 @@ def test_training_under_a_condition_twice_gives_the_same_scores(bench: Bench, na
     spec = bench.spec(name, train_condition="jpeg-95", **({"epochs": 1} if name == "xception_scratch" else {}))
     one, two = bench.run(spec), bench.run(spec)
     pd.testing.assert_frame_equal(one.scores, two.scores, check_exact=True)
+
+
+# Trained under a set of conditions
+
+
+def test_a_detector_may_be_trained_on_each_picture_under_several_conditions(
+    bench: Bench, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = bench.spec(method, train_condition="clean+jpeg-50")
+    seen = fitted_on(bench, spec, monkeypatch)
+    detector = build(spec, bench.settings, "cpu")
+    for split, (inputs, labels) in zip(("train", "valid"), seen, strict=True):
+        rows = bench.manifest.select(split, ["lama"])
+        clean = [decode(path) for path in bench.manifest.paths(rows)]
+        expected = detector.inputs([*clean, *(as_jpeg(image, 50) for image in clean)])
+        np.testing.assert_allclose(inputs, expected, rtol=1e-4, atol=1e-5)
+        assert labels.tolist() == [*rows["label"], *rows["label"]]
+
+
+def test_its_validation_images_take_part_once_per_condition(bench: Bench) -> None:
+    spec = bench.spec(train_condition="clean+jpeg-50")
+    detector = bench.run(spec).fitted.detector
+    values = validate(spec, detector, bench.settings)
+    rows = bench.manifest.select("valid", ["ldm"])
+    clean = [decode(path) for path in bench.manifest.paths(rows)]
+    scores = fake_scores(detector.predict(detector.inputs([*clean, *(as_jpeg(image, 50) for image in clean)])).logits)
+    labels = np.tile(rows["label"], 2)
+    assert values[names.validation_metric("ldm")] == pytest.approx(roc_auc_score(labels, scores), abs=1e-6)
+
+
+def test_what_such_a_trial_reads_is_prepared_under_each_of_its_conditions(bench: Bench) -> None:
+    spec = bench.spec(train_condition="clean+jpeg-50")
+    assert [(inputs.condition, inputs.splits) for inputs in distinct_inputs([Work(spec, ("clean", "blur-1"))])] == [
+        ("clean", ("train", "valid", "test")), ("jpeg-50", ("train", "valid")), ("blur-1", ("test",)),
+    ]  # fmt: skip
