@@ -367,7 +367,7 @@ def test_the_audit_has_a_section_of_its_own(audited: Report) -> None:
 
 def test_the_verdict_stands_above_every_matrix(audited: Report) -> None:
     line = Text("Audit of the data: 1 fail (headers, accepted), 1 note (counts), 1 pass.")
-    for name in ("matrices", "conditions", "attribution", "summary"):
+    for name in ("matrices", "attribution", "summary"):
         (part,) = (part for part in PARTS if part.name == name)
         blocks = list(flat(part.blocks(audited)))
         values = [place for place, block in enumerate(blocks) if isinstance(block, Table | Picture | Row)]
