@@ -12,6 +12,7 @@ from analysis.cells import CELL, CROSS_GENERATOR, IN_DOMAIN
 from analysis.matrices import class_of, matrix_means, pivot
 from data.conditions import CLEAN
 from data.sources import Published
+from grid.equal_size import EqualSize
 from grid.plan import FINISHED
 from grid.tasks import ATTRIBUTION, DETECTION, REAL
 from grid.train_sets import ALL, TrainSet
@@ -64,6 +65,8 @@ def beside_published(store: Store, cells: pd.DataFrame) -> pd.DataFrame:
         differs = setup_differences(published, run["method"], json.loads(run["config"])) + fewer
         if run["train_condition"] != CLEAN:
             differs.append(f"trained under {run['train_condition']}")
+        if run["equal_size"]:
+            differs.append(f"trained on {EqualSize.parse(run['equal_size']).words}")
         value = values[run["method"], *where]
         has_interval = bool(cell["low"] == cell["low"])  # not NaN
         rows.append(
