@@ -17,6 +17,7 @@ from grid.experiments import Experiment, list_experiments, load_experiment
 from grid.tasks import get_task, list_tasks
 from grid.train_sets import ALL, TrainSet
 from grid.uris import STORE, sqlite_file, store_variable
+from models.registry import depends_on_seed
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -59,7 +60,10 @@ def launch_commands(
     by = ["method", "config", "train_condition", "equal_size"]
     for (method, config, *condition_and_size), rows in trials.groupby(by, sort=False):
         settings = _settings(str(method), json.loads(str(config)), experiment)
-        for product in _products(rows, all_generators):
+        products = _products(rows, all_generators)
+        if not depends_on_seed(str(method), json.loads(str(config))):  # a command runs it with its first seed alone
+            products = [(tasks, (seed,), train_on) for tasks, seeds, train_on in products for seed in seeds]
+        for product in products:
             number = 0  # a command holds one configuration of a method
             while method in commands.get((*product, *condition_and_size, number), {}):
                 number += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 from rich import box
@@ -23,7 +25,10 @@ from analysis.matrices import (
 from analysis.store import Store
 from analysis.tables import cell_text, plain
 from data.conditions import CLEAN
+from grid.equal_size import EqualSize
 from grid.tasks import DETECTION, WHOLE, get_task, list_tasks
+from grid.train_sets import TrainSet
+from models.registry import depends_on_seed
 
 
 def print_results(results: pd.DataFrame, console: Console, store: Store) -> None:
@@ -79,11 +84,33 @@ def _print_matrix(
     texts = texts.mask(in_domain_cells(matrix), "[bold]" + texts + "[/]")
     for table in _in_width(texts, store, console):
         console.print(table)
-    for name, values in (("accuracy", matrix), ("AUROC", auroc)):
-        means = matrix_means(values).named(values)
-        words = ", ".join(f"{kind} {cell_text(value)}" for kind, value in means.items())
-        console.print(f"  {name}: {words}", highlight=False)
-    console.print(f"  seeds: {', '.join(map(str, sorted(results['seed'].unique())))}\n", highlight=False)
+    for words, columns in _kinds(matrix):
+        for name, values in (("accuracy", matrix[columns]), ("AUROC", auroc[columns])):
+            means = matrix_means(values).named(values)
+            shown = ", ".join(f"{kind} {cell_text(value)}" for kind, value in means.items())
+            console.print(f"  {name}{words}: {shown}", highlight=False)
+    for size in filter(None, dict.fromkeys(results["equal_size"])):
+        console.print(f"  every training set: {EqualSize.parse(size).words} (--equal-size)", highlight=False)
+    console.print(f"  {_seeds(results)}\n", highlight=False)
+
+
+def _kinds(matrix: pd.DataFrame) -> list[tuple[str, list[str]]]:
+    """Columns whose means belong together: those of one generator and those of several, in words, if there are both."""
+    columns = [str(column) for column in matrix.columns]
+    several = [column for column in columns if len(TrainSet.parse(column)) > 1]
+    single = [column for column in columns if column not in several]
+    if not single or not several:
+        return [("", columns)]
+    return [(", trained on one generator", single), (", trained on several generators", several)]
+
+
+def _seeds(results: pd.DataFrame) -> str:
+    """The seeds behind a table of one variant."""
+    seeds = ", ".join(map(str, sorted(results["seed"].unique())))
+    first = results.iloc[0]
+    if not depends_on_seed(str(first["method"]), json.loads(str(first["config"]))):
+        return f"seed: {seeds}; the method does not depend on the seed"
+    return f"seeds: {seeds}"
 
 
 def _in_width(texts: pd.DataFrame, store: Store, console: Console) -> list[Table]:

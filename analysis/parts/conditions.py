@@ -12,6 +12,7 @@ from analysis.page import Block, Fold, Row, Text
 from analysis.parts import Report, register_part
 from analysis.parts.matrices import matrix_picture
 from analysis.parts.summary import mean_text
+from analysis.tables import CONFIDENCE
 from data.conditions import CLEAN, get_condition, is_condition
 from grid.tasks import ATTRIBUTION, DETECTION
 from models.metrics import in_words
@@ -42,8 +43,8 @@ def conditions(report: Report) -> Iterator[Block]:
     rows = [_row(report, cells, variant, condition) for variant in report.variants(DETECTION) for condition in names]
     if table := [row for row in rows if row]:
         caption = (
-            "Means over the cells of each method's matrix, in brackets 95 % intervals over source images; of the "
-            "trials that were scored under the condition"
+            f"Means over the cells of each method's matrix, in brackets {CONFIDENCE}; of the trials that were scored "
+            "under the condition"
         )
         yield report.folder.table("conditions", pd.DataFrame(table), caption=caption)
     if len(attribution):
