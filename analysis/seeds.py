@@ -61,12 +61,12 @@ class Pool(NamedTuple):
         """For a cell with this mean over so many seeds."""
         if not self.degrees_of_freedom or num_seeds < 2:
             return ONE_SEED
-        variance = self.factor * scale(value, num_seeds)
+        variance = self.factor * scale(value)
         spreads = (Spread(variance * share, self.degrees_of_freedom) for share in (1 / num_seeds, 1 + 1 / num_seeds))
         return SeedSpread(*spreads)
 
 
-def scale(value: float, num_seeds: int) -> float:
+def scale(value: float) -> float:
     """V (1 - v)."""
     return value * (1 - value)
 
@@ -84,7 +84,7 @@ def pooled(train_sets: Iterable[Runs]) -> Pool:
         values = _table(runs)  # (seeds, cells)
         means = values.mean(axis=0)
         total += float(((values - means) ** 2).sum()) / values.shape[1]
-        weights += (len(runs) - 1) * float(np.mean([scale(mean, len(runs)) for mean in means]))
+        weights += (len(runs) - 1) * float(np.mean([scale(mean) for mean in means]))
         degrees += len(runs) - 1
     return Pool(total / weights if weights else 0.0, degrees)
 

@@ -58,9 +58,9 @@ def limits(
         yield Text(f"{skipped} bad files of the data set were left out.")
     yield Text(
         "A confidence interval of the mean says how far a value would move with other photographs of the same kind "
-        "and, where there are several seeds, with other seeds. A prediction interval says where one more run would lie. "
-        "Neither covers photographs and generators of another kind, or other training images. Of many intervals, some "
-        "miss the truth by chance; nothing is corrected for their number."
+        "and, where there are several seeds, with other seeds. A prediction interval says where one more run would "
+        "lie. Neither covers photographs and generators of another kind, or other training images. Of many intervals, "
+        "some miss the truth by chance; nothing is corrected for their number."
     )
 
 
