@@ -67,7 +67,7 @@ class Pool(NamedTuple):
 
 
 def scale(value: float) -> float:
-    """V (1 - v)."""
+    """The seed variance of a share or an AUROC v is taken to be proportional to v (1 - v)."""
     return value * (1 - value)
 
 

@@ -79,6 +79,16 @@ BENCHMARKS = {
         "benchmarks.coverage",
         page="docs/numbers.md",
     ),
+    "comparisons": Benchmark(
+        "share of comparisons that call two groups of three seeds of one method different, simulated",
+        "benchmarks.comparisons",
+        page="docs/numbers.md",
+    ),
+    "seeds": Benchmark(
+        "share of a held-out seed's values inside the prediction interval of one more run, and its width, on the demo",
+        "benchmarks.seeds",
+        page="docs/numbers.md",
+    ),
     "packing": Benchmark(
         "device memory of a trial of each method, and images per second of one to four trials at once on one GPU",
         "benchmarks.packing",
