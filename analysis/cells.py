@@ -56,11 +56,12 @@ class IntervalMatrix:
         num_seeds: number of finished runs per cell; 0 if it is missing.
         low, high: 95 % confidence interval of the mean over seeds and photographs; with one seed, of this one run over
             photographs; NaN if the metric has none.
-        one_more_low, one_more_high: 95 % prediction interval of one more run; NaN with one seed.
-        seeded: whether the method depends on the seed.
         means: in-domain and cross-generator mean.
         intervals: "in-domain mean", "cross-generator mean" and "gap" -> (low, high).
         condition: condition of the test pictures.
+        one_more_low, one_more_high: 95 % prediction interval of one more run; NaN with one seed; empty: the
+            matrix has none.
+        seeded: whether the method depends on the seed.
     """
 
     variant: str
@@ -70,12 +71,12 @@ class IntervalMatrix:
     num_seeds: pd.DataFrame
     low: pd.DataFrame
     high: pd.DataFrame
-    one_more_low: pd.DataFrame
-    one_more_high: pd.DataFrame
-    seeded: bool
     means: MatrixMeans
     intervals: Mapping[str, tuple[float, float]]
     condition: str = CLEAN
+    one_more_low: pd.DataFrame = field(default_factory=pd.DataFrame)
+    one_more_high: pd.DataFrame = field(default_factory=pd.DataFrame)
+    seeded: bool = True
 
 
 def cell_table(

@@ -109,7 +109,7 @@ def _seeds(results: pd.DataFrame) -> str:
     seeds = ", ".join(map(str, sorted(results["seed"].unique())))
     first = results.iloc[0]
     if not depends_on_seed(str(first["method"]), json.loads(str(first["config"]))):
-        return f"seed: {seeds}; the method does not depend on the seed"
+        return f"seeds: {seeds} (the method does not depend on the seed)"
     return f"seeds: {seeds}"
 
 
