@@ -33,6 +33,8 @@ from grid.train_sets import TrainSet
 from models.metrics import AT_VALIDATION, get_metric
 from models.registry import depends_on_seed
 
+# Ends of the kinds of means, where some training sets have one generator and others have several.
+ONE_GENERATOR, SEVERAL_GENERATORS = ", trained on one generator", ", trained on several generators"
 METHODS, THESE_RUNS = "the methods", "these runs"  # what a comparison is about
 CELL, IN_DOMAIN, CROSS_GENERATOR, GAP = "cell", "in-domain mean", "cross-generator mean", "gap"
 CELL_COLUMNS = [
@@ -100,10 +102,11 @@ def cell_table(
 
     Returns:
         columns `CELL_COLUMNS`. `kind` is "cell", or for a whole matrix "in-domain mean", "cross-generator mean" and
-        "gap" (then trained_on and tested_on are "", and `std` is over the seeds that all their cells have). `tested_on`
-        is "all" for attribution. `std` is NaN for a single seed; intervals are NaN for metrics that cannot be computed
-        from scores. `seeded` is False for a method that does not depend on the seed, whose seed variance is 0.
-        `run_ids` is a tuple. A metric that is neither logged nor registered has no rows.
+        "gap"; the same ends with `ONE_GENERATOR` or `SEVERAL_GENERATORS` for a part of the training sets, where there
+        are both (then trained_on and tested_on are "", and `std` is over the seeds that all their cells have).
+        `tested_on` is "all" for attribution. `std` is NaN for a single seed; intervals are NaN for metrics that cannot
+        be computed from scores. `seeded` is False for a method that does not depend on the seed, whose seed variance
+        is 0. `run_ids` is a tuple. A metric that is neither logged nor registered has no rows.
 
     Raises:
         StoreError: a run's scores are missing or cannot be read.
@@ -121,7 +124,9 @@ def cell_table(
             seeds = _Seeds(entries)
             rows += [shared | _cell_row(where, entry, seeds) for where, entry in entries.items()]
             if get_task(str(task)).is_binary:
-                rows += [shared | row for metric in metrics for row in _mean_rows(entries, metric, seeds)]
+                for metric in metrics:
+                    for suffix, of_kind in _kinds(entries, metric).items():
+                        rows += [shared | row for row in _mean_rows(of_kind, metric, seeds, suffix)]
     return pd.DataFrame(rows, columns=CELL_COLUMNS)
 
 
@@ -431,9 +436,16 @@ def _two_intervals(value: float, photographs: Interval, seeds: SeedSpread, *, le
     return {"low": of_mean.low, "high": of_mean.high, "one_more_low": one_more.low, "one_more_high": one_more.high}
 
 
-def _mean_rows(entries: Mapping[Where, _Entry], metric: str, seed_spread: _Seeds) -> list[dict[str, object]]:
-    """In-domain mean, cross-generator mean and their gap, over the cells of one variant and metric."""
+def _kinds(entries: Mapping[Where, _Entry], metric: str) -> dict[str, dict[Where, _Entry]]:
+    """End of a kind's name -> the cells of a metric: all, and if there are both, by the number of generators."""
     cells = {where: entry for where, entry in entries.items() if where[2] == metric}
+    several = {where: entry for where, entry in cells.items() if len(TrainSet.parse(where[0])) > 1}
+    single = {where: entry for where, entry in cells.items() if where not in several}
+    return {"": cells} | ({ONE_GENERATOR: single, SEVERAL_GENERATORS: several} if single and several else {})
+
+
+def _mean_rows(cells: Mapping[Where, _Entry], metric: str, seed_spread: _Seeds, suffix: str) -> list[dict[str, object]]:
+    """In-domain mean, cross-generator mean and their gap, over these cells of one variant and metric."""
     means: dict[str, float] = {}
     by_seed: dict[str, pd.Series] = {}
     estimates: dict[str, Estimate] = {}
@@ -465,7 +477,7 @@ def _mean_rows(entries: Mapping[Where, _Entry], metric: str, seed_spread: _Seeds
         photographs = intervals.get(kind, NO_INTERVAL)
         rows.append(
             {
-                "kind": kind, "trained_on": "", "tested_on": "", "metric": metric, "mean": value,
+                "kind": kind + suffix, "trained_on": "", "tested_on": "", "metric": metric, "mean": value,
                 "std": float(by_seed[kind].std(ddof=1)), "num_seeds": num_seeds,
                 "seeded": any(entry.seeded for entry in cells.values()),
                 **_two_intervals(value, photographs, seed_spread.of(sums[kind]), least=least), "run_ids": (),
