@@ -17,6 +17,7 @@ from grid.experiments import Experiment, list_experiments, load_experiment
 from grid.tasks import get_task, list_tasks
 from grid.train_sets import ALL, TrainSet
 from grid.uris import STORE, sqlite_file, store_variable
+from models.registry import depends_on_seed
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,7 +35,7 @@ def launch_commands(
     """Commands that run exactly these trials; methods that lack the same tasks, seeds and training sets share one.
 
     Args:
-        trials: rows of `Store.runs()` with task, method, config, trained_on, train_condition and seed.
+        trials: rows of `Store.runs()` with task, method, config, trained_on, train_condition, equal_size and seed.
         mlflow_experiment: name of the MLflow experiment.
         corpus: the data set's source.
         generators: all generators of the data set.
@@ -56,21 +57,25 @@ def launch_commands(
 
     all_generators = sorted(generators)
     commands: dict[tuple[Any, ...], dict[str, list[str]]] = {}  # what a command runs -> method -> its settings
-    by = ["method", "config", "train_condition"]
-    for (method, config, train_condition), rows in trials.groupby(by, sort=False):
+    by = ["method", "config", "train_condition", "equal_size"]
+    for (method, config, *condition_and_size), rows in trials.groupby(by, sort=False):
         settings = _settings(str(method), json.loads(str(config)), experiment)
-        for product in _products(rows, all_generators):
+        products = _products(rows, all_generators)
+        if not depends_on_seed(str(method), json.loads(str(config))):  # a command runs it with its first seed alone
+            products = [(tasks, (seed,), train_on) for tasks, seeds, train_on in products for seed in seeds]
+        for product in products:
             number = 0  # a command holds one configuration of a method
-            while method in commands.get((*product, train_condition, number), {}):
+            while method in commands.get((*product, *condition_and_size, number), {}):
                 number += 1
-            commands.setdefault((*product, train_condition, number), {})[str(method)] = settings
+            commands.setdefault((*product, *condition_and_size, number), {})[str(method)] = settings
     lines = []
-    for (tasks, seeds, train_on, train_condition, _), methods in commands.items():
+    for (tasks, seeds, train_on, train_condition, equal_size, _), methods in commands.items():
         words = [*base, *_options_of(methods, options), *store_options]
         words += ["--methods", ",".join(methods), "--seeds", *map(str, seeds)]
         words += ["--tasks", ",".join(tasks)] if tasks != tuple(experiment.tasks) else []
         words += ["--train-on", train_on] if train_on else []
         words += ["--train-condition", str(train_condition)] if train_condition != CLEAN else []
+        words += ["--equal-size", str(equal_size)] if equal_size else []
         lines.append(prefix + shlex.join(words + [word for settings in methods.values() for word in settings]))
     return lines
 

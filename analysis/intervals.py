@@ -7,14 +7,16 @@ influences are summed per photograph, and the variance of a value is n / (n - 1)
 AUROC that is DeLong's variance for clustered data (Obuchowski 1997, Biometrics 53, 567-578). Influences add up:
 those of a mean over seeds or cells, of a gap, of a difference on the same photographs, are the same sum of influences.
 
-An interval holds for the trained detectors as they are: variation over training seeds is reported separately, as a
-standard deviation. A `Level` is one source of variation; today the photographs are the only level.
+An interval of this module holds for the trained detectors as they are. A `Level` is one source of variation on the same
+photographs; the photographs are the only level. `analysis.seeds` joins the intervals with the variance over training
+seeds, a `Spread`.
 
 `benchmarks/coverage.py` measures how often these intervals hold the truth.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -42,6 +44,9 @@ class Interval(NamedTuple):
     high: float
 
 
+NO_INTERVAL = Interval(math.nan, math.nan)
+
+
 class Difference(NamedTuple):
     """One value minus another on the same images.
 
@@ -55,6 +60,31 @@ class Difference(NamedTuple):
     low: float
     high: float
     p: float
+
+
+class Spread(NamedTuple):
+    """A variance of a value, beside that by the photographs.
+
+    Attributes:
+        variance: NaN: unknown.
+        degrees_of_freedom: of the variance; infinite where it is known to be 0.
+    """
+
+    variance: float
+    degrees_of_freedom: float
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is a variance."""
+        return not math.isnan(self.variance)
+
+    @property
+    def half(self) -> float:
+        """Half the width of its t interval."""
+        return float(t.ppf(1 - _TAIL, self.degrees_of_freedom) * math.sqrt(self.variance)) if self.variance else 0.0
+
+
+NO_SPREAD, UNKNOWN = Spread(0.0, math.inf), Spread(math.nan, 0.0)
 
 
 class Level(NamedTuple):
@@ -295,13 +325,19 @@ def combine(coefficients: Sequence[float], estimates: Sequence[Estimate]) -> Est
     return Estimate(value, _hull(Interval(value - low, value + high), interval(value, levels)), levels)
 
 
-def difference(a: Estimate, b: Estimate) -> Difference:
+def difference(a: Estimate, b: Estimate, seeds: Spread = NO_SPREAD) -> Difference:
     """One value minus another on the same photographs: a paired t interval, and the p value of the same t.
 
     A side without variance adds the variance that its interval stands for.
+
+    Args:
+        a: the first value.
+        b: the value that is subtracted.
+        seeds: variance of the difference by training seeds, which are not paired; without it, the difference is that of
+            these trained detectors.
     """
-    levels = _summed([1.0, -1.0], [a, b])
-    variance, quantile = sum(level.variance for level in levels), _quantile(levels)
+    levels: list[Level | Spread] = [*_summed([1.0, -1.0], [a, b]), seeds]
+    variance, quantile = sum((level.variance for level in levels), 0.0), _quantile(levels)
     for side in (a, b):
         if side.variance <= _ROUNDING:
             variance += ((side.interval.high - side.interval.low) / (2 * quantile)) ** 2
@@ -332,7 +368,7 @@ def _summed(coefficients: Sequence[float], estimates: Sequence[Estimate]) -> tup
     )
 
 
-def _degrees_of_freedom(levels: Sequence[Level]) -> float:
+def _degrees_of_freedom(levels: Sequence[Level | Spread]) -> float:
     """Of the sum of the levels' variances (Satterthwaite 1946)."""
     variances = np.array([level.variance for level in levels])
     if variances.sum() <= _ROUNDING:
@@ -341,7 +377,7 @@ def _degrees_of_freedom(levels: Sequence[Level]) -> float:
     return float(variances.sum() ** 2 / (variances**2 / degrees).sum())
 
 
-def _quantile(levels: Sequence[Level]) -> float:
+def _quantile(levels: Sequence[Level | Spread]) -> float:
     return float(t.ppf(1 - _TAIL, _degrees_of_freedom(levels)))
 
 

@@ -12,6 +12,7 @@ from analysis.cells import CELL, CROSS_GENERATOR, IN_DOMAIN
 from analysis.matrices import class_of, matrix_means, pivot
 from data.conditions import CLEAN
 from data.sources import Published
+from grid.equal_size import EqualSize
 from grid.plan import FINISHED
 from grid.tasks import ATTRIBUTION, DETECTION, REAL
 from grid.train_sets import ALL, TrainSet
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 _SOUND = 0.99  # the share of the published images that makes a data set whole
 _SHOWN = 2
 COLUMNS = [
-    "task", "kind", "variant", "tested_on", "trained_on", "ours", "low", "high", "num_seeds", "published", "difference",
-    "inside", "comparable", "note",
+    "task", "kind", "variant", "tested_on", "trained_on", "ours", "num_seeds", "low", "high", "one_more_low",
+    "one_more_high", "published", "difference", "inside", "comparable", "note",
 ]  # fmt: skip
 
 
@@ -44,9 +45,9 @@ def beside_published(store: Store, cells: pd.DataFrame) -> pd.DataFrame:
     Returns:
         columns `COLUMNS`; empty unless the corpus has published values of some of the generators. `kind` is "cell", or
         "in-domain mean" and "cross-generator mean" if all published cells are there. For attribution, `tested_on` is
-        the class and `trained_on` is "all". `inside` says whether the published value lies in our interval: pandas'
-        nullable boolean, missing if there is no interval or the set-up differs from the published one (`comparable` is
-        False; `note` says what differs).
+        the class and `trained_on` is "all". `inside` says whether the published value, which is of one run, lies in our
+        prediction interval of one more run: pandas' nullable boolean, missing if there is no such interval, as with one
+        seed, or the set-up differs from the published one (`comparable` is False; `note` says what differs).
     """
     published = store.source.published
     if published is None:
@@ -64,8 +65,10 @@ def beside_published(store: Store, cells: pd.DataFrame) -> pd.DataFrame:
         differs = setup_differences(published, run["method"], json.loads(run["config"])) + fewer
         if run["train_condition"] != CLEAN:
             differs.append(f"trained under {run['train_condition']}")
+        if run["equal_size"]:
+            differs.append(f"trained on {EqualSize.parse(run['equal_size']).words}")
         value = values[run["method"], *where]
-        has_interval = bool(cell["low"] == cell["low"])  # not NaN
+        has_interval = bool(cell["one_more_low"] == cell["one_more_low"])  # not NaN
         rows.append(
             cell
             | {
@@ -74,7 +77,9 @@ def beside_published(store: Store, cells: pd.DataFrame) -> pd.DataFrame:
                 "ours": cell["mean"],
                 "published": value,
                 "difference": cell["mean"] - value,
-                "inside": bool(cell["low"] <= value <= cell["high"]) if has_interval and not differs else pd.NA,
+                "inside": bool(cell["one_more_low"] <= value <= cell["one_more_high"])
+                if has_interval and not differs
+                else pd.NA,
                 "comparable": not differs,
                 "note": _note(differs, run["weights"], small),
             }

@@ -25,6 +25,7 @@ from data.sources import Source, get_source, list_sources
 from data.verdict import Verdict
 from grid import names
 from grid.datasets import choose, data_address, data_profile, list_data_sets
+from grid.equal_size import EqualSize
 from grid.plan import FAILED, FINISHED, INTERRUPTED, PENDING, RUNNING
 from grid.records import (
     Records,
@@ -51,8 +52,8 @@ __all__ = ["HISTORY_COLUMNS", "RUN_COLUMNS", "SCORE_COLUMNS", "Store", "StoreErr
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN_COLUMNS = [
-    "run_id", "key", "task", "method", "variant", "trained_on", "train_condition", "seed", "state", "weights", "config",
-    "device", "node", "gpu_share", "git_commit", "start", "end", "seconds", "error", "url",
+    "run_id", "key", "task", "method", "variant", "trained_on", "train_condition", "equal_size", "seed", "state",
+    "weights", "config", "device", "node", "gpu_share", "git_commit", "start", "end", "seconds", "error", "url",
 ]  # fmt: skip
 HISTORY_COLUMNS = ["run_id", "method", "variant", "trained_on", "seed", "task", "metric", "step", "value"]
 SCORE_COLUMNS = ["path", "digest", "source_id", "generator", "label"]  # then condition, logit_<class>, maybe score
@@ -126,7 +127,8 @@ class Store:
             columns `RUN_COLUMNS`. `state` is finished, running, failed, interrupted or pending; a pending trial has an
             empty `run_id`. Of several finished runs of a trial, the first counts. `variant` is the method; if a method
             has several configurations, the settings that differ are appended. `config` is JSON with sorted keys.
-            `trained_on` is a training set as text (see `grid.train_sets`). `start` and `end` are in UTC; `seconds` is
+            `trained_on` is a training set as text (see `grid.train_sets`). `equal_size` is "24,8" for 24 images of
+            each class in training and 8 in validation; "" for all images. `start` and `end` are in UTC; `seconds` is
             measured by the trial. `url` is a link into the MLflow UI, without the server's address for a local store.
         """
         return self._table.copy()
@@ -406,6 +408,7 @@ class Store:
                 "method": trial["method"],
                 "trained_on": str(TrainSet(tuple(trial["train_generators"]))),
                 "train_condition": trial.get("train_condition", CLEAN),
+                "equal_size": str(EqualSize(**trial["equal_size"])) if "equal_size" in trial else "",
                 "seed": int(trial["seed"]),
                 "state": PENDING,
                 "config": json.dumps(trial["config"], sort_keys=True),
@@ -424,10 +427,7 @@ class Store:
             planned = rows.get(row["key"])  # what a trial is, its plan says
             rows[row["key"]] = {"config": self._config(run)} | row if planned is None else row | _identity(planned)
         table = pd.DataFrame(list(rows.values()), columns=RUN_COLUMNS)
-        configs = [
-            (method, json.dumps(json.loads(config) | {"train_condition": train_condition}, sort_keys=True))
-            for method, config, train_condition in table[["method", "config", "train_condition"]].to_numpy().tolist()
-        ]
+        configs = list(zip(table["method"], _settings(table), strict=True))
         variants = variant_names(configs)
         table["variant"] = [variants[method_and_config] for method_and_config in configs]
         text = ["weights", "device", "node", "git_commit", "error", "url"]
@@ -447,6 +447,7 @@ class Store:
             "method": tags[names.METHOD],
             "trained_on": str(TrainSet.parse(tags[names.TRAIN_GENERATORS])),
             "train_condition": tags.get(names.TRAIN_CONDITION, CLEAN),
+            "equal_size": tags.get(names.EQUAL_SIZE, ""),
             "seed": int(tags[names.SEED]),
             "weights": tags.get(names.WEIGHTS, ""),
             "state": state_of(run),
@@ -469,8 +470,23 @@ class Store:
         return json.dumps(config if isinstance(config, dict) else {}, sort_keys=True)
 
 
+def _settings(table: pd.DataFrame) -> list[str]:
+    """What tells variants of a method apart, as JSON per row.
+
+    The equal size of a task's training sets does so only where trials of the method and task differ in it.
+    """
+    several = table.groupby(["method", "task"])["equal_size"].transform("nunique") > 1
+    sizes = table["equal_size"].where(table["equal_size"] != "", "all images").where(several)
+    settings = []
+    for config, train_condition, size in zip(table["config"], table["train_condition"], sizes, strict=True):
+        own = {"train_condition": train_condition} | ({"equal_size": size} if isinstance(size, str) else {})
+        settings.append(json.dumps(json.loads(config) | own, sort_keys=True))
+    return settings
+
+
 def _identity(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in ("task", "method", "trained_on", "train_condition", "seed", "config")}
+    kept = ("task", "method", "trained_on", "train_condition", "equal_size", "seed", "config")
+    return {name: row[name] for name in kept}
 
 
 def open_store(

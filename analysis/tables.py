@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,18 @@ from analysis.cells import IntervalMatrix
 from analysis.matrices import decimals, in_domain_cells, trained_on_label
 
 MISSING = "missing"
+VALUES = ("mean", "std", "num_seeds", "low", "high", "one_more_low", "one_more_high")
+# What stands in brackets in tables of several methods.
+CONFIDENCE = (
+    "95 % confidence intervals of the mean over seeds and source photographs; of methods with one seed, over "
+    "photographs for that run alone"
+)
+WORDS = {
+    "low": "confidence interval of the mean: from",
+    "high": "confidence interval of the mean: to",
+    "one_more_low": "prediction interval of one more run: from",
+    "one_more_high": "prediction interval of one more run: to",
+}
 Table = pd.DataFrame | IntervalMatrix
 
 # Characters that pandas does not escape and that LaTeX's default font encoding prints as something else.
@@ -80,8 +93,8 @@ def to_latex(table: Table, *, caption: str = "", label: str = "", transpose: boo
 
 
 def long_form(matrix: IntervalMatrix) -> pd.DataFrame:
-    """One row per cell: columns variant, metric, condition, tested_on, trained_on, mean, std, num_seeds, low, high."""
-    values = {name: getattr(matrix, name).stack() for name in ("mean", "std", "num_seeds", "low", "high")}
+    """One row per cell: columns variant, metric, condition, tested_on, trained_on, and those of `VALUES`."""
+    values = {name: getattr(matrix, name).stack() for name in VALUES}
     table = pd.DataFrame(values).rename_axis(["tested_on", "trained_on"]).reset_index()
     shared = {"variant": matrix.variant, "metric": matrix.metric, "condition": matrix.condition}
     return table.assign(**shared)[[*shared, *table.columns]]
@@ -109,6 +122,32 @@ def cell_text(mean: float, std: float = math.nan, low: float = math.nan, high: f
     return f"{decimals(mean)}{spread}{interval}"
 
 
+def interval_words(matrix: IntervalMatrix) -> str:
+    """What the intervals of a matrix are: "95 % confidence intervals of the mean …"."""
+    seeds = matrix.num_seeds.to_numpy()
+    seeds = seeds[seeds > 0]
+    if not matrix.seeded:
+        return "95 % confidence intervals over source photographs; the method does not depend on the seed"
+    if (seeds < 2).all():
+        return "95 % confidence intervals over source photographs, of these runs: another seed is not in them"
+    rest = "; of cells with one seed over photographs alone" if (seeds < 2).any() else ""
+    return f"95 % confidence intervals of the mean over seeds and source photographs{rest}"
+
+
+def in_words(table: pd.DataFrame, generators: Collection[str]) -> pd.DataFrame:
+    """A table for readers: training sets and bounds of intervals in words; without bounds that are all missing.
+
+    Args:
+        table: with columns of `analysis.cells.cell_table`.
+        generators: all generators of the grid.
+    """
+    unknown = [name for name in WORDS if name in table.columns and table[name].isna().all()]
+    shown = table.drop(columns=unknown)
+    if "trained_on" in shown.columns:
+        shown = shown.assign(trained_on=[trained_on_label(str(name), generators) for name in shown["trained_on"]])
+    return shown.rename(columns=WORDS)
+
+
 def caption_of(table: Table, caption: str, *, transpose: bool = False) -> str:
     """The caption with the orientation and, for a matrix with intervals, its means."""
     matrix = table.mean if isinstance(table, IntervalMatrix) else table
@@ -127,7 +166,7 @@ def caption_of(table: Table, caption: str, *, transpose: bool = False) -> str:
         if not table.std.isna().all(axis=None):
             parts.append("± is the standard deviation over seeds")
         if not table.low.isna().all(axis=None):
-            parts.append("In brackets 95 % intervals over source photographs")
+            parts.append(f"In brackets {interval_words(table)}")
     return ". ".join(part for part in parts if part) + ("." if any(parts) else "")
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pandas as pd
 from rich import box
 from rich.console import Console
+from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from analysis.matrices import (
     ORIENTATION,
@@ -20,8 +26,10 @@ from analysis.robustness import ordered
 from analysis.store import Store
 from analysis.tables import cell_text, plain
 from data.conditions import CLEAN
+from grid.equal_size import EqualSize
 from grid.tasks import DETECTION, WHOLE, get_task, list_tasks
 from grid.train_sets import TrainSet
+from models.registry import depends_on_seed
 
 MOST_MATRICES = 3  # conditions besides "clean"; of more, the terminal has means, and the report the matrices
 
@@ -90,22 +98,61 @@ def _print_matrix(
     heading = f"[bold]{_labelled(variant, results)}[/]{_under(condition)}:{other} accuracy (AUROC); {ORIENTATION}"
     console.print(heading, highlight=False)
     _print_verdict(console, store)
+    texts = matrix.map(cell_text) + " (" + auroc.map(cell_text) + ")"
+    texts = texts.mask(in_domain_cells(matrix), "[bold]" + texts + "[/]")
+    for table in _in_width(texts, store, console):
+        console.print(table)
+    for words, columns in _kinds(matrix):
+        for name, values in (("accuracy", matrix[columns]), ("AUROC", auroc[columns])):
+            means = matrix_means(values).named(values)
+            shown = ", ".join(f"{kind} {cell_text(value)}" for kind, value in means.items())
+            console.print(f"  {name}{words}: {shown}", highlight=False)
+    for size in filter(None, dict.fromkeys(results["equal_size"])):
+        console.print(f"  every training set: {EqualSize.parse(size).words} (--equal-size)", highlight=False)
+    console.print(f"  {_seeds(results)}\n", highlight=False)
+
+
+def _kinds(matrix: pd.DataFrame) -> list[tuple[str, list[str]]]:
+    """Columns whose means belong together: those of one generator and those of several, in words, if there are both."""
+    columns = [str(column) for column in matrix.columns]
+    several = [column for column in columns if len(TrainSet.parse(column)) > 1]
+    single = [column for column in columns if column not in several]
+    if not single or not several:
+        return [("", columns)]
+    return [(", trained on one generator", single), (", trained on several generators", several)]
+
+
+def _seeds(results: pd.DataFrame) -> str:
+    """The seeds behind a table of one variant."""
+    seeds = ", ".join(map(str, sorted(results["seed"].unique())))
+    first = results.iloc[0]
+    if not depends_on_seed(str(first["method"]), json.loads(str(first["config"]))):
+        return f"seeds: {seeds} (the method does not depend on the seed)"
+    return f"seeds: {seeds}"
+
+
+def _in_width(texts: pd.DataFrame, store: Store, console: Console) -> list[Table]:
+    """A matrix as one table, or as several below each other where the console is too narrow for all its columns."""
+    wide = console.options.update_width(100_000)
+    for count in range(1, max(len(texts.columns), 1) + 1):
+        parts = np.array_split(np.arange(len(texts.columns)), count)
+        tables = [_matrix_table(texts.iloc[:, part], store) for part in parts]
+        if all(Measurement.get(console, wide, table).minimum <= console.width for table in tables):
+            break
+    return tables
+
+
+def _matrix_table(texts: pd.DataFrame, store: Store) -> Table:
+    """One column per training set, headed in words."""
     table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("")
-    for column in matrix.columns:
-        label = str(column) if len(TrainSet.parse(str(column))) else trained_on_label(str(column), store.generators)
-        table.add_column(label, justify="right")
-    rows = zip(matrix.index, matrix.to_numpy(), auroc.to_numpy(), in_domain_cells(matrix), strict=True)
-    for row, accuracies, aurocs, in_domain in rows:
-        texts = [f"{cell_text(a)} ({cell_text(b)})" for a, b in zip(accuracies, aurocs, strict=True)]
-        bold = [f"[bold]{text}[/]" if mark else text for text, mark in zip(texts, in_domain, strict=True)]
-        table.add_row(str(row), *bold)
-    console.print(table)
-    for name, values in (("accuracy", matrix), ("AUROC", auroc)):
-        means = matrix_means(values).named(values)
-        words = ", ".join(f"{kind} {cell_text(value)}" for kind, value in means.items())
-        console.print(f"  {name}: {words}", highlight=False)
-    console.print(f"  seeds: {', '.join(map(str, sorted(results['seed'].unique())))}\n", highlight=False)
+    table.add_column("", no_wrap=True)
+    for column in texts.columns:
+        label = trained_on_label(str(column), store.generators)
+        whole = [*label.split(), *(Text.from_markup(text).plain for text in texts[column])]  # no line breaks inside
+        table.add_column(escape(label), justify="right", min_width=max(map(len, whole)))
+    for row, values in zip(texts.index, texts.to_numpy().tolist(), strict=True):
+        table.add_row(escape(str(row)), *values)
+    return table
 
 
 def _print_means(

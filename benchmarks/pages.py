@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from benchmarks import coverage, heavy, published
+from benchmarks import comparisons, coverage, heavy, published
 from benchmarks.gpu import table as gpu_table
 from benchmarks.packing import FULL, name_of
 from benchmarks.report import Results, markdown, where
@@ -226,12 +226,44 @@ def held(results: Results) -> str:
     return _table(head, rows, results, "coverage")
 
 
+def rejections(results: Results) -> str:
+    """The share of comparisons that are wrong, per case: the median over repeats."""
+    what = [(metric, known) for metric in comparisons.METRICS for known in (comparisons.ONE, comparisons.FOUR)]
+    what += [(metric, comparisons.WITHOUT) for metric in comparisons.METRICS]
+    head = ["deviation by seeds", "photographs", *(f"{metric}, {known}" for metric, known in what)]
+    rows = []
+    for case in comparisons.FULL:
+        shares = [
+            results["comparisons"]["figures"][f"{metric}, {known}"]["parts"][f"{case}, share"]["median"]
+            if "comparisons" in results
+            else None
+            for metric, known in what
+        ]
+        cells = [NOT_MEASURED if share is None else f"{share:.3f}" for share in shares]
+        rows.append([f"{case.deviation:g}", f"{case.num_photographs}", *cells])
+    return _table(head, rows, results, "comparisons")
+
+
+def other_seeds(results: Results) -> str:
+    """How often a held-out seed is inside, and how wide the interval is."""
+    head = ["what", "value", "wanted"]
+    figures = results.get("seeds", {}).get("figures", {})
+    rows = [[figure["what"], f"{figure['median']:.3g}", _wanted(figure["target"])] for figure in figures.values()]
+    return _table(head, rows, results, "seeds")
+
+
+def _wanted(target: Mapping[str, float] | None) -> str:
+    if target is None:
+        return ""
+    return f"{target['at_least']:g} or more" if "at_least" in target else f"{target['at_most']:g} or less"
+
+
 # Into the pages ------------------------------------------------------------------------------------------------------
 
 TABLES: dict[str, dict[str, Callable[[Results], str]]] = {
     "docs/performance.md": {"packing": packing, "gpu": on_a_gpu, "measured": markdown},
     "docs/cost.md": {"cost-arithmetic": arithmetic, "cost-cpu": on_cpus, "cost-gpu": on_gpus},
-    "docs/numbers.md": {"coverage": held},
+    "docs/numbers.md": {"coverage": held, "comparisons": rejections, "seeds": other_seeds},
 }
 
 

@@ -87,6 +87,16 @@ BENCHMARKS = {
         "processor time that the audits of pixels add to the first reading of 500 and 10,000 images",
         "benchmarks.audit",
     ),
+    "comparisons": Benchmark(
+        "share of comparisons that call two groups of three seeds of one method different, simulated",
+        "benchmarks.comparisons",
+        page="docs/numbers.md",
+    ),
+    "seeds": Benchmark(
+        "share of a held-out seed's values inside the prediction interval of one more run, and its width, on the demo",
+        "benchmarks.seeds",
+        page="docs/numbers.md",
+    ),
     "packing": Benchmark(
         "device memory of a trial of each method, and images per second of one to four trials at once on one GPU",
         "benchmarks.packing",

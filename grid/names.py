@@ -32,6 +32,7 @@ TASK = "grid.task"
 METHOD = "grid.method"
 TRAIN_GENERATORS = "grid.train_generators"  # a training set as text, see `grid.train_sets`
 TRAIN_CONDITION = "grid.train_condition"  # absent: "clean"
+EQUAL_SIZE = "grid.equal_size"  # images of each class in training and validation, "24,8"; absent: all images
 CONDITIONS = "grid.conditions"  # joined by commas, without "clean": a trial was scored under them, a grid asks for them
 CONDITION_ERROR = "grid.condition_error"  # why a finished trial could not be scored under a condition
 SEED = "grid.seed"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.conditions import CLEAN, SETS, expand, get_condition, joined, members
 from grid.commands import BadInputError, list_commands
+from grid.equal_size import SMALLEST, EqualSize, check, largest
 from grid.experiments import Experiment, list_experiments, load_experiment
 from grid.names import PER_METHOD
 from grid.plan import TEST, TRAIN, VALID
@@ -68,6 +69,12 @@ def add_trial_options(parser: argparse.ArgumentParser) -> None:
         "--train-on", metavar="SETS",
         help="training sets, separated by commas: each (default for detection), all, all-but-one, all-but-X, X, A+B; "
         "none for methods that need no fakes. Attribution always trains on all",
+    )  # fmt: skip
+    what.add_argument(
+        "--equal-size", nargs="?", const=SMALLEST, metavar="TRAIN,VALID",
+        help="every training set gets as many images as the smallest one can give: the same number of each class, and "
+        "of each generator inside a class, chosen by the files' digests; the validation split likewise. Two numbers: "
+        "that many images of each class. Default: every training set gets all of its images",
     )  # fmt: skip
     what.add_argument(
         "--train-condition", type=_names, metavar="A,B",
@@ -176,7 +183,7 @@ class Launch:
             BadInputError: a generator's name is not allowed, a training set does not exist, or there is no trial.
         """
         from grid import names, train_sets
-        from models.registry import detector_info
+        from models.registry import depends_on_seed, detector_info
 
         options = self.options
         square = bool((manifest.table["width"] == manifest.table["height"]).all())
@@ -200,13 +207,29 @@ class Launch:
                     train_on=options.train_on,
                     train_condition=train_condition,
                     without_fakes=[method for method in self.configs if not detector_info(method).needs_fakes],
+                    without_seeds=[method for method, config in configs.items() if not depends_on_seed(method, config)],
                 )
             ]
+            trials = self._of_equal_size(trials, manifest)
         except ValueError as error:
             raise BadInputError(str(error)) from error
         if not trials:
             raise BadInputError("these options leave no trial to run")
         return trials
+
+    def _of_equal_size(self, trials: list[TrialSpec], manifest: Manifest) -> list[TrialSpec]:
+        """The trials with the numbers that --equal-size gives them; the same trials without it."""
+        if self.options.equal_size is None:
+            return trials
+        sizes: dict[str, EqualSize] = {}
+        for task in dict.fromkeys(trial.task for trial in trials):
+            train_sets = list(dict.fromkeys(trial.train_set for trial in trials if trial.task == task))
+            if self.options.equal_size == SMALLEST:
+                sizes[task] = largest(manifest, task, train_sets)
+            else:
+                sizes[task] = EqualSize.parse(self.options.equal_size)
+                check(manifest, task, train_sets, sizes[task])
+        return [dataclasses.replace(trial, equal_size=sizes[trial.task]) for trial in trials]
 
     def without_trials(self, trials: Sequence[TrialSpec]) -> dict[str, list[str]]:
         """Task -> methods that learn from fakes and have none of these trials."""
@@ -249,6 +272,11 @@ def resolve(options: argparse.Namespace) -> Launch:
     problems = []
     if options.limit is not None and options.limit < 1:
         problems.append(f"limit must be at least 1, got {options.limit}")
+    if options.equal_size not in (None, SMALLEST):
+        try:
+            EqualSize.parse(options.equal_size)
+        except ValueError as error:
+            problems.append(str(error))
     tasks = options.tasks or list(experiment.tasks)
     trained, scored = _conditions(options, problems)
     for names, look_up, option in (

@@ -36,6 +36,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from data.addresses import without_passwords
 from data.conditions import CLEAN
 from grid import names
+from grid.equal_size import EqualSize
 from grid.faults import in_one_line, locked_store
 from grid.local_store import LOCK_SECONDS, StoreError, artifact_folder, check_file
 from grid.plan import FAILED, FINISHED, INTERRUPTED, RUNNING, TrialState
@@ -341,6 +342,8 @@ def _planned(fields: Any) -> tuple[str, dict[str, Any]]:
     if not all(isinstance(name, str) for name in [*fields["train_generators"], fields.get("train_condition", CLEAN)]):
         raise TypeError("a generator or the condition is no name")
     TrainSet(tuple(fields["train_generators"]))
+    if "equal_size" in fields:
+        EqualSize(**fields["equal_size"])
     return fields["key"], {name: value for name, value in fields.items() if name != "key"}
 
 

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from data.conditions import CLEAN, members
+from grid.equal_size import EqualSize
 from grid.tasks import REAL, get_task
 from grid.train_sets import TrainSet
 
@@ -33,6 +34,7 @@ class TrialSpec:
         version: of what a spec means; results of another version are not reused.
         train_condition: name in `data.conditions`, applied to training and validation pictures; or several, sorted
             and joined by "+": each picture takes part once per condition.
+        equal_size: images of each class in training and validation (see `grid.equal_size`); None: all images.
     """
 
     task: str
@@ -43,6 +45,7 @@ class TrialSpec:
     data: str
     version: int = SPEC_VERSION
     train_condition: str = CLEAN
+    equal_size: EqualSize | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -94,27 +97,37 @@ class TrialSpec:
         """A short name for display; trials that differ in their configuration alone share it."""
         parts = [self.method, get_task(self.task).trial_name(self.train_set)]
         parts += [self.train_condition] if self.train_condition != CLEAN else []
+        parts += [f"{self.equal_size.train} of each class"] if self.equal_size else []
         return "/".join([*parts, f"seed{self.seed}"])
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types.
 
-        A clean training condition is left out: keys from before there were conditions stay valid.
+        A clean training condition is left out, and a size that nobody asked for: keys from before there were such
+        settings stay valid.
         """
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         if self.train_condition == CLEAN:
             del fields["train_condition"]
+        if self.equal_size is None:
+            del fields["equal_size"]
+        else:
+            fields["equal_size"] = dataclasses.asdict(self.equal_size)
         return fields | {"config": dict(self.config), "train_generators": list(self.train_generators)}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> TrialSpec:
         """The inverse of `to_dict`."""
         config = tuple(fields["config"].items())
-        return cls(**{**fields, "config": config, "train_generators": tuple(fields["train_generators"])})
+        own: dict[str, Any] = {"config": config, "train_generators": tuple(fields["train_generators"])}
+        if "equal_size" in fields:
+            own["equal_size"] = EqualSize(**fields["equal_size"])
+        return cls(**{**fields, **own})
 
     def params(self) -> dict[str, Scalar]:
         """The whole spec, flattened into parameters for MLflow."""
         flat: dict[str, Scalar] = {f"config.{name}": value for name, value in self.config}
         flat |= {name: getattr(self, name) for name in ("task", "method", "seed", "data")}
         flat |= {"train_condition": self.train_condition} if self.train_condition != CLEAN else {}
+        flat |= {"equal_size": str(self.equal_size)} if self.equal_size else {}
         return flat | {"spec_version": self.version, "train_generators": str(self.train_set)}

@@ -86,6 +86,7 @@ class Tracker(StoreAccess):
             names.SEED: str(spec.seed),
             names.DATA: spec.data,
             **({names.TRAIN_CONDITION: spec.train_condition} if spec.train_condition != CLEAN else {}),
+            **({names.EQUAL_SIZE: str(spec.equal_size)} if spec.equal_size else {}),
             **self.origin,
             **tags,
         }

@@ -84,13 +84,15 @@ def parse_train_sets(text: str, generators: Iterable[str]) -> list[TrainSet]:
 def ordered(train_sets: Iterable[TrainSet], generators: Sequence[str]) -> list[TrainSet]:
     """Training sets in the order of a table's columns: no generator, single generators, then unions by size.
 
-    Single generators are in the order of `generators`, which is that of the table's rows.
+    Single generators are in the order of `generators`, which is that of the table's rows, and so are the generators
+    that sets of all but one leave out.
     """
     rank = {name: number for number, name in enumerate(generators)}
 
     def key(train: TrainSet) -> tuple[int, int, str]:
-        first = rank.get(train.generators[0], len(rank)) if len(train) == 1 else 0
-        return len(train), first, str(train)
+        left_out = rank.keys() - set(train.generators)
+        alone = train.generators if len(train) == 1 else tuple(left_out) if len(left_out) == 1 else ()
+        return len(train), rank.get(alone[0], len(rank)) if alone else 0, str(train)
 
     return sorted(set(train_sets), key=key)
 

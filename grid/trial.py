@@ -21,6 +21,7 @@ from data.manifest import Manifest
 from data.pictures import Decoded, JoinedRows, PictureRows, Pictures
 from data.store import DISK_FULL, ArrayStore, feature_store, fill_features, fill_pixels, pixel_store
 from grid import names
+from grid.equal_size import choose
 from grid.plan import TEST, TRAIN, VALID, Inputs, splits_of_training
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
@@ -219,6 +220,24 @@ def _threads(settings: RunSettings) -> int:
 # Fitting and scoring -------------------------------------------------------------------------------------------------
 
 
+def training_rows(spec: TrialSpec, manifest: Manifest, split: str) -> pd.DataFrame:
+    """The manifest's rows that a trial is trained on, or validated on.
+
+    Args:
+        spec: the trial.
+        manifest: of its data set.
+        split: "train" or "valid".
+
+    Raises:
+        ValueError: a generator has fewer images than the trial's equal size needs.
+    """
+    rows = manifest.select(split, spec.train_generators)
+    if spec.equal_size is None:
+        return rows
+    numbers = get_task(spec.task).class_numbers(rows, spec.classes)
+    return choose(rows, numbers, spec.equal_size.of(split))
+
+
 def fit(
     spec: TrialSpec,
     settings: RunSettings,
@@ -248,7 +267,7 @@ def fit(
     splits = splits_of_training(spec)
 
     def examples(split: str) -> Examples:
-        rows = manifest.select(split, spec.train_generators)
+        rows = training_rows(spec, manifest, split)
         pixels_or_features = _training_inputs(spec, detector, manifest, rows, settings, splits, copied=copied)
         labels = task.class_numbers(rows, spec.classes)
         return Examples(pixels_or_features, np.tile(labels, len(spec.train_conditions)))

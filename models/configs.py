@@ -100,6 +100,11 @@ class ProbeConfig:
     learning_rate: Rate = 1e-4
 
 
+def starts_at_random(config: ProbeConfig) -> bool:
+    """Whether the fit depends on the seed: L-BFGS finds the same optimum from any seed."""
+    return config.solver == "adam"
+
+
 @dataclass(frozen=True)
 class LinearConfig(ProbeConfig):
     """A linear classifier on the features of a frozen backbone.

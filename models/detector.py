@@ -133,7 +133,6 @@ class Detector(abc.ABC):
         batch_halved: whether training ran out of the device's memory and continued with batches in two halves.
         threshold: log-odds above which an image counts as fake, if `fit` chooses it, as for a method trained without
             fakes; None: the grid chooses it on the validation split.
-        uses_seed: whether another seed may give another detector.
     """
 
     classes: tuple[str, ...]
@@ -142,7 +141,6 @@ class Detector(abc.ABC):
     weights_note: str = ""
     batch_halved: bool = False
     threshold: float | None = None
-    uses_seed: bool = True
 
     @abc.abstractmethod
     def fit(self, train: Examples, valid: Examples, session: FitSession) -> None:

@@ -86,7 +86,6 @@ class LinearDetector(Detector):
         self.config = config
         self.geometry = encoder.geometry
         self.weights_note = weights_note
-        self.uses_seed = config.solver == "adam"
         self._backbone = backbone
         self._seed = seed
         self._weight = np.zeros((len(classes), encoder.num_features), dtype=np.float32)

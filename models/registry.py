@@ -17,10 +17,15 @@ from models.validation import in_words
 Build = Callable[[Any, BuildContext], Detector]
 Needs = Callable[[Any], PictureNeeds]
 Complete = Callable[[dict[str, Any]], dict[str, Any]]
+OfConfig = Callable[[Any], bool]
 
 
 def _any_size(config: Any) -> PictureNeeds:
     return PictureNeeds()
+
+
+def _always(config: Any) -> bool:
+    return True
 
 
 class ForPictures(Protocol):
@@ -46,6 +51,8 @@ class DetectorInfo:
         small: settings that make the method small enough for the demo and for tests, without a download.
         needs_fakes: whether the method learns from fakes; if not, it is trained once, on real images only.
         picture_needs: configuration -> the sizes of pictures that the method can take.
+        depends_on_seed: configuration -> whether another seed may give another detector. If not, a trial runs with one
+            seed alone, and its seed variance is zero.
         complete: a resolved configuration -> the same with settings that follow from others; raises `ValueError` for
             settings that are missing. None: there is nothing to add.
         for_pictures: (completed configuration, square=whether all pictures of the data set are square) -> the
@@ -60,6 +67,7 @@ class DetectorInfo:
     small: Mapping[str, Any] = field(default_factory=dict)
     needs_fakes: bool = True
     picture_needs: Needs = _any_size
+    depends_on_seed: OfConfig = _always
     complete: Complete | None = None
     for_pictures: ForPictures | None = None
 
@@ -76,6 +84,7 @@ def register_detector(
     small: Mapping[str, Any] | None = None,
     needs_fakes: bool = True,
     picture_needs: Needs = _any_size,
+    depends_on_seed: OfConfig = _always,
     complete: Complete | None = None,
     for_pictures: ForPictures | None = None,
 ) -> Callable[[Build], Build]:
@@ -101,6 +110,7 @@ def register_detector(
             small=dict(small or {}),
             needs_fakes=needs_fakes,
             picture_needs=picture_needs,
+            depends_on_seed=depends_on_seed,
             complete=complete,
             for_pictures=for_pictures,
         )
@@ -158,6 +168,18 @@ def size_check(configs: Iterable[tuple[str, Mapping[str, Any]]]) -> Callable[[in
         return "; ".join(f"{problem}, which {', '.join(names)} cannot take" for problem, names in methods.items())
 
     return check
+
+
+def depends_on_seed(name: str, config: Mapping[str, Any]) -> bool:
+    """Whether another seed may give another detector of this method, by its resolved configuration.
+
+    A method or a setting that this checkout does not have counts as one that depends on the seed.
+    """
+    if name not in list_detectors():
+        return True
+    info = detector_info(name)
+    known = {field.name for field in dataclasses.fields(info.config)}
+    return True if set(config) - known else info.depends_on_seed(dataclasses.replace(info.config, **config))
 
 
 def _needs_of(name: str, config: Mapping[str, Any]) -> PictureNeeds:

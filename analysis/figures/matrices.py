@@ -120,5 +120,8 @@ def _summary(table: pd.DataFrame | IntervalMatrix) -> str:
         fewest, most = int(seeds[seeds > 0].min()), int(seeds.max())
         count = f"{fewest}" if fewest == most else f"{fewest}–{most}"
         spread = ", ± standard deviation" if not table.std.isna().all(axis=None) else ""
-        lines.append(f"[95 % interval over source images]; seeds: {count}{spread}")
+        over = "over photographs" if most < 2 else "of the mean over seeds and photographs"
+        number = f"seeds: {count}{spread}" if table.seeded else "does not depend on the seed"
+        over = over if table.seeded else "over photographs"
+        lines.append(f"[95 % confidence interval {over}]; {number}")
     return "\n".join(lines)

@@ -13,7 +13,7 @@ from analysis.cells import attribution_with_intervals
 from analysis.figures.attribution import confusion_figure
 from analysis.page import Block, Text
 from analysis.parts import Report, register_part
-from analysis.tables import attribution_text
+from analysis.tables import CONFIDENCE, attribution_text
 from grid.tasks import ATTRIBUTION
 
 
@@ -28,7 +28,7 @@ def attribution(report: Report) -> Iterator[Block]:
     if len(rows):
         yield report.folder.table(
             "attribution", rows.drop(columns="run_ids"), shown=attribution_text(rows),
-            caption="Accuracy over all classes and of each, in brackets 95 % intervals over source images",
+            caption=f"Accuracy over all classes and of each, in brackets {CONFIDENCE}",
         )  # fmt: skip
     for variant in report.variants(ATTRIBUTION):
         runs = report.finished(ATTRIBUTION, variant)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from analysis.cells import compare
+import pandas as pd
+
+from analysis.cells import METHODS, compare
 from analysis.page import Block
 from analysis.parts import Report, register_part
 from analysis.store import StoreError
+from analysis.tables import in_words as readable
 from models.metrics import in_words
 
 
@@ -26,8 +29,26 @@ def comparison(report: Report) -> Iterator[Block]:
         except ValueError as error:
             yield report.problem(f"{a} and {b} cannot be compared by {metric}: {error}")
             continue
+        for about, rows in table.groupby("about", sort=False):
+            yield _table(report, rows.drop(columns="about"), metric, whole=about == METHODS)
+
+
+def _table(report: Report, rows: pd.DataFrame, metric: str, *, whole: bool) -> Block:
+    """Rows about the methods, or about these runs alone."""
+    assert report.options.compare is not None
+    a, b = report.options.compare
+    shared = f"{a} minus {b}: {in_words(metric)}, on the same images; paired by source photograph"
+    tail = "95 % interval and two-sided p, not corrected for the number of rows"
+    if whole:
+        name, caption = f"compare-{a}-{b}-{metric}", f"{shared}; over seeds and photographs; {tail}"
+        columns = {"p": "p: the methods differ"}
+    else:
+        name = f"compare-{a}-{b}-{metric}-runs"
         caption = (
-            f"{a} minus {b}: {in_words(metric)}, on the same images; paired by source photograph, 95 % "
-            "interval and two-sided p, not corrected for the number of rows"
+            f"These two runs, not the two methods. {shared}; {tail}. One of the sides has one seed, and another seed "
+            "could give another answer: with --seeds 0 1 2 the methods are compared"
         )
-        yield report.folder.table(f"compare-{a}-{b}-{metric}", table, caption=caption)
+        columns = {"a": "a, this run", "b": "b, this run", "difference": "difference of these two runs"}
+        columns |= {"p": "p: these two runs differ"}
+    table = rows.rename(columns=columns)
+    return report.folder.table(name, table, shown=readable(table, report.generators), caption=caption)

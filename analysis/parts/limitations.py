@@ -16,6 +16,7 @@ from grid import names
 from grid.plan import FINISHED, RUNNING
 from grid.tasks import ATTRIBUTION, DETECTION, cell_rows, class_names, generators_of, get_task
 from grid.train_sets import TrainSet
+from models.registry import depends_on_seed
 
 _SHOWN_TRIALS, _SHOWN_WARNINGS = 8, 5
 
@@ -52,7 +53,6 @@ def limits(
     yield from _missing(store, runs)
     yield from _unscored(store, runs)
     yield from _seeds(runs[runs["state"] == FINISHED])
-    yield from _equal_seeds(results)
     yield from _random_weights(runs)
     caveats = store.source.caveats
     yield from (Text(caveats[name]) for name in ("", *dict.fromkeys(results["tested_on"])) if name in caveats)
@@ -70,9 +70,10 @@ def limits(
     if skipped != "0":
         yield Text(f"{skipped} bad files of the data set were left out.")
     yield Text(
-        "Intervals say how far a value would move with other photographs of the same kind, for the detectors as they "
-        "were trained. They do not cover another training run, or photographs and generators of another kind. Of many "
-        "intervals, some miss the truth by chance; nothing is corrected for their number."
+        "A confidence interval of the mean says how far a value would move with other photographs of the same kind "
+        "and, where there are several seeds, with other seeds. A prediction interval says where one more run would "
+        "lie. Neither covers photographs and generators of another kind, or other training images. Of many intervals, "
+        "some miss the truth by chance; nothing is corrected for their number."
     )
 
 
@@ -111,26 +112,22 @@ def _unscored(store: Store, runs: pd.DataFrame) -> Iterator[Text]:
 
 
 def _seeds(finished: pd.DataFrame) -> Iterator[Text]:
-    seeds = finished.groupby("variant", sort=False)["seed"].nunique()
+    first = finished.drop_duplicates("variant")
+    configs = zip(first["variant"], first["method"], first["config"], strict=True)
+    seeded = [name for name, method, config in configs if depends_on_seed(str(method), json.loads(str(config)))]
+    seeds = finished[finished["variant"].isin(seeded)].groupby("variant", sort=False)["seed"].nunique()
     single = list(seeds[seeds == 1].index)
     if single:
-        methods = "every method" if len(single) == len(seeds) else sentence_list(single)
+        methods = "every method" if len(single) == len(first) else sentence_list(single)
         yield Text(
-            f"There is one seed of {methods}: how much a value would change with another seed is not known, and no "
-            "interval here is over seeds."
+            f"There is one seed of {methods}: how much a value would change with another seed is not known. The "
+            "intervals are over photographs, for these runs alone; there is no prediction interval."
         )
-
-
-def _equal_seeds(results: pd.DataFrame) -> Iterator[Text]:
-    """Methods that are fitted to the optimum, so that the seed changes nothing."""
-    several = results.groupby("variant", sort=False).filter(lambda rows: rows["seed"].nunique() > 1)
-    cells = several.groupby(["variant", "task", "trained_on", "tested_on", "metric"])["value"].nunique()
-    most = cells.groupby("variant").max()
-    equal = [str(name) for name in dict.fromkeys(several["variant"]) if most[name] == 1]
-    if equal:
+    if free := [str(name) for name in first["variant"] if name not in seeded]:
+        does = "do" if len(free) > 1 else "does"
         yield Text(
-            f"All seeds of {sentence_list(equal)} gave the same values: a standard deviation of 0 over seeds says "
-            "that nothing there is left to chance, and nothing about other training images."
+            f"{sentence_list(free)} {does} not depend on the seed, and ran once: nothing there is left to chance. That "
+            "says nothing about other training images."
         )
 
 

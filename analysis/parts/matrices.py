@@ -12,6 +12,7 @@ from analysis.matrices import ORIENTATION
 from analysis.page import Block, Fold, Picture, Row, Text, html_table
 from analysis.parts import Report, register_part
 from analysis.tables import cell_text, long_form
+from analysis.tables import in_words as readable
 from data.conditions import CLEAN
 from grid.tasks import DETECTION
 from models.metrics import in_words
@@ -61,7 +62,8 @@ def matrix_picture(
     report.folder.files(name, matrix, caption=f"{variant}: {words}", transpose=turn)
     title = f"{report.labelled(variant)}: {words}"
     figure = matrix_figure(matrix, metric=metric, title=title, transpose=turn)
-    alt = f"Cross-generator matrix of {variant}, {words}. " + matrix_sentence(long_form(matrix))
+    values = readable(long_form(matrix), report.generators)
+    alt = f"Cross-generator matrix of {variant}, {words}. " + matrix_sentence(values)
     return report.folder.picture(name, figure, alt=alt)
 
 
@@ -77,10 +79,11 @@ def matrix_sentence(cells: pd.DataFrame) -> str:
 
 def _runs_behind(report: Report, variant: str) -> Iterator[Block]:
     runs = report.runs[(report.runs["variant"] == variant) & (report.runs["task"] == DETECTION)]
-    table = runs[["trained_on", "seed", "state", "run_id"]]
+    table = readable(runs[["trained_on", "seed", "state", "run_id"]], report.generators)
     table = table.assign(run_id=table["run_id"].where(table["run_id"] != "", "none yet"))
     links = {"run_id": [f"#run-{key}" for key in runs["key"]]}
     yield html_table(table, f"The runs behind the columns of {variant}", links=links)
     for metric in report.metrics[:2]:
         cells = long_form(matrix_with_intervals(report.store, variant, metric, cells=report.cells))
-        yield html_table(cells.drop(columns=["variant", "metric"]), f"{variant}: {in_words(metric)}, every cell")
+        shown = readable(cells.drop(columns=["variant", "metric"]), report.generators)
+        yield html_table(shown, f"{variant}: {in_words(metric)}, every cell; intervals are 95 % intervals")

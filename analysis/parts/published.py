@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import pandas as pd
+
 from analysis.cells import CELL
 from analysis.page import Block, Text, html_table, sentence_list
 from analysis.parts import Report, register_part
 from analysis.published import beside_published
+from analysis.tables import in_words
 from grid.tasks import ATTRIBUTION, DETECTION
 
 
@@ -35,11 +38,35 @@ def published(report: Report) -> Iterator[Block]:
         if len(part)
     ]
     if counts:
-        yield Text(f"Published values that lie in our 95 % intervals: {sentence_list(counts)}.")
+        yield Text(
+            "A published value is that of one run. In our 95 % prediction intervals of one more run lie "
+            f"{sentence_list(counts)}."
+        )
+    without = table[table["inside"].isna() & table["comparable"]]
+    if len(without):
+        methods = sentence_list(map(str, dict.fromkeys(without["variant"])))
+        yield Text(
+            f"There is one seed of {methods}, so there is no prediction interval: whether another run would give the "
+            "published value is not known."
+        )
+    answers = zip(table["inside"], table["num_seeds"], table["comparable"], strict=True)
+    table = table.assign(inside=[_answer(inside, count, comparable=same) for inside, count, same in answers])
+    table = table.rename(columns={"inside": "published inside"}).drop(columns="comparable")
     yield from report.audit()
     means = table[table["kind"] != CELL]
     rest = table[table["kind"] == CELL].drop(columns="kind")
     report.folder.files("published", table, caption="Ours beside the published values")
+    what = "intervals are 95 % intervals; difference is ours minus published"
     if len(means):
-        yield html_table(means.drop(columns=["tested_on", "trained_on", "task"]), "Means, ours and published")
-    yield html_table(rest, "Each value, ours and published; difference is ours minus published")
+        shown = in_words(means.drop(columns=["tested_on", "trained_on", "task"]), report.generators)
+        yield html_table(shown, f"Means, ours and published; {what}")
+    yield html_table(in_words(rest, report.generators), f"Each value, ours and published; {what}")
+
+
+def _answer(inside: object, num_seeds: int, *, comparable: bool) -> str:
+    """Whether the published value is inside the prediction interval, in words."""
+    if not comparable:
+        return "not the published set-up"
+    if inside is pd.NA:
+        return "no prediction interval: one seed" if num_seeds < 2 else "no prediction interval"
+    return "yes" if inside else "no"

@@ -14,7 +14,7 @@ from analysis.parts import Report, register_part
 from analysis.parts.matrices import matrix_picture
 from analysis.parts.summary import mean_text
 from analysis.robustness import changed, mean_over_conditions, ordered, score_shifts, scored_under
-from analysis.tables import cell_text, long_form
+from analysis.tables import CONFIDENCE, cell_text, long_form
 from data.conditions import CLEAN, get_condition, is_condition, members
 from grid.tasks import ATTRIBUTION, DETECTION
 from models.metrics import AT_VALIDATION, in_words
@@ -139,8 +139,8 @@ def _table(report: Report, cells: pd.DataFrame, variants: Sequence[str], names: 
                     row[f"shift of {label}"] = _signed(float(shifts[label].loc[condition]))
                 rows.append({**row, "trials": trials})
     caption = (
-        "Means over the cells of each method's matrix, in brackets 95 % intervals over source images; of the "
-        "trials that were scored under the condition. The shift is the median change in log-odds of fake of the same "
+        f"Means over the cells of each method's matrix, in brackets {CONFIDENCE}; of the trials that were scored under "
+        "the condition. The shift is the median change in log-odds of fake of the same "
         "image against the clean picture: above 0, images look more fake than before"
     )
     return report.folder.table("conditions", pd.DataFrame(rows), caption=caption)

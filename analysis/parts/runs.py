@@ -29,6 +29,9 @@ def runs(report: Report) -> Iterator[Block]:
     )
     if (table["train_condition"] != CLEAN).any():
         shown.insert(4, "train_condition", table["train_condition"])
+    if (table["equal_size"] != "").any():
+        sizes = table["equal_size"].where(table["equal_size"] != "", "all")
+        shown.insert(4, "images of each class (train, valid)", sizes)
     if (shown["error"] == "").all():
         shown = shown.drop(columns="error")
     page = "" if server else f"{LOCAL_PAGE}/"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 
@@ -10,11 +11,12 @@ import pandas as pd
 from analysis.cells import CELL, CROSS_GENERATOR, GAP, IN_DOMAIN
 from analysis.page import Block, Text
 from analysis.parts import Report, register_part
-from analysis.tables import MISSING, cell_text
+from analysis.tables import CONFIDENCE, MISSING, cell_text
 from grid.plan import FINISHED
 from grid.tasks import ATTRIBUTION, DETECTION
 from grid.train_sets import TrainSet
 from models.metrics import get_metric
+from models.registry import depends_on_seed
 
 NOT_POSSIBLE = "none"  # such as the in-domain mean of a method that is trained without fakes
 
@@ -32,6 +34,7 @@ def summary(report: Report) -> Iterator[Block]:
         row["attribution, overall"] = mean_text(report, report.cells, variant, ATTRIBUTION, "accuracy", CELL)
         own = report.runs[report.runs["variant"] == variant]
         row["weights"] = "; ".join(report.weights(variant)) or "none"
+        row["seeds"] = seeds_text(own)
         row["trials finished"] = f"{(own['state'] == FINISHED).sum()} of {len(own)}"
         rows.append(row)
     table = pd.DataFrame(rows)
@@ -44,8 +47,20 @@ def summary(report: Report) -> Iterator[Block]:
     yield report.folder.table(
         "summary", table,
         caption="Means over the cells of each method's matrix, ± standard deviation over seeds where there are "
-        "several, in brackets 95 % intervals over source images",
+        f"several, in brackets {CONFIDENCE}",
     )  # fmt: skip
+
+
+def seeds_text(runs: pd.DataFrame) -> str:
+    """The seeds of a method's trials, or that it does not depend on the seed.
+
+    Args:
+        runs: rows of `Store.runs()` of one variant.
+    """
+    first = runs.iloc[0]
+    if not depends_on_seed(str(first["method"]), json.loads(str(first["config"]))):
+        return "does not depend on the seed"
+    return ", ".join(map(str, sorted(runs["seed"].unique())))
 
 
 def with_most_cells(cells: pd.DataFrame) -> list[str]:
@@ -78,7 +93,8 @@ def mean_text(report: Report, cells: pd.DataFrame, variant: str, task: str, metr
         (cells["variant"] == variant) & (cells["task"] == task) & (cells["metric"] == metric) & (cells["kind"] == kind)
     ]
     if len(rows):
-        return cell_text(*rows[["mean", "std", "low", "high"]].iloc[0].astype(float))
+        values = rows[["mean", "std", "low", "high"]].iloc[0].astype(float)
+        return cell_text(*(values if rows["seeded"].iloc[0] else values.where(values.index != "std")))
     planned = report.runs[(report.runs["variant"] == variant) & (report.runs["task"] == task)]
     trained = [TrainSet.parse(str(text)) for text in planned["trained_on"]]
     can_have = any(train.generators for train in trained) if kind in (IN_DOMAIN, GAP) else bool(trained)

@@ -456,7 +456,7 @@ def print_plan(plan: Plan, settings: RunSettings, console: Console) -> None:
     """Every trial with its state and what it would ask for."""
     from rich.table import Table
 
-    from models.registry import detector_info
+    from models.registry import depends_on_seed, detector_info
 
     def asks_for(method: str) -> dict[str, str]:
         own = settings.for_method(method)
@@ -475,11 +475,16 @@ def print_plan(plan: Plan, settings: RunSettings, console: Console) -> None:
     table = Table(title=_in_words(plan, plan.pending))
     for column in ("task", "trial", "key", "state", *shown):
         table.add_column(column)
+    once: dict[str, None] = {}
     for trial in plan.trials:
         row = asked[trial.method]
         state = scoring.get(trial.key, plan.state(trial))
         table.add_row(trial.task, trial.name, trial.key, state, *(row[column] for column in shown))
+        if not depends_on_seed(trial.method, dict(trial.config)):
+            once[trial.method] = None
     console.print(table)
+    if once:
+        console.print(f"once, with the first seed, because the results do not depend on it: {', '.join(once)}")
     if settings.accelerator or settings.gpu_memory or settings.by_method:
         console.print("whether a node has what is asked for is seen when the grid starts")
     console.print(

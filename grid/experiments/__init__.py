@@ -27,6 +27,7 @@ def cross_generator_trials(
     train_on: str | None = None,
     train_condition: str = CLEAN,
     without_fakes: Collection[str] = (),
+    without_seeds: Collection[str] = (),
 ) -> Iterator[TrialSpec]:
     """Every method with every training set of every task.
 
@@ -34,19 +35,22 @@ def cross_generator_trials(
         generators: all generators of the data set.
         configs: method -> its whole configuration.
         tasks: names in `grid.tasks`.
-        seeds: training seeds; every trial runs once per seed.
+        seeds: training seeds; every trial runs once per seed, if its method depends on the seed.
         data: digest of the manifest.
         train_on: training sets (see `grid.train_sets`); None: the default of each task.
         train_condition: condition of training and validation pictures.
         without_fakes: methods in `configs` that train without fakes: once per seed and task without need of fakes,
             whatever `train_on` is.
+        without_seeds: methods in `configs` whose results do not depend on the seed: they run with the first seed alone.
 
     Raises:
         ValueError: `train_on` names a generator that does not exist.
     """
     generators, asked = sorted(generators), [get_task(name) for name in tasks]
-    for seed in seeds:
+    for number, seed in enumerate(seeds):
         for method, config in configs.items():
+            if number and method in without_seeds:
+                continue
             for task in asked:
                 if method not in without_fakes:
                     train_sets = [train for train in task.train_sets(train_on, generators) if train.generators]
@@ -68,7 +72,7 @@ class Experiment:
         source: name of the corpus in `data.sources`.
         methods: method -> settings that differ from the method's defaults.
         small: start from each method's small configuration (see `models.registry`) instead of its defaults.
-        seeds: training seeds; every trial runs once per seed.
+        seeds: training seeds; every trial runs once per seed, if its method depends on the seed.
         tasks: names in `grid.tasks`.
         trials: yields the trials; has the arguments of `cross_generator_trials`.
     """

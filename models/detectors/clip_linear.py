@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.configs import ClipConfig
+from models.configs import ClipConfig, starts_at_random
 from models.detector import BuildContext, Detector
 from models.needs import resized_to
 from models.registry import register_detector
@@ -37,6 +37,7 @@ def complete(config: dict[str, Any]) -> dict[str, Any]:
     config=ClipConfig(backbone="ViT-L-14-quickgelu", weights="hub:openai"),
     gpu_share=0.25,
     picture_needs=lambda config: resized_to(config.size),
+    depends_on_seed=starts_at_random,
     small={"backbone": "demo-vit-64", "weights": "random"},
     complete=complete,
 )

@@ -6,7 +6,7 @@ baseline from before deep learning, with which learned detectors can be compared
 
 from __future__ import annotations
 
-from models.configs import ProbeConfig
+from models.configs import ProbeConfig, starts_at_random
 from models.detector import BuildContext, Detector
 from models.needs import PictureNeeds
 from models.registry import register_detector
@@ -18,6 +18,7 @@ from models.residuals import MIN_SIDE
     config=ProbeConfig(),
     gpu_share=0.0,
     picture_needs=lambda config: PictureNeeds(min_side=MIN_SIDE),
+    depends_on_seed=starts_at_random,
 )
 def build(config: ProbeConfig, context: BuildContext) -> Detector:
     """High-pass residual statistics (SRM), linear classifier; no weights needed."""

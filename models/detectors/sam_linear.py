@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.configs import SamConfig
+from models.configs import SamConfig, starts_at_random
 from models.detector import BuildContext, Detector
 from models.needs import resized_to
 from models.registry import register_detector
@@ -24,6 +24,7 @@ def for_pictures(config: dict[str, Any], *, square: bool) -> dict[str, Any]:
     config=SamConfig(backbone="vit_b", weights="hub"),
     gpu_share=0.5,
     picture_needs=lambda config: resized_to(config.size),
+    depends_on_seed=starts_at_random,
     small={"backbone": "demo", "weights": "random"},
     for_pictures=for_pictures,
 )

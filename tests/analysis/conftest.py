@@ -29,7 +29,7 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Store:
     folder = tmp_path_factory.mktemp("tracked")
     corpus = write_dolos(folder / "corpus", ("lama", "ldm"), {"train": 12, "valid": 4, "test": 6}, size=64)
     arguments = [
-        "dolos", f"--data={corpus}", f"--runs={folder / 'runs'}", "--local",
+        "dolos", f"--data={corpus}", f"--runs={folder / 'runs'}", "--local", "--seeds=0",
         "--methods=xception_scratch,clip_linear,residual_linear",
         "--set=xception_scratch.backbone=test_resnet", "--set=xception_scratch.size=64",
         "--set=xception_scratch.epochs=2",

@@ -12,7 +12,19 @@ from analysis.intervals import Sources
 from data.conditions import CLEAN
 from models.metrics import AT_VALIDATION, get_metric
 
-COLUMNS = ["run_id", "task", "variant", "condition", "trained_on", "tested_on", "seed", "metric", "value"]
+COLUMNS = [
+    "run_id",
+    "task",
+    "method",
+    "config",
+    "variant",
+    "condition",
+    "trained_on",
+    "tested_on",
+    "seed",
+    "metric",
+    "value",
+]
 
 
 class Scored:
@@ -41,6 +53,8 @@ class Scored:
                         "run_id": run_id,
                         "task": "detection" if detection else "attribution",
                         "variant": variant,
+                        "method": variant,
+                        "config": "{}",
                         "condition": CLEAN,
                         "trained_on": "lama" if detection else "lama+ldm",
                         "tested_on": "lama" if detection else "all",

@@ -18,7 +18,7 @@ COLUMNS = [*RUN_COLUMNS, "data", "condition", "tested_on", "metric", "value"]
 def row(method: str, trained_on: str, tested_on: str, metric: str, value: float, **changes: Any) -> dict[str, Any]:
     shared = {
         "run_id": "r", "key": f"{method}{trained_on}", "task": "detection", "seed": 0, "data": "d", "weights": "",
-        "variant": method, "condition": CLEAN, "train_condition": CLEAN,
+        "variant": method, "condition": CLEAN, "train_condition": CLEAN, "config": "{}", "equal_size": "",
     }  # fmt: skip
     place = {"method": method, "trained_on": trained_on, "tested_on": tested_on}
     return shared | place | {"metric": metric, "value": value} | changes

@@ -14,6 +14,8 @@ from rich.console import Console
 from analysis.cells import (
     CELL,
     CELL_COLUMNS,
+    ONE_GENERATOR,
+    SEVERAL_GENERATORS,
     IntervalMatrix,
     attribution_with_intervals,
     cell_table,
@@ -169,6 +171,20 @@ def test_the_means_have_intervals_of_their_own(store: Store, cells: pd.DataFrame
         assert high - low < np.nanmean(matrix.high - matrix.low) * 2
     rows = cells[(cells["variant"] == "residual_linear") & (cells["kind"] == "gap") & (cells["metric"] == "accuracy")]
     assert rows["mean"].tolist() == pytest.approx([matrix.means.gap])
+
+
+def test_means_of_one_generator_and_of_several_stand_apart(store: Store, cells: pd.DataFrame) -> None:
+    own = cells[(cells["variant"] == "clip_linear") & (cells["metric"] == "auroc") & (cells["task"] == "detection")]
+    means, own = own.set_index("kind")["mean"], own[own["kind"] == CELL]
+    single, several = own[own["trained_on"] != "lama+ldm"], own[own["trained_on"] == "lama+ldm"]
+    several = several.set_index("tested_on")["mean"]
+    inside = single["trained_on"] == single["tested_on"]
+    assert means["in-domain mean" + ONE_GENERATOR] == pytest.approx(single.loc[inside, "mean"].mean())
+    assert means["cross-generator mean" + ONE_GENERATOR] == pytest.approx(single.loc[~inside, "mean"].mean())
+    assert means["in-domain mean" + SEVERAL_GENERATORS] == pytest.approx(several[["lama", "ldm"]].mean())
+    assert means["cross-generator mean" + SEVERAL_GENERATORS] == pytest.approx(several["repaint"])
+    others = cells.loc[cells["variant"] == "residual_linear", "kind"]
+    assert not others.str.endswith(SEVERAL_GENERATORS).any()  # it has no training set of several
 
 
 def test_a_planned_column_stands_empty(store: Store, cells: pd.DataFrame) -> None:

@@ -26,19 +26,19 @@ def said(opened: Store, results: pd.DataFrame | None = None, scores: pd.DataFram
 
 
 def test_single_seeds_are_named(grid: Grid) -> None:
-    grid.finish(grid.spec("residual_linear"))
+    grid.finish(grid.spec("xception_scratch"))
     assert "There is one seed of every method" in said(grid.open())
-    grid.finish(grid.spec("clip_linear"), grid.spec("clip_linear", seed=1))
-    assert "There is one seed of residual_linear: " in said(grid.open())
+    grid.finish(grid.spec("xception_pretrained"), grid.spec("xception_pretrained", seed=1))
+    assert "There is one seed of xception_scratch: " in said(grid.open())
 
 
-def test_seeds_that_change_nothing_are_named(grid: Grid) -> None:
-    grid.finish(grid.spec("residual_linear"), grid.spec("residual_linear", seed=1))
-    opened = grid.open()
-    assert "All seeds of" not in said(opened)
-    results = opened.results()
-    results["value"] = 0.5
-    assert "All seeds of residual_linear gave the same values" in said(opened, results)
+def test_methods_that_do_not_depend_on_the_seed_are_named(grid: Grid) -> None:
+    grid.finish(grid.spec("residual_linear"))
+    text = said(grid.open())
+    assert "residual_linear does not depend on the seed, and ran once" in text
+    assert "There is one seed" not in text
+    grid.finish(grid.spec("residual_linear", solver="adam"))
+    assert "There is one seed of residual_linear (solver=adam)" in said(grid.open())
 
 
 def test_missing_trials_come_with_their_command(grid: Grid) -> None:
@@ -108,7 +108,8 @@ def test_notes_of_the_data_and_the_intervals_are_always_there(grid: Grid) -> Non
     grid.finish(grid.spec("residual_linear"))
     text = said(grid.open())
     assert "The data set's own note: a note of its own" in text
-    assert "Intervals say how far a value would move with other photographs" in text
+    assert "A confidence interval of the mean says how far a value would move with other photographs" in text
+    assert "A prediction interval says where one more run would lie" in text
 
 
 def test_lists_in_sentences() -> None:

@@ -154,20 +154,40 @@ def test_with_it_the_published_value_is_inside_or_not(
     monkeypatch.setattr(Store, "source", small)
     grid = Grid(store, tmp_path, generators=published.GENERATORS, num_each=20)
     default = resolve_config("xception_scratch")
-    grid.finish(*(grid.spec("xception_scratch", train=name, **default) for name in published.GENERATORS))
-    grid.finish(grid.attribution("xception_scratch", **default))
+    for seed in (0, 1, 2):
+        trials = [grid.spec("xception_scratch", train=name, seed=seed, **default) for name in published.GENERATORS]
+        grid.finish(*trials, grid.attribution("xception_scratch", seed=seed, **default))
     table = beside(grid.open())
     detection = table[table["task"] == "detection"]
     assert detection["comparable"].all()
-    within = (detection["low"] <= detection["published"]) & (detection["published"] <= detection["high"])
+    within = detection["published"].between(detection["one_more_low"], detection["one_more_high"])
     assert detection["inside"].tolist() == within.tolist()
     assert set(within) == {True, False}
+    assert (detection["one_more_low"] < detection["low"]).all()
+    assert (detection["high"] < detection["one_more_high"]).all()
     (means,) = detection[detection["kind"] == "in-domain mean"].to_dict("records")
     matrix = cross_generator_matrix(grid.open().results(), "xception_scratch")
     assert means["ours"] == pytest.approx(matrix_means(matrix).in_domain)
     assert round(means["published"] + 1e-9, 3) == published.MEANS["xception_scratch"][0]
     attribution = table[table["task"] == "attribution"].set_index("tested_on")["published"]
     assert attribution.to_dict() == published.ATTRIBUTION["xception_scratch"] | {"overall": 0.4504}
+
+
+def test_with_one_seed_it_is_not_known(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = dataclasses.replace(get_source("dolos"), published=dataclasses.replace(PUBLISHED, num_images={}))
+    monkeypatch.setattr(Store, "source", small)
+    grid = Grid(store, tmp_path, generators=published.GENERATORS, num_each=20)
+    for method in ("xception_scratch", "clip_linear"):
+        grid.finish(grid.spec(method, train="lama", **resolve_config(method)))
+    table = beside(grid.open()).set_index("variant")
+    assert table["comparable"].all()
+    assert table.loc["xception_scratch", "inside"].isna().all()
+    assert table.loc["clip_linear", "inside"].notna().all()  # its seed changes nothing
+    blocks = list(part_of_report(Report(grid.open(), Folder(tmp_path / "r"), Options(), [], lambda text: None)))
+    text = " ".join(block.text for block in blocks if isinstance(block, Text))
+    assert "There is one seed of xception_scratch, so there is no prediction interval" in text
+    (tables,) = (block for block in blocks if not isinstance(block, Text))
+    assert str(tables).count("value='no prediction interval: one seed'") == 4
 
 
 def test_another_corpus_has_nothing_beside_it(grid: Grid) -> None:
@@ -183,9 +203,9 @@ def test_the_sentence_counts_cells_means_and_classes_apart(
         ("detection", "in-domain mean", False), ("attribution", "cell", True), ("attribution", "cell", pd.NA),
     ]  # fmt: skip
     table = pd.DataFrame(rows, columns=["task", "kind", "inside"]).reindex(columns=COLUMNS)
-    table = table.astype({"inside": "boolean"})
+    table = table.assign(comparable=True).astype({"inside": "boolean"})
     monkeypatch.setattr("analysis.parts.published.beside_published", lambda store, cells: table)
-    (sentence,) = (
+    sentence, single = (
         block.text
         for block in part_of_report(Report(grid.open(), Folder(tmp_path / "r"), Options(), [], lambda text: None))
         if isinstance(block, Text)
@@ -193,3 +213,4 @@ def test_the_sentence_counts_cells_means_and_classes_apart(
     assert "2 of 3 cells of detection" in sentence
     assert "0 of 1 means over such cells" in sentence
     assert "1 of 1 accuracies of attribution" in sentence
+    assert "there is no prediction interval" in single  # of the last row

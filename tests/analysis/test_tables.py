@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 
@@ -54,7 +55,11 @@ def test_intervals_and_means_are_said() -> None:
     assert text.startswith("m_1, accuracy. Rows: tested on, columns: trained on. In-domain mean 0.850, ")
     assert "gap 0.250 [0.100, 0.400]" in text
     assert "± is the standard deviation over seeds" in text
-    assert "95 % intervals over source photographs" in text
+    assert "95 % confidence intervals of the mean over seeds and source photographs" in text
+    single = to_markdown(dataclasses.replace(with_intervals(), num_seeds=MATRIX * 0 + 1))
+    assert "95 % confidence intervals over source photographs, of these runs: another seed is not in them" in single
+    free = to_markdown(dataclasses.replace(with_intervals(), seeded=False))
+    assert "95 % confidence intervals over source photographs; the method does not depend on the seed" in free
     assert "±" not in to_markdown(with_intervals(std=NAN))
 
 
@@ -82,6 +87,7 @@ def test_csv_of_intervals_is_long() -> None:
     found = pd.read_csv(io.StringIO(to_csv(with_intervals())))
     assert list(found.columns) == [
         "variant", "metric", "condition", "tested_on", "trained_on", "mean", "std", "num_seeds", "low", "high",
+        "one_more_low", "one_more_high",
     ]  # fmt: skip
     row = found.set_index(["tested_on", "trained_on"]).loc[("ldm_2", "lama")]
     assert (row["mean"], row["low"], row["num_seeds"]) == pytest.approx((0.6, 0.55, 2))

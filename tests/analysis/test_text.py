@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -19,9 +20,11 @@ def printed(
     generators: Iterable[str] = published.GENERATORS,
     trained_on: Iterable[str] | None = None,
     verdict: Verdict | None = None,
+    *,
+    width: int = 140,
 ) -> str:
     """What a terminal shows of results; `trained_on` are the planned training sets of detection."""
-    console = Console(width=140, record=True, force_terminal=False, quiet=False)
+    console = Console(width=width, record=True, force_terminal=False, quiet=False)
     store: Any = Planned(table, generators, trained_on, verdict)
     with console.capture() as capture:
         print_results(table, console, store)
@@ -170,8 +173,42 @@ def test_without_generators_there_is_a_cross_generator_mean_alone() -> None:
 def test_unions_follow_single_generators_under_their_own_names() -> None:
     cells = {(trained, "lama"): 0.5 for trained in ("ldm+repaint", "none", "repaint", "lama")}
     text = printed(results([*detection(cells), *detection(cells, "auroc")]), ["repaint", "lama", "ldm"])
-    header = next(line for line in text.splitlines()[1:] if "ldm+repaint" in line)
-    assert header.split() == ["no", "generator", "repaint", "lama", "ldm+repaint"]
+    header = next(line for line in text.splitlines()[1:] if "all but lama" in line)
+    assert header.split() == ["no", "generator", "repaint", "lama", "all", "but", "lama"]
+
+
+def test_a_narrow_terminal_shows_every_training_set_in_words_and_every_value_whole() -> None:
+    rest = ["lama+ldm+pluralistic", "lama+ldm+repaint", "lama+pluralistic+repaint", "ldm+pluralistic+repaint"]
+    cells = {
+        (trained, tested): 0.1 + 0.01 * number
+        for number, (trained, tested) in enumerate(product([*published.GENERATORS, *rest], published.GENERATORS))
+    }
+    table = results([*detection(cells), *detection(cells, "auroc")])
+    text = printed(table, sorted(published.GENERATORS), width=80)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80
+    words = " ".join(text.split())
+    for label in ("lama", "ldm", "pluralistic", "repaint"):
+        assert label in words
+    # the words of a heading stand below each other
+    headings = [line.split() for line in lines if "but" in line.split()]
+    assert sum(line.count("but") for line in headings) == 4
+    for value in cells.values():
+        assert f"{value:.3f} ({value:.3f})" in text
+    assert "accuracy, trained on one generator: in-domain mean" in words
+    assert "AUROC, trained on several generators: in-domain mean" in words
+
+
+def test_a_method_that_does_not_depend_on_the_seed_is_marked() -> None:
+    text = printed(results(some(method="residual_linear")))
+    assert "seeds: 0 (the method does not depend on the seed)" in text
+    text = printed(results(some(method="residual_linear", config='{"solver": "adam"}')))
+    assert "does not depend" not in text
+
+
+def test_equal_sizes_are_named() -> None:
+    text = printed(results(some(equal_size="24,8")))
+    assert "every training set: 24 images of each class in training and 8 in validation (--equal-size)" in text
 
 
 def test_rows_and_classes_come_in_the_order_of_the_corpus() -> None:

@@ -87,8 +87,8 @@ def command(runs: Path, capsys: pytest.CaptureFixture[str]) -> Command:
 
 @pytest.fixture
 def dolos(command: Command, obvious: Path, store: str) -> Command:
-    """The same for the experiment `dolos` on the tiny data set, in this process, with a store that is there already."""
-    return lambda *arguments: command("dolos", "--data", obvious, "--local", *arguments)
+    """The same for one seed of `dolos` on the tiny data set, in this process, with a store that is there already."""
+    return lambda *arguments: command("dolos", "--data", obvious, "--local", "--seeds", "0", *arguments)
 
 
 @pytest.fixture(scope="module")

@@ -95,13 +95,20 @@ def test_the_command_that_shows_the_results_can_be_copied(
 
 
 def test_more_seeds_run_what_is_new_and_nothing_else(dolos: Command, runs: Path) -> None:
-    arguments = ("--methods", "residual_linear", "--tasks", "detection")
+    arguments = ("--methods", "residual_linear", "--tasks", "detection", "--set", "residual_linear.solver=adam")
     dolos(*arguments)
     outcome = dolos(*arguments, "--seeds", "0", "1")
     assert "4 trials, 2 finished before, 2 to run" in outcome.text
     assert "seeds: 0, 1" in outcome.text
     assert len(mlflow_runs(runs, "trial")) == 4
     assert len(mlflow_runs(runs, "grid")) == 1
+
+
+def test_a_method_that_does_not_depend_on_the_seed_runs_once(dolos: Command) -> None:
+    arguments = ("--tasks", "detection", "--seeds", "0", "1", "2", "--methods", "residual_linear,xception_scratch")
+    plan = dolos(*arguments, "--plan")
+    assert "8 trials, 0 finished before, 8 to run" in plan.text  # two training sets: 2 + 2 x 3
+    assert "once, with the first seed, because the results do not depend on it: residual_linear" in plan.text
 
 
 def test_another_configuration_is_another_trial(dolos: Command, runs: Path) -> None:
@@ -130,7 +137,7 @@ def test_training_sets_are_of_detection_and_each_is_run_once(dolos: Command, run
         ("detection", "ldm"),
     ]
     heading = outcome.printed[outcome.printed.index("residual_linear [") :].splitlines()[1:6]
-    assert ["lama", "ldm", "lama+ldm"] in [line.split() for line in heading]
+    assert ["lama", "ldm", "lama", "+", "ldm"] in [line.split() for line in heading]
     # of two generators, all but one are the other, which is there already
     again = dolos("--methods", "residual_linear", "--train-on", "all-but-one", "--plan")
     assert "3 trials, 3 finished before, 0 to run" in again.text
@@ -363,7 +370,7 @@ def test_the_published_grid_comes_out_of_mlflow_as_it_went_in(
         "clip_linear": "backbone=demo-vit-64",
         "sam_linear": "backbone=demo",
     }
-    arguments = ["dolos", "--data", str(root), "--local", "--methods", ",".join(small)]
+    arguments = ["dolos", "--data", str(root), "--local", "--seeds", "0", "--methods", ",".join(small)]
     for method, setting in small.items():
         arguments += ["--set", f"{method}.{setting}", "--weights", f"{method}=random"]
 
@@ -397,7 +404,7 @@ def test_the_published_grid_comes_out_of_mlflow_as_it_went_in(
 @pytest.mark.usefixtures("store")
 def test_a_launch_that_trained_a_network_leaves_standard_error_empty(images: Path, runs: Path) -> None:
     command = [sys.executable, "launch.py", "dolos", "--local", "--data", str(images), "--runs", str(runs)]
-    command += ["--methods", "xception_scratch", "--tasks", "attribution", *TINY]
+    command += ["--methods", "xception_scratch", "--tasks", "attribution", "--seeds", "0", *TINY]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert "1 to run" in done.stdout
     assert (done.returncode, done.stderr) == (0, "")

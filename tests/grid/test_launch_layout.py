@@ -36,7 +36,7 @@ def test_the_archive_plans_and_runs_the_published_experiment(
     arguments = ("dolos", "--data", tmp_path / "above")
     plan = command(*arguments, "--plan")
     assert plan.status == 0
-    assert "25 trials, 0 finished before, 25 to run" in plan.text
+    assert "45 trials, 0 finished before, 45 to run" in plan.text
     assert "note: not part of the experiment unless --generators names them: p2, repaint-p2;" in plan.text
     ran = command(*arguments, *CHEAP, "--tasks", "attribution")
     assert ran.status == 0

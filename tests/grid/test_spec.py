@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grid.equal_size import EqualSize
 from grid.experiments import load_experiment
 from grid.options import resolve
 from grid.spec import SPEC_VERSION, TrialSpec
@@ -112,6 +113,7 @@ OTHER: dict[str, Any] = {
     "data": "fedcba9876543210",
     "version": SPEC_VERSION + 1,
     "train_condition": "jpeg-95",
+    "equal_size": EqualSize(24, 8),
 }
 
 

@@ -14,9 +14,9 @@ import torch
 
 from models.configs import ClipConfig, NetworkConfig, ProbeConfig, SamConfig
 from models.detector import BuildContext, Detector, Examples, FitSession, fake_scores
-from models.registry import create_detector, detector_info, list_detectors, resolve_config
+from models.registry import create_detector, depends_on_seed, detector_info, list_detectors, resolve_config
 from models.scoring import attribution_metrics, cell_metrics
-from tests.models.toys import ATTRIBUTION, DETECTION, SIDE, Recorder, examples, make_images, make_labels, small
+from tests.models.toys import ADAM, ATTRIBUTION, DETECTION, SIDE, Recorder, examples, make_images, make_labels, small
 
 ROOT = Path(__file__).parents[2]
 METHODS = list_detectors()  # before other tests register methods of their own
@@ -124,7 +124,13 @@ def test_load_refuses_what_does_not_fit(name: str, tmp_path: Path) -> None:
         small(name).load(tmp_path)
 
 
-def test_the_seed_decides_everything(name: str) -> None:
+def resolved(name: str) -> dict[str, object]:
+    """The configuration that `small` builds."""
+    method, _, solver = name.partition("+")
+    return resolve_config(method, {**detector_info(method).small, **(ADAM if solver else {})})
+
+
+def test_the_seed_decides_everything_or_nothing_as_registered(name: str) -> None:
     def logits(seed: int) -> np.ndarray:
         detector = small(name, seed=seed)
         fit(detector, name, 10)
@@ -133,7 +139,7 @@ def test_the_seed_decides_everything(name: str) -> None:
     first = logits(seed=5)
     torch.rand(3)  # whatever the caller does in between
     np.testing.assert_array_equal(first, logits(seed=5))
-    assert np.array_equal(first, logits(seed=6)) != small(name).uses_seed
+    assert np.array_equal(first, logits(seed=6)) != depends_on_seed(name.partition("+")[0], resolved(name))
 
 
 def test_the_callers_random_numbers_are_left_alone(name: str) -> None:

@@ -58,7 +58,7 @@ class Grid:
         settings = [f"--set=xception_scratch.{name}={value}" for name, value in network.items()]
         self.arguments = [
             "dolos", f"--data={folder / 'corpus'}", f"--runs={self.runs}",
-            "--methods=xception_scratch", "--tasks=detection", *settings, *options,
+            "--methods=xception_scratch", "--tasks=detection", "--seeds=0", *settings, *options,
         ]  # fmt: skip
         self.processes: list[subprocess.Popen[str]] = []
 

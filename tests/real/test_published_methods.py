@@ -51,7 +51,7 @@ def test_the_published_methods_run(
 ) -> None:
     generators = sorted(path.name for path in (faces / "celebahq" / "fake").iterdir())
     arguments = [
-        "dolos", f"--data={faces}", "--limit=4", "--local", f"--runs={tmp_path}", "--cpus-per-trial=2",
+        "dolos", f"--data={faces}", "--limit=4", "--local", "--seeds=0", f"--runs={tmp_path}", "--cpus-per-trial=2",
         f"--train-on={generators[0]}", "--tasks=detection",
         "--methods=xception_scratch,xception_pretrained,clip_linear,sam_linear",
         "--set=xception_scratch.size=96", "--set=xception_pretrained.size=96",
@@ -72,7 +72,7 @@ def test_weights_of_another_network_stop_the_grid_before_it_starts(
     weights: dict[str, Path], faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [
-        "dolos", f"--data={faces}", "--limit=4", "--local", f"--runs={tmp_path}",
+        "dolos", f"--data={faces}", "--limit=4", "--local", "--seeds=0", f"--runs={tmp_path}",
         "--methods=xception_pretrained,sam_linear",
         f"--weights=xception_pretrained={weights['sam_linear']}", f"--weights=sam_linear={weights['clip_linear']}",
     ]  # fmt: skip

@@ -32,6 +32,7 @@ class Config:
     gpu_share=0.0,
     needs_fakes=False,
     picture_needs=lambda config: PictureNeeds(min_side=MIN_SIDE),
+    depends_on_seed=lambda config: False,
 )
 def build(config: Config, context: BuildContext) -> Detector:
     """Distance from the mean of real images; needs no fakes."""
@@ -43,7 +44,6 @@ def build(config: Config, context: BuildContext) -> Detector:
 class MeanDistance(Detector):
     """The standardised distance from the mean of the real training images is the log-odds of fake."""
 
-    uses_seed = False
     weights_note = "weight-free"
 
     def __init__(self, encoder: Encoder, classes: tuple[str, ...], config: Config) -> None:
