@@ -28,7 +28,7 @@ from grid.tasks import get_task
 from models.detector import BuildContext, Detector, Examples, FitSession, Rows, fake_scores
 from models.geometry import Geometry
 from models.registry import create_detector, size_check
-from models.scoring import cell_metrics, choose_threshold
+from models.scoring import choose_threshold
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -290,43 +290,6 @@ def score(
         for metric, value in values.items()
     }
     return Scored(condition, metrics, scores, prediction.embeddings.astype(np.float16))
-
-
-def validate(
-    spec: TrialSpec,
-    detector: Detector,
-    settings: RunSettings,
-    *,
-    copied: dict[str, float] | None = None,
-) -> dict[str, float]:
-    """AUROC on the validation images of every generator, whatever the detector was trained on.
-
-    The pictures are under the trial's training condition, as all its validation pictures. With these values detectors
-    of different training sets can be compared without the test split.
-
-    Args:
-        spec: the trial, of a binary task.
-        detector: fitted for `spec`.
-        settings: folders and cores; the manifest of `spec.data` is in `settings.manifests`.
-        copied: as in `prepare_inputs`.
-
-    Returns:
-        names as of `grid.names.validation_metric` -> value, for each generator with real and fake validation images.
-
-    Raises:
-        MemoryExhausted: from the detector.
-    """
-    set_threads(settings)
-    task, manifest = get_task(spec.task), Manifest.load(settings.manifests / spec.data)
-    rows = manifest.select(VALID, manifest.generators)
-    inputs = Inputs(spec, spec.train_condition, (VALID,))
-    pixels_or_features = prepare_inputs(detector, manifest, rows, settings, inputs, copied=copied)
-    scores = fake_scores(detector.predict(pixels_or_features).logits)
-    numbers, metrics = task.class_numbers(rows, spec.classes), dict[str, float]()
-    for generator, cell in task.cells(rows, spec.classes).items():
-        if len(set(numbers[cell])) == 2:
-            metrics[names.validation_metric(generator)] = cell_metrics(numbers[cell], scores[cell], 0.0)["auroc"]
-    return metrics
 
 
 def versions() -> str:

@@ -11,12 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.curves import expected_calibration_error, reliability
 from analysis.figures import style
 from analysis.figures.palette import Look, looks
 from analysis.matrices import column_order, decimals, mean_of, trained_on_label
 from grid.tasks import REAL, cell_rows, class_names, generators_of, get_task, list_tasks
 from grid.train_sets import TrainSet
+from models.calibration import expected_calibration_error, reliability
 
 NUM_SCORE_BINS = 40
 _MAX_ACROSS = 4

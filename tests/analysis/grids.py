@@ -137,7 +137,7 @@ class Grid:
                 metrics[names.THRESHOLD] = THRESHOLD
                 values = dict.fromkeys(self.manifest.generators, 0.5) if validation is None else validation
                 metrics |= {names.validation_metric(name): value for name, value in values.items()}
-                tags |= {names.VALIDATED: "true"} if values else {}
+                tags |= {names.VALIDATED: "true", names.CALIBRATED: "true"} if values else {}
             run.finish(made(spec, self.manifest), metrics, tags, checkpoint)
             for condition in conditions:
                 run.add_scores(made(spec, self.manifest, condition), FACTS)
