@@ -22,7 +22,7 @@ from grid.commands import print_any_text
 if TYPE_CHECKING:
     from rich.console import Console
 
-OK, UNEXPECTED, BAD_INPUT = 0, 1, 2
+OK, UNEXPECTED, BAD_INPUT = 0, 1, 2  # `predict` has one more, see `analysis.predict`
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:

@@ -2,6 +2,10 @@
 
 python -m analysis predict face.png --best xception_pretrained
 python -m analysis predict folder/ --run RUN_ID --json
+
+A picture that is not like the training images gets no verdict.
+Exit status: 0 every picture has a verdict; 1 a picture has no answer or no overlay, and stderr says why; 2 bad input;
+3 at least one picture has no verdict, because it is not like the training images (also where others have no answer).
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import numpy as np
 
 from analysis.detectors import check_device, load_detector, local_weights
 from analysis.store import Store, StoreError, open_store
+from analysis.verdicts import NOT_KNOWN, Judge
 from data.conditions import CLEAN
 from data.images import IMAGE_SUFFIXES, OTHER_SUFFIXES, OVERLAY
 from data.sources.base import is_aside, shown_names
@@ -36,7 +41,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-OK, SOME_WITHOUT = 0, 1
+OK, SOME_WITHOUT, NO_VERDICT = 0, 1, 3
 BATCH = 8
 
 
@@ -61,9 +66,17 @@ class Answer:
 
     Attributes:
         path: the picture, as named on the command line.
-        label: "real" or "fake"; None if there is no result.
+        verdict: "real" or "fake"; None if there is no result, or the picture is not like the training images.
+        reason: why there is no verdict for a picture that was read, or that it is not known whether it is like the
+            training images, as of older runs.
+        inside: whether the picture is like the training images; None: not known.
+        distance: how far out it is: distance over limit, above 1 beyond the limit; None: not known, or it cannot be
+            compared.
+        label: the same as `verdict`.
         score: log-odds of "fake".
-        probability: probability of "fake", in [0, 1]; the detector's own, not calibrated.
+        probability: probability of "fake", in [0, 1]; the detector's own, not calibrated. None without a verdict.
+        calibrated_probability: with the temperature from the validation split, and no nearer to 0 or 1 than 1 / (n + 2)
+            for n validation images. None without a verdict, and where no temperature is known.
         attribution: the class with the highest probability, "real" or a generator; None without an attribution run.
         attribution_probabilities: class -> probability.
         cam: the overlay that was written.
@@ -71,9 +84,14 @@ class Answer:
     """
 
     path: str
+    verdict: str | None = None
+    reason: str | None = None
+    inside: bool | None = None
+    distance: float | None = None
     label: str | None = None
     score: float | None = None
     probability: float | None = None
+    calibrated_probability: float | None = None
     attribution: str | None = None
     attribution_probabilities: dict[str, float] | None = None
     cam: str | None = None
@@ -281,6 +299,7 @@ class Predictor:
         threshold = store.threshold(run_id)
         self.threshold_logged = not math.isnan(threshold)
         self.threshold = threshold if self.threshold_logged else 0.0
+        self.judge = Judge(store, run_id)
         self.has_cam = self.detector.cam_target() is not None
         self.attribution_id = attribution_run(store, self.run)
         if self.attribution_id is not None:
@@ -294,11 +313,21 @@ class Predictor:
         from models.detector import fake_scores
 
         inputs = self.detector.inputs(images)
-        scores = fake_scores(self.detector.predict(inputs).logits).astype(float)
-        for answer, score in zip(answers, scores, strict=True):
+        prediction = self.detector.predict(inputs)
+        scores, judgements = (
+            fake_scores(prediction.logits).astype(float),
+            self.judge.judge(images, prediction.embeddings),
+        )
+        for answer, score, judgement in zip(answers, scores, judgements, strict=True):
             answer.score = float(score)
+            answer.inside, answer.reason = judgement.inside, judgement.reason or None
+            answer.distance = None if judgement.distance == math.inf else judgement.distance
+            if judgement.inside is False:
+                continue
             answer.probability = float(1 / (1 + np.exp(-score)))
-            answer.label = "fake" if score > self.threshold else "real"
+            if self.judge.temperature is not None:
+                answer.calibrated_probability, _ = self.judge.probability(float(score))
+            answer.verdict = answer.label = "fake" if score > self.threshold else "real"
         if self.attribution_id is not None:
             own, other = self.detector.encoder, self.attributor.encoder
             if own is None or other is None or own.key != other.key:  # else the features are the same
@@ -306,6 +335,8 @@ class Predictor:
             logits = self.attributor.predict(inputs).logits.astype(float)
             odds = np.exp(logits - logits.max(axis=1, keepdims=True))
             for answer, row in zip(answers, odds / odds.sum(axis=1, keepdims=True), strict=True):
+                if answer.verdict is None:
+                    continue
                 answer.attribution = self.classes[int(row.argmax())]
                 answer.attribution_probabilities = dict(zip(self.classes, row.tolist(), strict=True))
 
@@ -321,7 +352,8 @@ def predict(options: argparse.Namespace, console: Console) -> int:
     """Classify the pictures: answers go to stdout, everything else to the console.
 
     Returns:
-        the exit status: 0; 1 a picture has no answer or no overlay, and the console has the reason.
+        the exit status: 0; 1 a picture has no answer or no overlay, and the console has the reason; 3 a picture has no
+        verdict, because it is not like the training images.
 
     Raises:
         StoreError: bad input.
@@ -373,7 +405,7 @@ def predict(options: argparse.Namespace, console: Console) -> int:
             answers += batch
             if not options.json:
                 for answer in batch:
-                    _print_answer(answer)
+                    _print_answer(answer, predictor.judge)
             bars.update(task, advance=len(batch))
 
     if options.json:
@@ -381,6 +413,8 @@ def predict(options: argparse.Namespace, console: Console) -> int:
     bad = [answer for answer in answers if answer.error]
     for answer in bad:
         console.print(f"{answer.path}: {answer.error}", style="red", highlight=False, markup=False, soft_wrap=True)
+    if any(answer.inside is False for answer in answers):
+        return NO_VERDICT
     return SOME_WITHOUT if bad else OK
 
 
@@ -466,16 +500,40 @@ def _print_run(console: Console, predictor: Predictor, why: str, *, no_layer: bo
         lines.append(f"{run['variant']} has no finished attribution run, so no generator is named")
     else:
         lines.append(f"attribution by run {predictor.attribution_id}")
+    lines += _limits(predictor.judge)
     if no_layer:
         lines.append(f"{run['method']} has no layer for Grad-CAM, so no overlay is written")
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
-def _print_answer(answer: Answer) -> None:
-    if answer.label is None:
+def _limits(judge: Judge) -> list[str]:
+    """How the run knows what its training images are like, or what to do where it does not."""
+    lines = []
+    for name, look in judge.looks.items():
+        lines.append(f"no verdict beyond the limit of {name}: {look.facts['fitted']}")
+    if judge.temperature is not None:
+        fitted, why = judge.temperature, f": {judge.temperature.note}" if judge.temperature.note else ""
+        lines.append(f"temperature {fitted.value:.3g} from {fitted.num_images} validation images{why}")
+    lines += judge.notes
+    if judge.command:
+        lines.append(
+            "this run is of before limits were kept, so for every picture it is "
+            f"{NOT_KNOWN}. This adds it, from the checkpoint, without training:\n{judge.command}"
+        )
+    return lines
+
+
+def _print_answer(answer: Answer, judge: Judge) -> None:
+    if answer.score is None:
         print(f"{answer.path}: no answer", flush=True)
         return
-    line = f"{answer.path}: {answer.label}, log-odds of fake {answer.score:+.3f}, probability {answer.probability:.3f}"
+    if answer.verdict is None:
+        print(f"{answer.path}: NO VERDICT: {answer.reason}", flush=True)
+        return
+    line = (
+        f"{answer.path}: {answer.verdict}, log-odds of fake {answer.score:+.3f}, {judge.probability(answer.score)[1]}"
+    )
+    line += f"; {answer.reason}" if answer.distance is None else f", distance {answer.distance:.2f} of the limit"
     if answer.attribution is not None and answer.attribution_probabilities is not None:
         line += f"; attribution {answer.attribution} {answer.attribution_probabilities[answer.attribution]:.3f}"
     print(line + (f"; {answer.cam}" if answer.cam else ""), flush=True)
@@ -491,6 +549,10 @@ def _print_json(predictor: Predictor, why: str, answers: list[Answer]) -> None:
         "chosen_by": why or None,
         "threshold": predictor.threshold,
         "threshold_logged": predictor.threshold_logged,
+        "temperature": None if predictor.judge.temperature is None else asdict(predictor.judge.temperature),
+        "limits": {name: {"limit": look.limit, **look.facts} for name, look in predictor.judge.looks.items()},
+        "notes": predictor.judge.notes,
+        "adds_limits": predictor.judge.command or None,
         "attribution_run_id": predictor.attribution_id,
         "grad_cam": predictor.has_cam,
         "images": [asdict(answer) for answer in answers],

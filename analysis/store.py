@@ -158,7 +158,7 @@ class Store:
             for run_id, run in self._runs.items()
             if run_id in chosen
             for metric in run.data.metrics
-            if not metric.startswith(("time/", "copy/", names.THRESHOLD, names.VALIDATION))
+            if not metric.startswith(("time/", "copy/", names.THRESHOLD, names.VALIDATION, names.CALIBRATION_METRICS))
             and not names.parse_metric(metric)
             for point in self.records.history(run_id, metric)
         ]

@@ -97,6 +97,11 @@ BENCHMARKS = {
         "benchmarks.seeds",
         page="docs/numbers.md",
     ),
+    "abstain": Benchmark(
+        "how often `predict` gives no verdict, on pictures like the training images and on those of other pipelines",
+        "benchmarks.abstain",
+        page="docs/believe/thresholds.md",
+    ),
     "packing": Benchmark(
         "device memory of a trial of each method, and images per second of one to four trials at once on one GPU",
         "benchmarks.packing",

@@ -44,6 +44,8 @@ ON_VALIDATION = "validation"  # stands before an error on the validation images,
 # "true": the validation images of all generators are scored; NEVER: they cannot be; absent on older runs
 VALIDATED = "grid.validated"
 NEVER = "never: the checkpoint is lost"
+# "true": the run keeps its validation scores, a temperature and what its pictures are like; absent on older runs
+CALIBRATED = "grid.calibrated"
 BATCH_HALVED = "grid.batch_halved"  # "true": GPU memory ran out, and training went on with two halves per batch
 VERSIONS = "grid.versions"
 ERROR = "grid.error"
@@ -60,6 +62,10 @@ USER = "mlflow.user"
 THRESHOLD = "valid/threshold"  # log-odds of fake, chosen on the trial's validation split
 VALIDATION = "valid."  # how metrics on the validation images of each generator begin, see `validation_metric`
 SECONDS = "time/seconds"
+CALIBRATION_METRICS = "calibration/"  # how the next three begin; on the trial's own validation images
+TEMPERATURE = "calibration/temperature"
+ECE_BEFORE = "calibration/ece_before"  # expected calibration error
+ECE_AFTER = "calibration/ece_after"  # with the temperature
 # Only with --local-copies: what this trial copied to its node's disk. Other trials may have copied the rest.
 COPY_SECONDS = "copy/seconds"  # includes waiting for other trials
 COPIED_BYTES = "copy/bytes"
@@ -113,6 +119,9 @@ def condition_artifact(condition: str, name: str) -> str:
 SCORES = "scores.parquet"  # one row per unique test image; one file per condition
 EMBEDDINGS = "embeddings.npy"  # float16 (N, D), rows as in SCORES
 CHECKPOINT = "checkpoint"  # folder, written by the detector
+VALIDATION_FOLDER = "validation"
+VALIDATION_SCORES = "validation/scores.parquet"  # one row per validation image of every generator
+CALIBRATION = "validation/calibration.json"  # the temperature, and facts of each look
 FACTS = "facts.json"  # of the scores under a condition: device, node, versions and warnings
 SPEC = "spec.json"
 TRACEBACK = "traceback.txt"
@@ -133,3 +142,13 @@ PER_METHOD = {
     "accelerator": "accelerator",
     "gpu_memory": "gpu_memory",
 }
+
+# Two looks at a picture say whether it is like the training images: by the detector's own embedding, and by statistics
+# of its residuals (`models.residuals`), which show how a photograph was processed and which no training has changed.
+OWN_LOOK, RESIDUAL_LOOK = "embeddings", "residuals"
+LOOKS = (OWN_LOOK, RESIDUAL_LOOK)
+
+
+def novelty_artifact(look: str) -> str:
+    """The artifact of one of `LOOKS`: what the embeddings of training images are like."""
+    return f"{VALIDATION_FOLDER}/novelty-{look}.npz"

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 FINISHED, RUNNING, FAILED, INTERRUPTED, PENDING = "finished", "running", "failed", "interrupted", "pending"
 TRAIN, VALID, TEST = "train", "valid", "test"
+LOOK = "look"  # of the training and validation split, see `look_rows`
+LOOK_IMAGES = 500  # per class and split: enough for the covariance of their embeddings
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ class Inputs:
     Attributes:
         spec: any trial with this method and configuration.
         condition: of the pictures.
-        splits: the splits that take part; () for the whole data set.
+        splits: the splits that take part, and maybe `LOOK`; () for the whole data set.
     """
 
     spec: TrialSpec
@@ -162,7 +164,26 @@ class Inputs:
     def rows(self, manifest: Manifest) -> pd.DataFrame:
         """The manifest's rows of these splits."""
         table = manifest.table
-        return table[table["split"].isin(self.splits)] if self.splits else table
+        if not self.splits:
+            return table
+        chosen = table["split"].isin(self.splits)
+        if LOOK in self.splits:
+            for split in (TRAIN, VALID):
+                chosen |= table.index.isin(look_rows(table, split).index)
+        return table[chosen]
+
+
+def look_rows(table: pd.DataFrame, split: str) -> pd.DataFrame:
+    """The images of a split that show what the data set's pictures are like: at most `LOOK_IMAGES` of each class.
+
+    Chosen by digest, so that the choice depends on the images alone.
+
+    Args:
+        table: of a manifest.
+        split: `TRAIN` or `VALID`.
+    """
+    rows = table[table["split"] == split].sort_values("digest", kind="stable")
+    return rows.groupby(["label", "generator"], sort=False).head(LOOK_IMAGES).sort_index()
 
 
 def splits_of_training(spec: TrialSpec) -> tuple[str, ...]:
@@ -179,7 +200,7 @@ def distinct_inputs(work: Sequence[Work]) -> list[Inputs]:
         if item.fits:
             needs += [(name, splits_of_training(spec)) for name in training]
         if item.validates:
-            needs += [(name, (VALID,)) for name in training]
+            needs += [(name, (VALID, LOOK)) for name in training]
         needs += [(name, (TEST,) if name != CLEAN or training != (CLEAN,) else ()) for name in item.conditions]
         for condition, splits in needs:
             shared = inputs.setdefault((spec.method, spec.config, condition), Inputs(spec, condition, splits))

@@ -316,7 +316,9 @@ def trial_state(run: Run) -> TrialState:
     state = state_of(run)
     if state != FINISHED:
         return TrialState(run.info.run_id, state)
-    validated = run.data.tags.get(names.VALIDATED) in ("true", names.NEVER)
+    tags = run.data.tags
+    validated = tags.get(names.VALIDATED) == names.NEVER
+    validated |= tags.get(names.VALIDATED) == "true" and names.CALIBRATED in tags
     return TrialState(run.info.run_id, state, conditions_of(run), validated)
 
 

@@ -25,7 +25,8 @@ from grid.plan import FINISHED, Work, distinct_inputs, lacks_validation
 from grid.preparing import kept_warnings, prepare_input
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
-from grid.trial import build, fit, restore, score, validate, versions
+from grid.trial import build, fit, restore, score, versions
+from grid.validation import Validated, validate
 from models.detector import Detector, FitSession, TrainingDiverged, WeightsError
 from models.geometry import Geometry
 from models.registry import detector_info
@@ -161,12 +162,14 @@ def _fit_and_score(
                 folder = Path(name)
                 fitted = fit(spec, settings, session, device=device, checkpoint_to=folder, copied=copied)
                 metrics, tags = dict(fitted.metrics), dict(fitted.tags)
+                validated: Validated | None = None
                 if fitted.threshold is not None:
-                    metrics |= validate(spec, fitted.detector, settings, copied=copied)
-                    tags[names.VALIDATED] = "true"
+                    validated = validate(spec, fitted.detector, settings, copied=copied)
+                    metrics |= validated.metrics
+                    tags |= {names.VALIDATED: "true", names.CALIBRATED: "true"}
                 scored = score(spec, fitted.detector, settings, threshold=fitted.threshold, copied=copied)
                 metrics |= {names.SECONDS: time.monotonic() - started} | copied
-                run.finish(scored, metrics, tags, folder, warnings.getvalue())
+                run.finish(scored, metrics, tags, folder, warnings.getvalue(), validated=validated)
         except Exception as error:
             said = fault(error, cache=settings.cache)
             try:

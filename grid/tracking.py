@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from data.manifest import Manifest
     from data.verdict import Verdict
     from grid.trial import Scored
+    from grid.validation import Validated
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0  # a launch on another machine without a heartbeat for this long counts as dead
@@ -344,6 +345,8 @@ class TrialRun(StoreAccess):
         tags: Mapping[str, str],
         checkpoint: Path,
         warnings: str = "",
+        *,
+        validated: Validated | None = None,
     ) -> None:
         """Log all results of a trial, then end its run: a FINISHED run is always complete.
 
@@ -353,9 +356,12 @@ class TrialRun(StoreAccess):
             tags: facts about the computation.
             checkpoint: folder with the fitted detector.
             warnings: lines that were logged as warnings.
+            validated: artifacts of the validation images; its metrics are among `metrics`. None: the task has none.
         """
         if warnings:
             self.client.log_text(self.run_id, warnings, names.WARNINGS)
+        if validated is not None:
+            self._log_validated(validated)
         self._log_scores(scored, with_embeddings=True)
         self.client.log_artifacts(self.run_id, str(checkpoint), names.CHECKPOINT)
         self._log_final({**metrics, **scored.metrics}, {**tags, names.ERROR: ""})
@@ -377,13 +383,23 @@ class TrialRun(StoreAccess):
             tags[names.CONDITION_ERROR] = ""
         self._log_final(scored.metrics, tags)
 
-    def add_validation(self, metrics: Mapping[str, float]) -> None:
-        """Log a finished trial's metrics on the validation images of all generators."""
-        tags = {names.VALIDATED: "true"}
-        error = self.client.get_run(self.run_id).data.tags.get(names.CONDITION_ERROR, "")
-        if error.startswith(f"{names.ON_VALIDATION}: "):
+    def add_validation(self, validated: Validated) -> None:
+        """Log what a finished trial makes of the validation images of all generators; the tags come last.
+
+        A metric that the run has already stays as it is.
+        """
+        self._log_validated(validated)
+        tags = {names.VALIDATED: "true", names.CALIBRATED: "true"}
+        run = self.client.get_run(self.run_id)
+        if run.data.tags.get(names.CONDITION_ERROR, "").startswith(f"{names.ON_VALIDATION}: "):
             tags[names.CONDITION_ERROR] = ""
-        self._log_final(metrics, tags)
+        new = {name: value for name, value in validated.metrics.items() if name not in run.data.metrics}
+        self._log_final(new, tags)
+
+    def _log_validated(self, validated: Validated) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            validated.write(Path(name))
+            self.client.log_artifacts(self.run_id, name)
 
     def never_validate(self, error: LostCheckpointError, traceback: str) -> None:
         """Record why a finished trial can never score the validation images: no later launch tries it again."""

@@ -29,7 +29,7 @@ from grid.tasks import get_task
 from models.detector import BuildContext, Detector, Examples, FitSession, Rows, fake_scores
 from models.geometry import Geometry
 from models.registry import create_detector, size_check
-from models.scoring import cell_metrics, choose_threshold
+from models.scoring import choose_threshold
 
 # The packages that a result may depend on.
 PACKAGES = ("torch", "timm", "open_clip_torch", "segment-anything", "scikit-learn", "numpy", "pillow")
@@ -189,7 +189,7 @@ def _pictures(manifest: Manifest, inputs: Inputs, settings: RunSettings) -> Pict
     return Pictures(manifest, inputs.condition, decoded=decoded)
 
 
-def _training_inputs(
+def training_inputs(
     spec: TrialSpec,
     detector: Detector,
     manifest: Manifest,
@@ -268,7 +268,7 @@ def fit(
 
     def examples(split: str) -> Examples:
         rows = training_rows(spec, manifest, split)
-        pixels_or_features = _training_inputs(spec, detector, manifest, rows, settings, splits, copied=copied)
+        pixels_or_features = training_inputs(spec, detector, manifest, rows, settings, splits, copied=copied)
         labels = task.class_numbers(rows, spec.classes)
         return Examples(pixels_or_features, np.tile(labels, len(spec.train_conditions)))
 
@@ -331,43 +331,6 @@ def score(
         for metric, value in values.items()
     }
     return Scored(condition, metrics, scores, prediction.embeddings.astype(np.float16))
-
-
-def validate(
-    spec: TrialSpec,
-    detector: Detector,
-    settings: RunSettings,
-    *,
-    copied: dict[str, float] | None = None,
-) -> dict[str, float]:
-    """AUROC on the validation images of every generator, whatever the detector was trained on.
-
-    The pictures are under the trial's training condition, or once under each of them, as all its validation pictures.
-    With these values detectors of different training sets can be compared without the test split.
-
-    Args:
-        spec: the trial, of a binary task.
-        detector: fitted for `spec`.
-        settings: folders and cores; the manifest of `spec.data` is in `settings.manifests`.
-        copied: as in `prepare_inputs`.
-
-    Returns:
-        names as of `grid.names.validation_metric` -> value, for each generator with real and fake validation images.
-
-    Raises:
-        MemoryExhausted: from the detector.
-    """
-    set_threads(settings)
-    task, manifest = get_task(spec.task), Manifest.load(settings.manifests / spec.data)
-    rows = manifest.select(VALID, manifest.generators)
-    pixels_or_features = _training_inputs(spec, detector, manifest, rows, settings, (VALID,), copied=copied)
-    scores = fake_scores(detector.predict(pixels_or_features).logits)
-    rows = pd.concat([rows] * len(spec.train_conditions))
-    numbers, metrics = task.class_numbers(rows, spec.classes), dict[str, float]()
-    for generator, cell in task.cells(rows, spec.classes).items():
-        if len(set(numbers[cell])) == 2:
-            metrics[names.validation_metric(generator)] = cell_metrics(numbers[cell], scores[cell], 0.0)["auroc"]
-    return metrics
 
 
 def versions() -> str:

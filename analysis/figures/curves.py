@@ -11,12 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.curves import expected_calibration_error, reliability
 from analysis.figures import style
 from analysis.figures.palette import Look, looks
 from analysis.matrices import column_order, decimals, mean_of, trained_on_label
 from grid.tasks import REAL, cell_rows, class_names, generators_of, get_task, list_tasks
 from grid.train_sets import TrainSet
+from models.calibration import expected_calibration_error, reliability
 
 NUM_SCORE_BINS = 40
 _MAX_ACROSS = 4
@@ -56,8 +56,14 @@ def precision_recall_figure(scores: pd.DataFrame, *, title: str) -> Figure:
     return _panels(scores, draw, ("recall", "precision"), title=title, value="AP", diagonal=False)
 
 
-def reliability_figure(scores: pd.DataFrame, *, title: str) -> Figure:
-    """Share of fakes by the predicted probability of fake; the diagonal is perfect. Arguments as in `roc_figure`."""
+def reliability_figure(scores: pd.DataFrame, *, title: str, given: str = "as given") -> Figure:
+    """Share of fakes by the predicted probability of fake; the diagonal is perfect.
+
+    Args:
+        scores: as in `roc_figure`.
+        title: above the panels.
+        given: what the probability is, in words.
+    """
 
     def draw(axes: Axes, cell: pd.DataFrame, look: Look) -> float:
         labels, log_odds = cell["label"].to_numpy(), cell["score"].to_numpy()
@@ -69,7 +75,7 @@ def reliability_figure(scores: pd.DataFrame, *, title: str) -> Figure:
         )  # fmt: skip
         return expected_calibration_error(labels, log_odds)
 
-    return _panels(scores, draw, ("probability of fake, as given", "share that is fake"), title=title, value="ECE")
+    return _panels(scores, draw, (f"probability of fake, {given}", "share that is fake"), title=title, value="ECE")
 
 
 def score_figure(scores: pd.DataFrame, *, title: str) -> Figure:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 
 from analysis.curves import calibration_table
@@ -17,6 +18,7 @@ from analysis.figures.curves import (
 from analysis.matrices import column_order, decimals
 from analysis.page import Block, Fold, Picture, Text
 from analysis.parts import Report, register_part
+from analysis.verdicts import temperature_of
 from grid.tasks import DETECTION
 
 
@@ -32,8 +34,10 @@ def curves(report: Report) -> Iterator[Block]:
         if len(runs):
             scores = _scores(report, runs)
             table = calibration_table(scores)
-            tables.append(table.assign(method=variant)[["method", "trained_on", "tested_on", "ece"]])
+            columns = ["method", "trained_on", "tested_on", "ece", "ece_calibrated"]
+            tables.append(table.assign(method=variant)[columns])
             blocks += _score_figures(report, variant, scores, float(table["ece"].mean()))
+            blocks += _calibrated_figure(report, variant, scores, table)
         of_variant = history[history["variant"] == variant]
         figure = training_figure(of_variant, title=f"{variant}: training", generators=report.generators)
         if figure is not None:
@@ -47,14 +51,17 @@ def curves(report: Report) -> Iterator[Block]:
             yield Fold(report.labelled(variant), blocks)
     if tables:
         table = pd.concat(tables, ignore_index=True)
-        caption = "Expected calibration error of each cell (Guo et al. 2017, 15 bins, probability of fake)"
+        caption = (
+            "Expected calibration error of each cell (Guo et al. 2017, 15 bins, probability of fake), as given and "
+            "with each run's temperature from its validation split; missing: the run is older"
+        )
         yield Fold("Calibration error of every cell", [report.folder.table("calibration", table, caption=caption)])
     if len(history):
         (report.folder.path / "tables" / "history.csv").write_text(history.to_csv(index=False), encoding="utf-8")
 
 
 def _scores(report: Report, runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs' scores with trained_on and seed; training sets and generators in the order of tables."""
+    """The runs' scores with trained_on, seed and calibrated; training sets and generators in the order of tables."""
     columns = column_order(runs["trained_on"], report.generators)
     ordered = runs.sort_values("trained_on", key=lambda names: names.map(columns.index), kind="stable")
     rank = {name: number for number, name in enumerate(report.generators)}
@@ -62,8 +69,25 @@ def _scores(report: Report, runs: pd.DataFrame) -> pd.DataFrame:
     for run_id, trained_on, seed in ordered[["run_id", "trained_on", "seed"]].to_numpy().tolist():
         scores = report.store.scores(run_id)
         scores = scores.sort_values("generator", key=lambda names: names.map(rank).fillna(-1), kind="stable")
-        frames.append(scores.assign(trained_on=trained_on, seed=seed))
+        fitted = temperature_of(report.store, run_id)
+        calibrated = np.nan if fitted is None else fitted.calibrated(scores["score"].to_numpy())
+        frames.append(scores.assign(trained_on=trained_on, seed=seed, calibrated=calibrated))
     return pd.concat(frames, ignore_index=True)
+
+
+def _calibrated_figure(report: Report, variant: str, scores: pd.DataFrame, table: pd.DataFrame) -> Iterator[Picture]:
+    """Reliability with the temperatures, of the runs that have one."""
+    known = scores[scores["calibrated"].notna()]
+    if known.empty:
+        return
+    before, after = (float(table.loc[table["ece_calibrated"].notna(), name].mean()) for name in table.columns[-2:])
+    words = (
+        f"Reliability with the temperature from validation; mean ECE over the cells {after:.3f}, before {before:.3f}"
+    )
+    title = f"{report.labelled(variant)}: Reliability with the temperature from validation"
+    figure = reliability_figure(known.assign(score=known["calibrated"]), title=title, given="calibrated")
+    alt = f"{words}, of {variant}: one panel per training set, one line per generator it is tested on."
+    yield report.folder.picture(f"reliability-calibrated-{variant}", figure, alt=alt)
 
 
 def _score_figures(report: Report, variant: str, scores: pd.DataFrame, ece: float) -> Iterator[Picture]:

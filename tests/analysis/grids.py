@@ -19,6 +19,8 @@ from grid.tasks import ATTRIBUTION, get_task
 from grid.tracking import Tracker
 from grid.train_sets import TrainSet
 from grid.trial import Scored
+from grid.validation import Validated
+from models.calibration import fit_temperature
 from tests.grid.grids import FACTS, make_spec, paper_manifest
 
 GENERATORS = ("lama", "ldm", "repaint")
@@ -54,6 +56,18 @@ def made(spec: TrialSpec, manifest: Manifest, condition: str = CLEAN) -> Scored:
     }
     embeddings = np.arange(len(scores) * 2, dtype=np.float16).reshape(-1, 2)
     return Scored(condition, metrics, scores, embeddings)
+
+
+def made_validation(spec: TrialSpec, manifest: Manifest) -> Validated:
+    """Validation scores and a temperature; these runs have no embeddings, so they have no looks."""
+    rows = manifest.select("valid", manifest.generators)
+    scores = rows[["path", "digest", "source_id", "generator", "label"]].reset_index(drop=True)
+    rng = np.random.default_rng(zlib.crc32(f"{spec.key} valid".encode()))
+    scores["score"] = rng.normal(2 * scores["label"] - 1, 2.0)
+    own = rows.index.isin(manifest.select("valid", spec.train_generators).index)
+    labels, values = scores["label"].to_numpy()[own], scores["score"].to_numpy()[own]
+    fitted = fit_temperature(labels, values) if labels.any() else None
+    return Validated({}, scores, fitted, {}, ("embeddings: these runs are made by hand",))
 
 
 class Grid:
@@ -137,8 +151,9 @@ class Grid:
                 metrics[names.THRESHOLD] = THRESHOLD
                 values = dict.fromkeys(self.manifest.generators, 0.5) if validation is None else validation
                 metrics |= {names.validation_metric(name): value for name, value in values.items()}
-                tags |= {names.VALIDATED: "true"} if values else {}
-            run.finish(made(spec, self.manifest), metrics, tags, checkpoint)
+                tags |= {names.VALIDATED: "true", names.CALIBRATED: "true"} if values else {}
+            validated = made_validation(spec, self.manifest) if names.CALIBRATED in tags else None
+            run.finish(made(spec, self.manifest), metrics, tags, checkpoint, validated=validated)
             for condition in conditions:
                 run.add_scores(made(spec, self.manifest, condition), FACTS)
             ids.append(run.run_id)

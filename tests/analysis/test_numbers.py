@@ -11,15 +11,12 @@ from sklearn.metrics import silhouette_score
 
 from analysis.attribution import confusion_table
 from analysis.cells import attribution_with_intervals, cell_table
-from analysis.curves import (
-    calibration_table,
-    expected_calibration_error,
-    reliability,
-)
+from analysis.curves import calibration_table
 from analysis.embeddings import EmbeddingError, project, separation
 from analysis.figures.attribution import confusion_figure
 from analysis.figures.curves import precision_recall_figure, reliability_figure, roc_figure, score_figure
 from analysis.figures.embeddings import embedding_figure
+from models.calibration import expected_calibration_error, reliability
 from tests.analysis.scored import Scored
 
 

@@ -194,5 +194,5 @@ def planted_result(
     }
     table = pd.DataFrame({"path": [f"{row}.png" for row in range(4)], "score": np.arange(4.0), "condition": condition})
     tags = {names.DEVICE: "cpu", names.WEIGHTS: "random weights"}
-    tags |= {names.VALIDATED: "true"} if spec.task == DETECTION else {}
+    tags |= {names.VALIDATED: "true", names.CALIBRATED: "true"} if spec.task == DETECTION else {}
     return Planted(Scored(condition, metrics, table, np.eye(4, dtype=np.float16)), others, tags)

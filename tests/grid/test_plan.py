@@ -168,7 +168,7 @@ def test_a_finished_trial_of_an_older_checkout_scores_the_validation_images_and_
     plan = make_plan([TRIALS[0], attribution], {TRIALS[0].key: older, attribution.key: older})
     assert plan.pending == (Work(TRIALS[0], (), "old", validates=True),)  # attribution has no such values
     (needed,) = distinct_inputs(plan.pending)
-    assert (needed.condition, needed.splits) == ("clean", ("valid",))
+    assert (needed.condition, needed.splits) == ("clean", ("valid", "look"))
     together = make_plan([TRIALS[0]], {TRIALS[0].key: older}, ["jpeg-75"])
     assert together.pending == (Work(TRIALS[0], ("jpeg-75",), "old", validates=True),)
 

@@ -10,10 +10,11 @@ from sklearn.metrics import roc_auc_score
 
 from data.images import decode
 from grid import names, runner
-from grid.plan import VALID, Work
+from grid.plan import TRAIN, VALID, Work
 from grid.runner import DONE, FAILED
 from grid.spec import TrialSpec
 from grid.trial import restore
+from grid.validation import Validated
 from models.detector import fake_scores
 from tests.grid.running import Calls, Grid, MakeGrid
 
@@ -21,9 +22,11 @@ from tests.grid.running import Calls, Grid, MakeGrid
 def made_older(grid: Grid, spec: TrialSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     """Finish a trial as before there were such values."""
     with monkeypatch.context() as patched:
-        patched.setattr(runner, "validate", lambda *arguments, **named: {})
+        patched.setattr(runner, "validate", lambda *arguments, **named: Validated())
         grid.launch(spec)
-    grid.tracker.client.delete_tag(grid.run_of(spec).info.run_id, names.VALIDATED)
+    for tag in (names.VALIDATED, names.CALIBRATED):
+        grid.tracker.client.delete_tag(grid.run_of(spec).info.run_id, tag)
+    shutil.rmtree(grid.settings.runs / "artifacts" / grid.run_of(spec).info.run_id / "artifacts" / "validation")
     assert not validation(grid, spec)
 
 
@@ -71,7 +74,7 @@ def test_a_finished_trial_of_an_older_checkout_gets_the_same_values_without_trai
     calls.predicted.clear()
     grid.launch(spec)
     assert calls.fits == []
-    assert calls.predicted == [len(grid.manifest.select(VALID, grid.manifest.generators))]
+    assert calls.predicted == [len(grid.manifest.select(split, grid.manifest.generators)) for split in (VALID, TRAIN)]
     assert grid.plan(spec).pending == ()
     after = grid.run_of(spec)
     assert after.info.run_id == before.info.run_id

@@ -14,7 +14,9 @@ import torch
 
 from models.configs import ClipConfig, NetworkConfig, ProbeConfig, SamConfig
 from models.detector import BuildContext, Detector, Examples, FitSession, fake_scores
+from models.novelty import Novelty, fit_novelty
 from models.registry import create_detector, depends_on_seed, detector_info, list_detectors, resolve_config
+from models.residuals import ResidualEncoder
 from models.scoring import attribution_metrics, cell_metrics
 from tests.models.toys import ADAM, ATTRIBUTION, DETECTION, SIDE, Recorder, examples, make_images, make_labels, small
 
@@ -173,6 +175,21 @@ def test_what_is_frozen_stays(name: str) -> None:
     before = detector.encoder.encode(images)
     fit(detector, name, 8)
     np.testing.assert_array_equal(before, detector.encoder.encode(images))
+
+
+def test_noise_is_not_like_the_training_images(name: str, tmp_path: Path) -> None:
+    """By the detector's own embedding, or by the residuals, which a run keeps beside it."""
+    detector, _ = fitted(name)
+    train, valid = (make_images(make_labels(2, num, seed=seed), seed=seed) for num, seed in ((32, 1), (8, 2)))
+    noise = np.random.default_rng(5).integers(0, 256, (6, SIDE, SIDE, 3), dtype=np.uint8)
+    ratios = []
+    for embed in (lambda images: detector.predict(detector.inputs(list(images))).embeddings, ResidualEncoder().encode):
+        fit_novelty(embed(train), embed(valid), np.arange(len(valid))).save(tmp_path / "novelty.npz")
+        novelty = Novelty.load(tmp_path / "novelty.npz")
+        assert np.isfinite(novelty.ratios(embed(valid))).all()
+        assert (novelty.ratios(embed(valid)) <= 1).mean() >= 0.9
+        ratios.append(novelty.ratios(embed(noise)))
+    assert (np.max(ratios, axis=0) > 1).all()
 
 
 def test_impossible_training_sets_are_refused(name: str) -> None:

@@ -22,6 +22,7 @@ from models.metrics import (
 )
 
 SEVERAL = ("real", "lama", "ldm")
+NOT_SMOOTH = ("eer", "oracle_accuracy", "tpr_at_fpr_1", "tpr_at_fpr_5")  # they jump from one image to the next
 ALL = [
     *((DETECTION_CLASSES, metric) for metric in metrics_for(DETECTION_CLASSES)),
     *((SEVERAL, metric) for metric in metrics_for(SEVERAL)),
@@ -80,7 +81,7 @@ def test_a_weight_counts_an_image_more_than_once(case: tuple[tuple[str, ...], Me
 
 def test_influences_are_derivatives_of_its_value_by_the_weights(case: tuple[tuple[str, ...], Metric]) -> None:
     classes, metric = case
-    if metric.influence is None or metric.name == "eer":
+    if metric.influence is None or metric.name in NOT_SMOOTH:
         pytest.skip("it has no influence of its own, or is not smooth")
     given, step = answers(classes), 1e-5
     for image, influence in enumerate(metric.influences(given, np.arange(60))):
@@ -91,7 +92,7 @@ def test_influences_are_derivatives_of_its_value_by_the_weights(case: tuple[tupl
 
 def test_leaving_out_a_source_moves_it_by_its_influence(case: tuple[tuple[str, ...], Metric]) -> None:
     classes, metric = case
-    if metric.influence is None or metric.name == "eer":
+    if metric.influence is None or metric.name in NOT_SMOOTH:
         pytest.skip("it has no influence of its own, or is not smooth")
     given, sources = answers(classes, num=400), np.arange(400) // 2
     found = np.bincount(sources, metric.influences(given, sources))
@@ -104,9 +105,19 @@ def test_leaving_out_a_source_moves_it_by_its_influence(case: tuple[tuple[str, .
 def test_the_influences_on_the_equal_error_rate_have_the_spread_of_its_values(
     distance: float, correlation: float
 ) -> None:
-    metric, rng = get_metric("eer"), np.random.default_rng(0)
+    assert predicted_over_seen("eer", distance, correlation) == pytest.approx(1, abs=0.12)
+
+
+@pytest.mark.parametrize("name", [name for name in NOT_SMOOTH if name != "eer"])
+def test_intervals_of_a_rate_at_a_chosen_threshold_are_not_too_short(name: str) -> None:
+    assert 0.95 < predicted_over_seen(name, 1.5, 0.5, num=150) < 1.35
+
+
+def predicted_over_seen(name: str, distance: float, correlation: float, num: int = 300) -> float:
+    """The standard error of a metric by its influences, over the spread of its values in so many test sets."""
+    metric, rng = get_metric(name), np.random.default_rng(0)
     labels, photographs, values, predicted = np.repeat([0, 1], 400), np.tile(np.arange(400), 2), [], []
-    for _ in range(300):
+    for _ in range(num):
         shared = np.sqrt(correlation) * np.tile(rng.normal(size=400), 2)
         given = Answers.from_scores(
             labels, shared + np.sqrt(1 - correlation) * rng.normal(size=800) + distance * labels
@@ -114,7 +125,7 @@ def test_the_influences_on_the_equal_error_rate_have_the_spread_of_its_values(
         values.append(metric.value(given))
         summed = np.bincount(photographs, metric.influences(given, photographs))
         predicted.append(np.square(summed).sum())
-    assert np.sqrt(np.mean(predicted)) == pytest.approx(np.std(values), rel=0.12)
+    return float(np.sqrt(np.mean(predicted)) / np.std(values))
 
 
 def test_influences_sum_to_zero(case: tuple[tuple[str, ...], Metric]) -> None:
@@ -159,6 +170,52 @@ def test_shares_add_up_to_its_value(case: tuple[tuple[str, ...], Metric]) -> Non
     shares = metric.shares(given)
     assert metric.value(given) == pytest.approx(sum(weight * right[images].mean() for weight, images in shares))
     assert sum(weight for weight, _ in shares) == pytest.approx(1)
+
+
+# Golden values, by hand
+
+
+def test_tpr_at_a_low_fpr() -> None:
+    """100 reals score 0 .. 99: at most 1 of them may be above, so the threshold is 98; at most 5: 94."""
+    labels = np.repeat([0, 1], [100, 4])
+    given = Answers.from_scores(labels, np.concatenate([np.arange(100.0), [94.0, 94.5, 98.0, 98.5]]))
+    assert get_metric("tpr_at_fpr_1").value(given) == 1 / 4  # 98.5 alone: a fake on the threshold is called real
+    assert get_metric("tpr_at_fpr_5").value(given) == 3 / 4
+
+
+def test_tpr_where_reals_tie_at_the_threshold() -> None:
+    """The two highest of 100 reals tie: calling both fake would be 2 %, so neither is called."""
+    scores = np.concatenate([np.arange(98.0), [200.0, 200.0], [150.0, 200.0, 201.0]])
+    given = Answers.from_scores(np.repeat([0, 1], [100, 3]), scores)
+    assert get_metric("tpr_at_fpr_1").value(given) == pytest.approx(1 / 3)
+    assert get_metric("tpr_at_fpr_5").value(given) == 1.0  # 5 of 100 may be above: the threshold is 94
+
+
+def test_tpr_of_few_reals_lets_none_of_them_above() -> None:
+    given = Answers.from_scores(np.array([0, 0, 0, 1, 1]), np.array([-1.0, 0.0, 5.0, 4.0, 6.0]))
+    assert get_metric("tpr_at_fpr_1").value(given) == get_metric("tpr_at_fpr_5").value(given) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("reals", "fakes", "best"),
+    [
+        ([0.0, 1.0], [2.0, 3.0], 1.0),  # any threshold from 1 to below 2
+        ([0.0, 2.0], [2.0, 3.0], 0.75),  # one real and one fake tie at 2: above 0 or above 2, one of four is wrong
+        ([1.0, 1.0, 1.0], [1.0], 0.75),  # all tie: everything is real
+        ([1.0], [1.0, 1.0, 1.0], 0.75),  # all tie: everything is fake
+        ([5.0, 6.0], [1.0, 2.0], 0.5),  # the wrong way round: no threshold turns it
+    ],
+)
+def test_oracle_accuracy(reals: list[float], fakes: list[float], best: float) -> None:
+    labels = np.repeat([0, 1], [len(reals), len(fakes)])
+    assert get_metric("oracle_accuracy").value(Answers.from_scores(labels, np.array(reals + fakes))) == best
+
+
+def test_the_oracle_is_named_so_and_ranks_nothing() -> None:
+    metric = get_metric("oracle_accuracy")
+    assert "oracle" in metric.words
+    assert "hindsight" in metric.words
+    assert metric.position is None  # so no report shows it among the metrics that methods are ranked by
 
 
 # The register
