@@ -75,6 +75,7 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "reals with noise": _noise,
 }
 KINDS = (HELD_IN, OWN_FAKES, OTHER_FAKES, OTHER, *CHANGES)
+NUM_KNOWN = 3  # of these kinds, the first ones, are pictures that should have a verdict
 WITH_TARGET = (OTHER, "reals after a resize to .75")
 
 

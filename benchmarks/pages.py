@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from benchmarks import comparisons, coverage, heavy, published
+from benchmarks import abstain, comparisons, coverage, heavy, published
 from benchmarks.gpu import table as gpu_table
 from benchmarks.packing import FULL, name_of
 from benchmarks.report import Results, markdown, where
@@ -256,6 +256,19 @@ def _wanted(target: Mapping[str, float] | None) -> str:
     if target is None:
         return ""
     return f"{target['at_least']:g} or more" if "at_least" in target else f"{target['at_most']:g} or less"
+# docs/believe/thresholds.md -----------------------------------------------------------------------------------------
+
+
+def no_verdict(results: Results) -> str:
+    """Per kind of picture: what is flagged of pictures that are known, and who is not accused of the others."""
+    columns = [(data, method) for data in (abstain.DEMO, abstain.REAL_FACES) for method in abstain.METHODS]
+    head = ["pictures", "share", *(f"{data}, `{method}`" for data, method in columns)]
+    rows = []
+    for number, kind in enumerate(abstain.KINDS):
+        shares = [_median(results, "abstain", f"{data}, {method}, {kind}") for data, method in columns]
+        cells = [NOT_MEASURED if share is None else f"{share:.2f}" for share in shares]
+        rows.append([kind, "no verdict" if number < abstain.NUM_KNOWN else "not accused", *cells])
+    return _table(head, rows, results, "abstain")
 
 
 # Into the pages ------------------------------------------------------------------------------------------------------
@@ -264,6 +277,7 @@ TABLES: dict[str, dict[str, Callable[[Results], str]]] = {
     "docs/performance.md": {"packing": packing, "gpu": on_a_gpu, "measured": markdown},
     "docs/cost.md": {"cost-arithmetic": arithmetic, "cost-cpu": on_cpus, "cost-gpu": on_gpus},
     "docs/numbers.md": {"coverage": held, "comparisons": rejections, "seeds": other_seeds},
+    "docs/believe/thresholds.md": {"abstain": no_verdict},
 }
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from benchmarks import heavy
 from benchmarks.grids import GENERATORS, TASKS
 from grid.experiments.dolos import dolos
+from grid.plan import LOOK_IMAGES
 from grid.tasks import get_task
 
 TRAIN, TEST = 9_000, 900  # images a class of the Dolos data set (arXiv 2311.04584)
@@ -27,7 +28,7 @@ def images(method: str) -> Images:
 
     A method that trains its network passes over its training images `epochs` times, scores the validation images after
     each, those of a detection trial once more for the threshold and those of every class once, and every test image of
-    every class once. A frozen
+    every class once. A detection trial also embeds some training images of every class (`grid.plan.look_rows`). A frozen
     encoder sees each image of the data set once; the linear classifiers on its features are not counted.
     """
     num_classes = 1 + len(GENERATORS)
@@ -41,5 +42,6 @@ def images(method: str) -> Images:
         classes = 1 + len(trial.train_generators)
         trained += epochs * classes * TRAIN
         is_binary = get_task(trial.task).is_binary
-        scored += (epochs + is_binary) * classes * VALID + is_binary * num_classes * VALID + num_classes * TEST
+        scored += (epochs + is_binary) * classes * VALID + num_classes * TEST
+        scored += is_binary * num_classes * (VALID + LOOK_IMAGES)
     return Images(trained, scored)
