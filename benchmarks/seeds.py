@@ -38,10 +38,8 @@ def train(runs: Path, *, toy: bool) -> Store:
     methods = METHODS[:1] if toy else METHODS
     command = [sys.executable, "launch.py", "demo", "--runs", str(runs), "--tasks", "detection", "--device", "cpu"]
     command += ["--methods", ",".join(methods), "--seeds", *map(str, SEEDS)]
-    if toy:
-        command += ["--local", "--limit", "6", "--generators", "autoencoder,renoise", "--set", "*.epochs=1"]
-    else:
-        command += ["--cache", str(ROOT / "runs" / "cache")]
+    command += ["--cache", str(ROOT / "runs" / "cache")]
+    command += ["--local", "--limit", "6", "--generators", "autoencoder,renoise", "--set", "*.epochs=1"] if toy else []
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return open_store("demo", tracking_uri=sqlite_uri(runs / STORE))
 
@@ -93,7 +91,7 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
             "ratio",
             [float(np.mean(shares))],
             None if name == ALONE else Target(INSIDE, at_least=True),
-            parts[f"inside, {name}"],
+            {part: [float(np.mean(shares))] for part, shares in parts[f"inside, {name}"].items()},
             fewer_because=why,
         )
         for name, shares in inside.items()
@@ -103,7 +101,7 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
             "ratio",
             [float(np.median(ratios))],
             Target(WIDTH),
-            parts[f"width, {name}"],
+            {part: [float(np.median(ratios))] for part, ratios in parts[f"width, {name}"].items()},
             fewer_because=why,
         )
         for name, ratios in widths.items()

@@ -198,15 +198,15 @@ def test_how_many_trials_a_card_takes() -> None:
 def test_images_of_the_published_experiment() -> None:
     trained = 4 * 18_000 + 45_000
     scored = 4 * (2 * 1_800 + 4_500 + 4_500 + 2_500) + 4_500 + 4_500
-    assert published.images("xception_pretrained") == published.Images(trained, scored)
+    assert published.images("xception_pretrained") == published.Images(3 * trained, 3 * scored)  # three seeds
     assert published.images("sam_linear") == published.Images(encoded=54_000)
 
 
 def test_cost_follows_from_images_and_figures() -> None:
     results = made_up("NVIDIA L4")
-    steps = 117_000 + 69_400 / 3
+    steps = 351_000 + 208_200 / 3
     assert pages.total_pflop(results, "xception_scratch") == pytest.approx(steps * 60e9 / 1e15)
-    assert row(pages.arithmetic(results), "`xception_pretrained`")[1:3] == ["117,000", "69,400"]
+    assert row(pages.arithmetic(results), "`xception_pretrained`")[1:3] == ["351,000", "208,200"]
     assert row(pages.arithmetic(results), "`clip_linear`")[-1] == "5.4 PFLOP"
     assert row(pages.on_cpus(results), "`clip_linear`")[1:] == ["1 on 2 cores", "2", "30"]
     assert row(pages.on_cpus(results), "`xception_scratch`")[1:] == ["not measured"] * 3
@@ -370,10 +370,18 @@ def test_a_benchmark_runs_at_a_toy_size(name: str, monkeypatch: pytest.MonkeyPat
     assert_whole(BENCHMARKS[name].load()(1, toy=True))
 
 
+def test_comparisons_are_simulated_at_a_toy_size() -> None:
+    outcome = BENCHMARKS["comparisons"].load()(1, toy=True)
+    assert len(outcome.figures) == 6
+    for name, figure in outcome.figures.items():
+        assert 0 <= figure.values[0] <= 0.5
+        assert (figure.target is None) == name.endswith("without the seeds")
+
+
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("name", ["ray", "nodes", "relaunch", "packing", "memory"])
+@pytest.mark.parametrize("name", ["seeds", "ray", "nodes", "relaunch", "packing", "memory"])
 def test_a_benchmark_of_several_processes_runs_at_a_toy_size(name: str) -> None:
     assert_whole(BENCHMARKS[name].load()(1, toy=True))
 

@@ -39,9 +39,10 @@ def _table(report: Report, rows: pd.DataFrame, metric: str, *, whole: bool) -> B
     a, b = report.options.compare
     shared = f"{a} minus {b}: {in_words(metric)}, on the same images; paired by source photograph"
     tail = "95 % interval and two-sided p, not corrected for the number of rows"
+    columns: dict[str, str]
     if whole:
         name, caption = f"compare-{a}-{b}-{metric}", f"{shared}; over seeds and photographs; {tail}"
-        columns = {"p": "p: the methods differ"}
+        columns = {}
     else:
         name = f"compare-{a}-{b}-{metric}-runs"
         caption = (
@@ -51,4 +52,6 @@ def _table(report: Report, rows: pd.DataFrame, metric: str, *, whole: bool) -> B
         columns = {"a": "a, this run", "b": "b, this run", "difference": "difference of these two runs"}
         columns |= {"p": "p: these two runs differ"}
     table = rows.rename(columns=columns)
-    return report.folder.table(name, table, shown=readable(table, report.generators), caption=caption)
+    bounds = {"low": "95 % interval of the difference: from", "high": "95 % interval of the difference: to"}
+    shown = readable(table.rename(columns=bounds), report.generators)
+    return report.folder.table(name, table, shown=shown, caption=caption)
