@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from data.audits import Evidence, Level, register_audit
-from data.sources.base import FAKE, REAL, SHARED_REAL, shown_names
+from data.audits import Evidence, Found, Level, register_audit
+from data.sources.base import FAKE, REAL, SHARED_REAL
 
 T = TypeVar("T")
 
+MANY = 0.01  # of the photographs
 _FEWEST = 12  # photographs, below which the usual value of a generator is not known
 _CLEAR = 3.0  # spreads between the usual value and 0, below which a generator is not judged
 _FAR = 5.0  # spreads between the usual value and that of a swapped photograph
@@ -27,7 +28,7 @@ _FLOOR = 0.05  # levels; smaller differences are as good as none
 
 
 @register_audit("labels", decodes=True)
-def labels(evidence: Evidence) -> Iterator[tuple[Level, str, str]]:
+def labels(evidence: Evidence) -> Iterator[Found]:
     """Find the few photographs that differ from all others in which image the fakes resemble."""
     if evidence.measured is None:
         return
@@ -44,17 +45,15 @@ def labels(evidence: Evidence) -> Iterator[tuple[Level, str, str]]:
     swapped = _likeliest({generator: _reversed(values, above=True) for generator, values in nearness.items()})
     known = {number for numbers in swapped.values() for number in numbers}
     for generator, numbers in swapped.items():
-        shown = shown_names([photographs[number].paths[generator] for number in numbers])
         words = f"in {_counted(numbers)} the fake of {generator} resembles the other fakes as the original should"
-        text = f"{words}, and the image that is labelled real does not: real and fake may be swapped ({shown})"
-        yield _level(numbers, photographs), text, "look at these pictures, and put the right files into the folders"
+        text = f"{words}, and the image that is labelled real does not: real and fake may be swapped"
+        yield _swapped([photographs[number].paths[generator] for number in numbers], len(photographs), text)
     reverse = {pair: _reversed(values, above=False) for pair, values in sizes.items()}
     unknown = {pair: {n: off for n, off in found.items() if n not in known} for pair, found in reverse.items()}
     for (one, other), numbers in _likeliest(unknown).items():
-        shown = shown_names([photographs[number].paths[one] for number in numbers])
         words = f"in {_counted(numbers)} the sizes of the changes by {one} and {other} are in reverse order"
-        text = f"{words}: the two fakes may be swapped ({shown})"
-        yield _level(numbers, photographs), text, "look at these pictures, and put the right files into the folders"
+        files = [photographs[number].paths[generator] for number in numbers for generator in (one, other)]
+        yield _swapped(files, len(photographs), f"{words}: the two fakes may be swapped", len(numbers))
 
 
 class _Photograph:
@@ -165,5 +164,9 @@ def _counted(numbers: list[int]) -> str:
     return f"{len(numbers)} photograph{'s' if len(numbers) > 1 else ''}"
 
 
-def _level(numbers: list[int], photographs: list[_Photograph]) -> Level:
-    return "fail" if len(numbers) > 0.01 * len(photographs) else "warn"
+def _swapped(files: list[str], num_photographs: int, text: str, swapped: int | None = None) -> Found:
+    """The finding that photographs have each other's label; `swapped` is their number, if it is not that of files."""
+    count = len(files) if swapped is None else swapped
+    level: Level = "fail" if count > MANY * num_photographs else "warn"
+    remedy = "look at these pictures, and put the right files into the folders"
+    return level, text, remedy, files, {"photographs": num_photographs, "swapped": count}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from data.audits import Evidence, Level, register_audit
+from data.audits import Evidence, Found, Level, register_audit
 from data.images import MASK_RULE
-from data.sources.base import FAKE, shown_names
+from data.sources.base import FAKE
 
 if TYPE_CHECKING:
     from data.manifest import Manifest
@@ -25,7 +25,7 @@ _HELD = 0.7  # share of the whole change that a mask must hold, where only a reg
 
 
 @register_audit("masks", decodes=True)
-def masks(evidence: Evidence) -> Iterator[tuple[Level, str, str]]:
+def masks(evidence: Evidence) -> Iterator[Found]:
     """Look at every mask, and, where there is an original, at whether the change lies in it."""
     if evidence.measured is None:
         return
@@ -34,8 +34,8 @@ def masks(evidence: Evidence) -> Iterator[tuple[Level, str, str]]:
     rows = rows[(rows["label"] == FAKE) & rows["mask_share"].notna()]
     pictures = set(table["digest"])
     for generator, of_generator in rows.groupby("generator"):
-        for level, text, remedy in _of_generator(of_generator, pictures):
-            yield level, f"{generator}: {text}", remedy
+        for level, text, *rest in _of_generator(of_generator, pictures):
+            yield level, f"{generator}: {text}", *rest
 
 
 def untrusted_masks(manifest: Manifest) -> dict[str, str]:
@@ -53,7 +53,7 @@ def untrusted_masks(manifest: Manifest) -> dict[str, str]:
     }
 
 
-def _of_generator(rows: pd.DataFrame, pictures: set[str]) -> Iterator[tuple[Level, str, str]]:
+def _of_generator(rows: pd.DataFrame, pictures: set[str]) -> Iterator[Found]:
     total = len(rows)
     full = rows["mask_share"] == 1
     dark = full & (rows["mask_highest"] == 1)
@@ -66,27 +66,32 @@ def _of_generator(rows: pd.DataFrame, pictures: set[str]) -> Iterator[tuple[Leve
     )  # fmt: skip
     for which, what, remedy in kinds:
         if which.any():
-            yield _level(which), _counted(rows, which, what), remedy
+            yield _wrong(rows, which, what, remedy)
     rows = rows[~full & ~copies & (rows["mask_share"] > 0)]
     judged = rows[rows["paired"] & (rows["amount_inside"] + rows["amount_outside"] > 0)]
     inside, outside, held = judged["amount_inside"], judged["amount_outside"], _held(judged)
     inverted, elsewhere = _inverted(judged), _elsewhere(judged)
     if inverted.any():
-        amounts = f"{inside[inverted].mean():.2g} levels inside the mask and {outside[inverted].mean():.2g} outside"
-        what = f"inverted: on average, the pixels differ from the original's by {amounts}"
-        yield _level(inverted), _counted(judged, inverted, what), "invert them: white is unchanged, black is fake"
+        amounts = {"levels_inside": inside[inverted].mean(), "levels_outside": outside[inverted].mean()}
+        shown = f"{amounts['levels_inside']:.2g} levels inside the mask and {amounts['levels_outside']:.2g} outside"
+        what = f"inverted: on average, the pixels differ from the original's by {shown}"
+        yield _wrong(judged, inverted, what, "invert them: white is unchanged, black is fake", amounts)
     if elsewhere.any():
-        what = f"of another place: they hold {held[elsewhere].mean():.0%} of the change on average"
-        yield _level(elsewhere), _counted(judged, elsewhere, what), "give the masks that belong to the images"
+        share = held[elsewhere].mean()
+        what = f"of another place: they hold {share:.0%} of the change on average"
+        yield _wrong(judged, elsewhere, what, "give the masks that belong to the images", {"share_held": share})
     if total >= _ALIKE and rows["mask_digest"].nunique() == 1 and len(rows) == total:
         inside_alone = len(judged) > 0 and bool((judged["changed_outside"] == 0).all())
         words = "and nothing else changed" if inside_alone else "and nothing shows that the change lies in it"
         level: Level = "note" if inside_alone else "warn"
-        yield level, f"all {total} masks are the same, {words}", "" if inside_alone else "give a mask for each image"
+        remedy = "" if inside_alone else "give a mask for each image"
+        yield level, f"all {total} masks are the same, {words}", remedy, _files(rows), {"masks": total}
     grey = rows["mask_levels"] > 2
     if grey.mean() > FEW:
-        levels = int(rows.loc[grey, "mask_levels"].median())
-        yield "note", f"{grey.sum()} of {total} masks have grey levels ({levels} in the median)", MASK_RULE.rstrip(".")
+        levels = rows.loc[grey, "mask_levels"].median()
+        text = f"{grey.sum()} of {total} masks have grey levels ({levels:.0f} in the median)"
+        numbers = {"masks": total, "grey": grey.sum(), "levels": levels}
+        yield "note", text, MASK_RULE.rstrip("."), _files(rows[grey]), numbers
 
 
 def _held(rows: pd.DataFrame) -> pd.Series:
@@ -118,11 +123,21 @@ def wrong_masks(rows: pd.DataFrame) -> pd.Series:
     return meaningless | (judged & (_inverted(rows) | _elsewhere(rows)))
 
 
-def _level(which: pd.Series) -> Level:
-    return "warn" if which.mean() > FEW else "note"
+def _wrong(
+    rows: pd.DataFrame, which: pd.Series, what: str, remedy: str, numbers: Mapping[str, float] | None = None
+) -> Found:
+    """The finding that some of these masks are wrong."""
+    count, total = int(which.sum()), len(rows)
+    text = f"{count} of {total} {'mask is' if total == 1 else 'masks are'} {what}"
+    files = _files(rows[np.asarray(which)])
+    return (
+        "warn" if count > FEW * total else "note",
+        text,
+        remedy,
+        files,
+        {"masks": total, "wrong": count, **(numbers or {})},
+    )
 
 
-def _counted(rows: pd.DataFrame, which: pd.Series, what: str) -> str:
-    wrong = rows[np.asarray(which)]
-    subject = "mask is" if len(rows) == 1 else "masks are"
-    return f"{len(wrong)} of {len(rows)} {subject} {what} ({shown_names(wrong['mask'].tolist())})"
+def _files(rows: pd.DataFrame) -> list[str]:
+    return rows["mask"].tolist()

@@ -66,8 +66,15 @@ def test_of_the_demo_nothing_is_said_but_which_generators_change_the_whole_image
     shown = {text.partition(":")[0]: text for text in of(findings, "pixels")}
     assert re.match(r"renoise: (99|100)% of the pixels .*, by [34](\.\d)? levels", shown["renoise"])
     assert re.match(r"autoencoder: [45]\d% of the pixels .*, by 0\.[3-7]\d* levels", shown["autoencoder"])
-    assert all("blockiness at 8 px 0." in text and "JPEG quality 0.50" in text for text in shown.values())
-    assert "paste the original's pixels back" in str(findings[0])
+    alone = "there: this one number alone separates real from fake with AUROC 0."
+    assert all(f"blockiness at 8 px {alone}" in text for text in shown.values())
+    assert all(f"JPEG quality in the pixels {alone}500" in text for text in shown.values())
+    assert "--train-condition paste-back --conditions paste-back" in findings[0].remedy
+    numbers = dict(findings[0].numbers)
+    assert (numbers["pairs"], numbers["changed"], numbers["quality_auroc"]) == (26, 26, 0.5)
+    assert 0.4 < numbers["share_outside"] < 0.6
+    assert len(findings[0].files) == 20
+    assert all(name.startswith("celebahq/fake/autoencoder/images/") for name in findings[0].files)
 
 
 @pytest.mark.long
@@ -100,13 +107,17 @@ def laundered(findings: list[Finding]) -> dict[str, str]:
 
 def test_fakes_that_were_jpeg_once_are_found(demo: Path) -> None:
     plants.change(plants.fakes(demo), plants.as_jpeg(90))
-    found = laundered(audited(demo))
+    findings = audited(demo)
+    found = laundered(findings)
     assert set(found) == {*PASTE, *WHOLE}
+    failed = [finding for finding in findings if finding.level == "fail"]
+    assert all(dict(finding.numbers)["jpeg_quality"] in range(85, 95) for finding in failed)
+    assert all((demo / name).is_file() for finding in failed for name in finding.files)
     for generator in PASTE:
         assert "the originals, saved as JPEG of quality 90, give" in found[generator]
-        assert "9 of 9 pairs tried: celebahq/fake/" in found[generator]
+        assert "9 of 9 pairs tried" in found[generator]
     for text in found.values():
-        assert "saved as JPEG of quality 90 (median), which the originals were not; this number alone" in text
+        assert "saved as JPEG of quality 90 (median), which the originals were not; this one number alone" in text
         assert re.search(r"AUROC (0\.9[5-9]|1\.00)", text)
 
 
@@ -139,7 +150,7 @@ def test_without_originals_whole_images_are_compared_and_it_is_said(tmp_path: Pa
     ]
     plants.change(root.glob("gan/*/0_real/*.png"), plants.as_jpeg(85))
     (text,) = of(audited(shutil.copytree(root, tmp_path / "y"), "folders"), "pixels", "fail")
-    assert "JPEG quality in the pixels alone separates real from fake with AUROC" in text
+    assert "JPEG quality in the pixels over whole images: this one number alone separates real from fake" in text
     assert "(medians: fake none, real 8" in text
 
 
@@ -148,7 +159,7 @@ def test_without_originals_whole_images_are_compared_and_it_is_said(tmp_path: Pa
 
 def test_masks_that_mean_nothing_are_found_and_not_trusted(demo: Path) -> None:
     faults = {
-        "autoencoder": (lambda a: 255 - a, r"26 of 26 masks are inverted: .* levels inside the mask and .* outside \("),
+        "autoencoder": (lambda a: 255 - a, r"26 of 26 masks are inverted: .* levels inside the mask and .* outside"),
         "fourier_fill": (lambda a: (a > 0).astype(np.uint8), r"26 of 26 masks are saved with the levels 0 and 1"),
         "patch_sample": (lambda a: a * 0, r"26 of 26 masks are full: every pixel counts as fake"),
         "renoise": (lambda a: a * 0 + 255, r"26 of 26 masks are empty: no pixel counts as fake"),
@@ -161,7 +172,9 @@ def test_masks_that_mean_nothing_are_found_and_not_trusted(demo: Path) -> None:
     assert len(texts) == len(faults)
     for text, (generator, (_, words)) in zip(texts, faults.items(), strict=True):
         assert re.match(f"{generator}: {words}", text)
-        assert f"(celebahq/fake/{generator}/masks/test/7000" in text
+    for finding, generator in zip((found for found in findings if found.audit == "masks"), faults, strict=True):
+        assert all(name.startswith(f"celebahq/fake/{generator}/masks/") for name in finding.files)
+        assert (dict(finding.numbers)["masks"], dict(finding.numbers)["wrong"]) == (26, 26)
     manifest = dataclasses.replace(build_manifest("dolos", demo, cache=demo / "c"), findings=tuple(findings))
     untrusted = untrusted_masks(manifest)
     assert all(re.match(words, untrusted[generator]) for generator, (_, words) in faults.items())
@@ -194,16 +207,20 @@ def test_masks_of_something_else_are_found_and_sound_ones_are_trusted(demo: Path
 )
 def test_real_images_and_fakes_with_each_others_label_are_found(demo: Path, generator: str) -> None:
     names = plants.swap(demo, "real", generator)
-    (text,) = of(audited(demo), "labels", "fail")
-    assert text.startswith(f"in 5 photographs the fake of {generator} resembles the other fakes as the original should")
-    assert re.findall(r"\d{5}\.png", text) == names
+    (finding,) = (found for found in audited(demo) if found.audit == "labels")
+    words = f"in 5 photographs the fake of {generator} resembles the other fakes as the original should"
+    assert finding.text.startswith(words)
+    assert finding.level == "fail"
+    assert list(finding.files) == [f"celebahq/fake/{generator}/images/train/{name}" for name in names]
+    assert dict(finding.numbers) == {"photographs": 26, "swapped": 5}
 
 
 def test_fakes_of_two_generators_with_each_others_label_are_found(demo: Path) -> None:
     names = plants.swap(demo, "patch_sample", "renoise")
-    texts = [str(finding) for finding in audited(demo) if finding.text.startswith("patch_sample: ")]
-    assert re.match(r"patch_sample: in [45] of \d\d pairs, .* of the pixels outside the mask differ", texts[-1])
-    assert set(re.findall(r"\d{5}\.png", " ".join(texts))) == set(names)
+    found = [finding for finding in audited(demo) if finding.text.startswith("patch_sample: ")]
+    words = r"patch_sample: in [45] of \d\d pairs, .* of the pixels outside the mask differ"
+    assert re.match(words, found[-1].text)
+    assert {Path(name).name for finding in found for name in finding.files} == set(names)
 
 
 # Duplicates
@@ -215,10 +232,10 @@ def test_one_picture_in_two_splits_under_two_names_is_found(demo: Path, quality:
     plants.saved_again(demo / "celebahq/real/train/00003.png", copy)
     if quality:
         plants.change([copy], plants.as_jpeg(quality))
-    (text,) = of(audited(demo), "duplicates", "fail")
-    assert text.startswith("1 of 8 photographs of test are in a split before it too, under another name")
-    assert "celebahq/real/test/98765.png" in text
-    assert "celebahq/real/train/00003.png" in text
+    (finding,) = (found for found in audited(demo) if found.audit == "duplicates")
+    assert finding.text.startswith("1 of 8 photographs of test are in a split before it too, under another name")
+    assert finding.level == "fail"
+    assert set(finding.files) == {"celebahq/real/test/98765.png", "celebahq/real/train/00003.png"}
 
 
 def test_a_real_picture_among_the_fakes_is_found(demo: Path) -> None:
@@ -227,7 +244,7 @@ def test_a_real_picture_among_the_fakes_is_found(demo: Path) -> None:
     shutil.copy(folder / "masks/train/00003.png", folder / "masks/train/98765.png")
     texts = of(audited(demo), "duplicates")
     assert len(texts) == 1
-    assert texts[0].startswith("1 pictures are both real and fake, under two names")
+    assert texts[0].startswith("1 picture is both real and fake, under two names")
 
 
 def test_many_pictures_that_repeat_are_found(demo: Path) -> None:
