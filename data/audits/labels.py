@@ -83,25 +83,24 @@ class _Photograph:
         taken twice: where the mask of the first alone says fake, and where that of the second alone does. There, the
         two others should show the original. Without such places, it is taken where any of the three masks says fake.
         """
-        found = []
+        found: list[list[np.floating]] = []
         for third in (name for name in self._places if name not in (one, other)):
             masks = [self._masks[name] for name in (one, other, third)]
             for own, rest in ((masks[0], masks[1] | masks[2]), (masks[1], masks[0] | masks[2])):
-                where = own & ~rest
-                where = where if where.sum() >= _FEW_PLACES else _or_all(own | rest)
-                far = [np.sqrt(self._squares[frozenset((name, third))][where].mean()) for name in (one, other)]
-                found.append(_logarithm(far[0]) - _logarithm(far[1]))
-        where = _or_all(self._masks[one] | self._masks[other])
-        sharp = [_logarithm(self._bends[name][where].mean()) for name in (one, other)]
-        return np.array([*found, sharp[0] - sharp[1]])
+                weights = _weights(own & ~rest, own | rest)
+                found.append([self._squares[frozenset((name, third))] @ weights for name in (one, other)])
+        weights = _weights(self._masks[one] | self._masks[other])
+        sharp = [self._bends[name] @ weights for name in (one, other)]
+        logarithms = np.log(np.vstack([np.sqrt(found), sharp]) + _FLOOR)
+        return logarithms[:, 0] - logarithms[:, 1]
 
 
-def _or_all(where: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return where if where.sum() >= _FEW_PLACES else np.ones_like(where)
-
-
-def _logarithm(levels: np.floating) -> float:
-    return float(np.log(levels + _FLOOR))
+def _weights(*choices: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Equal weights, whose sum is 1, of the first choice of places that has enough of them; else of all places."""
+    for where in choices:
+        if (count := np.count_nonzero(where)) >= _FEW_PLACES:
+            return where.astype(np.float32) / np.float32(count)
+    return np.full(len(choices[0]), 1 / len(choices[0]), np.float32)
 
 
 def _photographs(rows: pd.DataFrame) -> Iterator[_Photograph]:
