@@ -59,6 +59,11 @@ def _beside_originals(pairs: pd.DataFrame) -> Iterator[Found]:
         yield level, text, remedy, _files(equal), {"equal": len(equal), "pairs": len(pairs)}
     without_mask = pairs[pairs["mask"].isna()]
     if len(without_mask):
+        share, amount = without_mask["changed_outside"].median(), without_mask["amount_outside"].median()
+        text = f"{share:.0%} of all pixels differ from the original's, by {amount:.2g} levels on average (medians)"
+        numbers = {"pairs": len(without_mask), "share": share, "levels": amount}
+        why = "no masks, so nothing says which pixels should be the original's"
+        yield "note", f"{why}; {text}{_each_alone(without_mask, numbers)}", "", _files(without_mask), numbers
         yield from _laundered(without_mask, "over the whole image, without masks", _ALIKE)
     changed = pairs[pairs["mask"].notna() & (pairs["changed_outside"] > _CHANGED)]
     if changed.empty:
@@ -72,13 +77,20 @@ def _beside_originals(pairs: pd.DataFrame) -> Iterator[Found]:
         yield "warn", text, remedy, _files(changed), numbers
         return
     text = f"{words} (medians; {len(changed)} of {len(pairs)} pairs)"
-    for column, what in _WHAT.items():
-        if alone := _alone(changed, column):
-            text += f"; {what} there: {_ALONE} {alone.directed}"
-            numbers |= _numbers(column, alone.directed)
+    text += _each_alone(changed, numbers)
     remedy = f"a detector need not look at the region; {_PASTE}"
     yield ("note" if share < _SOFT else "warn"), text, remedy, _files(changed), numbers
     yield from _laundered(changed, "outside the mask", f"{_ALIKE}, or {_PASTE}")
+
+
+def _each_alone(pairs: pd.DataFrame, numbers: dict[str, float]) -> str:
+    """In words, how well each number by itself separates the fakes from their originals; adds it to `numbers`."""
+    text = ""
+    for column, what in _WHAT.items():
+        if alone := _alone(pairs, column):
+            text += f"; {what} there: {_ALONE} {alone.directed}"
+            numbers |= _numbers(column, alone.directed)
+    return text
 
 
 def _alone(pairs: pd.DataFrame, column: str) -> Separation | None:

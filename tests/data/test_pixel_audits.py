@@ -97,6 +97,18 @@ def test_of_real_photographs_nothing_is_said(tmp_path: Path) -> None:
     assert audited(root) == []
 
 
+def test_without_masks_the_pixels_that_differ_are_a_note(demo: Path) -> None:
+    for folder in demo.glob("celebahq/fake/*/masks"):
+        shutil.rmtree(folder)
+    found = [finding for finding in audited(demo) if finding.audit == "pixels"]
+    assert [finding.level for finding in found] == ["note"] * 4
+    for finding, generator in zip(found, sorted([*PASTE, *WHOLE]), strict=True):
+        words = f"{generator}: no masks, so nothing says which pixels should be the original's; "
+        assert re.match(rf"{words}\d+% of all pixels differ", finding.text)
+        assert "blockiness at 8 px there: this one number alone separates real from fake with AUROC" in finding.text
+        assert (dict(finding.numbers)["share"] > 0.4) == (generator in WHOLE)
+
+
 # Saved or resized
 
 
