@@ -25,7 +25,7 @@ _FILTERS = {
 _MIN_PIXELS = 20
 _NEAR = 16  # px; sides that differ by so much are all tried
 _COMMON_SIDES = (64, 112, 128, 192, 224, 240, 256, 288, 299, 320, 384, 448, 512, 640, 768, 896, 1024)
-_FACTORS = (0.5, 0.75, 0.9, 1.1, 1.25, 1.5, 2.0)
+_FACTORS = (*(percent / 100 for percent in range(50, 100)), 1.1, 1.25, 1.5, 2.0)
 
 
 def reproduced(fake: Image.Image, original: Image.Image, mask: Image.Image | None) -> tuple[str, float, float]:

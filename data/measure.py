@@ -67,7 +67,8 @@ def measure(
           there are fakes without a pair. NaN elsewhere.
         - frequency, strength: of `data.traces.resampling`, of a paired fake outside its mask against its original.
         - process, reproduced, exact: of `data.laundering.reproduced`, on `NUM_TRIED` pairs per generator and split.
-        - sample: luminance at `SAMPLE` fixed random places, bytes; sample_mask: the mask there,
+        - sample: luminance at `SAMPLE` fixed random places, 3 bytes for each: the pixel before, the pixel, the pixel
+          behind it in the order of reading; sample_mask: the mask there,
           255 where the image is fake, else 0. Empty where it was not asked for, or without a mask.
         - sharpness: `data.traces.sharpness` as bytes, of images whose traces were measured over the whole image.
 

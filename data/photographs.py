@@ -27,10 +27,10 @@ from data.traces import blockiness, jpeg_quality, resampling, sharpness
 
 logger = logging.getLogger(__name__)
 
-MEASURE_VERSION = 1  # increase it when a number changes
+MEASURE_VERSION = 2  # increase it when a number changes
 PER_GROUP = 500  # images with pixel statistics per generator, label and split
 NUM_TRIED = 3  # pairs per generator and split on which ways of saving and resizing are tried
-SAMPLE = 1024  # pixels
+SAMPLE = 1536  # places, each with the pixel before and the pixel behind it
 COLUMNS = {
     "hash": str, "pixels": str, "mask_pixels": str, "mask_share": float, "mask_levels": float, "mask_highest": float,
     "paired": bool, "measured": bool, "traced": bool, "changed_outside": float, "amount_outside": float,
@@ -225,7 +225,9 @@ def _hash(grey: Image.Image) -> str:
 
 @lru_cache(maxsize=16)
 def _places(num_pixels: int) -> NDArray[np.int64]:
-    return np.random.default_rng(0).integers(0, num_pixels, SAMPLE)
+    centres = np.random.default_rng(0).integers(0, num_pixels, SAMPLE)
+    places: NDArray[np.int64] = np.clip(centres[:, None] + np.arange(-1, 2), 0, num_pixels - 1).reshape(-1)
+    return places
 
 
 def _sample(grey: Image.Image) -> bytes:

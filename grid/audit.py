@@ -58,7 +58,7 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
 
     for finding in sorted(verdict.findings, key=lambda finding: LEVELS.index(finding.level)):
         console.print(f"{finding.level}: {finding}", style=STYLES[finding.level], highlight=False, markup=False)
-        if finding.level != LEVELS[0] and finding.files:
+        if finding.files:
             files = ", ".join(finding.files[:_SHOWN_FILES])
             console.print(f"      such as {files}", highlight=False, markup=False)
     console.print(f"audit: {verdict}", highlight=False, markup=False)

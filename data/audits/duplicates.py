@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from data.audits import Evidence, Level, register_audit
-from data.sources.base import FAKE, REAL, SPLITS, shown_names
+from data.audits import Evidence, Found, Level, register_audit
+from data.sources.base import FAKE, REAL, SPLITS
 
 FEW = 0.01  # of the photographs; CelebA-HQ has so many duplicates of its own
 MANY = 0.05  # of the photographs of a split
@@ -22,7 +22,7 @@ _WINDOW = 300  # hashes with an equal part that one is compared with
 
 
 @register_audit("duplicates", decodes=True)
-def duplicates(evidence: Evidence) -> Iterator[tuple[Level, str, str]]:
+def duplicates(evidence: Evidence) -> Iterator[Found]:
     """Find pairs of images of different photographs that show the same picture."""
     if evidence.measured is None:
         return
@@ -30,10 +30,9 @@ def duplicates(evidence: Evidence) -> Iterator[tuple[Level, str, str]]:
     limit = hash_limit(rows)
     pairs = same_pictures(rows, limit)
     how = f"equal pixels, or perceptual hashes that differ in at most {limit} of 256 bits"
-    real_pairs = _of_reals(pairs)
-    yield from _leaks(rows, pairs, real_pairs, how)
-    yield from _classes(rows, pairs, real_pairs, how)
-    yield from _twice(rows, pairs, real_pairs, how)
+    yield from _leaks(rows, pairs, how)
+    yield from _classes(rows, pairs, how)
+    yield from _twice(rows, pairs, how)
 
 
 def hash_limit(rows: pd.DataFrame) -> int:
@@ -122,8 +121,9 @@ def _of_reals(pairs: pd.DataFrame) -> set[frozenset[str]]:
     return set(map(frozenset, zip(reals["source_id_a"], reals["source_id_b"], strict=True)))
 
 
-def _shown(pairs: pd.DataFrame) -> str:
-    return shown_names([f"{a} and {b}" for a, b in zip(pairs["path_a"], pairs["path_b"], strict=True)])
+def _files(pairs: pd.DataFrame) -> list[str]:
+    """Both files of each pair, one behind the other."""
+    return [path for two in zip(pairs["path_a"], pairs["path_b"], strict=True) for path in two]
 
 
 def _once(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -133,9 +133,7 @@ def _once(pairs: pd.DataFrame) -> pd.DataFrame:
     return ordered[~pd.Series(both, index=ordered.index).duplicated()]
 
 
-def _leaks(
-    rows: pd.DataFrame, pairs: pd.DataFrame, real_pairs: set[frozenset[str]], how: str
-) -> Iterator[tuple[Level, str, str]]:
+def _leaks(rows: pd.DataFrame, pairs: pd.DataFrame, how: str) -> Iterator[Found]:
     across = _once(pairs[pairs["split_a"] != pairs["split_b"]])
     if across.empty:
         return
@@ -151,13 +149,13 @@ def _leaks(
     leaked = later.groupby("split")["source_id"].nunique()
     words = " and ".join(f"{leaked[split]} of {in_split[split]} photographs of {split}" for split in leaked.index)
     level: Level = "fail" if (leaked / in_split[leaked.index]).max() > FEW else "note"
-    text = f"{words} are in a split before it too, under another name ({how}: {_shown(across)})"
-    yield level, text, "keep each photograph in one split"
+    text = f"{words} are in a split before it too, under another name ({how})"
+    numbers = {f"{split}: leaked": leaked[split] for split in leaked.index}
+    yield level, text, "keep each photograph in one split", _files(across), numbers
 
 
-def _classes(
-    rows: pd.DataFrame, pairs: pd.DataFrame, real_pairs: set[frozenset[str]], how: str
-) -> Iterator[tuple[Level, str, str]]:
+def _classes(rows: pd.DataFrame, pairs: pd.DataFrame, how: str) -> Iterator[Found]:
+    real_pairs = _of_reals(pairs)
     known = [frozenset(two) in real_pairs for two in zip(pairs["source_id_a"], pairs["source_id_b"], strict=True)]
     rest = pairs[~np.array(known, dtype=np.bool_)]
     mixed = rest[rest["label_a"] != rest["label_b"]]
@@ -165,22 +163,26 @@ def _classes(
     is_equal = (mixed["hash_a"] == mixed["hash_b"]) & (mixed["pixels_a"] == mixed["pixels_b"])
     equal, near = _once(mixed[is_equal]), _once(mixed[~is_equal])
     if len(equal):
-        text = f"{len(equal)} pictures are both real and fake, under two names (equal pixels: {_shown(equal)})"
+        text = (
+            f"{_counted(len(equal), 'picture is', 'pictures are')} both real and fake, under two names (equal pixels)"
+        )
         level: Level = "fail" if len(equal) > FEW * num_fakes else "warn"
-        yield level, text, "find out which label is right and remove the others"
+        remedy = "find out which label is right, and remove the others"
+        yield level, text, remedy, _files(equal), {"pictures": len(equal), "fakes": num_fakes}
     if len(near):
-        text = f"{len(near)} fakes nearly equal a real image of another name ({how}: {_shown(near)})"
-        yield "warn", text, "give a fake the name of its original; if it is a copy of a real image, remove it"
+        text = f"{_counted(len(near), 'fake nearly equals', 'fakes nearly equal')} a real image of another name ({how})"
+        remedy = "give a fake the name of its original; if it is a copy of a real image, remove it"
+        yield "warn", text, remedy, _files(near), {"pictures": len(near), "fakes": num_fakes}
     fakes = rest[(rest["label_a"] == FAKE) & (rest["label_b"] == FAKE)]
     shared = _once(fakes[fakes["generator_a"] != fakes["generator_b"]])
     if len(shared):
-        text = f"{len(shared)} fakes are in the folders of two generators, under two names ({how}: {_shown(shared)})"
-        yield "warn", text, "find out which generator made them: attribution cannot tell them apart"
+        fakes_are = _counted(len(shared), "fake is", "fakes are")
+        text = f"{fakes_are} in the folders of two generators, under two names ({how})"
+        remedy = "find out which generator made them: attribution cannot tell them apart"
+        yield "warn", text, remedy, _files(shared), {"pictures": len(shared), "fakes": num_fakes}
 
 
-def _twice(
-    rows: pd.DataFrame, pairs: pd.DataFrame, real_pairs: set[frozenset[str]], how: str
-) -> Iterator[tuple[Level, str, str]]:
+def _twice(rows: pd.DataFrame, pairs: pd.DataFrame, how: str) -> Iterator[Found]:
     same = (pairs["split_a"] == pairs["split_b"]) & (pairs["label_a"] == pairs["label_b"])
     inside = pairs[same & (pairs["generator_a"] == pairs["generator_b"])]
     for (split, generator, label), group in inside.groupby(["split_a", "generator_a", "label_a"]):
@@ -188,10 +190,16 @@ def _twice(
         num = len(_extra(group))
         share = num / len(class_rows)
         kind = "real images" if label == REAL else f"fakes of {generator}"
-        text = f"{num} of {len(class_rows)} {kind} of {split} ({share:.0%}) repeat another one ({how}: {_shown(group)})"
-        yield ("warn" if share > MANY else "note"), text, "keep one of each, or read intervals as too narrow"
+        text = f"{num} of {len(class_rows)} {kind} of {split} ({share:.0%}) repeat another one ({how})"
+        remedy = "keep one of each, or read intervals as too narrow"
+        numbers = {"images": len(class_rows), "repeated": num}
+        yield ("warn" if share > MANY else "note"), text, remedy, _files(group), numbers
 
 
 def _extra(group: pd.DataFrame) -> set[str]:
     """The images that repeat an earlier one."""
     return set(np.maximum(group["path_a"].to_numpy(object), group["path_b"].to_numpy(object)))
+
+
+def _counted(number: int, one: str, several: str) -> str:
+    return f"{number} {one if number == 1 else several}"

@@ -44,6 +44,8 @@ WARN_ABOVE = 0.60
 BYTES_WARN_ABOVE = 0.90  # lower end of the interval of the AUROC of bytes per pixel
 BYTES_NOTE_ABOVE = 0.70
 
+ALIKE = "save real and fake alike, or give --equalise jpeg-95: both as JPEG, in training and in test"
+
 MOST_IMAGES = 20_000  # of a class and generator that the tree and the AUROC see
 FOLDS = 5
 _MOST_VALUES = 20  # of a fact that the tree tells apart; the most frequent ones
@@ -87,10 +89,10 @@ def headers(evidence: Evidence) -> Iterator[Found]:
                 by_bytes.setdefault(level, []).append(_One(words, [], _numbers(generator, result)))
     for (column, shown), those in differences.items():
         text = f"fakes of {_joined(those, ', ')} differ from real images in {FACTS[column]} ({shown})"
-        yield "warn", text, "a detector can learn that instead; save real and fake alike", *_evidence(those)
+        yield "warn", text, f"a detector can learn that instead; {ALIKE}", *_evidence(those)
     for level, those in by_tree.items():
         text = f"file headers alone, without a pixel, tell fakes from real images: {_joined(those, '; ')}"
-        yield level, text, "save real and fake alike", *_evidence(those)
+        yield level, text, ALIKE, *_evidence(those)
     for level, those in by_bytes.items():
         text = f"bytes per pixel alone tell fakes from real images: {_joined(those, '; ')}"
         remedy = "check that real and fake were saved by the same program with the same settings"

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from data.audits import Evidence, Level, register_audit
+from data.audits import Evidence, Found, Level, register_audit
 from data.images import MASK_RULE
-from data.sources.base import FAKE, shown_names
+from data.sources.base import FAKE
 
 if TYPE_CHECKING:
     from data.manifest import Manifest
@@ -21,11 +21,12 @@ _ALL = 0.75  # share of the pixels; in a region that a generator made, more are 
 _REGION = 0.5  # share of the pixels outside the mask; where more are changed, it is the whole image
 _INVERTED = 1 / 3  # share of the inside in (mean change inside + mean change outside), below which a mask is inverted
 _AS_MUCH = 0.7
+_SOFT = 0.05  # share of the pixels outside the mask; so little is a soft border of the mask
 _HELD = 0.7  # share of the whole change that a mask must hold, where only a region changed
 
 
 @register_audit("masks", decodes=True)
-def masks(evidence: Evidence) -> Iterator[tuple[Level, str, str]]:
+def masks(evidence: Evidence) -> Iterator[Found]:
     """Look at every mask, and, where there is an original, at whether the change lies in it."""
     if evidence.measured is None:
         return
@@ -34,8 +35,8 @@ def masks(evidence: Evidence) -> Iterator[tuple[Level, str, str]]:
     rows = rows[(rows["label"] == FAKE) & rows["mask_share"].notna()]
     pictures = set(table["digest"])
     for generator, of_generator in rows.groupby("generator"):
-        for level, text, remedy in _of_generator(of_generator, pictures):
-            yield level, f"{generator}: {text}", remedy
+        for level, text, *rest in _of_generator(of_generator, pictures):
+            yield level, f"{generator}: {text}", *rest
 
 
 def untrusted_masks(manifest: Manifest) -> dict[str, str]:
@@ -53,7 +54,7 @@ def untrusted_masks(manifest: Manifest) -> dict[str, str]:
     }
 
 
-def _of_generator(rows: pd.DataFrame, pictures: set[str]) -> Iterator[tuple[Level, str, str]]:
+def _of_generator(rows: pd.DataFrame, pictures: set[str]) -> Iterator[Found]:
     total = len(rows)
     full = rows["mask_share"] == 1
     dark = full & (rows["mask_highest"] == 1)
@@ -66,27 +67,32 @@ def _of_generator(rows: pd.DataFrame, pictures: set[str]) -> Iterator[tuple[Leve
     )  # fmt: skip
     for which, what, remedy in kinds:
         if which.any():
-            yield _level(which), _counted(rows, which, what), remedy
+            yield _wrong(rows, which, what, remedy)
     rows = rows[~full & ~copies & (rows["mask_share"] > 0)]
     judged = rows[rows["paired"] & (rows["amount_inside"] + rows["amount_outside"] > 0)]
     inside, outside, held = judged["amount_inside"], judged["amount_outside"], _held(judged)
     inverted, elsewhere = _inverted(judged), _elsewhere(judged)
     if inverted.any():
-        amounts = f"{inside[inverted].mean():.2g} levels inside the mask and {outside[inverted].mean():.2g} outside"
-        what = f"inverted: on average, the pixels differ from the original's by {amounts}"
-        yield _level(inverted), _counted(judged, inverted, what), "invert them: white is unchanged, black is fake"
+        amounts = {"levels_inside": inside[inverted].mean(), "levels_outside": outside[inverted].mean()}
+        shown = f"{amounts['levels_inside']:.2g} levels inside the mask and {amounts['levels_outside']:.2g} outside"
+        what = f"inverted: on average, the pixels differ from the original's by {shown}"
+        yield _wrong(judged, inverted, what, "invert them: white is unchanged, black is fake", amounts)
     if elsewhere.any():
-        what = f"of another place: they hold {held[elsewhere].mean():.0%} of the change on average"
-        yield _level(elsewhere), _counted(judged, elsewhere, what), "give the masks that belong to the images"
+        share = held[elsewhere].mean()
+        what = f"of another place: they hold {share:.0%} of the change on average"
+        yield _wrong(judged, elsewhere, what, "give the masks that belong to the images", {"share_held": share})
     if total >= _ALIKE and rows["mask_digest"].nunique() == 1 and len(rows) == total:
         inside_alone = len(judged) > 0 and bool((judged["changed_outside"] == 0).all())
         words = "and nothing else changed" if inside_alone else "and nothing shows that the change lies in it"
         level: Level = "note" if inside_alone else "warn"
-        yield level, f"all {total} masks are the same, {words}", "" if inside_alone else "give a mask for each image"
+        remedy = "" if inside_alone else "give a mask for each image"
+        yield level, f"all {total} masks are the same, {words}", remedy, _files(rows), {"masks": total}
     grey = rows["mask_levels"] > 2
     if grey.mean() > FEW:
-        levels = int(rows.loc[grey, "mask_levels"].median())
-        yield "note", f"{grey.sum()} of {total} masks have grey levels ({levels} in the median)", MASK_RULE.rstrip(".")
+        levels = rows.loc[grey, "mask_levels"].median()
+        text = f"{grey.sum()} of {total} masks have grey levels ({levels:.0f} in the median)"
+        numbers = {"masks": total, "grey": grey.sum(), "levels": levels}
+        yield "note", text, MASK_RULE.rstrip("."), _files(rows[grey]), numbers
 
 
 def _held(rows: pd.DataFrame) -> pd.Series:
@@ -101,6 +107,9 @@ def _inverted(rows: pd.DataFrame) -> pd.Series:
 
 
 def _elsewhere(rows: pd.DataFrame) -> pd.Series:
+    if rows["changed_outside"].median() >= _SOFT and (_held(rows) < _HELD).mean() < 0.5:
+        # Most images changed outside of masks that are right, as laundered ones do: it says nothing of the others.
+        return pd.Series(data=False, index=rows.index)
     region = (rows["changed_outside"] < _REGION) & (rows["changed_inside"] < _ALL)
     # The pixels that changed outside must have changed as much as those inside: saving as JPEG changes them less.
     sizes = [rows[f"amount_{where}"] / rows[f"changed_{where}"] for where in ("inside", "outside")]
@@ -118,11 +127,21 @@ def wrong_masks(rows: pd.DataFrame) -> pd.Series:
     return meaningless | (judged & (_inverted(rows) | _elsewhere(rows)))
 
 
-def _level(which: pd.Series) -> Level:
-    return "warn" if which.mean() > FEW else "note"
+def _wrong(
+    rows: pd.DataFrame, which: pd.Series, what: str, remedy: str, numbers: Mapping[str, float] | None = None
+) -> Found:
+    """The finding that some of these masks are wrong."""
+    count, total = int(which.sum()), len(rows)
+    text = f"{count} of {total} {'mask is' if total == 1 else 'masks are'} {what}"
+    files = _files(rows[np.asarray(which)])
+    return (
+        "warn" if count > FEW * total else "note",
+        text,
+        remedy,
+        files,
+        {"masks": total, "wrong": count, **(numbers or {})},
+    )
 
 
-def _counted(rows: pd.DataFrame, which: pd.Series, what: str) -> str:
-    wrong = rows[np.asarray(which)]
-    subject = "mask is" if len(rows) == 1 else "masks are"
-    return f"{len(wrong)} of {len(rows)} {subject} {what} ({shown_names(wrong['mask'].tolist())})"
+def _files(rows: pd.DataFrame) -> list[str]:
+    return rows["mask"].tolist()

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
 from data.audits import Evidence, Finding, run_audits
-from data.audits.headers import FAIL_ABOVE, MOST_IMAGES
+from data.audits.headers import ALIKE, FAIL_ABOVE, MOST_IMAGES
 from data.images import probe
 from data.manifest import Manifest, build_manifest
 from data.separation import Separation, separation
@@ -56,11 +56,15 @@ def test_jpeg_reals_and_png_fakes(corpus: Path, cache: Path) -> None:
         save_as_jpeg(path)
     warned, failed = headers(corpus, cache)
     assert warned.text == "fakes of lama differ from real images in file format (PNG 100% against JPEG 100%)"
-    assert warned.remedy == "a detector can learn that instead; save real and fake alike"
+    assert warned.remedy == f"a detector can learn that instead; {ALIKE}"
     assert {Path(name).suffix for name in warned.files} == {".png", ".jpg"}
     assert (warned.level, failed.level) == ("warn", "fail")
     assert failed.text.startswith(f"{ALONE}lama by file format AUROC 1.000 [0.9")
-    assert failed.remedy == "save real and fake alike"
+    assert (
+        failed.remedy
+        == ALIKE
+        == "save real and fake alike, or give --equalise jpeg-95: both as JPEG, in training and in test"
+    )
     assert dict(failed.numbers)["lama: auroc"] == 1
     assert dict(failed.numbers)["lama: low"] > FAIL_ABOVE
 

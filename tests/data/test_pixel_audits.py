@@ -6,6 +6,7 @@ import dataclasses
 import os
 import re
 import shutil
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,8 @@ WHOLE = ("autoencoder", "renoise")
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A demo of 26 faces."""
-    recipe = DemoRecipe(size=64, train=14, valid=5, test=7)
+    """A demo of 22 faces."""
+    recipe = DemoRecipe(size=64, train=14, valid=3, test=5)
     return make_demo(tmp_path_factory.mktemp("demo"), recipe, workers=1)
 
 
@@ -66,8 +67,15 @@ def test_of_the_demo_nothing_is_said_but_which_generators_change_the_whole_image
     shown = {text.partition(":")[0]: text for text in of(findings, "pixels")}
     assert re.match(r"renoise: (99|100)% of the pixels .*, by [34](\.\d)? levels", shown["renoise"])
     assert re.match(r"autoencoder: [45]\d% of the pixels .*, by 0\.[3-7]\d* levels", shown["autoencoder"])
-    assert all("blockiness at 8 px 0." in text and "JPEG quality 0.50" in text for text in shown.values())
-    assert "paste the original's pixels back" in str(findings[0])
+    alone = "there: this one number alone separates real from fake with AUROC 0."
+    assert all(f"blockiness at 8 px {alone}" in text for text in shown.values())
+    assert all(f"JPEG quality in the pixels {alone}500" in text for text in shown.values())
+    assert "--train-condition paste-back --conditions paste-back" in findings[0].remedy
+    numbers = dict(findings[0].numbers)
+    assert (numbers["pairs"], numbers["changed"], numbers["quality_auroc"]) == (22, 22, 0.5)
+    assert 0.4 < numbers["share_outside"] < 0.6
+    assert len(findings[0].files) == 20
+    assert all(name.startswith("celebahq/fake/autoencoder/images/") for name in findings[0].files)
 
 
 @pytest.mark.long
@@ -89,6 +97,18 @@ def test_of_real_photographs_nothing_is_said(tmp_path: Path) -> None:
     assert audited(root) == []
 
 
+def test_without_masks_the_pixels_that_differ_are_a_note(demo: Path) -> None:
+    for folder in demo.glob("celebahq/fake/*/masks"):
+        shutil.rmtree(folder)
+    found = [finding for finding in audited(demo) if finding.audit == "pixels"]
+    assert [finding.level for finding in found] == ["note"] * 4
+    for finding, generator in zip(found, sorted([*PASTE, *WHOLE]), strict=True):
+        words = f"{generator}: no masks, so nothing says which pixels should be the original's; "
+        assert re.match(rf"{words}\d+% of all pixels differ", finding.text)
+        assert "blockiness at 8 px there: this one number alone separates real from fake with AUROC" in finding.text
+        assert (dict(finding.numbers)["share"] > 0.4) == (generator in WHOLE)
+
+
 # Saved or resized
 
 
@@ -98,15 +118,31 @@ def laundered(findings: list[Finding]) -> dict[str, str]:
     }
 
 
-def test_fakes_that_were_jpeg_once_are_found(demo: Path) -> None:
-    plants.change(plants.fakes(demo), plants.as_jpeg(90))
+def test_fakes_that_were_jpeg_once_or_resized_and_back_are_found(demo: Path) -> None:
+    for generator in PASTE[1:] + WHOLE:
+        plants.change(plants.fakes(demo, generator), plants.as_jpeg(90))
+    plants.change(plants.fakes(demo, PASTE[0]), plants.resized)
     found = laundered(audited(demo))
     assert set(found) == {*PASTE, *WHOLE}
+    assert "resized from 64 x 64 to 62 x 62 px and back (bicubic)" in found[PASTE[0]]
+    assert "the originals, saved as JPEG of quality 90, give" in found[PASTE[1]]
+    assert all("saved as JPEG of quality 90 (median)" in found[generator] for generator in PASTE[1:] + WHOLE)
+
+
+@pytest.mark.long
+def test_fakes_that_were_jpeg_once_are_found(demo: Path) -> None:
+    plants.change(plants.fakes(demo), plants.as_jpeg(90))
+    findings = audited(demo)
+    found = laundered(findings)
+    assert set(found) == {*PASTE, *WHOLE}
+    failed = [finding for finding in findings if finding.level == "fail"]
+    assert all(dict(finding.numbers)["jpeg_quality"] in range(85, 95) for finding in failed)
+    assert all((demo / name).is_file() for finding in failed for name in finding.files)
     for generator in PASTE:
         assert "the originals, saved as JPEG of quality 90, give" in found[generator]
-        assert "9 of 9 pairs tried: celebahq/fake/" in found[generator]
+        assert "9 of 9 pairs tried" in found[generator]
     for text in found.values():
-        assert "saved as JPEG of quality 90 (median), which the originals were not; this number alone" in text
+        assert "saved as JPEG of quality 90 (median), which the originals were not; this one number alone" in text
         assert re.search(r"AUROC (0\.9[5-9]|1\.00)", text)
 
 
@@ -116,6 +152,7 @@ def test_only_the_generator_that_was_jpeg_is_named(demo: Path) -> None:
     assert set(laundered(audited(demo))) == {"patch_sample"}
 
 
+@pytest.mark.long
 def test_fakes_that_were_resized_and_back_are_found(demo: Path) -> None:
     plants.change(plants.fakes(demo), plants.resized)
     found = laundered(audited(demo))
@@ -139,7 +176,7 @@ def test_without_originals_whole_images_are_compared_and_it_is_said(tmp_path: Pa
     ]
     plants.change(root.glob("gan/*/0_real/*.png"), plants.as_jpeg(85))
     (text,) = of(audited(shutil.copytree(root, tmp_path / "y"), "folders"), "pixels", "fail")
-    assert "JPEG quality in the pixels alone separates real from fake with AUROC" in text
+    assert "JPEG quality in the pixels over whole images: this one number alone separates real from fake" in text
     assert "(medians: fake none, real 8" in text
 
 
@@ -148,10 +185,10 @@ def test_without_originals_whole_images_are_compared_and_it_is_said(tmp_path: Pa
 
 def test_masks_that_mean_nothing_are_found_and_not_trusted(demo: Path) -> None:
     faults = {
-        "autoencoder": (lambda a: 255 - a, r"26 of 26 masks are inverted: .* levels inside the mask and .* outside \("),
-        "fourier_fill": (lambda a: (a > 0).astype(np.uint8), r"26 of 26 masks are saved with the levels 0 and 1"),
-        "patch_sample": (lambda a: a * 0, r"26 of 26 masks are full: every pixel counts as fake"),
-        "renoise": (lambda a: a * 0 + 255, r"26 of 26 masks are empty: no pixel counts as fake"),
+        "autoencoder": (lambda a: 255 - a, r"22 of 22 masks are inverted: .* levels inside the mask and .* outside"),
+        "fourier_fill": (lambda a: (a > 0).astype(np.uint8), r"22 of 22 masks are saved with the levels 0 and 1"),
+        "patch_sample": (lambda a: a * 0, r"22 of 22 masks are full: every pixel counts as fake"),
+        "renoise": (lambda a: a * 0 + 255, r"22 of 22 masks are empty: no pixel counts as fake"),
     }
     for generator, (function, _) in faults.items():
         plants.change(plants.masks(demo, generator), plants.levels(function))
@@ -161,7 +198,9 @@ def test_masks_that_mean_nothing_are_found_and_not_trusted(demo: Path) -> None:
     assert len(texts) == len(faults)
     for text, (generator, (_, words)) in zip(texts, faults.items(), strict=True):
         assert re.match(f"{generator}: {words}", text)
-        assert f"(celebahq/fake/{generator}/masks/test/7000" in text
+    for finding, generator in zip((found for found in findings if found.audit == "masks"), faults, strict=True):
+        assert all(name.startswith(f"celebahq/fake/{generator}/masks/") for name in finding.files)
+        assert (dict(finding.numbers)["masks"], dict(finding.numbers)["wrong"]) == (22, 22)
     manifest = dataclasses.replace(build_manifest("dolos", demo, cache=demo / "c"), findings=tuple(findings))
     untrusted = untrusted_masks(manifest)
     assert all(re.match(words, untrusted[generator]) for generator, (_, words) in faults.items())
@@ -179,9 +218,9 @@ def test_masks_of_something_else_are_found_and_sound_ones_are_trusted(demo: Path
         shutil.copy(same[0], path)
     findings = audited(demo)
     found = {text.partition(": ")[0]: text for text in of(findings, "masks", "warn")}
-    assert "26 of 26 masks are copies of pictures" in found["fourier_fill"]
-    assert re.search(r"\d\d of 26 masks are of another place: they hold \d\d% of the change", found["patch_sample"])
-    assert "all 26 masks are the same, and nothing shows that the change lies in it" in found["renoise"]
+    assert "22 of 22 masks are copies of pictures" in found["fourier_fill"]
+    assert re.search(r"\d\d of 22 masks are of another place: they hold \d\d% of the change", found["patch_sample"])
+    assert "all 22 masks are the same, and nothing shows that the change lies in it" in found["renoise"]
     manifest = dataclasses.replace(build_manifest("dolos", demo, cache=demo / "c"), findings=tuple(findings))
     assert sorted(untrusted_masks(manifest)) == ["fourier_fill", "patch_sample", "renoise"]
 
@@ -189,55 +228,62 @@ def test_masks_of_something_else_are_found_and_sound_ones_are_trusted(demo: Path
 # Labels
 
 
+REVERSE = "their distances from its other images, and how sharp they are, are the reverse of what is usual"
+
+
 @pytest.mark.parametrize(
     "generator", ["patch_sample", *(pytest.param(n, marks=pytest.mark.long) for n in ("fourier_fill", *WHOLE))]
 )
 def test_real_images_and_fakes_with_each_others_label_are_found(demo: Path, generator: str) -> None:
     names = plants.swap(demo, "real", generator)
-    (text,) = of(audited(demo), "labels", "fail")
-    assert text.startswith(f"in 5 photographs the fake of {generator} resembles the other fakes as the original should")
-    assert re.findall(r"\d{5}\.png", text) == names
+    (finding,) = (found for found in audited(demo) if found.audit == "labels")
+    words = f"in 5 photographs the real image and the fake of {generator} may have each other's label"
+    assert (finding.level, finding.text) == ("fail", f"{words}: {REVERSE}")
+    fake = f"celebahq/fake/{generator}/images/train"
+    assert list(finding.files) == [f"{folder}/{name}" for name in names for folder in ("celebahq/real/train", fake)]
+    assert dict(finding.numbers) == {"photographs": 22, "swapped": 5}
 
 
-def test_fakes_of_two_generators_with_each_others_label_are_found(demo: Path) -> None:
-    names = plants.swap(demo, "patch_sample", "renoise")
-    texts = [str(finding) for finding in audited(demo) if finding.text.startswith("patch_sample: ")]
-    assert re.match(r"patch_sample: in [45] of \d\d pairs, .* of the pixels outside the mask differ", texts[-1])
-    assert set(re.findall(r"\d{5}\.png", " ".join(texts))) == set(names)
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        pytest.param(one, other, marks=() if (one, other) == ("patch_sample", "renoise") else pytest.mark.long)
+        for one, other in combinations(sorted([*PASTE, *WHOLE]), 2)
+    ],
+)
+def test_fakes_of_two_generators_with_each_others_label_are_found(demo: Path, one: str, other: str) -> None:
+    names = plants.swap(demo, one, other)
+    (finding,) = (found for found in audited(demo) if found.audit == "labels")
+    words = f"in 5 photographs the fakes of {one} and {other} may have each other's label"
+    assert (finding.level, finding.text) == ("fail", f"{words}: {REVERSE}")
+    assert {Path(name).name for name in finding.files} == set(names)
 
 
 # Duplicates
 
 
 @pytest.mark.parametrize("quality", [pytest.param(0, marks=pytest.mark.long), 75], ids=["PNG", "JPEG"])
-def test_one_picture_in_two_splits_under_two_names_is_found(demo: Path, quality: int) -> None:
+def test_pictures_under_two_names_are_found(demo: Path, quality: int) -> None:
     copy = demo / "celebahq/real/test/98765.png"
     plants.saved_again(demo / "celebahq/real/train/00003.png", copy)
     if quality:
         plants.change([copy], plants.as_jpeg(quality))
-    (text,) = of(audited(demo), "duplicates", "fail")
-    assert text.startswith("1 of 8 photographs of test are in a split before it too, under another name")
-    assert "celebahq/real/test/98765.png" in text
-    assert "celebahq/real/train/00003.png" in text
-
-
-def test_a_real_picture_among_the_fakes_is_found(demo: Path) -> None:
     folder = demo / "celebahq/fake/renoise"
-    plants.saved_again(demo / "celebahq/real/train/00003.png", folder / "images/train/98765.png")
-    shutil.copy(folder / "masks/train/00003.png", folder / "masks/train/98765.png")
-    texts = of(audited(demo), "duplicates")
-    assert len(texts) == 1
-    assert texts[0].startswith("1 pictures are both real and fake, under two names")
-
-
-def test_many_pictures_that_repeat_are_found(demo: Path) -> None:
-    for split, count in (("train", 6), ("test", 3)):
-        for path in sorted((demo / "celebahq/real" / split).iterdir())[:count]:
-            plants.saved_again(path, path.with_name(f"9{path.name}"))
-    texts = of(audited(demo), "duplicates", "warn")
-    counted = [text.partition(" (")[0] for text in texts]
-    assert counted == ["3 of 10 real images of test", "6 of 20 real images of train"]
-    assert "(30%) repeat another one" in texts[1]
+    plants.saved_again(demo / "celebahq/real/train/00004.png", folder / "images/train/98766.png")
+    shutil.copy(folder / "masks/train/00004.png", folder / "masks/train/98766.png")
+    for path in sorted((demo / "celebahq/real/train").iterdir())[5:11]:
+        plants.saved_again(path, path.with_name(f"9{path.name}"))
+    leaked, mixed, repeated = (finding for finding in audited(demo) if finding.audit == "duplicates")
+    assert leaked.text.startswith("1 of 6 photographs of test are in a split before it too, under another name")
+    assert leaked.level == "fail"
+    assert set(leaked.files) == {"celebahq/real/test/98765.png", "celebahq/real/train/00003.png"}
+    assert mixed.text.startswith("1 picture is both real and fake, under two names")
+    assert mixed.level == "fail"
+    assert set(mixed.files) == {"celebahq/real/train/00004.png", "celebahq/fake/renoise/images/train/98766.png"}
+    assert repeated.text.startswith("6 of 20 real images of train (30%) repeat another one")
+    assert repeated.level == "warn"
+    assert dict(repeated.numbers) == {"images": 20, "repeated": 6}
+    assert len(repeated.files) == 12
 
 
 def test_the_distance_comes_from_validation_reals_and_near_hashes_are_all_found() -> None:
