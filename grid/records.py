@@ -11,7 +11,7 @@ import ssl
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,6 +186,23 @@ class Records(StoreAccess):
                 if not target.exists():
                     shutil.move(fetched, target)
         return target
+
+    def fetch_artifacts(self, run: Run, folder: Path, *, leave_out: Collection[str] = ()) -> None:
+        """Copy the newest content of all artifacts of a run into a folder, but for these at its top.
+
+        Raises:
+            StoreError: MLflow does not answer, or an artifact cannot be read.
+        """
+        local = artifact_folder(self.uri, run.info.artifact_uri)
+        if local is not None:
+            for path in sorted(local.iterdir()) if local.is_dir() else ():
+                if path.name not in leave_out:
+                    (shutil.copytree if path.is_dir() else shutil.copyfile)(path, folder / path.name)
+            return
+        with self._asking():
+            for artifact in self.client.list_artifacts(run.info.run_id):
+                if artifact.path not in leave_out:
+                    self.client.download_artifacts(run.info.run_id, artifact.path, str(folder))
 
     @contextmanager
     def _asking(self) -> Iterator[None]:

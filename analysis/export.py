@@ -1,0 +1,432 @@
+"""Everything that a paper would attach, as a folder that can be read, and verified, without this software.
+
+python -m analysis export DIR                     the only grid of the store, with its report
+python -m analysis export DIR --report FOLDER     with the report in this folder
+
+`python -m analysis verify DIR` derives every number again from what is in the folder, also on another machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from analysis.store import ROOT, Store, StoreError, open_store
+from data.addresses import without_passwords
+from data.manifest import Manifest
+from grid import names
+from grid.plan import FINISHED
+from grid.uris import sqlite_file
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+OK = 0
+FORMAT, FACTS, SUMS, TABLES = 1, "export.json", "SHA256SUMS", "tables"
+PACKAGES = ("numpy", "pandas", "scipy", "scikit-learn", "mlflow")
+TRIAL_COLUMNS = [
+    "key", "name", "task", "method", "trained_on", "train_condition", "seed", "state", "run_id", "threshold",
+    "conditions", "weights", "device", "seconds", "git_commit",
+]  # fmt: skip
+_ADDRESS = re.compile(r"\b(sqlite|file)(\+\w+)?:/+[^\s\"'`,;()<>|&{}]*?([^\s\"'`,;()<>|&{}/]*)(?=[\s\"'`,;()<>|&{}]|$)")
+_PATH = re.compile(r"(?<![\w.:/~*)-])(?:~|\.\.)?/(?:[^\s\"'`,;()<>|&{}/]+/)+([^\s\"'`,;()<>|&{}/]*)")
+
+
+def parse_arguments(arguments: list[str]) -> argparse.Namespace:
+    """The command line of `export`; see `--help`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="a folder that does not exist, or is empty")
+    parser.add_argument(
+        "--report", type=Path, metavar="FOLDER",
+        help="the report; default: the folder report, or else the one that is kept with the grid's run",
+    )  # fmt: skip
+    parser.add_argument("--experiment", metavar="NAME", help="MLflow experiment; default: the only one with a grid")
+    parser.add_argument("--tracking-uri", metavar="URI", help="default: MLFLOW_TRACKING_URI, else runs/mlflow.db here")
+    parser.add_argument(
+        "--data", metavar="WORDS",
+        help=f"data set, if there are several: {names.DATA_WORDS}; default: the newest with a finished trial",
+    )  # fmt: skip
+    parser.add_argument("--spec-version", type=int, metavar="N", help="version of the runs, if there are several")
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="the grid's cache, with the manifest; default: beside a local store"
+    )
+    return parser.parse_args(arguments)
+
+
+def export(options: argparse.Namespace, console: Console) -> int:
+    """Run the command line of `export`. Returns the exit status."""
+    _check_empty(options.folder)
+    store = open_store(
+        options.experiment, tracking_uri=options.tracking_uri, data=options.data, spec_version=options.spec_version
+    )
+    report, note = find_report(store, options.report)
+    if note:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
+    with console.status("") as status:
+        count = write_export(store, options.folder, report, cache=options.cache, say=status.update)
+    words = f"{count} files are in {options.folder}; README.md there says what each is. This verifies it:"
+    console.print(words, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"  python -m analysis verify {options.folder}", highlight=False, markup=False, soft_wrap=True)
+    return OK
+
+
+def find_report(store: Store, folder: Path | None) -> tuple[Path, str]:
+    """The folder of a grid's report, and a note on the choice.
+
+    Args:
+        store: an open grid.
+        folder: named by the user; None: `report` here if it is of this grid, else the one kept in MLflow.
+
+    Raises:
+        StoreError: there is none.
+    """
+    here = Path("report") if folder is None else folder
+    problem = _not_of_this_grid(store, here)
+    if not problem:
+        return here, ""
+    if folder is not None:
+        raise StoreError(f"--report {folder}: {problem}. `python -m analysis --out {folder}` writes it")
+    try:
+        kept = store.records.artifact(store.parent, f"{names.REPORT}/{TABLES}").parent
+    except FileNotFoundError as error:
+        raise StoreError(
+            f"{here}: {problem}, and none is kept with the grid's run. `python -m analysis` writes one"
+        ) from error
+    if problem := _not_of_this_grid(store, kept):
+        raise StoreError(f"the report kept with the grid's run: {problem}. `python -m analysis` writes it again")
+    return kept, f"the report is the one that is kept with the grid's run ({here}: {_not_of_this_grid(store, here)})"
+
+
+def _not_of_this_grid(store: Store, folder: Path) -> str:
+    """Why a folder is no report of this grid; "" if it is one."""
+    facts = report_facts(folder)
+    if not facts:
+        return "no report is there"
+    if facts.get("grid's run") != store.parent.info.run_id:
+        return f"it is of the grid's run {facts.get('grid' + chr(39) + 's run')}, not of {store.parent.info.run_id}"
+    return ""
+
+
+def report_facts(folder: Path) -> dict[str, str]:
+    """What a report says about its grid; empty if the folder holds no report."""
+    path = folder / TABLES / "provenance.csv"
+    if not path.is_file():
+        return {}
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    return dict(zip(table["what"], table["value"], strict=True))
+
+
+def evidence_of_report(
+    report: Path, folder: Path, *, tracking_uri: str | None = None, cache: Path | None = None
+) -> None:
+    """Write the evidence of the grid that a report is of.
+
+    Args:
+        report: folder of the report.
+        folder: an existing empty folder.
+        tracking_uri: None: MLFLOW_TRACKING_URI, else the store that the report names.
+        cache: the grid's cache folder; None: beside a local store.
+
+    Raises:
+        StoreError: the folder holds no report, or the store, the grid, its manifest or an artifact cannot be read.
+    """
+    facts = report_facts(report)
+    if not facts:
+        raise StoreError(f"{report} holds no report: tables/provenance.csv is missing; `python -m analysis` writes it")
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or facts["MLflow"]
+    store = open_store(facts["experiment"], tracking_uri=uri, data=facts["data set"].split()[0])
+    if problem := _not_of_this_grid(store, report):
+        raise StoreError(f"{report} cannot be verified with {without_passwords(uri)}: {problem}")
+    write_evidence(store, folder, find_manifest(store, cache), links=True)
+
+
+def write_export(
+    store: Store, folder: Path, report: Path, *, cache: Path | None = None, say: Callable[[str], None] = lambda _: None
+) -> int:
+    """Write the export of a grid, whole or not at all.
+
+    Args:
+        store: an open grid.
+        folder: a folder that does not exist, or is empty.
+        report: folder of the grid's report.
+        cache: the grid's cache folder; None: beside a local store.
+        say: called with each step, in words.
+
+    Returns:
+        the number of files.
+
+    Raises:
+        StoreError: `folder` is not empty, the manifest is not there, or something of a run cannot be read.
+    """
+    _check_empty(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        manifest = find_manifest(store, cache)
+        write_evidence(store, unfinished, manifest, say=say)
+        say("the report's tables")
+        (unfinished / "report").mkdir()
+        shutil.copytree(report / TABLES, unfinished / "report" / TABLES)
+        say("paths and passwords")
+        known = _known_folders(store, manifest, report)
+        changed = [path for path in _files(unfinished) if _clean(unfinished / path, known)]
+        facts = json.loads((unfinished / FACTS).read_text(encoding="utf-8"))
+        facts["without_paths"] = changed
+        facts["specs_without_paths"] = [Path(path).stem for path in changed if path.startswith("specs/")]
+        (unfinished / FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        (unfinished / "README.md").write_text(_readme(store, changed), encoding="utf-8")
+        say("digests")
+        files = _files(unfinished)
+        lines = [f"{hashlib.sha256((unfinished / path).read_bytes()).hexdigest()}  {path}\n" for path in files]
+        (unfinished / SUMS).write_text("".join(lines), encoding="utf-8")
+        unfinished.chmod(0o755)
+        unfinished.replace(folder)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    return len(files) + 1
+
+
+def find_manifest(store: Store, cache: Path | None) -> Manifest:
+    """The manifest of a grid's data set, as `launch.py` keeps it. Raises `StoreError` if it is not there."""
+    file = sqlite_file(store.tracking_uri)
+    if cache is None and file is not None:
+        cache = file.parent / "cache"
+    remedy = "name the grid's cache with --cache DIR; the launch command with --plan writes the manifest again"
+    if cache is None:
+        raise StoreError(f"the manifest of data set {store.data} is in the cache of the grid: {remedy}")
+    folder = cache / "manifests" / store.data
+    try:
+        return Manifest.load(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise StoreError(f"the manifest of data set {store.data} cannot be read in {folder}: {error}\n{remedy}") from error
+
+
+def write_evidence(
+    store: Store, folder: Path, manifest: Manifest, *, links: bool = False, say: Callable[[str], None] = lambda _: None
+) -> None:
+    """Write what trials left behind: what every number of the report follows from.
+
+    Args:
+        store: an open grid.
+        folder: an existing empty folder.
+        manifest: of the grid's data set.
+        links: link to embeddings instead of copying them.
+        say: called with each step, in words.
+
+    Raises:
+        StoreError: an artifact of a run is missing or cannot be read.
+    """
+    manifest.table.to_csv(folder / "manifest.csv", index=False, lineterminator="\n")
+    for name in ("specs", "scores", "embeddings", "artifacts"):
+        (folder / name).mkdir()
+    runs, planned = store.runs(), store.records.plan(store.parent)
+    trials, versions = [], []
+    for run in runs.to_dict("records"):
+        key, run_id, is_finished = str(run["key"]), str(run["run_id"]), run["state"] == FINISHED
+        spec = store.spec(run_id) if run_id and (is_finished or key not in planned) else planned[key]
+        _write_json(folder / "specs" / f"{key}.json", spec)
+        conditions: list[str] = store.scored(run_id) if is_finished else []
+        trials.append(
+            run
+            | {
+                "name": f"{run['method']}/{run['task']}/{run['trained_on']}/seed{run['seed']}",
+                "threshold": "" if pd.isna(store.threshold(run_id)) else repr(store.threshold(run_id)),
+                "conditions": ",".join(conditions),
+            }
+            if is_finished
+            else run | {"name": "", "threshold": "", "conditions": ""}
+        )
+        if not is_finished:
+            continue
+        say(f"scores of {run['variant']}, {run['task']}, trained on {run['trained_on']}")
+        _write_scores(store, folder, key, run_id, conditions)
+        vectors = store.artifact(run_id, names.EMBEDDINGS)
+        target = folder / "embeddings" / f"{key}.npy"
+        target.symlink_to(vectors.resolve()) if links else shutil.copyfile(vectors, target)
+        packages = json.loads(store.tags(run_id).get(names.VERSIONS, "{}"))
+        versions += [(key, package, number) for package, number in packages.items()]
+    pd.DataFrame(trials)[TRIAL_COLUMNS].to_csv(folder / "trials.csv", index=False, lineterminator="\n")
+    pd.DataFrame(versions, columns=["key", "package", "version"]).to_csv(folder / "versions.csv", index=False)
+    _logged(store, runs).to_csv(folder / "metrics.csv", index=False, lineterminator="\n")
+    store.records.fetch_artifacts(store.parent, folder / "artifacts", leave_out=[names.REPORT])
+    facts = {
+        "format": FORMAT,
+        "data": store.data,
+        "corpus": store.corpus,
+        "experiment": store.experiment,
+        "grid_run": store.parent.info.run_id,
+        "images": len(manifest.table),
+        "trials": len(runs),
+        "finished": int((runs["state"] == FINISHED).sum()),
+        "written": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "versions_of_this_export": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+    }
+    _write_json(folder / FACTS, facts)
+
+
+def _write_scores(store: Store, folder: Path, key: str, run_id: str, conditions: Iterable[str]) -> None:
+    (folder / "scores" / key).mkdir()
+    for condition in conditions:
+        name = names.condition_artifact(condition, names.SCORES)
+        try:
+            table = pd.read_parquet(store.artifact(run_id, name))
+        except StoreError:
+            raise
+        except Exception as error:  # pyarrow raises many kinds
+            raise store.broken(run_id, name, error) from error
+        if "condition" not in table.columns:  # older runs know no conditions
+            table["condition"] = condition
+        table.insert(0, "trial", key)
+        table.to_parquet(folder / "scores" / key / f"{condition}.parquet", index=False)
+
+
+def _logged(store: Store, runs: pd.DataFrame) -> pd.DataFrame:
+    """Values that finished trials logged: key, metric (as in MLflow), value."""
+    rows = [
+        (key, names.metric_name(tested_on, metric, condition), value)
+        for key, condition, tested_on, metric, value in store.results()[
+            ["key", "condition", "tested_on", "metric", "value"]
+        ].itertuples(index=False)
+    ]
+    for key, run_id in runs.loc[runs["state"] == FINISHED, ["key", "run_id"]].itertuples(index=False):
+        rows += [(key, names.validation_metric(name), value) for name, value in store.validation(run_id).items()]
+        if not pd.isna(store.threshold(run_id)):
+            rows.append((key, names.THRESHOLD, store.threshold(run_id)))
+    return pd.DataFrame(rows, columns=["key", "metric", "value"])
+
+
+# Paths and passwords -------------------------------------------------------------------------------------------------
+
+
+def without_paths(text: str, known: Iterable[str] = ()) -> str:
+    """A text without absolute paths and passwords: of a path only its last part stays, as in PATH/face.png.
+
+    Args:
+        text: any text.
+        known: folders of this machine, which may have blanks in their names.
+    """
+    text = without_passwords(text)
+    for folder in sorted(known, key=len, reverse=True):
+        text = re.sub(rf"{re.escape(folder)}(?![\w.-])", "/PATH/", text)
+    text = _ADDRESS.sub(r"PATH/\3", text)
+    return re.sub(r"/?PATH/+", "PATH/", _PATH.sub(r"PATH/\1", text))
+
+
+def _known_folders(store: Store, manifest: Manifest, report: Path) -> set[str]:
+    file = sqlite_file(store.tracking_uri)
+    folders = {manifest.root, report.resolve(), ROOT, Path.home(), Path.cwd()} | ({file.parent} if file else set())
+    return {str(folder) for folder in folders if len(folder.parts) > 1}
+
+
+def _clean(path: Path, known: Iterable[str]) -> bool:
+    """Take paths and passwords out of a text file; whether there were any. A file that is no text is left alone."""
+    if path.suffix in (".parquet", ".npy") or path.name == "manifest.csv":
+        return False
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    cleaned = without_paths(text, known)
+    if cleaned != text:
+        path.write_bytes(cleaned.encode("utf-8"))
+    return cleaned != text
+
+
+# Files ---------------------------------------------------------------------------------------------------------------
+
+
+def _check_empty(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise StoreError(f"{folder} is a file; name a folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise StoreError(f"{folder} is not empty; name a new folder")
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _readme(store: Store, changed: list[str]) -> str:
+    listed = "".join(f"- `{path}`\n" for path in changed) or "- none\n"
+    return README.format(
+        experiment=store.experiment, corpus=store.corpus, data=store.data, run=store.parent.info.run_id, changed=listed
+    )
+
+
+README = """\
+# Results of the grid {experiment}
+
+Data set {data} (corpus {corpus}); the grid's run in MLflow was {run}. Real = 0, fake = 1; a higher score means fake.
+
+`sha256sum -c SHA256SUMS` checks that every file is as it was exported. `python -m analysis verify DIR`, in a checkout of
+the software, derives the numbers of the report again from these files, without the images.
+
+| file | holds |
+|---|---|
+| `export.json` | the format of this export, the data set's digest, counts, versions of the packages that wrote it |
+| `manifest.csv` | one row per image of the data set, of all splits |
+| `trials.csv` | one row per planned trial: one detector, trained once |
+| `specs/KEY.json` | the whole specification of a trial: method, configuration, training set, seed |
+| `scores/KEY/CONDITION.parquet` | one row per test image: the logits of a trial under a condition of the test pictures |
+| `embeddings/KEY.npy` | float16 (N, D): the embedding of each row of `scores/KEY/clean.parquet`, in its order |
+| `metrics.csv` | what trials logged: `test/GENERATOR/METRIC`, `test.CONDITION/…`, `valid.GENERATOR/auroc`, `valid/threshold` |
+| `versions.csv` | versions of the packages that each trial ran with |
+| `artifacts/` | files of the grid's run: the plan, the counts of images (`manifest.txt`), notes, findings of the audit if there are any (`audit.json`) |
+| `report/tables/` | every table of the report, as CSV (all digits), Markdown and LaTeX (rounded) |
+| `SHA256SUMS` | the digest of every other file |
+
+KEY is the identity of a trial: the first 16 digits of SHA-256 of its specification (JSON, keys sorted, no blanks).
+
+| column of `manifest.csv` | meaning |
+|---|---|
+| `path`, `mask` | the files, relative to the data folder; `mask` is empty where there is none |
+| `label` | 0 real, 1 fake |
+| `generator` | who made a fake; of a real image "real", or the generator in whose folder it lies |
+| `source_id` | the photograph; a fake has that of its original |
+| `split` | train, valid or test |
+| `digest`, `mask_digest` | SHA-256 of the files |
+| `width`, `height`, `format`, `mode`, `quantisation` | of the image file |
+
+| column of `scores/…` | meaning |
+|---|---|
+| `trial`, `condition` | the trial's key; the condition of the test pictures ("clean": unchanged) |
+| `path`, `digest`, `source_id`, `generator`, `label` | as in `manifest.csv` |
+| `logit_CLASS` | float32, the detector's output for the class |
+| `score` | detection alone: `logit_fake` - `logit_real`, the log-odds of fake; 0 is p = 0.5 |
+
+| column of `trials.csv` | meaning |
+|---|---|
+| `key`, `name`, `run_id` | identity, a short name, the run in MLflow |
+| `task`, `method`, `trained_on`, `train_condition`, `seed` | from the specification; `trained_on`: generators joined by "+" |
+| `state` | finished, running, failed, interrupted or pending; only finished trials have scores |
+| `threshold` | log-odds of fake, chosen on the trial's validation split |
+| `conditions` | what the test images were scored under |
+| `weights`, `device`, `seconds`, `git_commit` | recorded while the trial ran |
+
+Tables of the report: `mean` is over seeds, `std` the standard deviation over seeds, `low` and `high` the ends of the
+95 % interval over source photographs, `tested_on` the generator of the test fakes, `trained_on` the training set.
+`docs/numbers.md` of the software defines metrics and intervals.
+
+Absolute paths and passwords were taken out of these files (of a path its last part stays, as in PATH/face.png):
+
+{changed}"""

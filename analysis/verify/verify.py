@@ -1,0 +1,250 @@
+"""Everything that can be verified of a report: the evidence itself, then every file of its tables, then its page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.verify.compare import (
+    Derived,
+    Outcome,
+    compare_csv,
+    compare_shown,
+    numbers_in,
+    read_csv,
+    read_latex,
+    read_markdown,
+    read_page,
+)
+from analysis.verify.evidence import (
+    SUMS,
+    Difference,
+    Evidence,
+    check_manifest,
+    check_rows,
+    check_sums,
+)
+from analysis.verify.tables import RECORDED, rule_for
+
+PAGE, TABLES = "index.html", "tables"
+NO_RULE = "no rule for this table"
+
+
+@dataclass(frozen=True)
+class Line:
+    """What was verified of one file, or of one kind of evidence.
+
+    Attributes:
+        file: its name.
+        what: what is counted, such as "numbers".
+        agree: how many agree.
+        compared: how many were compared.
+        unverified: reason -> how many numbers were not compared.
+        differences: what differs.
+    """
+
+    file: str
+    what: str
+    agree: int
+    compared: int
+    unverified: dict[str, int]
+    differences: list[Difference]
+
+    def __str__(self) -> str:
+        parts = [f"{self.agree} of {self.compared} {self.what} agree"] if self.compared or not self.unverified else []
+        parts += [f"{count} not verified: {reason}" for reason, count in self.unverified.items()]
+        return f"{self.file}: {'; '.join(parts)}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """Of all files.
+
+    Attributes:
+        evidence: lines about the evidence: scores, manifest, specifications.
+        report: lines about the report's files.
+    """
+
+    evidence: list[Line]
+    report: list[Line]
+
+    @property
+    def differences(self) -> list[Difference]:
+        """All of them; those of the evidence first."""
+        return [difference for line in [*self.evidence, *self.report] for difference in line.differences]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Of the report's numbers: how many agree, differ, and are not verified."""
+        agree, compared = sum(line.agree for line in self.report), sum(line.compared for line in self.report)
+        unverified = sum(sum(line.unverified.values()) for line in self.report)
+        return {"agree": agree, "differ": compared - agree, "not_verified": unverified}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return {"counts": self.counts, "evidence": list(map(asdict, self.evidence)), "report": list(map(asdict, self.report))}
+
+
+def verify(folder: Path, report: Path | None = None, *, say: Callable[[str], None] = lambda _: None) -> Result:
+    """Derive every number of a report again.
+
+    Args:
+        folder: an export.
+        report: the report's folder, with `tables`; None: the one in the export.
+        say: called with each step, in words.
+
+    Raises:
+        EvidenceError: the export cannot be read.
+    """
+    report = folder / "report" if report is None else report
+    tables = {path.stem: read_csv(path) for path in sorted((report / TABLES).glob("*.csv"))}
+    evidence = Evidence(folder, tables)
+    lines = list(_evidence(evidence, say))
+    say("tables")
+    return Result(lines, list(_report(evidence, report)))
+
+
+# Evidence ------------------------------------------------------------------------------------------------------------
+
+
+def _evidence(evidence: Evidence, say: Callable[[str], None]) -> Iterator[Line]:
+    folder = evidence.folder
+    if (folder / SUMS).is_file():
+        say("digests")
+        yield _checked(SUMS, "files", len((folder / SUMS).read_text(encoding="utf-8").splitlines()), check_sums(folder))
+    yield _checked("manifest.csv", "data sets and keys of trials", 1 + len(evidence.trials), check_manifest(evidence))
+    yield _counts_of_manifest(evidence)
+    found, rows = list[Difference](), 0
+    for key in evidence.finished["key"]:
+        for condition in evidence.conditions(key):
+            say(f"scores of {key}, {condition}")
+            found += check_rows(evidence, key, condition)
+            rows += len(evidence.scores(key, condition))
+    yield _checked("scores", "rows", rows, iter(found))
+    yield _logged(evidence)
+
+
+def _checked(file: str, what: str, count: int, differences: Iterator[Difference]) -> Line:
+    found = list(differences)
+    return Line(file, what, max(count - len({(d.file, d.row) for d in found}), 0), count, {}, found)
+
+
+def _counts_of_manifest(evidence: Evidence) -> Line:
+    """The counts of manifest.txt, which the launch wrote: images per generator and split."""
+    file = "artifacts/manifest.txt"
+    path = evidence.folder / file
+    if not path.is_file():
+        return Line(file, "numbers", 0, 0, {"the grid's run has no such file": 0}, [])
+    table, outcome = evidence.manifest, Outcome(file)
+    names = table["generator"].where((table["label"] == 1) | (table["generator"] == "real"), table["generator"] + " (real)")
+    counts = pd.crosstab(names, table["split"])
+    header, *lines = path.read_text(encoding="utf-8").splitlines()
+    splits = header.split()
+    shown = {" ".join(line.split()[: -len(splits)]): line.split()[-len(splits) :] for line in lines}
+    for name in sorted(shown.keys() | set(counts.index)):
+        for split, text in zip(splits, shown.get(name, ["no row"] * len(splits)), strict=True):
+            derived = int(counts.loc[name, split]) if name in counts.index and split in counts.columns else 0
+            outcome.numbers += 1
+            outcome.agree += text == str(derived)
+            if text != str(derived):
+                outcome.differences.append(Difference(file, name, split, text, str(derived)))
+    return _line(outcome)
+
+
+def _logged(evidence: Evidence) -> Line:
+    """Values that trials logged, against those that follow from their scores."""
+    outcome = Outcome("metrics.csv")
+    for key, name, text in evidence.logged[["key", "metric", "value"]].itertuples(index=False):
+        test, _, rest = str(name).partition("/")
+        tested_on, _, metric = rest.partition("/")
+        if not test.startswith("test"):
+            reason = "on validation images, whose scores are not stored" if test.startswith("valid") else RECORDED
+            outcome.leave_out(reason, 1)
+            continue
+        condition = test.partition(".")[2] or "clean"
+        derived = evidence.of_trial(str(key), condition).get((tested_on, metric))
+        if derived is None:
+            outcome.leave_out(f"no rule for the metric {metric}", 1)
+            continue
+        outcome.numbers += 1
+        same = abs(float(text) - derived[0]) <= 1e-9
+        outcome.agree += same
+        if not same:
+            outcome.differences.append(Difference(outcome.file, str(key), str(name), str(text), repr(derived[0])))
+    return _line(outcome)
+
+
+# Report --------------------------------------------------------------------------------------------------------------
+
+
+def _report(evidence: Evidence, report: Path) -> Iterator[Line]:
+    derived, shown, orders = dict[str, Derived](), dict[str, str](), dict[str, list[Any]]()
+    files = sorted(path for path in (report / TABLES).iterdir() if path.is_file())
+    for path in sorted(files, key=lambda path: (path.stem, path.suffix != ".csv", path.name)):
+        file, name = f"{TABLES}/{path.name}", path.stem
+        reason = NO_RULE
+        if path.suffix == ".csv":
+            found_rule = rule_for(name)
+            result = NO_RULE if found_rule is None else found_rule(evidence, name, evidence.tables[name])
+            if isinstance(result, Derived):
+                derived[name] = result
+                outcome, orders[name] = compare_csv(file, evidence.tables[name], result)
+                yield _line(outcome)
+                continue
+            shown[name] = reason = result
+            table = evidence.tables[name]
+            count = sum(len(numbers_in(str(cell))) for cell in table.to_numpy().ravel())
+            yield Line(file, "numbers", 0, 0, {reason: count}, [])
+            continue
+        text = path.read_text(encoding="utf-8")
+        read = {".md": read_markdown, ".tex": read_latex}.get(path.suffix)
+        if read is None:
+            yield Line(file, "numbers", 0, 0, {f"no rule for {path.suffix} files": 0}, [])
+            continue
+        caption, header, rows = read(text)
+        if path.suffix == ".md":
+            shown.setdefault(name, "")
+        if name not in derived:
+            count = sum(len(numbers_in(cell)) for row in rows for cell in row)
+            yield Line(file, "numbers", 0, 0, {shown.get(name) or NO_RULE: count}, [])
+            continue
+        yield _line(compare_shown(file, header, rows, caption, derived[name], orders[name]))
+    if (report / PAGE).is_file():
+        yield from _page(evidence, report, derived, orders)
+
+
+def _page(
+    evidence: Evidence, report: Path, derived: dict[str, Derived], orders: dict[str, list[Any]]
+) -> Iterator[Line]:
+    """The tables of the page, by their captions; its sentences and pictures are not read."""
+    captions = {
+        read_markdown(path.read_text(encoding="utf-8"))[0]: path.stem for path in (report / TABLES).glob("*.md")
+    }
+    for caption, header, rows in read_page((report / PAGE).read_text(encoding="utf-8")):
+        file = f"{PAGE}, table “{caption[:60]}”"
+        words = caption.rstrip(". ")
+        names = [name for text, name in captions.items() if text == f"{words}." or text.startswith(f"{words}. Rows:")]
+        cells = caption.removesuffix(", every cell")
+        of_matrix = [name for text, name in captions.items() if cells != caption and text.startswith(f"{cells}. Rows:")]
+        if len(names) == 1 and names[0] in derived:
+            yield _line(compare_shown(file, header, rows, "", derived[names[0]], orders[names[0]]))
+        elif len(of_matrix) == 1 and of_matrix[0] in derived:
+            name = of_matrix[0]
+            frame = derived[name].frame
+            narrow = Derived(frame.drop(columns=["variant", "metric"]), ["condition", "tested_on", "trained_on"])
+            yield _line(compare_shown(file, header, rows, "", narrow, orders[name]))
+        else:
+            count = sum(len(numbers_in(cell)) for row in rows for cell in row)
+            yield Line(file, "numbers", 0, 0, {NO_RULE: count}, [])
+    reason = "sentences and pictures are not read; the tables beside them have the same numbers"
+    yield Line(PAGE, "numbers", 0, 0, {reason: 0}, [])
+
+
+def _line(outcome: Outcome) -> Line:
+    return Line(
+        outcome.file, "numbers", outcome.agree, outcome.numbers, outcome.unverified, outcome.differences
+    )  # fmt: skip
