@@ -36,13 +36,14 @@ if TYPE_CHECKING:
 
 OK = 0
 FORMAT, FACTS, SUMS, TABLES = 1, "export.json", "SHA256SUMS", "tables"
+TEMPLATE = Path(__file__).parent / "templates" / "export.md"
 PACKAGES = ("numpy", "pandas", "scipy", "scikit-learn", "mlflow")
 TRIAL_COLUMNS = [
     "key", "name", "task", "method", "trained_on", "train_condition", "seed", "state", "run_id", "threshold",
     "conditions", "weights", "device", "seconds", "git_commit",
 ]  # fmt: skip
 _ADDRESS = re.compile(r"\b(sqlite|file)(\+\w+)?:/+[^\s\"'`,;()<>|&{}]*?([^\s\"'`,;()<>|&{}/]*)(?=[\s\"'`,;()<>|&{}]|$)")
-_PATH = re.compile(r"(?<![\w.:/~*)-])(?:~|\.\.)?/(?:[^\s\"'`,;()<>|&{}/]+/)+([^\s\"'`,;()<>|&{}/]*)")
+_PATH = re.compile(r"(?<![\w.:/~*#)-])(?:~|\.\.)?/(?:[^\s\"'`,;()<>|&{}/]+/)+([^\s\"'`,;()<>|&{}/]*)")
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
@@ -214,7 +215,9 @@ def find_manifest(store: Store, cache: Path | None) -> Manifest:
     try:
         return Manifest.load(folder)
     except (OSError, ValueError, KeyError) as error:
-        raise StoreError(f"the manifest of data set {store.data} cannot be read in {folder}: {error}\n{remedy}") from error
+        raise StoreError(
+            f"the manifest of data set {store.data} cannot be read in {folder}: {error}\n{remedy}"
+        ) from error
 
 
 def write_evidence(
@@ -368,65 +371,6 @@ def _write_json(path: Path, content: Any) -> None:
 
 def _readme(store: Store, changed: list[str]) -> str:
     listed = "".join(f"- `{path}`\n" for path in changed) or "- none\n"
-    return README.format(
+    return TEMPLATE.read_text(encoding="utf-8").format(
         experiment=store.experiment, corpus=store.corpus, data=store.data, run=store.parent.info.run_id, changed=listed
     )
-
-
-README = """\
-# Results of the grid {experiment}
-
-Data set {data} (corpus {corpus}); the grid's run in MLflow was {run}. Real = 0, fake = 1; a higher score means fake.
-
-`sha256sum -c SHA256SUMS` checks that every file is as it was exported. `python -m analysis verify DIR`, in a checkout of
-the software, derives the numbers of the report again from these files, without the images.
-
-| file | holds |
-|---|---|
-| `export.json` | the format of this export, the data set's digest, counts, versions of the packages that wrote it |
-| `manifest.csv` | one row per image of the data set, of all splits |
-| `trials.csv` | one row per planned trial: one detector, trained once |
-| `specs/KEY.json` | the whole specification of a trial: method, configuration, training set, seed |
-| `scores/KEY/CONDITION.parquet` | one row per test image: the logits of a trial under a condition of the test pictures |
-| `embeddings/KEY.npy` | float16 (N, D): the embedding of each row of `scores/KEY/clean.parquet`, in its order |
-| `metrics.csv` | what trials logged: `test/GENERATOR/METRIC`, `test.CONDITION/…`, `valid.GENERATOR/auroc`, `valid/threshold` |
-| `versions.csv` | versions of the packages that each trial ran with |
-| `artifacts/` | files of the grid's run: the plan, the counts of images (`manifest.txt`), notes, findings of the audit if there are any (`audit.json`) |
-| `report/tables/` | every table of the report, as CSV (all digits), Markdown and LaTeX (rounded) |
-| `SHA256SUMS` | the digest of every other file |
-
-KEY is the identity of a trial: the first 16 digits of SHA-256 of its specification (JSON, keys sorted, no blanks).
-
-| column of `manifest.csv` | meaning |
-|---|---|
-| `path`, `mask` | the files, relative to the data folder; `mask` is empty where there is none |
-| `label` | 0 real, 1 fake |
-| `generator` | who made a fake; of a real image "real", or the generator in whose folder it lies |
-| `source_id` | the photograph; a fake has that of its original |
-| `split` | train, valid or test |
-| `digest`, `mask_digest` | SHA-256 of the files |
-| `width`, `height`, `format`, `mode`, `quantisation` | of the image file |
-
-| column of `scores/…` | meaning |
-|---|---|
-| `trial`, `condition` | the trial's key; the condition of the test pictures ("clean": unchanged) |
-| `path`, `digest`, `source_id`, `generator`, `label` | as in `manifest.csv` |
-| `logit_CLASS` | float32, the detector's output for the class |
-| `score` | detection alone: `logit_fake` - `logit_real`, the log-odds of fake; 0 is p = 0.5 |
-
-| column of `trials.csv` | meaning |
-|---|---|
-| `key`, `name`, `run_id` | identity, a short name, the run in MLflow |
-| `task`, `method`, `trained_on`, `train_condition`, `seed` | from the specification; `trained_on`: generators joined by "+" |
-| `state` | finished, running, failed, interrupted or pending; only finished trials have scores |
-| `threshold` | log-odds of fake, chosen on the trial's validation split |
-| `conditions` | what the test images were scored under |
-| `weights`, `device`, `seconds`, `git_commit` | recorded while the trial ran |
-
-Tables of the report: `mean` is over seeds, `std` the standard deviation over seeds, `low` and `high` the ends of the
-95 % interval over source photographs, `tested_on` the generator of the test fakes, `trained_on` the training set.
-`docs/numbers.md` of the software defines metrics and intervals.
-
-Absolute paths and passwords were taken out of these files (of a path its last part stays, as in PATH/face.png):
-
-{changed}"""

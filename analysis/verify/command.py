@@ -3,8 +3,8 @@
 python -m analysis verify                 the report in the folder report
 python -m analysis verify FOLDER          a report, or an export of `python -m analysis export`
 
-An export needs neither MLflow nor the images. A report's evidence is read from MLflow and from the grid's cache. The exit
-status is 0 if no number differs, 1 if one does, 2 for bad input.
+An export needs neither MLflow nor the images. A report's evidence is read from MLflow and from the grid's cache.
+The exit status is 0 if no number differs, 1 if one does, 2 for bad input.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ def _verify_report(options: argparse.Namespace) -> Result:
     from analysis.export import evidence_of_report
 
     if not (options.folder / TABLES).is_dir():
-        raise EvidenceError(f"{options.folder} holds neither a report nor an export; `python -m analysis` writes a report")
+        raise EvidenceError(
+            f"{options.folder} holds neither a report nor an export; `python -m analysis` writes a report"
+        )
     with TemporaryDirectory() as scratch:
         evidence_of_report(options.folder, Path(scratch), tracking_uri=options.tracking_uri, cache=options.cache)
         return verify(Path(scratch), options.folder)
@@ -93,6 +95,8 @@ def _print(result: Result) -> None:
         f"\n{counts['agree']} of {total} numbers of the report agree ({share}), {counts['not_verified']} are not "
         f"verified, {counts['differ']} differ\n"
     )
-    without = [line.file for line in result.report if any(r.startswith("no rule for this table") for r in line.unverified)]
+    without = [
+        line.file for line in result.report if any(r.startswith("no rule for this table") for r in line.unverified)
+    ]
     if without:
         sys.stdout.write(f"Tables without a rule, so not verified: {', '.join(without)}\n")

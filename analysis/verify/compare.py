@@ -125,7 +125,12 @@ def compare_csv(file: str, table: pd.DataFrame, derived: Derived) -> tuple[Outco
 
 
 def compare_shown(
-    file: str, header: Sequence[str], rows: Sequence[Sequence[str]], caption: str, derived: Derived, order: Sequence[Any]
+    file: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    caption: str,
+    derived: Derived,
+    order: Sequence[Any],
 ) -> Outcome:
     """Hold a table as people read it against what was derived.
 
@@ -229,7 +234,10 @@ def read_markdown(text: str) -> tuple[str, list[str], list[list[str]]]:
     table = [line for line in lines if line.startswith("| ")]
     caption = " ".join(line for line in lines if not line.startswith("|"))
     cells = [
-        [cell.strip().removeprefix("**").removesuffix("**").replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)]
+        [
+            cell.strip().removeprefix("**").removesuffix("**").replace("\\|", "|")
+            for cell in re.split(r"(?<!\\)\|", line)
+        ]
         for line in table
     ]
     rows = [row[1:-1] for row in cells]

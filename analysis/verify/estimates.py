@@ -6,7 +6,7 @@ Real = 0, fake = 1; a higher score means fake. A photograph and its fakes count 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,7 +66,7 @@ class Estimate:
 
     @property
     def variance(self) -> float:
-        """n / (n - 1) times the sum of squares."""
+        """N / (n - 1) times the sum of squares."""
         return variance_of(self.moves, self.seen)
 
 
@@ -191,11 +191,16 @@ def _auroc_moves(images: Images) -> np.ndarray:
     """DeLong: an image's share of right pairs minus the mean, over the images of its class; pair by pair."""
     assert images.scores is not None
     fake = images.labels == 1
-    above = images.scores[fake][:, None] - images.scores[~fake][None, :]
-    pairs = (above > 0) + 0.5 * (above == 0)
+    fakes, reals = images.scores[fake], images.scores[~fake]
+    of_fakes, of_reals = np.zeros(len(fakes)), np.zeros(len(reals))
+    for rows in _blocks(len(fakes)):
+        above = fakes[rows, None] - reals
+        pairs = (above > 0) + 0.5 * (above == 0)
+        of_fakes[rows] = pairs.mean(axis=1)
+        of_reals += pairs.sum(axis=0) / len(fakes)
     moves = np.zeros(len(fake))
-    moves[fake] = (pairs.mean(axis=1) - pairs.mean()) / fake.sum()
-    moves[~fake] = (pairs.mean(axis=0) - pairs.mean()) / (~fake).sum()
+    moves[fake] = (of_fakes - of_fakes.mean()) / len(fakes)
+    moves[~fake] = (of_reals - of_reals.mean()) / len(reals)
     return moves
 
 
@@ -203,14 +208,22 @@ def _ap_moves(images: Images) -> np.ndarray:
     """Derivative by an image's weight of the mean, over the fakes, of the precision at their scores; pair by pair."""
     assert images.scores is not None
     fake = images.labels == 1
-    at_least = images.scores[None, :] >= images.scores[fake][:, None]  # (fakes, images)
-    true, called = (at_least & fake).sum(axis=1), at_least.sum(axis=1)
-    precision = true / called
-    # of T / (T + F): F / (T + F)^2 by a fake's weight, - T / (T + F)^2 by a real image's
-    change = np.where(fake[None, :], ((called - true) / called**2)[:, None], -(true / called**2)[:, None])
-    moves = (at_least * change).sum(axis=0)
+    fakes = images.scores[fake]
+    moves, precision = np.zeros(len(fake)), np.zeros(len(fakes))
+    for rows in _blocks(len(fakes)):
+        at_least = images.scores >= fakes[rows, None]  # (fakes of the block, images)
+        true, called = (at_least & fake).sum(axis=1), at_least.sum(axis=1)
+        precision[rows] = true / called
+        # of T / (T + F): F / (T + F)^2 by a fake's weight, - T / (T + F)^2 by a real image's
+        change = np.where(fake, ((called - true) / called**2)[:, None], -(true / called**2)[:, None])
+        moves += (at_least * change).sum(axis=0)
     moves[fake] += precision - precision.mean()
-    return moves / fake.sum()
+    return moves / len(fakes)
+
+
+def _blocks(count: int, size: int = 512) -> Iterator[slice]:
+    """Pieces of a range, so that pairs of images need little memory."""
+    return (slice(start, start + size) for start in range(0, count, size))
 
 
 def _eer_moves(images: Images) -> np.ndarray:
@@ -253,7 +266,7 @@ def _f1_moves(images: Images) -> np.ndarray:
 
 
 def variance_of(moves: np.ndarray, seen: int) -> float:
-    """n / (n - 1) times the sum of the squares."""
+    """N / (n - 1) times the sum of the squares."""
     return float(moves @ moves) * seen / max(seen - 1, 1)
 
 
@@ -344,7 +357,7 @@ def mean_of(estimates: Sequence[Estimate]) -> Estimate:
 
 
 def difference(a: Estimate, b: Estimate) -> tuple[float, float, float, float]:
-    """a minus b, its 95 % interval, and the two-sided p value of the same paired t."""
+    """A minus b, its 95 % interval, and the two-sided p value of the same paired t."""
     moves, seen = a.moves - b.moves, max(a.seen, b.seen)
     at = quantile(moves, seen)
     variance = variance_of(moves, seen)

@@ -19,6 +19,7 @@ from analysis.verify.estimates import Estimate, Images, Piece
 
 FORMAT = 1
 FACTS, SUMS = "export.json", "SHA256SUMS"
+WHOLE = "(the whole file)"  # in the place of a row, where nothing of the file can be used
 CLEAN, DETECTION, ATTRIBUTION, FINISHED = "clean", "detection", "attribution", "finished"
 CELL, IN_DOMAIN, CROSS, GAP = "cell", "in-domain mean", "cross-generator mean", "gap"
 _ROW = ["label", "generator", "source_id", "digest"]
@@ -177,19 +178,21 @@ class Evidence:
         rows, classes = self.scores(key, condition), self.classes(key)
         rows = rows[rows["source_id"].isin(self.photographs)]
         logits = rows[[f"logit_{name}" for name in classes]].to_numpy()
-        units = self.photographs.get_indexer(rows["source_id"])
+        units = self.photographs.get_indexer(pd.Index(rows["source_id"]))
         fake, made_by = rows["label"].to_numpy() == 1, rows["generator"].to_numpy(object)
         found = {}
         if classes == ("real", "fake"):
             scores = (logits[:, 1] - logits[:, 0]).astype(np.float64)
             for generator in dict.fromkeys(made_by[fake]):
                 cell = (made_by == generator) | (~fake & (made_by == "real"))
-                images = Images(fake[cell].astype(int), np.zeros(0), units[cell], len(self.photographs), classes)
-                images = Images(**{**vars(images), "scores": scores[cell]})
-                found[str(generator)] = images.at(0.0)
+                labels, of_cell = fake[cell].astype(int), scores[cell]
+                answers = (of_cell > 0).astype(int)
+                found[str(generator)] = Images(labels, answers, units[cell], len(self.photographs), classes, of_cell)
             return found
         number = {name: position for position, name in enumerate(classes)}
-        labels = np.array([number.get(name if is_fake else "real", -1) for name, is_fake in zip(made_by, fake, strict=True)])
+        labels = np.array(
+            [number.get(name if is_fake else "real", -1) for name, is_fake in zip(made_by, fake, strict=True)]
+        )
         cell = labels >= 0
         answers = logits[cell].argmax(axis=1)
         found["all"] = Images(labels[cell], answers, units[cell], len(self.photographs), classes)
@@ -283,12 +286,17 @@ def manifest_digest(manifest: pd.DataFrame) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
-def check_sums(folder: Path) -> Iterator[Difference]:
-    """Files of an export that are not those that were exported."""
-    listed = {}
-    for line in (folder / SUMS).read_text(encoding="utf-8").splitlines():
-        digest, name = line.split("  ", 1)
-        listed[name] = digest
+def read_sums(folder: Path) -> dict[str, str]:
+    """File -> its SHA-256 when it was exported."""
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+        return {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+    except (OSError, ValueError) as error:
+        raise EvidenceError(f"{folder / SUMS} cannot be read: {error}; export the grid again") from error
+
+
+def check_sums(folder: Path, listed: Mapping[str, str]) -> Iterator[Difference]:
+    """Files of an export that are not those that were exported, by `read_sums`."""
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {SUMS}
     for name in sorted(listed.keys() | present):
         if name not in present:
@@ -317,12 +325,12 @@ def check_manifest(evidence: Evidence) -> Iterator[Difference]:
 
 
 def check_rows(evidence: Evidence, key: str, condition: str) -> Iterator[Difference]:
-    """Whether the rows of a trial's scores are the test images of the manifest, and each score its logits' difference."""
+    """Whether a trial's rows are the test images of the manifest, and each score is the difference of its logits."""
     file, rows = f"scores/{key}/{condition}.parquet", evidence.scores(key, condition)
     numbers = [f"logit_{name}" for name in evidence.classes(key)]
     numbers += ["score"] if evidence.classes(key) == ("real", "fake") else []
     if absent := [name for name in ["trial", "condition", "path", *_ROW, *numbers] if name not in rows.columns]:
-        yield Difference(file, "all", ", ".join(absent), "no such column", "a column")
+        yield Difference(file, WHOLE, ", ".join(absent), "no such column", "a column")
         return
     for column, value in (("trial", key), ("condition", condition)):
         for other in sorted(set(rows[column].astype(str)) - {value}):
@@ -347,8 +355,11 @@ def check_rows(evidence: Evidence, key: str, condition: str) -> Iterator[Differe
             path = str(test.loc[test["digest"] == identity[3], "path"].iloc[0])
             yield Difference(file, path, "all", "no row", "a test image of the manifest")
     for column in numbers:
-        for index in np.flatnonzero(~np.isfinite(rows[column].to_numpy(float))):
-            yield Difference(file, str(rows["path"].iloc[index]), column, str(rows[column].iloc[index]), "a number")
+        bad = ~np.isfinite(pd.to_numeric(rows[column], errors="coerce").to_numpy(float))
+        if bad.any():
+            path = rows.loc[bad, "path"].iloc[0]
+            yield Difference(file, WHOLE, column, f"{bad.sum()} values such as that of {path}", "finite numbers")
+            return
     if "score" in numbers:
         derived = rows["logit_fake"] - rows["logit_real"]
         for index in np.flatnonzero(rows["score"].to_numpy() != derived.to_numpy()):

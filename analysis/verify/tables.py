@@ -97,7 +97,7 @@ def summary(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | str
         for column in table.columns:
             row |= _mean_cell(evidence, variant, CLEAN, str(column))
         if "attribution, overall" in table.columns:
-            (trained_on, *_) = (*own.loc[own["task"] == ATTRIBUTION, "trained_on"], "")
+            trained_on = next(iter(own.loc[own["task"] == ATTRIBUTION, "trained_on"].tolist()), "")
             value = evidence.value(ATTRIBUTION, variant, (CLEAN, trained_on, "all", "accuracy"))
             row["attribution, overall"] = value.shown if value else ()
         row["trials finished"] = (int((own["state"] == FINISHED).sum()), len(own))
@@ -213,7 +213,9 @@ def confusion(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | s
         images = evidence.images(key)["all"]
         for true in images.classes:
             for answered in images.classes:
-                hits = (images.labels == images.classes.index(true)) & (images.answers == images.classes.index(answered))
+                hits = (images.labels == images.classes.index(true)) & (
+                    images.answers == images.classes.index(answered)
+                )
                 row = counts.setdefault(true, {})
                 row[answered] = row.get(answered, 0) + int(hits.sum())
     first = "true class / predicted class"
@@ -229,8 +231,8 @@ def embeddings(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | 
     for variant in dict.fromkeys(trials["variant"]):
         key = str(trials.loc[trials["variant"] == variant, "key"].iloc[0])
         vectors, scores = evidence.embeddings(key), evidence.scores(key)
-        if vectors is None:
-            continue
+        if vectors is None or len(vectors) != len(scores):
+            return f"trial {key} has no embeddings, or not one per row of its scores"
         classes = np.where(scores["label"].to_numpy() == 1, scores["generator"].to_numpy(object), "real")
         silhouette, purity, chance, count = estimates.separation(vectors, classes, scores["source_id"].to_numpy(object))
         rows.append(
@@ -261,7 +263,7 @@ def localisation_images(evidence: Evidence, name: str, table: pd.DataFrame) -> D
         ].itertuples(index=False):
             rows.append(
                 {"run_id": run_id, "path": path, "variant": trial["variant"], "trained_on": trial["trained_on"],
-                 "seed": int(trial["seed"]), "tested_on": generator, "digest": digest, "source_id": source,
+                 "seed": trial["seed"], "tested_on": generator, "digest": digest, "source_id": source,
                  "correct": str(bool(fake > real))}
             )  # fmt: skip
     kinds = [*_MAPS, "chance", "flat", "threshold"]
@@ -295,7 +297,7 @@ def localisation(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived 
                 }  # fmt: skip
                 rows.append(
                     {"run_id": run_id, "task": DETECTION, "method": trial["method"], "variant": trial["variant"],
-                     "trained_on": trial["trained_on"], "seed": int(trial["seed"]), "tested_on": tested_on,
+                     "trained_on": trial["trained_on"], "seed": trial["seed"], "tested_on": tested_on,
                      "subset": subset, "metric": metric, "value": float(values.mean()), "low": low, "high": high,
                      **of_part, "flat": float((part["flat"] == "True").mean()), "num_images": len(part),
                      "threshold": float(part["threshold"].iloc[0])}
@@ -320,7 +322,9 @@ def localisation_matrix(evidence: Evidence, name: str, table: pd.DataFrame) -> D
     variant, metric, subset = names[name]
     rows = images[images["variant"] == variant]
     rows = rows if subset == "all" else rows[(rows["correct"] == "True") == (subset == "correct")]
-    by_run = rows.assign(value=rows[metric].astype(float)).groupby(["run_id", "tested_on", "trained_on"])["value"].mean()
+    by_run = (
+        rows.assign(value=rows[metric].astype(float)).groupby(["run_id", "tested_on", "trained_on"])["value"].mean()
+    )
     values = by_run.groupby(["tested_on", "trained_on"]).mean().unstack()
     values = values.reindex(index=evidence.generators, columns=_columns(evidence, variant))
     first = str(table.columns[0])
@@ -442,5 +446,3 @@ def _label(evidence: Evidence, trained_on: str) -> str:
 
 def _localised(evidence: Evidence) -> pd.DataFrame | None:
     return evidence.tables.get("localisation-images")
-
-

@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from analysis.verify.compare import (
     Derived,
     Outcome,
@@ -21,17 +19,21 @@ from analysis.verify.compare import (
     read_page,
 )
 from analysis.verify.evidence import (
+    DETECTION,
     SUMS,
+    WHOLE,
     Difference,
     Evidence,
     check_manifest,
     check_rows,
     check_sums,
+    read_sums,
 )
 from analysis.verify.tables import RECORDED, rule_for
 
 PAGE, TABLES = "index.html", "tables"
 NO_RULE = "no rule for this table"
+RUNS_BEHIND = "The runs behind the columns of "
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,11 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
-        return {"counts": self.counts, "evidence": list(map(asdict, self.evidence)), "report": list(map(asdict, self.report))}
+        return {
+            "counts": self.counts,
+            "evidence": list(map(asdict, self.evidence)),
+            "report": list(map(asdict, self.report)),
+        }
 
 
 def verify(folder: Path, report: Path | None = None, *, say: Callable[[str], None] = lambda _: None) -> Result:
@@ -100,22 +106,24 @@ def verify(folder: Path, report: Path | None = None, *, say: Callable[[str], Non
     Raises:
         EvidenceError: the export cannot be read.
     """
-    report = folder / "report" if report is None else report
+    is_export, report = report is None, folder / "report" if report is None else report
     tables = {path.stem: read_csv(path) for path in sorted((report / TABLES).glob("*.csv"))}
     evidence = Evidence(folder, tables)
-    lines = list(_evidence(evidence, say))
+    lines = list(_evidence(evidence, say, is_export=is_export))
+    if any(difference.row == WHOLE for line in lines for difference in line.differences):
+        return Result(lines, [Line("the report", "numbers", 0, 0, {"the evidence cannot be used": 0}, [])])
     say("tables")
-    return Result(lines, list(_report(evidence, report)))
+    return Result([*lines, _logged(evidence)], list(_report(evidence, report)))
 
 
 # Evidence ------------------------------------------------------------------------------------------------------------
 
 
-def _evidence(evidence: Evidence, say: Callable[[str], None]) -> Iterator[Line]:
-    folder = evidence.folder
-    if (folder / SUMS).is_file():
+def _evidence(evidence: Evidence, say: Callable[[str], None], *, is_export: bool) -> Iterator[Line]:
+    if is_export:
         say("digests")
-        yield _checked(SUMS, "files", len((folder / SUMS).read_text(encoding="utf-8").splitlines()), check_sums(folder))
+        sums = read_sums(evidence.folder)
+        yield _checked(SUMS, "files", len(sums), check_sums(evidence.folder, sums))
     yield _checked("manifest.csv", "data sets and keys of trials", 1 + len(evidence.trials), check_manifest(evidence))
     yield _counts_of_manifest(evidence)
     found, rows = list[Difference](), 0
@@ -125,7 +133,6 @@ def _evidence(evidence: Evidence, say: Callable[[str], None]) -> Iterator[Line]:
             found += check_rows(evidence, key, condition)
             rows += len(evidence.scores(key, condition))
     yield _checked("scores", "rows", rows, iter(found))
-    yield _logged(evidence)
 
 
 def _checked(file: str, what: str, count: int, differences: Iterator[Difference]) -> Line:
@@ -140,14 +147,15 @@ def _counts_of_manifest(evidence: Evidence) -> Line:
     if not path.is_file():
         return Line(file, "numbers", 0, 0, {"the grid's run has no such file": 0}, [])
     table, outcome = evidence.manifest, Outcome(file)
-    names = table["generator"].where((table["label"] == 1) | (table["generator"] == "real"), table["generator"] + " (real)")
-    counts = pd.crosstab(names, table["split"])
+    shared = (table["label"] == 1) | (table["generator"] == "real")
+    named = table.assign(name=table["generator"].where(shared, table["generator"] + " (real)"))
+    found = {(str(name), str(split)): len(rows) for (name, split), rows in named.groupby(["name", "split"])}
     header, *lines = path.read_text(encoding="utf-8").splitlines()
     splits = header.split()
     shown = {" ".join(line.split()[: -len(splits)]): line.split()[-len(splits) :] for line in lines}
-    for name in sorted(shown.keys() | set(counts.index)):
+    for name in sorted(shown.keys() | {name for name, _ in found}):
         for split, text in zip(splits, shown.get(name, ["no row"] * len(splits)), strict=True):
-            derived = int(counts.loc[name, split]) if name in counts.index and split in counts.columns else 0
+            derived = found.get((name, split), 0)
             outcome.numbers += 1
             outcome.agree += text == str(derived)
             if text != str(derived):
@@ -237,6 +245,11 @@ def _page(
             frame = derived[name].frame
             narrow = Derived(frame.drop(columns=["variant", "metric"]), ["condition", "tested_on", "trained_on"])
             yield _line(compare_shown(file, header, rows, "", narrow, orders[name]))
+        elif caption.startswith(RUNS_BEHIND):
+            own = evidence.trials[evidence.trials["variant"] == caption.removeprefix(RUNS_BEHIND)]
+            own = own[own["task"] == DETECTION][["trained_on", "seed", "state", "run_id"]]
+            own = own.assign(run_id=own["run_id"].where(own["run_id"] != "", "none yet"))
+            yield _line(compare_shown(file, header, rows, "", Derived(own, ["trained_on", "seed"]), list(own.index)))
         else:
             count = sum(len(numbers_in(cell)) for row in rows for cell in row)
             yield Line(file, "numbers", 0, 0, {NO_RULE: count}, [])
