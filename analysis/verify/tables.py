@@ -428,9 +428,9 @@ def _all_conditions(evidence: Evidence) -> list[str]:
 
 
 def _columns(evidence: Evidence, variant: str) -> list[str]:
-    """The training sets of a matrix: the planned ones, and each generator by itself."""
+    """The training sets of a matrix, finished or not."""
     detection = evidence.trials[(evidence.trials["task"] == DETECTION) & (evidence.trials["variant"] == variant)]
-    return list(dict.fromkeys([*detection["trained_on"], *evidence.generators]))
+    return list(dict.fromkeys(detection["trained_on"]))
 
 
 def _label(evidence: Evidence, trained_on: str) -> str:

@@ -19,6 +19,7 @@ from analysis.verify.compare import (
     read_page,
 )
 from analysis.verify.evidence import (
+    CELL,
     DETECTION,
     SUMS,
     WHOLE,
@@ -33,6 +34,7 @@ from analysis.verify.tables import RECORDED, rule_for
 
 PAGE, TABLES = "index.html", "tables"
 NO_RULE = "no rule for this table"
+PUBLISHED = "Each value, ours and published", "Means, ours and published"
 RUNS_BEHIND = "The runs behind the columns of "
 
 
@@ -245,6 +247,12 @@ def _page(
             frame = derived[name].frame
             narrow = Derived(frame.drop(columns=["variant", "metric"]), ["condition", "tested_on", "trained_on"])
             yield _line(compare_shown(file, header, rows, "", narrow, orders[name]))
+        elif caption.startswith(PUBLISHED) and "published" in derived:
+            of_all, cells = derived["published"], caption.startswith(PUBLISHED[0])
+            frame = of_all.frame if of_all.shown is None else of_all.shown
+            own = [index for index in orders["published"] if (frame.loc[index, "kind"] == CELL) == cells]
+            narrow = Derived(frame.drop(columns="kind") if cells else frame, of_all.keys, of_all.unverified)
+            yield _line(compare_shown(file, header, rows, "", narrow, own))
         elif caption.startswith(RUNS_BEHIND):
             own = evidence.trials[evidence.trials["variant"] == caption.removeprefix(RUNS_BEHIND)]
             own = own[own["task"] == DETECTION][["trained_on", "seed", "state", "run_id"]]
