@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 OK = 0
 FORMAT, FACTS, SUMS, TABLES = 1, "export.json", "SHA256SUMS", "tables"
+GRID_RUN = "grid's run"  # in the report's table of provenance
 TEMPLATE = Path(__file__).parent / "templates" / "export.md"
 PACKAGES = ("numpy", "pandas", "scipy", "scikit-learn", "mlflow")
 TRIAL_COLUMNS = [
@@ -75,10 +76,10 @@ def export(options: argparse.Namespace, console: Console) -> int:
     store = open_store(
         options.experiment, tracking_uri=options.tracking_uri, data=options.data, spec_version=options.spec_version
     )
-    report, note = find_report(store, options.report)
-    if note:
-        console.print(note, highlight=False, markup=False, soft_wrap=True)
-    with console.status("") as status:
+    with TemporaryDirectory() as scratch, console.status("") as status:
+        report, note = find_report(store, options.report, Path(scratch))
+        if note:
+            console.print(note, highlight=False, markup=False, soft_wrap=True)
         count = write_export(store, options.folder, report, cache=options.cache, say=status.update)
     words = f"{count} files are in {options.folder}; README.md there says what each is. This verifies it:"
     console.print(words, highlight=False, markup=False, soft_wrap=True)
@@ -86,12 +87,13 @@ def export(options: argparse.Namespace, console: Console) -> int:
     return OK
 
 
-def find_report(store: Store, folder: Path | None) -> tuple[Path, str]:
+def find_report(store: Store, folder: Path | None, scratch: Path) -> tuple[Path, str]:
     """The folder of a grid's report, and a note on the choice.
 
     Args:
         store: an open grid.
         folder: named by the user; None: `report` here if it is of this grid, else the one kept in MLflow.
+        scratch: an existing empty folder; the report kept in MLflow is copied there.
 
     Raises:
         StoreError: there is none.
@@ -101,25 +103,23 @@ def find_report(store: Store, folder: Path | None) -> tuple[Path, str]:
     if not problem:
         return here, ""
     if folder is not None:
-        raise StoreError(f"--report {folder}: {problem}. `python -m analysis --out {folder}` writes it")
-    try:
-        kept = store.records.artifact(store.parent, f"{names.REPORT}/{TABLES}").parent
-    except FileNotFoundError as error:
+        raise StoreError(f"--report {folder}: {problem}. `python -m analysis --out DIR` writes one")
+    store.records.fetch_artifacts(store.parent, scratch, only=[names.REPORT])
+    kept = scratch / names.REPORT
+    if _not_of_this_grid(store, kept):
         raise StoreError(
-            f"{here}: {problem}, and none is kept with the grid's run. `python -m analysis` writes one"
-        ) from error
-    if problem := _not_of_this_grid(store, kept):
-        raise StoreError(f"the report kept with the grid's run: {problem}. `python -m analysis` writes it again")
-    return kept, f"the report is the one that is kept with the grid's run ({here}: {_not_of_this_grid(store, here)})"
+            f"the folder {here}: {problem}; and no report is kept with the grid's run. `python -m analysis` writes one"
+        )
+    return kept, f"the report is the one that is kept with the grid's run (the folder {here}: {problem})"
 
 
 def _not_of_this_grid(store: Store, folder: Path) -> str:
     """Why a folder is no report of this grid; "" if it is one."""
     facts = report_facts(folder)
     if not facts:
-        return "no report is there"
-    if facts.get("grid's run") != store.parent.info.run_id:
-        return f"it is of the grid's run {facts.get('grid' + chr(39) + 's run')}, not of {store.parent.info.run_id}"
+        return "no report is in it"
+    if facts.get(GRID_RUN) != store.parent.info.run_id:
+        return f"its report is of the grid's run {facts.get(GRID_RUN)}, not of {store.parent.info.run_id}"
     return ""
 
 

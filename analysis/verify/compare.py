@@ -168,6 +168,11 @@ def compare_shown(
         if index is None:
             outcome.differences.append(Difference(file, row, "all", "a row", "no such row"))
             continue
+        if len(line) != len(header):
+            outcome.differences.append(
+                Difference(file, row, "all", f"{len(line)} cells", f"{len(header)} cells, as in the header")
+            )
+            continue
         first = 1 if derived.wide is not None else 0
         for heading, text in list(zip(header, line, strict=True))[first:]:
             name = names.get(_plain_heading(heading))
@@ -241,13 +246,18 @@ def read_markdown(text: str) -> tuple[str, list[str], list[list[str]]]:
         for line in table
     ]
     rows = [row[1:-1] for row in cells]
+    if not rows:
+        raise ValueError("there is no table in it")
     return caption.strip(), rows[0], rows[1:]
 
 
 def read_latex(text: str) -> tuple[str, list[str], list[list[str]]]:
     """Caption, headings and cells of a LaTeX table with booktabs."""
     found = re.search(r"\\caption\{(.*)\}$", text, re.MULTILINE)
-    header, body = re.search(r"\\toprule\n(.*?)\\midrule\n(.*?)\\bottomrule", text, re.DOTALL).groups()  # type: ignore[union-attr]
+    table = re.search(r"\\toprule\n(.*?)\\midrule\n(.*?)\\bottomrule", text, re.DOTALL)
+    if table is None:
+        raise ValueError("there is no table in it")
+    header, body = table.groups()
     rows = [_latex_row(line) for line in [header, *body.splitlines()] if line.strip()]
     return _from_latex(found[1]) if found else "", rows[0], rows[1:]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ from analysis.verify.tables import RECORDED, rule_for
 PAGE, TABLES = "index.html", "tables"
 NO_RULE = "no rule for this table"
 PUBLISHED = "Each value, ours and published", "Means, ours and published"
+EVERY_CELL = ", every cell"
+READERS = {".md": read_markdown, ".tex": read_latex}
 RUNS_BEHIND = "The runs behind the columns of "
 
 
@@ -191,81 +193,94 @@ def _logged(evidence: Evidence) -> Line:
 # Report --------------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Known:
+    """A table of the report that was derived, with its rows in the order of the CSV."""
+
+    derived: Derived
+    order: Sequence[Any]
+
+
 def _report(evidence: Evidence, report: Path) -> Iterator[Line]:
-    derived, shown, orders = dict[str, Derived](), dict[str, str](), dict[str, list[Any]]()
+    known, reasons = dict[str, _Known](), dict[str, str]()
     files = sorted(path for path in (report / TABLES).iterdir() if path.is_file())
     for path in sorted(files, key=lambda path: (path.stem, path.suffix != ".csv", path.name)):
         file, name = f"{TABLES}/{path.name}", path.stem
-        reason = NO_RULE
         if path.suffix == ".csv":
-            found_rule = rule_for(name)
-            result = NO_RULE if found_rule is None else found_rule(evidence, name, evidence.tables[name])
-            if isinstance(result, Derived):
-                derived[name] = result
-                outcome, orders[name] = compare_csv(file, evidence.tables[name], result)
+            table, rule = evidence.tables[name], rule_for(name)
+            derived = NO_RULE if rule is None else rule(evidence, name, table)
+            if isinstance(derived, Derived):
+                outcome, order = compare_csv(file, table, derived)
+                known[name] = _Known(derived, order)
                 yield _line(outcome)
+            else:
+                reasons[name] = derived
+                yield _left_out(file, derived, table.to_numpy().tolist())
+        elif path.suffix in READERS:
+            try:
+                caption, header, rows = READERS[path.suffix](path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                yield Line(file, "numbers", 0, 0, {}, [Difference(file, WHOLE, "all", str(error), "a table")])
                 continue
-            shown[name] = reason = result
-            table = evidence.tables[name]
-            count = sum(len(numbers_in(str(cell))) for cell in table.to_numpy().ravel())
-            yield Line(file, "numbers", 0, 0, {reason: count}, [])
-            continue
-        text = path.read_text(encoding="utf-8")
-        read = {".md": read_markdown, ".tex": read_latex}.get(path.suffix)
-        if read is None:
+            if name in known:
+                yield _line(compare_shown(file, header, rows, caption, known[name].derived, known[name].order))
+            else:
+                yield _left_out(file, reasons.get(name, "its CSV is missing"), rows)
+        else:
             yield Line(file, "numbers", 0, 0, {f"no rule for {path.suffix} files": 0}, [])
-            continue
-        caption, header, rows = read(text)
-        if path.suffix == ".md":
-            shown.setdefault(name, "")
-        if name not in derived:
-            count = sum(len(numbers_in(cell)) for row in rows for cell in row)
-            yield Line(file, "numbers", 0, 0, {shown.get(name) or NO_RULE: count}, [])
-            continue
-        yield _line(compare_shown(file, header, rows, caption, derived[name], orders[name]))
     if (report / PAGE).is_file():
-        yield from _page(evidence, report, derived, orders)
+        yield from _page(evidence, report, known)
 
 
-def _page(
-    evidence: Evidence, report: Path, derived: dict[str, Derived], orders: dict[str, list[Any]]
-) -> Iterator[Line]:
+def _page(evidence: Evidence, report: Path, known: Mapping[str, _Known]) -> Iterator[Line]:
     """The tables of the page, by their captions; its sentences and pictures are not read."""
-    captions = {
-        read_markdown(path.read_text(encoding="utf-8"))[0]: path.stem for path in (report / TABLES).glob("*.md")
-    }
+    captions = {}
+    for path in (report / TABLES).glob("*.md"):
+        first, *_ = path.read_text(encoding="utf-8").splitlines() or [""]
+        captions[first] = path.stem
     for caption, header, rows in read_page((report / PAGE).read_text(encoding="utf-8")):
         file = f"{PAGE}, table “{caption[:60]}”"
-        words = caption.rstrip(". ")
-        names = [name for text, name in captions.items() if text == f"{words}." or text.startswith(f"{words}. Rows:")]
-        cells = caption.removesuffix(", every cell")
-        of_matrix = [name for text, name in captions.items() if cells != caption and text.startswith(f"{cells}. Rows:")]
-        if len(names) == 1 and names[0] in derived:
-            yield _line(compare_shown(file, header, rows, "", derived[names[0]], orders[names[0]]))
-        elif len(of_matrix) == 1 and of_matrix[0] in derived:
-            name = of_matrix[0]
-            frame = derived[name].frame
-            narrow = Derived(frame.drop(columns=["variant", "metric"]), ["condition", "tested_on", "trained_on"])
-            yield _line(compare_shown(file, header, rows, "", narrow, orders[name]))
-        elif caption.startswith(PUBLISHED) and "published" in derived:
-            of_all, cells = derived["published"], caption.startswith(PUBLISHED[0])
-            frame = of_all.frame if of_all.shown is None else of_all.shown
-            own = [index for index in orders["published"] if (frame.loc[index, "kind"] == CELL) == cells]
-            narrow = Derived(frame.drop(columns="kind") if cells else frame, of_all.keys, of_all.unverified)
-            yield _line(compare_shown(file, header, rows, "", narrow, own))
-        elif caption.startswith(RUNS_BEHIND):
-            own = evidence.trials[evidence.trials["variant"] == caption.removeprefix(RUNS_BEHIND)]
-            own = own[own["task"] == DETECTION][["trained_on", "seed", "state", "run_id"]]
-            own = own.assign(run_id=own["run_id"].where(own["run_id"] != "", "none yet"))
-            yield _line(compare_shown(file, header, rows, "", Derived(own, ["trained_on", "seed"]), list(own.index)))
+        table = _of_page(evidence, caption, captions, known)
+        if table is None:
+            yield _left_out(file, NO_RULE, rows)
         else:
-            count = sum(len(numbers_in(cell)) for row in rows for cell in row)
-            yield Line(file, "numbers", 0, 0, {NO_RULE: count}, [])
+            yield _line(compare_shown(file, header, rows, "", table.derived, table.order))
     reason = "sentences and pictures are not read; the tables beside them have the same numbers"
     yield Line(PAGE, "numbers", 0, 0, {reason: 0}, [])
 
 
+def _of_page(
+    evidence: Evidence, caption: str, captions: Mapping[str, str], known: Mapping[str, _Known]
+) -> _Known | None:
+    """A table of the page; None if it follows from no table in a file."""
+    if caption.startswith(RUNS_BEHIND):
+        own = evidence.trials[evidence.trials["variant"] == caption.removeprefix(RUNS_BEHIND)]
+        own = own[own["task"] == DETECTION][["trained_on", "seed", "state", "run_id"]]
+        own = own.assign(run_id=own["run_id"].where(own["run_id"] != "", "none yet"))
+        return _Known(Derived(own, ["trained_on", "seed"]), list(own.index))
+    if caption.startswith(PUBLISHED) and "published" in known:
+        table, are_cells = known["published"], caption.startswith(PUBLISHED[0])
+        derived = table.derived
+        frame = derived.frame if derived.shown is None else derived.shown
+        own_rows = [index for index in table.order if index is not None and (frame["kind"][index] == CELL) == are_cells]
+        return _Known(
+            Derived(frame.drop(columns="kind") if are_cells else frame, derived.keys, derived.unverified), own_rows
+        )
+    words, every = caption.rstrip(". ").removesuffix(EVERY_CELL), caption.endswith(EVERY_CELL)
+    names = [name for text, name in captions.items() if text == f"{words}." or text.startswith(f"{words}. Rows:")]
+    if len(names) != 1 or names[0] not in known:
+        return None
+    table = known[names[0]]
+    if not every:
+        return table
+    frame = table.derived.frame.drop(columns=["variant", "metric"])
+    return _Known(Derived(frame, ["condition", "tested_on", "trained_on"]), table.order)
+
+
+def _left_out(file: str, reason: str, rows: Iterable[Iterable[object]]) -> Line:
+    count = sum(len(numbers_in(str(cell))) for row in rows for cell in row)
+    return Line(file, "numbers", 0, 0, {reason: count}, [])
+
+
 def _line(outcome: Outcome) -> Line:
-    return Line(
-        outcome.file, "numbers", outcome.agree, outcome.numbers, outcome.unverified, outcome.differences
-    )  # fmt: skip
+    return Line(outcome.file, "numbers", outcome.agree, outcome.numbers, outcome.unverified, outcome.differences)
