@@ -221,7 +221,7 @@ def _words(value: Any) -> str:
     if isinstance(value, Between):
         return f"{value.low!r} to {value.high!r}"
     if isinstance(value, tuple):
-        return ", ".join(f"{number:.6f}" for number in value) or "missing"
+        return ", ".join(str(v) if isinstance(v, int) else f"{v:.6f}" for v in value) or "missing"
     return "missing" if value is None or value != value else repr(float(value))
 
 
