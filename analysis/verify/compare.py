@@ -9,7 +9,7 @@ from __future__ import annotations
 import html.parser
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -20,6 +20,7 @@ import pandas as pd
 from analysis.verify.evidence import Difference
 
 TOLERANCE = 1e-9
+LEFT_OUT = "left out"
 NOTHING = ("", "missing", "none")
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w.])", re.IGNORECASE)
 
@@ -44,6 +45,7 @@ class Derived:
         shown: rows as in `frame`, as Markdown, LaTeX and the page show them; None: as in `frame`.
         wide: another table that Markdown, LaTeX and the page show instead; its index is their first column.
         caption: words -> the numbers that follow them in the caption.
+        leave_out: a row of the CSV -> why it is not derived; "" for a row that is.
     """
 
     frame: pd.DataFrame
@@ -52,6 +54,7 @@ class Derived:
     shown: pd.DataFrame | None = None
     wide: pd.DataFrame | None = None
     caption: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    leave_out: Callable[[Mapping[Any, Any]], str] = lambda _: ""
 
 
 @dataclass
@@ -92,7 +95,8 @@ def compare_csv(file: str, table: pd.DataFrame, derived: Derived) -> tuple[Outco
         derived: what was derived.
 
     Returns:
-        the outcome, and the index in `derived.frame` of each row of the CSV; None for a row that follows from nothing.
+        the outcome, and the index in `derived.frame` of each row of the CSV; None for a row that follows from nothing,
+        `LEFT_OUT` for one that is not derived.
     """
     outcome, keys = Outcome(file), list(derived.keys)
     if absent := [name for name in derived.frame.columns if name not in table.columns]:
@@ -103,6 +107,10 @@ def compare_csv(file: str, table: pd.DataFrame, derived: Derived) -> tuple[Outco
         rows.setdefault(tuple(values), []).append(index)
     order: list[Any] = []
     for cells in table.to_dict("records"):
+        if reason := derived.leave_out(cells):
+            outcome.leave_out(reason, sum(len(numbers_in(str(text))) for text in cells.values()))
+            order.append(LEFT_OUT)
+            continue
         key = tuple(str(cells[name]) for name in keys)
         matches = rows.get(key, [])
         order.append(matches.pop(0) if matches else None)
@@ -161,10 +169,13 @@ def compare_shown(
             outcome.differences.append(Difference(file, "all", "rows", str(len(rows)), str(len(order))))
         label = [name for name in derived.keys if name in frame.columns]
         lines = [
-            (" ".join(str(frame.loc[index, name]) for name in label) if index is not None else "?", index)
+            ("?" if index in (None, LEFT_OUT) else " ".join(str(frame.loc[index, name]) for name in label), index)
             for index in list(order)[: len(rows)]
         ]
     for line, (row, index) in zip(rows, lines, strict=False):
+        if index == LEFT_OUT:
+            outcome.leave_out("a row that is not derived", sum(len(numbers_in(text)) for text in line))
+            continue
         if index is None:
             outcome.differences.append(Difference(file, row, "all", "a row", "no such row"))
             continue

@@ -163,9 +163,10 @@ class Evidence:
         return np.load(path, allow_pickle=False) if path.is_file() else None
 
     def classes(self, key: str) -> tuple[str, ...]:
-        """A trial's classes in the order of its logits."""
+        """A trial's classes in the order of its logits; empty for a task without a rule."""
         spec = self.spec(key)
-        return ("real", "fake") if spec["task"] == DETECTION else ("real", *sorted(set(spec["train_generators"])))
+        of_task = {DETECTION: ("real", "fake"), ATTRIBUTION: ("real", *sorted(set(spec["train_generators"])))}
+        return of_task.get(spec["task"], ())
 
     @cached_property
     def photographs(self) -> pd.Index:
@@ -206,6 +207,8 @@ class Evidence:
 
     def of_trial(self, key: str, condition: str) -> dict[tuple[str, str], tuple[float, list[Piece]]]:
         """(tested on, metric) -> value and the pieces that it is the sum of; of every metric with a rule."""
+        if not self.classes(key):
+            return {}
         if (key, condition) not in self._measured:
             threshold = str(self.trials.loc[self.trials["key"] == key, "threshold"].iloc[0])
             values = {}
@@ -327,8 +330,9 @@ def check_manifest(evidence: Evidence) -> Iterator[Difference]:
 def check_rows(evidence: Evidence, key: str, condition: str) -> Iterator[Difference]:
     """Whether a trial's rows are the test images of the manifest, and each score is the difference of its logits."""
     file, rows = f"scores/{key}/{condition}.parquet", evidence.scores(key, condition)
-    numbers = [f"logit_{name}" for name in evidence.classes(key)]
-    numbers += ["score"] if evidence.classes(key) == ("real", "fake") else []
+    classes = evidence.classes(key) or tuple(n.removeprefix("logit_") for n in rows.columns if n.startswith("logit_"))
+    numbers = [f"logit_{name}" for name in classes]
+    numbers += ["score"] if classes == ("real", "fake") else []
     if absent := [name for name in ["trial", "condition", "path", *_ROW, *numbers] if name not in rows.columns]:
         yield Difference(file, WHOLE, ", ".join(absent), "no such column", "a column")
         return

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -162,7 +163,7 @@ def comparison(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | 
             rows.append((kind, task, *where, *(m.value for m in means), *estimates.difference(*means)))
     keys = ["kind", "task", "trained_on", "tested_on", "metric"]
     frame = pd.DataFrame(rows, columns=[*keys, "a", "b", "difference", "low", "high", "p"])
-    return Derived(frame, keys)
+    return Derived(frame, keys, leave_out=_of_other_tasks)
 
 
 # Attribution ---------------------------------------------------------------------------------------------------------
@@ -420,6 +421,10 @@ def _mean_cell(evidence: Evidence, variant: str, condition: str, column: str) ->
         return {}
     value = evidence.means(variant, _IN_WORDS[words], condition).get(kinds[kind])
     return {column: value.shown if value else ()}
+
+
+def _of_other_tasks(row: Mapping[Any, Any]) -> str:
+    return "" if row["task"] in (DETECTION, ATTRIBUTION) else f"no rule for the task {row['task']}"
 
 
 def _all_conditions(evidence: Evidence) -> list[str]:

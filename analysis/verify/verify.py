@@ -34,7 +34,9 @@ from analysis.verify.tables import RECORDED, rule_for
 
 PAGE, TABLES = "index.html", "tables"
 NO_RULE = "no rule for this table"
+THRESHOLD = "valid/threshold"
 PUBLISHED = "Each value, ours and published", "Means, ours and published"
+COPIED = {"For comparison of the shape only": "copied from a paper"}  # tables of the page alone, by their captions
 EVERY_CELL = ", every cell"
 READERS = {".md": read_markdown, ".tex": read_latex}
 RUNS_BEHIND = "The runs behind the columns of "
@@ -171,6 +173,13 @@ def _logged(evidence: Evidence) -> Line:
     """Values that trials logged, against those that follow from their scores."""
     outcome = Outcome("metrics.csv")
     for key, name, text in evidence.logged[["key", "metric", "value"]].itertuples(index=False):
+        if name == THRESHOLD:  # used for the metrics at the threshold from validation
+            of_trial = str(evidence.trials.loc[evidence.trials["key"] == key, "threshold"].iloc[0])
+            outcome.numbers += 1
+            outcome.agree += text == of_trial
+            if text != of_trial:
+                outcome.differences.append(Difference(outcome.file, str(key), name, str(text), of_trial))
+            continue
         test, _, rest = str(name).partition("/")
         tested_on, _, metric = rest.partition("/")
         if not test.startswith("test"):
@@ -242,7 +251,8 @@ def _page(evidence: Evidence, report: Path, known: Mapping[str, _Known]) -> Iter
         file = f"{PAGE}, table “{caption[:60]}”"
         table = _of_page(evidence, caption, captions, known)
         if table is None:
-            yield _left_out(file, NO_RULE, rows)
+            reason = next((words for begin, words in COPIED.items() if caption.startswith(begin)), NO_RULE)
+            yield _left_out(file, reason, rows)
         else:
             yield _line(compare_shown(file, header, rows, "", table.derived, table.order))
     reason = "sentences and pictures are not read; the tables beside them have the same numbers"

@@ -312,6 +312,37 @@ def test_a_column_without_a_rule_is_not_verified_and_says_so(own: Path) -> None:
     assert line.unverified == {"no rule for this column": 4}
 
 
+def test_a_task_without_a_rule_is_not_verified(own: Path) -> None:
+    key = trial(own, task="attribution")
+    specification = json.loads((own / "specs" / f"{key}.json").read_text()) | {"task": "open_set"}
+    text = json.dumps(specification, sort_keys=True, separators=(",", ":"))
+    new = hashlib.sha256(text.encode()).hexdigest()[:16]
+    for place in ("scores", "embeddings", "specs"):
+        for path in (own / place).glob(f"{key}*"):
+            path.rename(path.with_name(path.name.replace(key, new)))
+    (own / "specs" / f"{new}.json").write_text(text)
+    for name in ("trials.csv", "metrics.csv", "versions.csv", "report/tables/runs.csv"):
+        (own / name).write_text((own / name).read_text().replace(key, new).replace(",attribution,", ",open_set,"))
+    path = own / "scores" / new / "clean.parquet"
+    pd.read_parquet(path).assign(trial=new).to_parquet(path, index=False)
+    for table in (own / "report" / "tables").glob("*"):
+        if not table.name.startswith(("matrix", "calibration", "runs.csv")):
+            table.unlink()
+    renew_sums(own)
+    result = verify(own)
+    assert said(result) == []
+    logged = {reason for line in result.evidence for reason in line.unverified}
+    assert "no rule for the metric macro_f1" in logged
+
+
+def test_rows_of_a_task_without_a_rule_are_left_out() -> None:
+    derived = Derived(pd.DataFrame({"k": ["a"], "v": [0.5]}), ["k"], leave_out=lambda row: "why" * (row["k"] == "b"))
+    outcome, order = compare_csv("f", pd.DataFrame({"k": ["b", "a"], "v": ["0.7", "0.5"]}), derived)
+    assert (outcome.differences, outcome.unverified, outcome.agree) == ([], {"why": 1}, 1)
+    shown = compare_shown("f", ["k", "v"], [["b", "0.7"], ["a", "0.5"]], "", derived, order)
+    assert (shown.differences, sum(shown.unverified.values()), shown.agree) == ([], 1, 1)
+
+
 # The command ---------------------------------------------------------------------------------------------------------
 
 
