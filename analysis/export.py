@@ -175,6 +175,7 @@ def write_export(
         StoreError: `folder` is not empty, the manifest is not there, or something of a run cannot be read.
     """
     _check_empty(folder)
+    folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
