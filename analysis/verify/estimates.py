@@ -107,6 +107,8 @@ def metrics_of(classes: Sequence[str]) -> list[str]:
 def metric(images: Images, name: str) -> float:
     """The value of a metric, without the suffix for the threshold from validation."""
     labels, answers = images.labels, images.answers
+    if name in RANKING and len(np.unique(labels)) < 2:
+        return math.nan
     if name == "accuracy":
         return float(sklearn_metrics.accuracy_score(labels, answers))
     if name == "balanced_accuracy":
@@ -162,6 +164,8 @@ def pieces(images: Images, name: str) -> list[Piece]:
         weights = {number: 1 / len(images.classes) for number in range(len(images.classes))}
     elif name.endswith("_accuracy") or name.startswith("accuracy/"):
         weights = {_class_number(images, name): 1.0}
+    elif name in RANKING and len(np.unique(labels)) < 2:  # as in a damaged table
+        return [Piece(1.0, math.nan, np.zeros(images.num_units), 1, None)]
     else:
         moves = {"auroc": _auroc_moves, "ap": _ap_moves, "eer": _eer_moves, "macro_f1": _f1_moves}[name](images)
         seen = len(np.unique(images.units))

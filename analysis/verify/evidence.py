@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -98,13 +98,15 @@ class Evidence:
     @cached_property
     def manifest(self) -> pd.DataFrame:
         """One row per image; every column is text but `label`."""
-        table = _csv(self.folder / "manifest.csv")
+        table = _csv(self.folder / "manifest.csv", ["path", "split", "mask_digest", *_ROW])
+        if not table["label"].isin(["0", "1"]).all():
+            raise EvidenceError(f"{self.folder / 'manifest.csv'} has a label that is neither 0 nor 1")
         return table.assign(label=table["label"].astype(int))
 
     @cached_property
     def trials(self) -> pd.DataFrame:
         """One row per planned trial, with `variant`, from its specification."""
-        table = _csv(self.folder / "trials.csv")
+        table = _csv(self.folder / "trials.csv", ["key", "state", "run_id", "threshold", "conditions"])
         specs = [self.spec(key) for key in table["key"]]
         configs = [dict(spec["config"], train_condition=spec.get("train_condition", CLEAN)) for spec in specs]
         table["task"] = [spec["task"] for spec in specs]
@@ -132,7 +134,7 @@ class Evidence:
     @cached_property
     def logged(self) -> pd.DataFrame:
         """Values that the trials logged: key, metric, value."""
-        return _csv(self.folder / "metrics.csv")
+        return _csv(self.folder / "metrics.csv", ["key", "metric", "value"])
 
     def spec(self, key: str) -> dict[str, Any]:
         """A trial's specification."""
@@ -382,11 +384,14 @@ def _counted(table: pd.DataFrame) -> dict[tuple[Any, ...], int]:
     return counts
 
 
-def _csv(path: Path) -> pd.DataFrame:
+def _csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise EvidenceError(f"{path} cannot be read: {error}") from error
+    if absent := [name for name in columns if name not in table.columns]:
+        raise EvidenceError(f"{path} has no column {', '.join(absent)}; export the grid again")
+    return table
 
 
 def _std(values: list[float]) -> float:

@@ -25,6 +25,7 @@ from analysis.verify.evidence import (
     WHOLE,
     Difference,
     Evidence,
+    EvidenceError,
     check_manifest,
     check_rows,
     check_sums,
@@ -113,6 +114,8 @@ def verify(folder: Path, report: Path | None = None, *, say: Callable[[str], Non
         EvidenceError: the export cannot be read.
     """
     is_export, report = report is None, folder / "report" if report is None else report
+    if not (report / TABLES).is_dir():
+        raise EvidenceError(f"{report / TABLES} is missing; export the grid again")
     tables = {path.stem: read_csv(path) for path in sorted((report / TABLES).glob("*.csv"))}
     evidence = Evidence(folder, tables)
     lines = list(_evidence(evidence, say, is_export=is_export))

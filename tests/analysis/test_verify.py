@@ -370,6 +370,26 @@ def test_bad_input_says_what_to_do(tmp_path: Path, own: Path, capsys: pytest.Cap
         verify(own)
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new", "why"),
+    [
+        ("manifest.csv", ",1,", ",7,", "a label that is neither 0 nor 1"),
+        ("trials.csv", "threshold", "bar", "trials.csv has no column threshold"),
+        ("metrics.csv", "value", "bar", "metrics.csv has no column value"),
+    ],
+)
+def test_an_export_that_cannot_be_read_is_bad_input(own: Path, file: str, old: str, new: str, why: str) -> None:
+    edit(own / file, lambda text: text.replace(old, new, 1))
+    with pytest.raises(EvidenceError, match=why):
+        verify(own)
+
+
+def test_an_export_without_tables_is_bad_input(own: Path) -> None:
+    shutil.rmtree(own / "report")
+    with pytest.raises(EvidenceError, match="tables is missing"):
+        verify(own)
+
+
 def test_a_report_of_another_grid_is_refused(
     exported: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
