@@ -3,6 +3,8 @@
 python -m analysis                           the grid in runs/mlflow.db -> report/index.html
 python -m analysis --experiment dolos --compare clip_linear sam_linear
 python -m analysis predict IMAGE… --best METHOD     real or fake? (see: python -m analysis predict --help)
+python -m analysis export DIR                what a paper would attach (see: python -m analysis export --help)
+python -m analysis verify                    derive the report's numbers again (see: python -m analysis verify --help)
 """
 
 from __future__ import annotations
@@ -64,7 +66,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit status: 0, 1 an error that nobody expected, 2 bad input.
 
-    For `predict` 1 has a second meaning, see there.
+    For `predict` and `verify` 1 has a second meaning, see there.
     """
     print_any_text()
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -72,14 +74,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from analysis import predict
 
         run, options = predict.predict, predict.parse_arguments(words[1:])
+    elif words[:1] == ["export"]:
+        from analysis import export
+
+        run, options = export.export, export.parse_arguments(words[1:])
+    elif words[:1] == ["verify"]:
+        from analysis.verify import command
+
+        run, options = command.run, command.parse_arguments(words[1:])
     else:
         run, options = _report, parse_arguments(words)
     from rich.console import Console
     from rich.logging import RichHandler
 
-    from analysis.store import StoreError
     from data.addresses import without_passwords
     from grid.faults import fault, keep_traceback
+    from grid.local_store import StoreError  # not from a module that brings MLflow, which an export does not need
 
     console = Console(stderr=True)
     logging.basicConfig(

@@ -256,6 +256,8 @@ def _wanted(target: Mapping[str, float] | None) -> str:
     if target is None:
         return ""
     return f"{target['at_least']:g} or more" if "at_least" in target else f"{target['at_most']:g} or less"
+
+
 # docs/believe/thresholds.md -----------------------------------------------------------------------------------------
 
 

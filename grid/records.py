@@ -11,7 +11,7 @@ import ssl
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,6 +187,35 @@ class Records(StoreAccess):
                 if not target.exists():
                     shutil.move(fetched, target)
         return target
+
+    def fetch_artifacts(
+        self, run: Run, folder: Path, *, only: Collection[str] | None = None, leave_out: Collection[str] = ()
+    ) -> None:
+        """Copy the newest content of a run's artifacts into a folder.
+
+        Args:
+            run: the run.
+            folder: an existing folder.
+            only: names of files and folders at the top of the run, for these alone; None: all.
+            leave_out: names of files and folders at the top of the run that are not copied.
+
+        Raises:
+            StoreError: MLflow does not answer, or an artifact cannot be read.
+        """
+
+        def wanted(name: str) -> bool:
+            return name not in leave_out and (only is None or name in only)
+
+        local = artifact_folder(self.uri, run.info.artifact_uri)
+        if local is not None:
+            for path in sorted(local.iterdir()) if local.is_dir() else ():
+                if wanted(path.name):
+                    (shutil.copytree if path.is_dir() else shutil.copyfile)(path, folder / path.name)
+            return
+        with self._asking():
+            for artifact in self.client.list_artifacts(run.info.run_id):
+                if wanted(artifact.path):
+                    self.client.download_artifacts(run.info.run_id, artifact.path, str(folder))
 
     @contextmanager
     def _asking(self) -> Iterator[None]:

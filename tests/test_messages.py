@@ -14,7 +14,8 @@ import pytest
 
 import launch
 from analysis import __main__ as analysis_main
-from analysis import predict
+from analysis import export, predict
+from analysis.verify import command
 from grid.commands import list_commands
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,7 +65,8 @@ def mlflow_options(text: str) -> set[str]:
 
 def test_every_option_in_a_message_exists(capsys: pytest.CaptureFixture[str]) -> None:
     own = set.union(*(help_of(launch.parse_arguments, [name], capsys) for name in list_commands()))
-    report = help_of(analysis_main.parse_arguments, [], capsys) | help_of(predict.parse_arguments, [], capsys)
+    parsers = (analysis_main, predict, export, command)
+    report = set.union(*(help_of(module.parse_arguments, [], capsys) for module in parsers))
     assert {"--runs", "--status", "--experiment-name"} <= own
     assert {"--tracking-uri", "--experiment", "--best"} <= report
     assert "--experiment" not in own

@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,12 @@ import grid.tasks
 import launch
 import models.metrics
 import models.registry
+from analysis.export import write_export
+from analysis.page import Folder, Picture
+from analysis.parts import Options
+from analysis.report import make_report
 from analysis.store import Store, open_store
+from tests.analysis.grids import Grid
 from tests.corpora import write_dolos
 from tests.grid.grids import fresh_store
 
@@ -37,6 +43,37 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Store:
     ]  # fmt: skip
     assert launch.main(arguments) == 0
     return open_store("dolos", tracking_uri=f"sqlite:///{folder / 'runs' / 'mlflow.db'}")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A grid with scores made by hand: its folder `runs`, its report and its export."""
+
+    runs: Path
+    report: Path
+    export: Path
+
+    @property
+    def uri(self) -> str:
+        return f"sqlite:///{self.runs / 'mlflow.db'}"
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """One method with two seeds of a training set, and one trial under a condition; the report's pictures are empty."""
+    base = tmp_path_factory.mktemp("exported")
+    uri = fresh_store(tmp_path_factory.getbasetemp(), base / "runs")
+    grid = Grid(uri, base / "runs", generators=("lama", "ldm"), num_each=12)
+    grid.finish(grid.spec(train="lama"), conditions=["jpeg-75"])
+    grid.finish(grid.spec(train="lama", seed=1), grid.spec(train="ldm"), grid.attribution())
+    grid.plan(grid.spec(train="ldm", seed=1))
+    grid.manifest.save(base / "runs" / "cache" / "manifests" / grid.manifest.digest)
+    store = grid.open()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Folder, "picture", lambda self, name, figure, *, alt, **_: Picture(name, alt, "data:,", 1, 1))
+        make_report(store, base / "report", Options(cam=False))
+    write_export(store, base / "export", base / "report")
+    return Exported(base / "runs", base / "report", base / "export")
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,12 +17,14 @@ from mlflow.tracking import MlflowClient
 import analysis.parts.cam
 from analysis.__main__ import main
 from analysis.detectors import load_detector
+from analysis.export import evidence_of_report
 from analysis.page import Folder
 from analysis.parts import Options, Report
 from analysis.parts.cam import cam
 from analysis.parts.summary import with_most_cells
 from analysis.report import make_report
 from analysis.store import Store, open_store
+from analysis.verify.verify import verify
 from data.audits import Finding
 from data.manifest import Manifest
 from grid import names
@@ -68,6 +71,51 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def page(report: Path) -> Page:
     return Page((report / "index.html").read_text(encoding="utf-8"))
+
+
+# Derived again --------------------------------------------------------------------------------------------------------
+
+
+def test_every_table_is_derived_again_or_says_why_not(tracked: Store, report: Path, tmp_path: Path) -> None:
+    """A new table of the report needs a rule in `analysis.verify.tables`, or a reason there."""
+    evidence_of_report(report, tmp_path, tracking_uri=tracked.tracking_uri)
+    result = verify(tmp_path, report)
+    assert [str(difference) for difference in result.differences] == []
+    lines = {line.file: line for line in result.report}
+    assert {f"tables/{path.name}" for path in (report / "tables").iterdir()} <= set(lines)
+    assert {file: line.unverified for file, line in lines.items() if "no rule" in str(line)} == {}
+    for name in (
+        "compare-xception_scratch-clip_linear-auroc",
+        "localisation",
+        "localisation-clip_linear-iou",
+        "published",
+    ):
+        assert lines[f"tables/{name}.csv"].agree > 0
+    # of the images of Grad-CAM: which run, which image, and whether it was answered right; the maps need the images
+    assert lines["tables/localisation-images.csv"].unverified.keys() == {"needs the images and the detector"}
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "where"),
+    [
+        ("compare-xception_scratch-clip_linear-auroc", "\nmean,detection,,,auroc,0.", "\nmean,detection,,,auroc,5.",
+         "row mean detection   auroc, column a: shown 5."),
+        ("published", "detection,cell,clip_linear,lama,lama,0.", "detection,cell,clip_linear,lama,lama,6.",
+         "row cell detection clip_linear lama lama, column ours: shown 6."),
+        ("localisation-images", "True", "False", "column correct: shown False, derived True"),
+    ],
+)  # fmt: skip
+def test_what_is_changed_is_found(
+    tracked: Store, report: Path, tmp_path: Path, name: str, old: str, new: str, where: str
+) -> None:
+    own = Path(shutil.copytree(report, tmp_path / "own"))
+    path = own / "tables" / f"{name}.csv"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    (tmp_path / "evidence").mkdir()
+    evidence_of_report(own, tmp_path / "evidence", tracking_uri=tracked.tracking_uri)
+    found = [str(difference) for difference in verify(tmp_path / "evidence", own).differences]
+    assert any(text.startswith(f"tables/{name}.csv, ") and where in text for text in found)
 
 
 # In the folder -------------------------------------------------------------------------------------------------------

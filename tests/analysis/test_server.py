@@ -40,6 +40,23 @@ def test_the_report_links_to_the_servers_pages_and_is_kept_there(server: str, gr
     assert Path(kept).read_text(encoding="utf-8") == page
 
 
+def test_an_export_of_a_servers_grid_has_the_report_that_is_kept_there(
+    server: str, grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where no report is
+    grid.manifest.save(tmp_path / "cache" / "manifests" / grid.manifest.digest)
+    words = ["export", "out", "--tracking-uri", server, "--cache", "cache"]
+    assert main(words) == 0
+    assert "the report is the one that is kept with the grid's run" in capsys.readouterr().err
+    assert {path.name for path in (tmp_path / "out" / "artifacts").iterdir()} == {
+        "manifest.txt",
+        "notes.txt",
+        "plan.json",
+    }
+    assert main(["verify", "out"]) == 0
+    assert "0 differ" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from analysis.__main__ import main
 from analysis.matrices import class_table, cross_generator_matrix, matrix_means
 from analysis.store import open_store
 from data.demo.inpainters import list_inpainters
@@ -69,3 +71,17 @@ def test_trained_methods_are_better_on_the_generator_that_they_know(results: pd.
 def test_the_demo_can_be_learnt(results: pd.DataFrame) -> None:
     best = max(matrix_means(cross_generator_matrix(results, method)).in_domain for method in METHODS)
     assert best >= 0.85
+
+
+def test_every_number_of_its_report_that_follows_from_scores_is_derived_again(
+    results: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri, out = resolve(parse_arguments([])).settings.tracking_uri, str(tmp_path / "report")
+    assert main(["--experiment", "demo", "--tracking-uri", uri, "--out", out, "--no-cam", "--no-log"]) == 0
+    capsys.readouterr()
+    assert main(["verify", out, "--tracking-uri", uri, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["counts"]["differ"] == 0
+    assert found["counts"]["agree"] > 9 * found["counts"]["not_verified"] / 2
+    reasons = {reason for line in found["report"] for reason, count in line["unverified"].items() if count}
+    assert not [reason for reason in reasons if "no rule" in reason]
