@@ -43,7 +43,7 @@ FEWER = "a repeat takes minutes of a core, and both sides are seconds of the CPU
 
 @dataclass(frozen=True)
 class Size:
-    """Settings of the two methods, images per class and split (the test split has five classes), and the files' side."""
+    """Settings of the methods, images per class and split (five classes), the side of the files, the conditions."""
 
     methods: dict[str, dict[str, str | int]]
     counts: dict[str, int]
@@ -52,7 +52,7 @@ class Size:
 
 
 FULL = Size(
-    {"residual_linear": {}, "xception_scratch": {"size": 128}},
+    {"residual_linear": {}, "xception_scratch": {"size": 96}},
     {"train": 1, "valid": 1, "test": 60},
     256,
     SETS["robustness"],

@@ -360,7 +360,7 @@ def assert_whole(outcome: Outcome) -> None:
         assert all(len(values) == 1 for values in one.parts.values())
 
 
-@pytest.mark.parametrize("name", ["frozen", "growth", "analysis", "cost", "coverage", "audit"])
+@pytest.mark.parametrize("name", ["frozen", "conditions", "growth", "analysis", "cost", "coverage", "audit"])
 def test_a_benchmark_runs_at_a_toy_size(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def here(module: str, function: str, arguments: dict[str, Any], *, threads: int = 0) -> Any:
         return json.loads(json.dumps(getattr(importlib.import_module(module), function)(**arguments)))
