@@ -8,7 +8,7 @@ records are left out. Nothing is fitted: an untrained detector takes as long.
 
 A frozen method and one that trains its network have a target. `residual_linear` has none: its statistics take hardly
 longer than a condition itself (WebP as long as they), so its ratio shows what conditions cost beside nothing else. Of
-the published set `robustness`, half is JPEG, which is cheap: one condition of each family costs more, condition by condition.
+the published set `robustness`, half is JPEG, which is cheap: one of each family costs more, condition by condition.
 Everything is held to one core and one thread, and seconds are those of this process on a CPU, so that what else the
 machine does disturbs little.
 """
