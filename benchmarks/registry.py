@@ -52,7 +52,7 @@ BENCHMARKS = {
         "benchmarks.frozen",
     ),
     "conditions": Benchmark(
-        "scoring 300 test images under the 12 conditions of `robustness`, over as many forward passes of each image",
+        "scoring 300 test images under a condition of each family, over as many forward passes of each image",
         "benchmarks.conditions",
     ),
     "ray": Benchmark(

@@ -8,18 +8,18 @@ from typing import Any
 import pandas as pd
 
 from analysis.cells import CELL, CROSS_GENERATOR, IN_DOMAIN, cell_table
-from analysis.matrices import ORIENTATION, column_order, decimals
+from analysis.matrices import ORIENTATION, class_table, column_order, decimals
 from analysis.page import Block, Fold, Row, Text
 from analysis.parts import Report, register_part
 from analysis.parts.matrices import matrix_picture
 from analysis.paste_back import paste_back_table, sentence
 from analysis.tables import MISSING
 from data.conditions import CLEAN, PASTE_BACK
-from grid.tasks import DETECTION
+from grid.tasks import ATTRIBUTION, DETECTION
 from models.metrics import in_words
 
 METRICS = ("auroc", "accuracy")
-TRAINED = {CLEAN: "raw", PASTE_BACK: "pasted"}  # training condition -> in words
+TRAINED = {CLEAN: "raw", PASTE_BACK: "pasted"}  # condition -> what the fakes are
 
 
 @register_part("paste_back", title="Paste-back", position=26)
@@ -58,6 +58,15 @@ def paste_back(report: Report) -> Iterator[Block]:
             "difference, paired by source image"
         )
         yield report.folder.table("paste-back", pd.DataFrame(rows), caption=caption)
+    attribution = pd.concat(
+        class_table(report.store.results(), ATTRIBUTION, report.generators, condition=condition)
+        .reset_index()
+        .assign(**{"test fakes": words})
+        for condition, words in TRAINED.items()
+    )
+    if (attribution["test fakes"] == TRAINED[PASTE_BACK]).any():
+        caption = "Attribution: accuracy over all classes, and of each class"
+        yield report.folder.table("paste-back-attribution", attribution, caption=caption)
     yield from folds
 
 

@@ -75,8 +75,8 @@ def equalised(report: Report) -> Iterator[str]:
                     yield (
                         f"Real and fake were made alike by {condition}: {variants} learned from pictures under "
                         f"{condition}, and the values under {condition} are of test pictures that went through the "
-                        "same. What real and fake files had differed in before, and the condition wipes out, helps "
-                        "there no more."
+                        "same. A difference between real and fake files that the condition wipes out does not help "
+                        "there; one that shows through it does. Other sections show clean test pictures."
                     )
                 else:
                     yield f"{variants} learned from pictures under {condition} too, among other conditions."

@@ -32,7 +32,8 @@ from tests.needs import need_program
 
 METHODS = ("xception_scratch", "clip_linear", "residual_linear")
 SECTIONS = [
-    "Summary", "What this does not show", "Audit", "Matrices", "Published values", "Comparison", "Attribution",
+    "Summary", "What this does not show", "Audit", "Matrices", "Edited area", "Published values", "Comparison",
+    "Attribution",
     "Embeddings", "Grad-CAM", "Curves", "Runs", "Provenance",
 ]  # fmt: skip
 
