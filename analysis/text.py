@@ -108,7 +108,7 @@ def _print_matrix(
             shown = ", ".join(f"{kind} {cell_text(value)}" for kind, value in means.items())
             console.print(f"  {name}{words}: {shown}", highlight=False)
     for size in filter(None, dict.fromkeys(results["equal_size"])):
-        console.print(f"  every training set: {EqualSize.parse(size).words} (--equal-size)", highlight=False)
+        console.print(f"  every training set: {EqualSize.parse(size).words} (launch.py --equal-size)", highlight=False)
     console.print(f"  {_seeds(results)}\n", highlight=False)
 
 

@@ -47,7 +47,7 @@ def _table(report: Report, rows: pd.DataFrame, metric: str, *, whole: bool) -> B
         name = f"compare-{a}-{b}-{metric}-runs"
         caption = (
             f"These two runs, not the two methods. {shared}; {tail}. One of the sides has one seed, and another seed "
-            "could give another answer: with --seeds 0 1 2 the methods are compared"
+            "could give another answer; after a launch with --seeds 0 1 2 the methods are compared"
         )
         columns = {"a": "a, this run", "b": "b, this run", "difference": "difference of these two runs"}
         columns |= {"p": "p: these two runs differ"}

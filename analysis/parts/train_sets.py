@@ -25,7 +25,7 @@ def train_sets(report: Report) -> Iterator[Block]:
     for size in dict.fromkeys(runs["equal_size"]):
         if size:
             names = ", ".join(dict.fromkeys(runs.loc[runs["equal_size"] == size, "variant"]))
-            yield Text(f"Every training set of {names} has {EqualSize.parse(size).words} (--equal-size).")
+            yield Text(f"Every training set of {names} has {EqualSize.parse(size).words} (launch.py --equal-size).")
     cells = report.cells[report.cells["task"] == DETECTION]
     both = [name for name in report.variants(DETECTION) if _has_both(cells[cells["variant"] == name])]
     rows = []

@@ -15,6 +15,7 @@ import launch
 from analysis.store import Store
 from data.sources import get_source
 from grid import names, tracking
+from grid.equal_size import EqualSize
 from grid.options import REPEATED, Launch, resolve
 from grid.spec import TrialSpec
 from models.registry import register_detector
@@ -202,6 +203,28 @@ def test_training_conditions_are_commands_of_their_own(new_grid: NewGrid) -> Non
         "clean+jpeg-50", "jpeg-95",
     ]  # fmt: skip
     assert commanded(command, grid) == keys_of(missing)
+
+
+def test_equal_sizes_are_commands_of_their_own_with_their_numbers(new_grid: NewGrid) -> None:
+    grid = new_grid()
+    plain = [grid.spec(train=name) for name in GENERATORS]
+    sized = [dataclasses.replace(spec, equal_size=EqualSize(2, 2)) for spec in [*plain, grid.spec(train="lama+ldm")]]
+    missing = [*plain, *sized]
+    grid.plan(*missing)
+    opened = grid.open()
+    assert commanded(opened.missing_command(), grid) == keys_of(missing)
+    assert "--equal-size 2,2" in opened.missing_command()
+    runs = opened.runs()
+    assert set(runs["equal_size"]) == {"", "2,2"}
+    variants = set(runs.loc[runs["method"] == "residual_linear", "variant"])
+    assert variants == {"residual_linear (equal_size=2,2)", "residual_linear (equal_size=all images)"}
+
+
+def test_a_method_that_does_not_depend_on_the_seed_has_a_command_per_seed(new_grid: NewGrid) -> None:
+    grid = new_grid()
+    missing = [grid.spec(seed=seed) for seed in (0, 1)] + [grid.spec("xception_scratch", seed=seed) for seed in (0, 1)]
+    grid.plan(*missing)
+    assert commanded(grid.open().missing_command(), grid) == keys_of(missing)
 
 
 def test_the_conditions_that_the_grid_asks_for_are_scored_too(new_grid: NewGrid) -> None:

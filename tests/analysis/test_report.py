@@ -346,7 +346,10 @@ def test_every_picture_says_in_words_what_it_shows(page: Page) -> None:
 
 def test_what_it_does_not_show_comes_from_the_data(report: Path) -> None:
     text = (report / "index.html").read_text(encoding="utf-8")
-    assert "There is one seed of every method" in text
+    assert "There is one seed of xception_scratch" in text
+    assert "clip_linear and residual_linear do not depend on the seed, and ran once" in text
+    assert "These two runs, not the two methods. xception_scratch minus clip_linear" in text
+    assert "p: these two runs differ" in text
     assert "clip_linear starts from random weights in place of pretrained ones" in text
     assert "xception_scratch starts from random weights" not in text  # as it should
     assert "In LDM&#39;s images the whole picture passed through the autoencoder" in text

@@ -208,7 +208,9 @@ def test_a_method_that_does_not_depend_on_the_seed_is_marked() -> None:
 
 def test_equal_sizes_are_named() -> None:
     text = printed(results(some(equal_size="24,8")))
-    assert "every training set: 24 images of each class in training and 8 in validation (--equal-size)" in text
+    assert (
+        "every training set: 24 images of each class in training and 8 in validation (launch.py --equal-size)" in text
+    )
 
 
 def test_rows_and_classes_come_in_the_order_of_the_corpus() -> None:
