@@ -28,8 +28,8 @@ def images(method: str) -> Images:
 
     A method that trains its network passes over its training images `epochs` times, scores the validation images after
     each, those of a detection trial once more for the threshold and those of every class once, and every test image of
-    every class once. A detection trial also embeds some training images of every class (`grid.plan.look_rows`). A frozen
-    encoder sees each image of the data set once; the linear classifiers on its features are not counted.
+    every class once. A detection trial also embeds some training images of every class (`grid.plan.look_rows`). A
+    frozen encoder sees each image of the data set once; the linear classifiers on its features are not counted.
     """
     num_classes = 1 + len(GENERATORS)
     if not heavy.trains(method):
