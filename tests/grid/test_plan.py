@@ -5,6 +5,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -20,6 +21,7 @@ from grid.plan import (
     TrialState,
     Work,
     distinct_inputs,
+    look_rows,
     make_plan,
 )
 from grid.spec import TrialSpec
@@ -160,6 +162,18 @@ def test_work_in_words_names_conditions_where_nothing_is_fitted() -> None:
     assert str(Work(TRIALS[0], (), "r", validates=True)) == "detection residual_linear/ldm/seed0 on validation images"
     both = Work(TRIALS[0], ("jpeg-75",), "r", validates=True)
     assert str(both) == "detection residual_linear/ldm/seed0 on validation images, under jpeg-75"
+
+
+def test_what_shows_the_kind_of_pictures_is_chosen_by_digest_and_limited_per_class(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("grid.plan.LOOK_IMAGES", 2)
+    digests = ["b", "a", "c", "e", "d", "f", "g"]
+    table = pd.DataFrame({"digest": digests, "split": ["train"] * 6 + ["valid"], "label": [0] * 3 + [1] * 4})
+    table["generator"] = ["real"] * 3 + ["lama"] * 4
+    assert look_rows(table, "train")["digest"].tolist() == ["b", "a", "e", "d"]
+    assert sorted(look_rows(table.sample(frac=1, random_state=0), "train")["digest"]) == ["a", "b", "d", "e"]
+    assert look_rows(table, "valid")["digest"].tolist() == ["g"]
 
 
 def test_a_finished_trial_of_an_older_checkout_scores_the_validation_images_and_fits_nothing() -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
@@ -15,7 +19,10 @@ from grid.runner import DONE, FAILED
 from grid.spec import TrialSpec
 from grid.trial import restore
 from grid.validation import Validated
+from models.calibration import fit_temperature
 from models.detector import fake_scores
+from models.novelty import Novelty
+from models.residuals import ResidualEncoder
 from tests.grid.running import Calls, Grid, MakeGrid
 
 
@@ -81,6 +88,40 @@ def test_a_finished_trial_of_an_older_checkout_gets_the_same_values_without_trai
     assert after.data.metrics.items() >= before.data.metrics.items()
     fresh.launch(spec)
     assert validation(grid, spec) == validation(fresh, spec)
+    kept = {name: digest for name, digest in fresh.artifacts(spec).items() if name.startswith("validation/")}
+    assert set(kept) == {
+        "validation/calibration.json",
+        "validation/novelty-embeddings.npz",
+        "validation/scores.parquet",
+    }
+    assert {name: digest for name, digest in grid.artifacts(spec).items() if name in kept} == kept
+    assert after.data.tags[names.CALIBRATED] == "true"
+
+
+def test_a_run_keeps_its_validation_scores_a_temperature_and_both_looks(make_grid: MakeGrid, tmp_path: Path) -> None:
+    grid = make_grid()
+    spec = grid.spec("xception_scratch", epochs=1)
+    grid.launch(spec)
+    folder = grid.artifact(spec, names.VALIDATION_FOLDER, tmp_path / "run")
+    scores = pd.read_parquet(folder / "scores.parquet")
+    rows = grid.manifest.select(VALID, grid.manifest.generators)
+    assert scores["path"].tolist() == rows["path"].tolist()
+    for generator in grid.manifest.generators:
+        cell = scores[(scores["label"] == 0) | (scores["generator"] == generator)]
+        logged = validation(grid, spec)[f"valid.{generator}/auroc"]
+        assert roc_auc_score(cell["label"], cell["score"]) == pytest.approx(logged, abs=1e-6)
+    facts = json.loads((folder / "calibration.json").read_text())
+    own = scores[(scores["label"] == 0) | scores["generator"].isin(spec.train_generators)]
+    fitted = fit_temperature(own["label"].to_numpy(), own["score"].to_numpy())
+    assert facts["temperature"] == pytest.approx(dataclasses.asdict(fitted))
+    metrics = grid.run_of(spec).data.metrics
+    assert metrics[names.TEMPERATURE] == pytest.approx(fitted.value)
+    assert metrics[names.ECE_AFTER] <= metrics[names.ECE_BEFORE]
+    assert set(facts["looks"]) == {"embeddings", "residuals"}
+    train = [decode(path) for path in grid.manifest.paths(grid.manifest.select(TRAIN, grid.manifest.generators))]
+    residuals = Novelty.load(folder / "novelty-residuals.npz")
+    np.testing.assert_allclose(residuals.mean, ResidualEncoder().encode(train).mean(axis=0), rtol=1e-4, atol=1e-6)
+    assert residuals.facts["num_train"] == len(train)
 
 
 def test_an_error_on_validation_images_is_with_the_run_until_they_are_scored(
