@@ -20,7 +20,7 @@ from analysis.__main__ import main
 from analysis.intervals import Sources, average, difference, mean
 from analysis.verify import estimates
 from analysis.verify.compare import Derived, compare_csv, compare_shown, read_latex, read_markdown
-from analysis.verify.evidence import EvidenceError
+from analysis.verify.evidence import Evidence, EvidenceError, check_manifest, check_rows, check_sums, read_sums
 from analysis.verify.tables import rule_for
 from analysis.verify.verify import Result, verify
 from models.metrics import get_metric
@@ -191,7 +191,8 @@ def changed_logit(folder: Path) -> tuple[str, str]:
 
 def test_one_logit_is_seen_by_the_digest(own: Path) -> None:
     file, _ = changed_logit(own)
-    assert said(verify(own))[0].startswith(f"SHA256SUMS, row {file}, column sha256: shown ")
+    (difference,) = check_sums(own, read_sums(own))
+    assert str(difference).startswith(f"SHA256SUMS, row {file}, column sha256: shown ")
 
 
 def test_one_logit_is_seen_with_renewed_digests_too(own: Path) -> None:
@@ -272,25 +273,24 @@ def test_scores_of_another_task_end_the_verification(own: Path) -> None:
 def test_another_manifest(own: Path) -> None:
     table = pd.read_csv(own / "manifest.csv", dtype=str, keep_default_na=False)
     table.assign(digest="f" + table["digest"]).to_csv(own / "manifest.csv", index=False)
-    renew_sums(own)
-    differences = said(verify(own))
-    assert differences[0].startswith("manifest.csv, row all, column digest of the data set")
-    assert any("no such test image in the manifest" in text for text in differences)
+    first, *_ = check_manifest(Evidence(own))
+    assert str(first).startswith("manifest.csv, row all, column digest of the data set")
+    rows = list(check_rows(Evidence(own), trial(own, task="attribution"), "clean"))
+    assert [row.derived for row in rows].count("no such test image in the manifest") == 36
 
 
 def test_another_specification(own: Path) -> None:
     key = trial(own, task="attribution")
     edit(own / "specs" / f"{key}.json", lambda text: text.replace('"seed": 0', '"seed": 3'))
-    renew_sums(own)
-    assert said(verify(own))[0].startswith(f"specs/{key}.json, row {key}, column key: shown {key}, derived ")
+    (difference,) = check_manifest(Evidence(own))
+    assert str(difference).startswith(f"specs/{key}.json, row {key}, column key: shown {key}, derived ")
 
 
 def test_a_file_more_or_less(own: Path) -> None:
     (own / "extra.txt").write_text("x")
     (own / "versions.csv").unlink()
-    assert [text.split(", column")[0] for text in said(verify(own))] == [
-        "SHA256SUMS, row extra.txt", "SHA256SUMS, row versions.csv",
-    ]  # fmt: skip
+    found = [(difference.row, difference.derived) for difference in check_sums(own, read_sums(own))]
+    assert found == [("extra.txt", "the file was not exported"), ("versions.csv", "the file is missing")]
 
 
 def test_a_table_without_a_rule_is_not_verified_and_says_so(own: Path, capsys: pytest.CaptureFixture[str]) -> None:

