@@ -271,5 +271,5 @@ def _compared(
     row["quality"], row["quality_original"] = jpeg_quality(levels, keep), jpeg_quality(levels_original, keep)
     row["frequency"], row["strength"] = resampling(levels, levels_original, keep)
     if tried:
-        row["process"], row["reproduced"], row["exact"] = reproduced(grey, grey_original, mask)
+        row["process"], row["reproduced"], row["exact"] = reproduced(picture, original, mask)
     return row

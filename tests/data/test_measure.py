@@ -123,7 +123,7 @@ def test_change_inside_and_outside_of_the_mask(root: Path, cache: Path) -> None:
     assert row["amount_outside"] == pytest.approx(10 * 4 * SIZE / (~mask).sum())
     assert row["changed_inside"] == pytest.approx((difference[mask] > 0).mean())
     assert row["amount_inside"] == pytest.approx(difference[mask].mean())
-    assert len(row["sample"]) == len(row["sample_mask"]) == SAMPLE  # type: ignore[arg-type]
+    assert len(row["sample"]) == len(row["sample_mask"]) == 3 * SAMPLE  # type: ignore[arg-type]
     assert row["quality"] == row["quality_original"] == NO_JPEG
     untouched = row_of(manifest, measure(manifest, cache=cache), "celebahq/fake/ldm/images/train/00001.png")
     assert untouched["changed_outside"] == untouched["amount_outside"] == 0
