@@ -15,6 +15,8 @@ from models.geometry import Geometry
 if TYPE_CHECKING:
     import torch
 
+    from models.open_set import KnownClasses
+
 REAL, FAKE = 0, 1
 DETECTION_CLASSES = ("real", "fake")
 
@@ -134,6 +136,8 @@ class Detector(abc.ABC):
         threshold: log-odds above which an image counts as fake, if `fit` chooses it, as for a method trained without
             fakes; None: the grid chooses it on the validation split.
         uses_seed: whether another seed may give another detector.
+        known: what the known classes are like, set by the grid after `fit` or `load` for a task with images of no
+            class; None: no such task.
     """
 
     classes: tuple[str, ...]
@@ -143,6 +147,7 @@ class Detector(abc.ABC):
     batch_halved: bool = False
     threshold: float | None = None
     uses_seed: bool = True
+    known: KnownClasses | None = None
 
     @abc.abstractmethod
     def fit(self, train: Examples, valid: Examples, session: FitSession) -> None:
