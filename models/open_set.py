@@ -77,7 +77,10 @@ class KnownClasses:
         variances, directions = np.linalg.eigh(covariance)
         kept = variances > _NO_VARIANCE * max(variances[-1], 0.0)
         if not kept.any():
-            raise ValueError("all training embeddings of each class are equal, so there is no distance in deviations")
+            raise ValueError(
+                "all training embeddings of each class are equal, so there is no distance in deviations; the detector has "
+                "collapsed in training, and another learning rate or seed may help"
+            )
         whiten = directions[:, kept] / np.sqrt(variances[kept])
         return whiten, means @ whiten
 
@@ -213,7 +216,7 @@ def softmax_score(logits: np.ndarray) -> np.ndarray:
 def energy_score(logits: np.ndarray) -> np.ndarray:
     """Logits (N, C) -> the energy -log sum exp(logit), float64 (N,).
 
-    Liu et al. 2020, arXiv 2010.03759, equation 4, with temperature 1.
+    Liu et al. 2020, arXiv 2010.03759, with temperature 1.
     """
     return -np.asarray(logsumexp(np.asarray(logits, dtype=np.float64), axis=1))
 
@@ -221,8 +224,8 @@ def energy_score(logits: np.ndarray) -> np.ndarray:
 def mahalanobis_score(embeddings: np.ndarray, known: KnownClasses) -> np.ndarray:
     """Embeddings (N, D) -> Mahalanobis distance to the nearest class, float64 (N,).
 
-    Lee et al. 2018, arXiv 1807.03888, equation 2, on one layer and without their noise on the input; the square root
-    changes no order.
+    Lee et al. 2018, arXiv 1807.03888, on one layer and without their noise on the input; the square root changes no
+    order.
     """
     return known.mahalanobis(embeddings)
 
@@ -230,7 +233,7 @@ def mahalanobis_score(embeddings: np.ndarray, known: KnownClasses) -> np.ndarray
 def knn_score(embeddings: np.ndarray, known: KnownClasses) -> np.ndarray:
     """Embeddings (N, D) -> distance to the k-th nearest training embedding, float64 (N,), in [0, 2].
 
-    Sun et al. 2022, arXiv 2204.06507, equation 1 without the minus sign; k is from `choose_num_neighbours`.
+    Sun et al. 2022, arXiv 2204.06507, without the minus sign; k is from `choose_num_neighbours`.
     """
     return np.asarray(known.neighbour_distances(embeddings, [known.num_neighbours])[:, 0])
 

@@ -98,7 +98,7 @@ def test_all_metrics_by_hand() -> None:
 
 
 def area_under_the_curve(numbers: np.ndarray, answered: np.ndarray, scores: np.ndarray) -> float:
-    """Correct classification rate over false positive rate, point by point, as in Dhamija et al. 2018, figure 1."""
+    """Correct classification rate over false positive rate, point by point (Dhamija et al. 2018)."""
     unknown = numbers == UNKNOWN
     points = []
     for threshold in [-np.inf, *np.unique(scores)]:
