@@ -42,6 +42,7 @@ from grid.train_sets import TrainSet
 from grid.uris import local_path, store_variable
 from grid.uris import tracking_uri as default_tracking_uri
 from models.metrics import Answers
+from models.open_set import BASELINE, COLUMN
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -227,6 +228,8 @@ class Store:
         """
         task, classes = self._task_of(run_id)
         numbers = [f"logit_{name}" for name in classes] + (["score"] if task.is_binary else [])
+        if task.scores_unknown:  # an older run may lack a score that was added later, but not all of them
+            numbers += [name for name in scores.columns if str(name).startswith(COLUMN)] or [COLUMN + BASELINE]
         needed = [*SCORE_COLUMNS, *numbers]
         if absent := [column for column in needed if column not in scores.columns]:
             return f"no column {', '.join(absent)}"

@@ -22,12 +22,13 @@ from analysis.matrices import (
     trained_on_label,
     value_table,
 )
+from analysis.open_set import logged_table, logged_verdicts
 from analysis.robustness import ordered
 from analysis.store import Store
 from analysis.tables import cell_text, plain
 from data.conditions import CLEAN
 from grid.equal_size import EqualSize
-from grid.tasks import DETECTION, WHOLE, get_task, list_tasks
+from grid.tasks import DETECTION, OPEN_SET, WHOLE, get_task, list_tasks
 from grid.train_sets import TrainSet
 from models.registry import depends_on_seed
 
@@ -65,6 +66,9 @@ def print_results(results: pd.DataFrame, console: Console, store: Store) -> None
             if len(rows):
                 console.print(f"[bold]{task}[/]{_under(condition)}: {get_task(task).heading}", highlight=False)
                 _print_verdict(console, store)
+                if task == OPEN_SET:
+                    _print_open_set(rows, condition, console, store)
+                    continue
                 whole = set(rows["tested_on"]) == {WHOLE}
                 console.print(
                     _classes(rows, task, condition, store)
@@ -189,6 +193,15 @@ def _classes(results: pd.DataFrame, task: str, condition: str, store: Store) -> 
     values = class_table(results, task, store.generators, condition=condition)
     labels = [_labelled(str(variant), results[results["variant"] == variant]) for variant in values.index]
     return _table(values.set_axis(labels).rename_axis(index="method").reset_index())
+
+
+def _print_open_set(results: pd.DataFrame, condition: str, console: Console, store: Store) -> None:
+    table = logged_table(results, store, condition=condition)
+    labels = [_labelled(str(variant), results[results["variant"] == variant]) for variant in table["method"]]
+    console.print(_table(table.assign(method=labels)))
+    for sentence in logged_verdicts(table):
+        console.print(f"  {sentence}", highlight=False, markup=False)
+    console.print()
 
 
 def _table(values: pd.DataFrame) -> Table:

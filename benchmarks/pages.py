@@ -9,11 +9,12 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from benchmarks import abstain, comparisons, coverage, heavy, published
+from benchmarks import abstain, comparisons, coverage, heavy, open_set, published
 from benchmarks.gpu import table as gpu_table
 from benchmarks.packing import FULL, name_of
 from benchmarks.report import Results, markdown, where
 from grid.experiments.dolos import dolos
+from models.open_set import UNKNOWN_SCORES
 from models.registry import detector_info
 
 CARDS_GB = (24, 40, 80)
@@ -273,6 +274,29 @@ def no_verdict(results: Results) -> str:
     return _table(head, rows, results, "abstain")
 
 
+# docs/believe/open-set.md ---------------------------------------------------------------------------------------------
+
+
+def unknown(results: Results) -> str:
+    """AUROC of unknown against known images by each score: the median over repeats, and the range of several."""
+    columns = [*UNKNOWN_SCORES, "accuracy", open_set.LANDED]
+    words = [score.words for score in UNKNOWN_SCORES.values()]
+    head = ["images", "method", "left out", *words, "accuracy on known", "called real"]
+    rows = []
+    for name, figure in results.get("open-set", {}).get("figures", {}).items():
+        data, method = name.split(", ")
+        for left_out in dict.fromkeys(part.partition(":")[0] for part in figure["parts"]):
+            parts = [figure["parts"][open_set.part_name(left_out, column)] for column in columns]
+            rows.append([data, f"`{method}`", left_out, *map(_spread, parts)])
+    return _table(head, rows, results, "open-set")
+
+
+def _spread(part: Mapping[str, float]) -> str:
+    if part["min"] == part["max"]:
+        return f"{part['median']:.3f}"
+    return f"{part['median']:.3f} ({part['min']:.3f}–{part['max']:.3f})"
+
+
 # Into the pages ------------------------------------------------------------------------------------------------------
 
 TABLES: dict[str, dict[str, Callable[[Results], str]]] = {
@@ -280,6 +304,7 @@ TABLES: dict[str, dict[str, Callable[[Results], str]]] = {
     "docs/cost.md": {"cost-arithmetic": arithmetic, "cost-cpu": on_cpus, "cost-gpu": on_gpus},
     "docs/numbers.md": {"coverage": held, "comparisons": rejections, "seeds": other_seeds},
     "docs/believe/thresholds.md": {"abstain": no_verdict},
+    "docs/believe/open-set.md": {"open-set": unknown},
 }
 
 

@@ -102,6 +102,11 @@ BENCHMARKS = {
         "benchmarks.abstain",
         page="docs/believe/thresholds.md",
     ),
+    "open-set": Benchmark(
+        "left-out generators on which a distance from the training images beats the largest softmax; needs photographs",
+        "benchmarks.open_set",
+        page="docs/believe/open-set.md",
+    ),
     "packing": Benchmark(
         "device memory of a trial of each method, and images per second of one to four trials at once on one GPU",
         "benchmarks.packing",

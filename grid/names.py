@@ -119,6 +119,7 @@ def condition_artifact(condition: str, name: str) -> str:
 SCORES = "scores.parquet"  # one row per unique test image; one file per condition
 EMBEDDINGS = "embeddings.npy"  # float16 (N, D), rows as in SCORES
 CHECKPOINT = "checkpoint"  # folder, written by the detector
+KNOWN_CLASSES = "known.npz"  # in CHECKPOINT, for a task with images of no class: training embeddings of the classes
 VALIDATION_FOLDER = "validation"
 VALIDATION_SCORES = "validation/scores.parquet"  # one row per validation image of every generator
 CALIBRATION = "validation/calibration.json"  # the temperature, and facts of each look

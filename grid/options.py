@@ -68,7 +68,7 @@ def add_trial_options(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--train-on", metavar="SETS",
         help="training sets, separated by commas: each (default for detection), all, all-but-one, all-but-X, X, A+B; "
-        "none for methods that need no fakes. Attribution always trains on all",
+        "none for methods that need no fakes. Attribution always trains on all, open_set on all but one",
     )  # fmt: skip
     what.add_argument(
         "--equal-size", nargs="?", const=SMALLEST, metavar="TRAIN,VALID",

@@ -28,6 +28,7 @@ from grid.spec import TrialSpec
 from grid.tasks import get_task
 from models.detector import BuildContext, Detector, Examples, FitSession, Rows, fake_scores
 from models.geometry import Geometry
+from models.open_set import COLUMN, KnownClasses, fit_known, unknown_scores
 from models.registry import create_detector, size_check
 from models.scoring import choose_threshold
 
@@ -63,7 +64,8 @@ class Scored:
         condition: name in `data.conditions`.
         metrics: metrics of every cell, by their names in `grid.names`.
         scores: one row per unique test image: path, digest, source_id, generator, label (0 real, 1 fake), condition,
-            one column `logit_<class>` per class, and for a binary task `score` (log-odds of fake).
+            one column `logit_<class>` per class, for a binary task `score` (log-odds of fake), and for a task with
+            images of no class one column `unknown_<score>` per score of `models.open_set`.
         embeddings: float16 (N, D), rows as in `scores`.
     """
 
@@ -92,6 +94,8 @@ def restore(spec: TrialSpec, weight_files: dict[str, Path], device: str, checkpo
     context = BuildContext(spec.classes, spec.seed, device, weight_files, restoring=True)
     detector = create_detector(spec.method, dict(spec.config), context)
     detector.load(checkpoint)
+    if get_task(spec.task).scores_unknown:
+        detector.known = KnownClasses.load(checkpoint / names.KNOWN_CLASSES)
     return detector
 
 
@@ -275,6 +279,9 @@ def fit(
     train, valid = examples(TRAIN), examples(VALID)
     detector.fit(train, valid, session)
     detector.save(checkpoint_to)
+    if task.scores_unknown:
+        detector.known = fit_known(detector, train, valid)
+        detector.known.save(checkpoint_to / names.KNOWN_CLASSES)
     threshold, metrics = None, dict[str, float]()
     if task.is_binary:
         threshold = detector.threshold
@@ -324,6 +331,11 @@ def score(
         scores[f"logit_{name}"] = prediction.logits[:, index]
     if task.is_binary:
         scores["score"] = fake_scores(prediction.logits)
+    if task.scores_unknown:
+        if detector.known is None:
+            raise ValueError(f"a detector of the task {task.name} must know what its classes are like")
+        for name, values in unknown_scores(prediction.logits, prediction.embeddings, detector.known).items():
+            scores[COLUMN + name] = values
     measured = task.measure(scores, prediction.logits, spec.classes, threshold)
     metrics = {
         names.metric_name(tested_on, metric, condition): value

@@ -15,6 +15,8 @@ from models.geometry import Geometry
 if TYPE_CHECKING:
     import torch
 
+    from models.open_set import KnownClasses
+
 REAL, FAKE = 0, 1
 DETECTION_CLASSES = ("real", "fake")
 
@@ -133,6 +135,8 @@ class Detector(abc.ABC):
         batch_halved: whether training ran out of the device's memory and continued with batches in two halves.
         threshold: log-odds above which an image counts as fake, if `fit` chooses it, as for a method trained without
             fakes; None: the grid chooses it on the validation split.
+        known: what the known classes are like, set by the grid after `fit` or `load` for a task with images of no
+            class; None: no such task.
     """
 
     classes: tuple[str, ...]
@@ -141,6 +145,7 @@ class Detector(abc.ABC):
     weights_note: str = ""
     batch_halved: bool = False
     threshold: float | None = None
+    known: KnownClasses | None = None
 
     @abc.abstractmethod
     def fit(self, train: Examples, valid: Examples, session: FitSession) -> None:

@@ -8,14 +8,14 @@ from analysis.matrices import value_table
 from analysis.page import Block, Text
 from analysis.parts import Report, register_part
 from data.conditions import CLEAN
-from grid.tasks import ATTRIBUTION, DETECTION, get_task, list_tasks
+from grid.tasks import ATTRIBUTION, DETECTION, OPEN_SET, get_task, list_tasks
 
 
 @register_part("tasks", title="Other tasks", position=55)
 def tasks(report: Report) -> Iterator[Block]:
-    """One table per task; empty if the grid has detection and attribution alone."""
+    """One table per task; empty if the grid has none of them."""
     for task in list_tasks():
-        if task in (DETECTION, ATTRIBUTION) or not report.variants(task):
+        if task in (DETECTION, ATTRIBUTION, OPEN_SET) or not report.variants(task):
             continue
         results = report.store.results()
         if not (results["task"] == task).any():

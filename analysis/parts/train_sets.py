@@ -18,7 +18,7 @@ from models.metrics import in_words
 METRICS = ("accuracy", "auroc")
 
 
-@register_part("train_sets", title="Training sets", position=22)
+@register_part("train_sets", title="Training sets", position=21)
 def train_sets(report: Report) -> Iterator[Block]:
     """Empty unless there are training sets of one generator and of several, or of equal size."""
     runs = report.finished(DETECTION)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-DETECTION, ATTRIBUTION = "detection", "attribution"
+DETECTION, ATTRIBUTION, OPEN_SET = "detection", "attribution", "open_set"
 REAL = "real"  # the class of every real image
 WHOLE = "all"  # where a task tests the whole test set as one cell
 
@@ -29,6 +29,8 @@ class Task(abc.ABC):
         is_binary: the classes are real and fake. An image then has a score, the log-odds of fake; a threshold comes
             from the validation split; and results form a matrix with one cell per generator that is tested on.
         needs_fakes: it makes no sense for methods that are trained without fakes.
+        scores_unknown: test images may be of no class, so a trial keeps scores of "unknown" (`models.open_set`), in
+            columns of its scores.
     """
 
     name: ClassVar[str]
@@ -36,6 +38,7 @@ class Task(abc.ABC):
     train_on: ClassVar[str]
     is_binary: ClassVar[bool]
     needs_fakes: ClassVar[bool] = True
+    scores_unknown: ClassVar[bool] = False
 
     def train_sets(self, train_on: str | None, generators: Sequence[str]) -> list[TrainSet]:
         """The training sets of a grid.

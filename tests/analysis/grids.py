@@ -15,12 +15,13 @@ from data.conditions import CLEAN
 from data.manifest import Manifest
 from grid import names, tracking
 from grid.spec import TrialSpec
-from grid.tasks import ATTRIBUTION, get_task
+from grid.tasks import ATTRIBUTION, OPEN_SET, get_task
 from grid.tracking import Tracker
 from grid.train_sets import TrainSet
 from grid.trial import Scored
 from grid.validation import Validated
 from models.calibration import fit_temperature
+from models.open_set import scores_of_table
 from tests.grid.grids import FACTS, make_spec, paper_manifest
 
 GENERATORS = ("lama", "ldm", "repaint")
@@ -34,13 +35,20 @@ def made_scores(spec: TrialSpec, manifest: Manifest, condition: str = CLEAN) -> 
     scores["condition"] = condition
     rng = np.random.default_rng(zlib.crc32((spec.key if condition == CLEAN else f"{spec.key} {condition}").encode()))
     logits = rng.normal(size=(len(scores), len(spec.classes))).astype(np.float32)
-    logits[np.arange(len(scores)), get_task(spec.task).class_numbers(test, spec.classes)] += 1
+    numbers = get_task(spec.task).class_numbers(test, spec.classes)
+    logits[np.flatnonzero(numbers >= 0), numbers[numbers >= 0]] += 1
     if get_task(spec.task).is_binary:
         logits[scores["generator"].isin(spec.train_generators), 1] += 1
     for place, name in enumerate(spec.classes):
         scores[f"logit_{name}"] = logits[:, place]
     if get_task(spec.task).is_binary:
         scores["score"] = logits[:, 1] - logits[:, 0]
+    if get_task(spec.task).scores_unknown:
+        scores = scores.assign(
+            **{f"unknown_{name}": values for name, values in scores_of_table(scores, logits).items()}
+        )
+        for name in ("mahalanobis", "knn"):
+            scores[f"unknown_{name}"] = rng.normal(numbers < 0, 1.0)
     return scores
 
 
@@ -124,6 +132,10 @@ class Grid:
     def attribution(self, method: str = "residual_linear", *, seed: int = 0, **config: object) -> TrialSpec:
         everything = self.manifest.generators
         return make_spec(self.manifest.digest, method, task=ATTRIBUTION, train=everything, seed=seed, **config)
+
+    def open_set(self, method: str = "residual_linear", *, left_out: str = "lama", seed: int = 0) -> TrialSpec:
+        others = [name for name in self.manifest.generators if name != left_out]
+        return make_spec(self.manifest.digest, method, task=OPEN_SET, train=others, seed=seed)
 
     def plan(self, *trials: TrialSpec) -> None:
         """Add trials to the plan."""

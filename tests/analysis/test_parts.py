@@ -42,7 +42,9 @@ def everything(grid: Grid) -> None:
     grid.tracker.record_areas({digest: number / len(fakes) for number, digest in enumerate(fakes)})
     grid.finish(grid.spec("clip_linear", train="lama+ldm"), grid.attribution("clip_linear", seed=1))
     grid.finish(grid.spec("xception_scratch", train="none"))
+    grid.finish(grid.open_set(), grid.open_set(seed=1), grid.open_set(left_out="ldm"), conditions=["jpeg-75"])
     grid.plan(grid.spec("sam_linear"), grid.attribution("sam_linear"), grid.spec(train_condition="jpeg-95"))
+    grid.plan(grid.open_set("sam_linear"))
 
 
 def detection(grid: Grid) -> None:

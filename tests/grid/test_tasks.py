@@ -14,6 +14,7 @@ from grid.spec import TrialSpec
 from grid.tasks import (
     ATTRIBUTION,
     DETECTION,
+    OPEN_SET,
     REAL,
     WHOLE,
     Task,
@@ -272,6 +273,50 @@ def test_attribution_is_trained_on_all_generators_whatever_somebody_asks_for() -
 def test_a_trial_of_attribution_in_words() -> None:
     task = get_task(ATTRIBUTION)
     assert task.label(TrainSet(GENERATORS), GENERATORS) == task.trial_name(TrainSet(GENERATORS)) == "attribution"
+
+
+# Open set ------------------------------------------------------------------------------------------------------------
+
+
+def test_open_set_by_hand() -> None:
+    task = get_task(OPEN_SET)
+    classes = task.classes(TrainSet(("ldm", "lama")))
+    assert classes == ("real", "lama", "ldm")
+    rows = rows_of((0, "real"), (1, "lama"), (1, "ldm"), (1, "repaint"), (1, "repaint"), (0, "repaint"), (0, "lama"))
+    assert task.class_numbers(rows, classes).tolist() == [0, 1, 2, -1, -1, 0, 0]
+    cells = task.cells(rows, classes)
+    # a real image that came with the left-out generator is in no cell: nothing like it was trained on
+    assert {name: cell.tolist() for name, cell in cells.items()} == {"repaint": [True] * 5 + [False, True]}
+    logits = np.array([[4, 0, 0], [0, 2, 0], [0, 5, 3], [1, 0, 0], [0, 0, 3], [9, 0, 0], [6, 0, 0]], dtype=float)
+    (measured,) = task.measure(rows, logits, classes).values()
+    assert measured["accuracy"] == 3 / 4
+    assert (measured["lands_on/real"], measured["lands_on/ldm"]) == (1 / 2, 1 / 2)
+    # by certainty the known images have the places 1, 2, 4, 5 and the unknown ones 3 and 6, unless they are surer
+    assert measured["unknown_auroc/softmax"] == 6 / 8
+    assert {name for name in measured if name.startswith("oscr")} == {"oscr/softmax", "oscr/energy"}
+    stored = rows.assign(unknown_knn=[0.1, 0.2, 0.3, 0.4, 0.5, 9.0, 0.6])
+    assert task.measure(stored, logits, classes)["repaint"]["unknown_auroc/knn"] == 6 / 8
+    assert task.measure(stored, logits, classes)["repaint"]["oscr/knn"] == 4 / 8
+
+
+def test_open_set_leaves_each_generator_out_in_turn_or_those_that_are_asked_for() -> None:
+    task = get_task(OPEN_SET)
+    everything = [TrainSet(pair) for pair in (("ldm", "repaint"), ("lama", "repaint"), ("lama", "ldm"))]
+    for train_on in (None, "each", "all", "none"):
+        assert task.train_sets(train_on, GENERATORS) == everything
+    assert task.train_sets("all-but-ldm", GENERATORS) == [TrainSet(("lama", "repaint"))]
+    assert task.train_sets("each,lama+ldm", GENERATORS) == [TrainSet(("lama", "ldm"))]
+
+
+def test_open_set_with_two_generators_is_refused_with_what_to_do() -> None:
+    with pytest.raises(ValueError, match=r"needs at least 3 generators; the data have 2: lama, ldm\. Leave"):
+        get_task(OPEN_SET).train_sets(None, ("lama", "ldm"))
+
+
+def test_a_trial_of_the_open_set_in_words() -> None:
+    task = get_task(OPEN_SET)
+    assert task.label(TrainSet(("lama", "ldm")), GENERATORS) == "open_set, trained on all but repaint"
+    assert task.trial_name(TrainSet(("ldm", "lama"))) == "open_set-lama+ldm"
 
 
 # A task of somebody's own --------------------------------------------------------------------------------------------
