@@ -242,7 +242,7 @@ def _entries(
     entries: dict[Where, _Entry] = {}
     by = ["run_id", "trained_on", "seed", "task"]
     for (run_id, trained_on, seed, task_name), logged in results.groupby(by, sort=False):
-        task = get_task(str(task_name))
+        task = get_task(str(task_name), int(str(seed)))
         classes = task.classes(TrainSet.parse(str(trained_on)))
         values: dict[Any, float] = logged.set_index(["tested_on", "metric"])["value"].to_dict()
         wanted = _metrics_of_run(values, metrics, classes, binary=task.is_binary)

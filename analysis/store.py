@@ -265,7 +265,7 @@ class Store:
     def _task_of(self, run_id: str) -> tuple[Task, tuple[str, ...]]:
         """A run's task and its classes."""
         tags = self._run(run_id).data.tags
-        task = get_task(tags[names.TASK])
+        task = get_task(tags[names.TASK], int(tags[names.SEED]))
         return task, tuple(task.classes(TrainSet.parse(tags[names.TRAIN_GENERATORS])))
 
     def embeddings(self, run_id: str) -> np.ndarray:

@@ -223,7 +223,7 @@ def fit(
     """
     set_threads(settings)
     manifest = Manifest.load(settings.manifests / spec.data)
-    task, detector = get_task(spec.task), build(spec, settings, device)
+    task, detector = get_task(spec.task, spec.seed), build(spec, settings, device)
     inputs = Inputs(spec, spec.train_condition, (TRAIN, VALID) if spec.train_condition != CLEAN else ())
 
     def examples(split: str) -> Examples:
@@ -273,7 +273,7 @@ def score(
         MemoryExhausted: from the detector.
     """
     set_threads(settings)
-    task, manifest = get_task(spec.task), Manifest.load(settings.manifests / spec.data)
+    task, manifest = get_task(spec.task, spec.seed), Manifest.load(settings.manifests / spec.data)
     rows = manifest.select(TEST, manifest.generators)
     inputs = Inputs(spec, condition, () if condition == CLEAN else (TEST,))
     prediction = detector.predict(prepare_inputs(detector, manifest, rows, settings, inputs, copied=copied))
@@ -317,7 +317,7 @@ def validate(
         MemoryExhausted: from the detector.
     """
     set_threads(settings)
-    task, manifest = get_task(spec.task), Manifest.load(settings.manifests / spec.data)
+    task, manifest = get_task(spec.task, spec.seed), Manifest.load(settings.manifests / spec.data)
     rows = manifest.select(VALID, manifest.generators)
     inputs = Inputs(spec, spec.train_condition, (VALID,))
     pixels_or_features = prepare_inputs(detector, manifest, rows, settings, inputs, copied=copied)

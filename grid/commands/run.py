@@ -127,6 +127,7 @@ def _run(launch: Launch, context: Context) -> int:
         context.console.print(f"all {len(plan.trials)} trials are finished; nothing to run")
         try:
             keep_verdict(settings.tracking_uri, launch.name, manifest.digest, verdict)
+            record_references(launch, manifest)
         except StoreError as error:
             raise BadInputError(str(error)) from error
     else:
@@ -324,10 +325,30 @@ def run_pending(plan: Plan, launch: Launch, manifest: Manifest, verdict: Verdict
     with tracker.claim() as lost:
         launched = {names.EXPERIMENT: launch.experiment.name, names.OPTIONS: launch.repeated()}
         tracker.record_launch(manifest, plan.trials, conditions=plan.conditions, launched=launched, verdict=verdict)
+        record_references(launch, manifest)
         # Looked up again: whoever ran this grid until now may have finished some of it meanwhile.
         states = tracker.records.states([trial.key for trial in plan.trials])
         plan = make_plan(plan.trials, states, plan.conditions)
         return run_claimed(plan, launch, tracker, lost, console)
+
+
+def record_references(launch: Launch, manifest: Manifest) -> None:
+    """Keep the references that need no pictures with the grid, if --controls asks for them and they are not there."""
+    if not launch.options.controls:
+        return
+    from data.measure import measure
+    from data.pictures import FileError
+    from grid.controls import references
+    from grid.tracking import keep_references
+
+    settings = launch.settings
+    try:
+        measured = measure(manifest, cache=settings.cache)  # the audit has measured it, and it is read from disk
+    except FileError as error:
+        raise BadInputError(str(error)) from error
+    keep_references(
+        settings.tracking_uri, launch.name, manifest.digest, lambda sets: references(manifest, measured, sets)
+    )
 
 
 def run_claimed(plan: Plan, launch: Launch, tracker: Tracker, lost: Event, console: Console) -> bool:
@@ -420,6 +441,7 @@ def print_plan(plan: Plan, settings: RunSettings, console: Console) -> None:
     """Every trial with its state and what it would ask for."""
     from rich.table import Table
 
+    from grid.controls import task_words
     from models.registry import detector_info
 
     def asks_for(method: str) -> dict[str, str]:
@@ -442,7 +464,7 @@ def print_plan(plan: Plan, settings: RunSettings, console: Console) -> None:
     for trial in plan.trials:
         row = asked[trial.method]
         state = scoring.get(trial.key, plan.state(trial))
-        table.add_row(trial.task, trial.name, trial.key, state, *(row[column] for column in shown))
+        table.add_row(task_words(trial.task, trial.method), trial.name, trial.key, state, *(row[column] for column in shown))
     console.print(table)
     if settings.accelerator or settings.gpu_memory or settings.by_method:
         console.print("whether a node has what is asked for is seen when the grid starts")

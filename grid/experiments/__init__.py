@@ -39,7 +39,7 @@ def cross_generator_trials(
         train_on: training sets (see `grid.train_sets`); None: the default of each task.
         train_condition: condition of training and validation pictures.
         without_fakes: methods in `configs` that train without fakes: once per seed and task without need of fakes,
-            whatever `train_on` is.
+            whatever `train_on` is; they have no trials of controls.
 
     Raises:
         ValueError: `train_on` names a generator that does not exist.
@@ -49,9 +49,10 @@ def cross_generator_trials(
         for method, config in configs.items():
             for task in asked:
                 if method not in without_fakes:
-                    train_sets = [train for train in task.train_sets(train_on, generators) if train.generators]
+                    sets = task.train_sets(train_on, generators)
+                    train_sets = [train for train in sets if train.generators or task.is_control]
                 else:
-                    train_sets = [] if task.needs_fakes else [TrainSet(())]
+                    train_sets = [] if task.needs_fakes or task.is_control else [TrainSet(())]
                 for train in train_sets:
                     names = train.generators
                     yield TrialSpec(
