@@ -206,6 +206,20 @@ def compare(store: Store, a: str, b: str, metric: str = "accuracy") -> pd.DataFr
     return pd.DataFrame(rows)
 
 
+def detection_estimates(store: Store, metrics: Sequence[str], sources: Sources) -> dict[str, dict[Where, Estimate]]:
+    """Every cell of detection on clean pictures, averaged over seeds: variant -> cell -> value with its interval.
+
+    Metrics without intervals are left out. `sources`: of the test set, so that values can be compared.
+    """
+    results = store.results()
+    results = results[(results["condition"] == CLEAN) & (results["task"] == DETECTION)]
+    found = {}
+    for variant, rows in results.groupby("variant", sort=False):
+        entries = _entries(store, rows, metrics, sources, CLEAN)
+        found[str(variant)] = {where: entry.estimate for where, entry in entries.items() if entry.parts}
+    return found
+
+
 @dataclass
 class _Entry:
     """One cell of one variant and metric.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from analysis.controls import Beside, beside_references, methods_alone, null_cells, null_sentences
 from analysis.matrices import (
     ORIENTATION,
     class_table,
@@ -31,6 +34,9 @@ def print_results(results: pd.DataFrame, console: Console, store: Store) -> None
         console: where to print.
         store: the grid, for planned trials and the order of generators.
     """
+    shown, grid, store = set(results["run_id"]), store, methods_alone(store)
+    beside = beside_references(grid)
+    results = results[results["run_id"].isin(store.runs()["run_id"])]
     conditions = sorted(set(results["condition"]), key=lambda name: (name != CLEAN, name))
     for task in list_tasks():
         of_task = results[results["task"] == task]
@@ -41,6 +47,8 @@ def print_results(results: pd.DataFrame, console: Console, store: Store) -> None
                     rows = of_variant[of_variant["condition"] == condition]
                     if len(rows):
                         _print_matrix(rows, str(variant), task, condition, console, store)
+                        if task == DETECTION and condition == CLEAN:
+                            _print_references(beside, str(variant), console)
             continue
         for condition in conditions:
             rows = of_task[of_task["condition"] == condition]
@@ -53,6 +61,28 @@ def print_results(results: pd.DataFrame, console: Console, store: Store) -> None
                     if whole
                     else _table(value_table(rows, task, condition=condition))
                 )
+    _print_controls(grid, beside, shown, console)
+
+
+def _print_references(beside: Beside, variant: str, console: Console) -> None:
+    """The references beside a method's matrix: their means over the same cells; nothing without references."""
+    means = beside.means(variant)
+    if len(means):
+        console.print(f"  references beside {variant}, means over the same cells; none is a method", highlight=False)
+        console.print(_table(means))
+
+
+def _print_controls(store: Store, beside: Beside, shown: Collection[str], console: Console) -> None:
+    """Null controls under a heading of their own, then where methods are not above the references."""
+    cells = null_cells(store)
+    cells = cells[cells["run_id"].isin(shown)]
+    if len(cells):
+        console.print("[bold]Null controls[/]: .5 is expected; no results of detection", highlight=False)
+        console.print(_table(cells.drop(columns=["run_id", "outside"])))
+        for sentence in null_sentences(cells):
+            console.print(f"  {sentence}", highlight=False, markup=False)
+    for sentence in beside.warnings(methods_alone(store).generators):
+        console.print(f"warning: {sentence}", style="yellow", highlight=False, markup=False)
 
 
 def _print_verdict(console: Console, store: Store) -> None:

@@ -4,17 +4,16 @@ Two references follow from the manifest alone, so they are computed once per gri
 
 - `headers_only`: a decision tree on the facts of file headers and on bytes per pixel, fitted on the training images.
 - `mask_area`: the share of the picture that is edited. A real image has no mask; "it has none" would tell it from every
-  fake and say nothing. So a real image counts with the area that the fake of the same photograph by the tested generator
-  has, without one with the mean area of that photograph's fakes by other generators, and is left out without any. The
-  value says whether the photographs that were edited more are those of the fakes. Where each fake has its real image in
-  the cell and each real image its fake, it is .5 exactly.
+  fake and say nothing. So a real image counts with the area that the fake of the same photograph by the tested
+  generator has, without one with the mean area of that photograph's fakes by other generators, and is left out without
+  any. The value says whether the photographs that were edited more are those of the fakes. Where each fake has its real
+  image in the cell and each real image its fake, it is .5 exactly.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,14 +30,14 @@ if TYPE_CHECKING:
     from data.manifest import Manifest
     from grid.spec import TrialSpec
 
-CONTROL, REFERENCE = "control", "reference"
+CONTROL, REFERENCE, METHOD = "control", "reference", ""  # kinds of trials
 HEADERS_ONLY, MASK_AREA = "headers_only", "mask_area"
 SCORE_COLUMNS = ["reference", "trained_on", "tested_on", "source_id", "generator", "label", "score"]
 CELL_COLUMNS = ["reference", "trained_on", "tested_on", "accuracy", "auroc", "num_images", "left_out"]
 
 
 def kind_of(task: str, method: str) -> str:
-    """The kind of a trial: "control" for trials of a null control, "reference" for those of a reference method, "" for all others.
+    """The kind of a trial: of a null control, of a reference method, or, as all others, of a method.
 
     A method or a task that this checkout does not have is neither.
     """
@@ -47,7 +46,7 @@ def kind_of(task: str, method: str) -> str:
 
     if task in list_controls():
         return CONTROL
-    return REFERENCE if method in list_references() else ""
+    return REFERENCE if method in list_references() else METHOD
 
 
 def task_words(task: str, method: str) -> str:

@@ -65,7 +65,8 @@ def add_trial_options(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--tasks", type=_names, metavar="A,B", help=f"only these of {', '.join(list_tasks())}")
     what.add_argument(
         "--controls", action="store_true",
-        help="add what says whether results can be believed: null controls and reference rows (docs/believe/controls.md)",
+        help="add null controls and reference rows, which say whether results can be believed "
+        "(docs/believe/controls.md); on a finished grid, only these run",
     )  # fmt: skip
     what.add_argument(
         "--train-on", metavar="SETS",
@@ -243,6 +244,7 @@ def resolve(options: argparse.Namespace) -> Launch:
         BadInputError: there are mistakes; the message has all of them.
     """
     from data.conditions import get_condition
+
     try:
         experiment = load_experiment(options.experiment)
     except KeyError as error:

@@ -532,10 +532,11 @@ def keep_references(
     Raises:
         StoreError: the store cannot be read or written.
     """
-    records = open_records(uri, experiment)
-    kept = None
+    records, kept = open_records(uri, experiment), None
+    if records is None:
+        return None
     with answering(uri):
-        for grid in [] if records is None else records.grids(data):
+        for grid in records.grids(data):
             computed = compute(list(detection_train_sets(records.plan(grid).values())))
             text = json.dumps(computed.to_dict(), indent=1)
             if records.text(grid, names.REFERENCES) == text:

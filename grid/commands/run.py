@@ -464,7 +464,9 @@ def print_plan(plan: Plan, settings: RunSettings, console: Console) -> None:
     for trial in plan.trials:
         row = asked[trial.method]
         state = scoring.get(trial.key, plan.state(trial))
-        table.add_row(task_words(trial.task, trial.method), trial.name, trial.key, state, *(row[column] for column in shown))
+        table.add_row(
+            task_words(trial.task, trial.method), trial.name, trial.key, state, *(row[column] for column in shown)
+        )
     console.print(table)
     if settings.accelerator or settings.gpu_memory or settings.by_method:
         console.print("whether a node has what is asked for is seen when the grid starts")

@@ -1,9 +1,9 @@
 """Null control: detection, where a coin per photograph says whether its real and its fake images swap their labels.
 
 The labels of training, validation and test images are all shuffled. With the true labels on the test images a detector
-would not be at chance: whatever direction in its features it has learned from the shuffled ones, fakes differ from real
-images along it by much more than two photographs differ, in this direction or the other. All photographs agree on which,
-so the value is far from chance, and an interval over photographs does not hold it.
+would not be at chance. From shuffled labels it learns some direction in its features, and along it fakes differ from
+real images, in whichever sense. All test photographs agree in this sense, so the value would be far from .5, above or
+below, and an interval over photographs would not hold .5.
 
 One coin serves all images of a photograph. So a cell of pairs has as many images of each class as before, and images of
 one photograph are right or wrong together, as they are in detection: what is at chance is then the interval over
