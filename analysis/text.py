@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from analysis.controls import Beside, beside_references, methods_alone, null_cells, null_sentences
+from analysis.controls import Beside, methods_alone, null_cells, null_sentences
 from analysis.matrices import (
     ORIENTATION,
     class_table,
@@ -26,17 +26,15 @@ from grid.tasks import DETECTION, WHOLE, get_task, list_tasks
 from grid.train_sets import TrainSet
 
 
-def print_results(results: pd.DataFrame, console: Console, store: Store) -> None:
+def print_results(results: pd.DataFrame, console: Console, store: Store, beside: Beside | None = None) -> None:
     """Print every variant's cross-generator accuracy and AUROC per condition, then the accuracy of each class.
 
     Args:
-        results: rows of `Store.results`.
+        results: rows of `Store.results`, of methods alone.
         console: where to print.
-        store: the grid, for planned trials and the order of generators.
+        store: the grid without controls and references, for planned trials and the order of generators.
+        beside: the references; None: there are none.
     """
-    shown, grid, store = set(results["run_id"]), store, methods_alone(store)
-    beside = beside_references(grid)
-    results = results[results["run_id"].isin(store.runs()["run_id"])]
     conditions = sorted(set(results["condition"]), key=lambda name: (name != CLEAN, name))
     for task in list_tasks():
         of_task = results[results["task"] == task]
@@ -48,7 +46,7 @@ def print_results(results: pd.DataFrame, console: Console, store: Store) -> None
                     if len(rows):
                         _print_matrix(rows, str(variant), task, condition, console, store)
                         if task == DETECTION and condition == CLEAN:
-                            _print_references(beside, str(variant), console)
+                            _print_references(beside or Beside(), str(variant), console)
             continue
         for condition in conditions:
             rows = of_task[of_task["condition"] == condition]
@@ -61,7 +59,6 @@ def print_results(results: pd.DataFrame, console: Console, store: Store) -> None
                     if whole
                     else _table(value_table(rows, task, condition=condition))
                 )
-    _print_controls(grid, beside, shown, console)
 
 
 def _print_references(beside: Beside, variant: str, console: Console) -> None:
@@ -72,10 +69,17 @@ def _print_references(beside: Beside, variant: str, console: Console) -> None:
         console.print(_table(means))
 
 
-def _print_controls(store: Store, beside: Beside, shown: Collection[str], console: Console) -> None:
-    """Null controls under a heading of their own, then where methods are not above the references."""
-    cells = null_cells(store)
-    cells = cells[cells["run_id"].isin(shown)]
+def print_controls(store: Store, beside: Beside, keys: Collection[str], console: Console) -> None:
+    """Print null controls under a heading of their own, then where methods are not above the references.
+
+    Args:
+        store: the grid, with its controls.
+        beside: from `analysis.controls.beside_references`.
+        keys: of the trials to print.
+        console: where to print.
+    """
+    runs, cells = store.runs(), null_cells(store)
+    cells = cells[cells["run_id"].isin(runs.loc[runs["key"].isin(keys), "run_id"])]
     if len(cells):
         console.print("[bold]Null controls[/]: .5 is expected; no results of detection", highlight=False)
         console.print(_table(cells.drop(columns=["run_id", "outside"])))
