@@ -101,12 +101,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def show_results(console: Console, uri: str, experiment: str, data: str, keys: Collection[str]) -> None:
     """Print the tables of the finished trials among these, and the address of the MLflow UI."""
+    from analysis.controls import beside_references, methods_alone
     from analysis.store import open_store
-    from analysis.text import print_results
+    from analysis.text import print_controls, print_results
 
     store = open_store(experiment, tracking_uri=uri, data=data, unfinished=True)
-    results = store.results()
-    print_results(results[results["key"].isin(set(keys))], console, store)
+    methods, beside = methods_alone(store), beside_references(store)
+    results = methods.results()
+    print_results(results[results["key"].isin(set(keys))], console, methods, beside)
+    print_controls(store, beside, keys, console)
     mlflow = Path(sys.executable).with_name("mlflow")
     shown = without_passwords(uri)
     if not uri.startswith("http"):

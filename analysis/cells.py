@@ -275,6 +275,20 @@ def cell_estimates(
     return {where[:2]: entry.estimate for where, entry in entries.items() if where[2] == metric and entry.parts}
 
 
+def detection_estimates(store: Store, metrics: Sequence[str], sources: Sources) -> dict[str, dict[Where, Estimate]]:
+    """Every cell of detection on clean pictures, averaged over seeds: variant -> cell -> value with its interval.
+
+    Metrics without intervals are left out. `sources`: of the test set, so that values can be compared.
+    """
+    results = store.results()
+    results = results[(results["condition"] == CLEAN) & (results["task"] == DETECTION)]
+    found = {}
+    for variant, rows in results.groupby("variant", sort=False):
+        entries = _entries(store, rows, metrics, sources, CLEAN)
+        found[str(variant)] = {where: entry.estimate for where, entry in entries.items() if entry.parts}
+    return found
+
+
 @dataclass
 class _Entry:
     """One cell of one variant and metric.
@@ -351,7 +365,7 @@ def _entries(
     entries: dict[Where, _Entry] = {}
     by = ["run_id", "trained_on", "seed", "task"]
     for (run_id, trained_on, seed, task_name), logged in results.groupby(by, sort=False):
-        task = get_task(str(task_name))
+        task = get_task(str(task_name), int(str(seed)))
         seeded = _is_seeded(logged)
         classes = task.classes(TrainSet.parse(str(trained_on)))
         values: dict[Any, float] = logged.set_index(["tested_on", "metric"])["value"].to_dict()

@@ -151,10 +151,11 @@ class Part:
     num_sources: int
     num_images: int | None
 
-    def estimate(self) -> Estimate:
-        """With its interval."""
+    def estimate(self, level: float = LEVEL) -> Estimate:
+        """With its interval, which holds the truth with a probability of `level`."""
         levels = (Level(self.influence, self.num_sources),)
-        return Estimate(self.value, interval(self.value, levels, num_images=self.num_images), levels)
+        found = interval(self.value, levels, num_images=self.num_images, level=level)
+        return Estimate(self.value, found, levels)
 
 
 @dataclass(frozen=True)
@@ -251,48 +252,55 @@ def has_interval(classes: Sequence[str], metric: str) -> bool:
     return any(registered.name == plain for registered in metrics_for(classes))
 
 
-def interval(value: float, levels: Sequence[Level], *, num_images: int | None = None) -> Interval:
-    """The 95 % interval of a value in [0, 1].
+def interval(value: float, levels: Sequence[Level], *, num_images: int | None = None, level: float = LEVEL) -> Interval:
+    """The interval of a value in [0, 1].
 
     A share of right answers has the exact binomial interval (Clopper and Pearson 1934) of as many independent images as
     give the same variance, at most as many as there are (Korn and Graubard 1998, Survey Methodology 24, 193-201).
     Any other value has a t interval on the logit scale.
 
     Where no photograph moves the value, such as for a perfect ranking or the same answer to all images, the variance
-    says nothing. Then up to 1 - 0.025^(1/n) of all photographs could still behave otherwise, in either direction.
+    says nothing. Then up to 1 - 0.025^(1/n) (at 95 %) of all photographs could still behave otherwise, in either
+    direction.
 
     Args:
         value: in [0, 1], or NaN.
         levels: what it varies with.
         num_images: of a share of right answers, how many images there are; None if it is no share.
+        level: the probability with which it holds the truth.
     """
-    variance = sum(level.variance for level in levels)
+    tail = (1 - level) / 2
+    variance = sum(each.variance for each in levels)
     if not np.isfinite(value) or not np.isfinite(variance):
         return Interval(float("nan"), float("nan"))
     if num_images is not None and 0 < value < 1:
         # of n independent images, the variance is value (1 - value) / (n - 1)
         count = min(1 + value * (1 - value) / variance, num_images) if variance > 0 else num_images
         right, wrong = value * count, (1 - value) * count
-        return Interval(float(beta.ppf(_TAIL, right, wrong + 1)), float(beta.ppf(1 - _TAIL, right + 1, wrong)))
+        return Interval(float(beta.ppf(tail, right, wrong + 1)), float(beta.ppf(1 - tail, right + 1, wrong)))
     if variance <= _ROUNDING or not 0 < value < 1:
-        return _unseen(value, levels)
-    half = _quantile(levels) * np.sqrt(variance) / (value * (1 - value))
+        return _unseen(value, levels, tail)
+    half = _quantile(levels, tail) * np.sqrt(variance) / (value * (1 - value))
     return Interval(float(expit(logit(value) - half)), float(expit(logit(value) + half)))
 
 
-def average(cells: Sequence[Sequence[Part]]) -> Estimate:
-    """The mean over seeds of one cell's metric, from `Cell.parts` of each seed's answers to the same images."""
+def average(cells: Sequence[Sequence[Part]], *, level: float = LEVEL) -> Estimate:
+    """The mean over seeds of one cell's metric, from `Cell.parts` of each seed's answers to the same images.
+
+    `level`: the probability with which its interval holds the truth.
+    """
     parts = []
     for of_seeds in zip(*cells, strict=True):
         influence = np.mean([part.influence for part in of_seeds], axis=0)
         value = float(np.mean([part.value for part in of_seeds]))
         parts.append(replace(of_seeds[0], value=value, influence=influence))
-    estimate = combine([part.coefficient for part in parts], [part.estimate() for part in parts])
+    estimate = combine([part.coefficient for part in parts], [part.estimate(level) for part in parts], level=level)
     if len(parts) == 1:
         return estimate
     # A detector that answers a photograph and its fake alike is right once per photograph: hardly any photograph moves
     # the value, and few that do are seen.
-    return replace(estimate, interval=_hull(estimate.interval, _unseen(estimate.value, estimate.levels)))
+    unseen = _unseen(estimate.value, estimate.levels, (1 - level) / 2)
+    return replace(estimate, interval=_hull(estimate.interval, unseen))
 
 
 def mean(estimates: Sequence[Estimate]) -> Estimate:
@@ -300,18 +308,19 @@ def mean(estimates: Sequence[Estimate]) -> Estimate:
     return combine([1 / len(estimates)] * len(estimates), estimates)
 
 
-def combine(coefficients: Sequence[float], estimates: Sequence[Estimate]) -> Estimate:
+def combine(coefficients: Sequence[float], estimates: Sequence[Estimate], *, level: float = LEVEL) -> Estimate:
     """A weighted sum, with positive coefficients, of values on the same photographs.
 
     Its interval follows from theirs and the correlations of their influences (MOVER; Zou and Donner 2008, Statistics in
     Medicine 27, 1693-1702), so that a value near 1 keeps its skewed interval, and one without variance its width.
     Values without variance count as fully correlated with each other. Where its own t interval is wider, that counts.
+    `level` is that of their intervals.
     """
     if len(estimates) == 1 and coefficients[0] == 1:
         return estimates[0]
     value = float(sum(c * estimate.value for c, estimate in zip(coefficients, estimates, strict=True)))
     levels = _summed(coefficients, estimates)
-    scaled = [np.array([level.deviations for level in row]) for row in zip(*(e.levels for e in estimates), strict=True)]
+    scaled = [np.array([each.deviations for each in row]) for row in zip(*(e.levels for e in estimates), strict=True)]
     covariance = sum(rows @ rows.T for rows in scaled)
     root = np.sqrt(np.diag(covariance))
     without = root <= np.sqrt(_ROUNDING)
@@ -322,7 +331,7 @@ def combine(coefficients: Sequence[float], estimates: Sequence[Estimate]) -> Est
         for side in (0, 1)
     )
     low, high = (float(np.sqrt(max(side @ correlation @ side, 0.0))) for side in (below, above))
-    return Estimate(value, _hull(Interval(value - low, value + high), interval(value, levels)), levels)
+    return Estimate(value, _hull(Interval(value - low, value + high), interval(value, levels, level=level)), levels)
 
 
 def difference(a: Estimate, b: Estimate, seeds: Spread = NO_SPREAD) -> Difference:
@@ -348,9 +357,9 @@ def difference(a: Estimate, b: Estimate, seeds: Spread = NO_SPREAD) -> Differenc
     return Difference(value, value - quantile * error, value + quantile * error, p)
 
 
-def _unseen(value: float, levels: Sequence[Level]) -> Interval:
-    """What a value could be with photographs of a kind that none of the n is: up to 1 - 0.025^(1/n) of all."""
-    unseen = 1 - _TAIL ** (1 / levels[0].num_units)
+def _unseen(value: float, levels: Sequence[Level], tail: float = _TAIL) -> Interval:
+    """What a value could be with photographs of a kind that none of the n is: up to 1 - tail^(1/n) of all."""
+    unseen = 1 - tail ** (1 / levels[0].num_units)
     return Interval((1 - unseen) * value, (1 - unseen) * value + unseen)
 
 
@@ -377,8 +386,8 @@ def _degrees_of_freedom(levels: Sequence[Level | Spread]) -> float:
     return float(variances.sum() ** 2 / (variances**2 / degrees).sum())
 
 
-def _quantile(levels: Sequence[Level | Spread]) -> float:
-    return float(t.ppf(1 - _TAIL, _degrees_of_freedom(levels)))
+def _quantile(levels: Sequence[Level | Spread], tail: float = _TAIL) -> float:
+    return float(t.ppf(1 - tail, _degrees_of_freedom(levels)))
 
 
 def _metric(answers: Answers, name: str) -> Metric:

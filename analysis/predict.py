@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analysis.controls import methods_alone
 from analysis.detectors import check_device, load_detector, local_weights
 from analysis.store import Store, StoreError, open_store
 from analysis.verdicts import NOT_KNOWN, Judge
@@ -144,7 +145,7 @@ def best_run(store: Store, method: str) -> tuple[str, str]:
         StoreError: no such method, it has no finished run, or no run has scored the validation images of all
             generators.
     """
-    runs = _finished(store, DETECTION)
+    runs = _finished(methods_alone(store), DETECTION)
     of_method = runs[(runs["variant"] == method) | (runs["method"] == method)]
     if of_method.empty:
         known = ", ".join(dict.fromkeys(runs["variant"])) or "none"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.controls import methods_alone
 from analysis.detectors import check_device
 from analysis.page import Block, Folder, Section, Text
 from analysis.parts import Options, Report, list_parts
@@ -48,7 +49,7 @@ def make_report(
     say("reading the scores")
     store, problems = _readable(store)
     if options.compare:
-        _check_compared(store.runs(), options.compare)
+        _check_compared(methods_alone(store).runs(), options.compare)
     folder = Folder(out)
     try:
         page = _make_page(Report(store, folder, options, problems, say))
@@ -96,10 +97,11 @@ def _make_page(report: Report) -> Path:
             logger.exception("the part %r failed", part.name)
             blocks[part.name] = [report.problem(f"{part.title} could not be made: {error!r}")]
     sections = [Section(part.title, blocks[part.name]) for part in parts if blocks[part.name]]
-    finished = int((report.runs["state"] == FINISHED).sum())
+    runs = report.whole.runs()
+    finished = int((runs["state"] == FINISHED).sum())
     return report.folder.page(
         title=f"{store.experiment}: detection across generators, and attribution",
-        subtitle=f"{finished} of {len(report.runs)} trials finished; data set {store.data} ({store.corpus}); "
+        subtitle=f"{finished} of {len(runs)} trials finished; data set {store.data} ({store.corpus}); "
         f"written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         sections=sections,
     )

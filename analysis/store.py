@@ -24,6 +24,7 @@ from data.manifest import fingerprint
 from data.sources import Source, get_source, list_sources
 from data.verdict import Verdict
 from grid import names
+from grid.controls import kind_of
 from grid.datasets import choose, data_address, data_profile, list_data_sets
 from grid.equal_size import EqualSize
 from grid.plan import FAILED, FINISHED, INTERRUPTED, PENDING, RUNNING
@@ -270,7 +271,7 @@ class Store:
     def _task_of(self, run_id: str) -> tuple[Task, tuple[str, ...]]:
         """A run's task and its classes."""
         tags = self._run(run_id).data.tags
-        task = get_task(tags[names.TASK])
+        task = get_task(tags[names.TASK], int(tags[names.SEED]))
         return task, tuple(task.classes(TrainSet.parse(tags[names.TRAIN_GENERATORS])))
 
     def embeddings(self, run_id: str) -> np.ndarray:
@@ -352,6 +353,13 @@ class Store:
         left_out = set(run_ids)
         kept = {run_id: run for run_id, run in self._runs.items() if run_id not in left_out}
         return dataclasses.replace(self, _runs=kept)
+
+    def of_kinds(self, *kinds: str) -> Store:
+        """The same grid with nothing but the trials of these kinds, see `grid.controls.kind_of`."""
+        tags = {run_id: run.data.tags for run_id, run in self._runs.items()}
+        kept = [run_id for run_id, each in tags.items() if kind_of(each[names.TASK], each[names.METHOD]) in kinds]
+        planned = {key: each for key, each in self._planned.items() if kind_of(each["task"], each["method"]) in kinds}
+        return dataclasses.replace(self, _runs={run_id: self._runs[run_id] for run_id in kept}, _planned=planned)
 
     def missing_command(self, *, task: str | None = None, variant: str | None = None) -> str:
         """The command that runs the missing trials, one line per command; "" if nothing is missing.

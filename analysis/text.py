@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from analysis.controls import Beside, methods_alone, null_cells, null_sentences
 from analysis.matrices import (
     ORIENTATION,
     class_table,
@@ -35,15 +37,16 @@ from models.registry import depends_on_seed
 MOST_MATRICES = 3  # conditions besides "clean"; of more, the terminal has means, and the report the matrices
 
 
-def print_results(results: pd.DataFrame, console: Console, store: Store) -> None:
+def print_results(results: pd.DataFrame, console: Console, store: Store, beside: Beside | None = None) -> None:
     """Print every variant's cross-generator accuracy and AUROC per condition, then the accuracy of each class.
 
     Where results are of many conditions, a matrix of clean pictures and a table with a row per condition are printed.
 
     Args:
-        results: rows of `Store.results`.
+        results: rows of `Store.results`, of methods alone.
         console: where to print.
-        store: the grid, for planned trials and the order of generators.
+        store: the grid without controls and references, for planned trials and the order of generators.
+        beside: the references; None: there are none.
     """
     conditions = ordered(sorted(set(results["condition"])))
     many = len(conditions) > MOST_MATRICES + 1
@@ -56,6 +59,8 @@ def print_results(results: pd.DataFrame, console: Console, store: Store) -> None
                     rows = of_variant[of_variant["condition"] == condition]
                     if len(rows):
                         _print_matrix(rows, str(variant), task, condition, console, store)
+                        if task == DETECTION and condition == CLEAN:
+                            _print_references(beside or Beside(), str(variant), console)
                 if many:
                     _print_means(of_variant, str(variant), task, conditions, console, store)
             continue
@@ -75,6 +80,34 @@ def print_results(results: pd.DataFrame, console: Console, store: Store) -> None
                     if whole
                     else _table(value_table(rows, task, condition=condition))
                 )
+
+
+def _print_references(beside: Beside, variant: str, console: Console) -> None:
+    """The references beside a method's matrix: their means over the same cells; nothing without references."""
+    means = beside.means(variant)
+    if len(means):
+        console.print(f"  references beside {variant}, means over the same cells; none is a method", highlight=False)
+        console.print(_table(means))
+
+
+def print_controls(store: Store, beside: Beside, keys: Collection[str], console: Console) -> None:
+    """Print null controls under a heading of their own, then where methods are not above the references.
+
+    Args:
+        store: the grid, with its controls.
+        beside: from `analysis.controls.beside_references`.
+        keys: of the trials to print.
+        console: where to print.
+    """
+    runs, cells = store.runs(), null_cells(store)
+    cells = cells[cells["run_id"].isin(runs.loc[runs["key"].isin(keys), "run_id"])]
+    if len(cells):
+        console.print("[bold]Null controls[/]: .5 is expected; no results of detection", highlight=False)
+        console.print(_table(cells.drop(columns=["run_id", "outside"])))
+        for sentence in null_sentences(cells):
+            console.print(f"  {sentence}", highlight=False, markup=False)
+    for sentence in beside.warnings(methods_alone(store).generators):
+        console.print(f"warning: {sentence}", style="yellow", highlight=False, markup=False)
 
 
 def _print_verdict(console: Console, store: Store) -> None:

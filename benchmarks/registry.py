@@ -83,6 +83,11 @@ BENCHMARKS = {
         "benchmarks.coverage",
         page="docs/numbers.md",
     ),
+    "controls": Benchmark(
+        "share of null controls outside the 99 % interval around chance, simulated and on the demo",
+        "benchmarks.controls",
+        page="docs/believe/controls.md",
+    ),
     "audit": Benchmark(
         "processor time that the audits of pixels add to the first reading of 500 and 10,000 images",
         "benchmarks.audit",

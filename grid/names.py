@@ -36,6 +36,7 @@ EQUAL_SIZE = "grid.equal_size"  # images of each class in training and validatio
 CONDITIONS = "grid.conditions"  # joined by commas, without "clean": a trial was scored under them, a grid asks for them
 CONDITION_ERROR = "grid.condition_error"  # why a finished trial could not be scored under a condition
 SEED = "grid.seed"
+CONTROL = "grid.control"  # "control" or "reference", see `grid.controls`; absent on all other trials
 WEIGHTS = "grid.weights"  # source of the backbone's weights, in words
 DEVICE = "grid.device"
 NODE = "grid.node"
@@ -134,6 +135,7 @@ PLAN = "plan.json"  # every trial of the grid, finished or not
 MANIFEST_SUMMARY = "manifest.txt"
 AUDIT = "audit.json"  # the verdict of the newest launch's audits, see `data.verdict`; absent on older grids
 AREAS = "edited_areas.json"  # digest of each test fake that has a mask -> the share of the mask that is fake
+REFERENCES = "references.json"  # references that need no pictures, and the name of the file with their scores
 NOTES = "notes.txt"  # remarks of the newest launch on the data set, one per line
 
 # Settings that may differ between methods: name in --set METHOD.NAME=VALUE -> field of `RunSettings`.

@@ -17,7 +17,7 @@ from grid.equal_size import SMALLEST, EqualSize, check, largest
 from grid.experiments import Experiment, list_experiments, load_experiment
 from grid.names import PER_METHOD
 from grid.plan import TEST, TRAIN, VALID
-from grid.tasks import list_tasks
+from grid.tasks import DETECTION, get_task, list_controls, list_tasks
 
 if TYPE_CHECKING:
     from data.manifest import Manifest
@@ -65,6 +65,11 @@ def add_trial_options(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what to run")
     what.add_argument("--methods", type=_names, metavar="A,B", help="only these methods")
     what.add_argument("--tasks", type=_names, metavar="A,B", help=f"only these of {', '.join(list_tasks())}")
+    what.add_argument(
+        "--controls", action="store_true",
+        help="add null controls and reference rows, which say whether results can be believed "
+        "(docs/believe/controls.md); on a finished grid, only these run",
+    )  # fmt: skip
     what.add_argument(
         "--train-on", metavar="SETS",
         help="training sets, separated by commas: each (default for detection), all, all-but-one, all-but-X, X, A+B; "
@@ -162,7 +167,7 @@ class Launch:
         name: of the MLflow experiment.
         settings: folders, devices and resources.
         configs: method -> its whole configuration.
-        tasks: names of tasks.
+        tasks: names of tasks, with the null controls where --controls asks for them.
         conditions: names of conditions to score under, "clean" first.
         train_conditions: what to train under: names of conditions, or sets of them written `A+B`, sorted by name.
     """
@@ -213,32 +218,42 @@ class Launch:
             trials = self._of_equal_size(trials, manifest)
         except ValueError as error:
             raise BadInputError(str(error)) from error
+        trials = [trial for trial in trials if trial.task == DETECTION or not detector_info(trial.method).reference]
         if not trials:
             raise BadInputError("these options leave no trial to run")
+        from grid.controls import control_problems
+
+        if problems := control_problems(trials, manifest):
+            raise BadInputError("\n".join(problems))
         return trials
 
     def _of_equal_size(self, trials: list[TrialSpec], manifest: Manifest) -> list[TrialSpec]:
-        """The trials with the numbers that --equal-size gives them; the same trials without it."""
+        """The trials with the numbers that --equal-size gives them; controls, and all without it, as they are."""
         if self.options.equal_size is None:
             return trials
         sizes: dict[str, EqualSize] = {}
-        for task in dict.fromkeys(trial.task for trial in trials):
+        for task in dict.fromkeys(trial.task for trial in trials if not get_task(trial.task).is_control):
             train_sets = list(dict.fromkeys(trial.train_set for trial in trials if trial.task == task))
             if self.options.equal_size == SMALLEST:
                 sizes[task] = largest(manifest, task, train_sets)
             else:
                 sizes[task] = EqualSize.parse(self.options.equal_size)
                 check(manifest, task, train_sets, sizes[task])
-        return [dataclasses.replace(trial, equal_size=sizes[trial.task]) for trial in trials]
+        return [dataclasses.replace(trial, equal_size=sizes.get(trial.task)) for trial in trials]
 
     def without_trials(self, trials: Sequence[TrialSpec]) -> dict[str, list[str]]:
         """Task -> methods that learn from fakes and have none of these trials."""
+        present = {(trial.task, trial.method) for trial in trials}
+        methods = {task: self.methods_of(task) for task in self.tasks}
+        lacking = {task: [name for name in methods[task] if (task, name) not in present] for task in self.tasks}
+        return {task: methods for task, methods in lacking.items() if methods}
+
+    def methods_of(self, task: str) -> list[str]:
+        """The methods that have trials of a task, if there are training sets for them."""
         from models.registry import detector_info
 
-        present = {(trial.task, trial.method) for trial in trials}
-        methods = [method for method in self.configs if detector_info(method).needs_fakes]
-        lacking = {task: [method for method in methods if (task, method) not in present] for task in self.tasks}
-        return {task: methods for task, methods in lacking.items() if methods}
+        infos = map(detector_info, self.configs)
+        return [info.name for info in infos if info.needs_fakes and (task == DETECTION or not info.reference)]
 
     def repeated(self) -> str:
         """The options that another launch of the same grid needs, as typed, without those that choose trials."""
@@ -263,8 +278,6 @@ def resolve(options: argparse.Namespace) -> Launch:
     Raises:
         BadInputError: there are mistakes; the message has all of them.
     """
-    from grid.tasks import get_task
-
     try:
         experiment = load_experiment(options.experiment)
     except KeyError as error:
@@ -277,7 +290,7 @@ def resolve(options: argparse.Namespace) -> Launch:
             EqualSize.parse(options.equal_size)
         except ValueError as error:
             problems.append(str(error))
-    tasks = options.tasks or list(experiment.tasks)
+    tasks = list(dict.fromkeys([*(options.tasks or experiment.tasks), *(list_controls() if options.controls else ())]))
     trained, scored = _conditions(options, problems)
     for names, look_up, option in (
         (tasks, get_task, "--tasks"),
@@ -344,11 +357,12 @@ def _methods(
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Path], dict[str, dict[str, Any]]]:
     """Configurations by method, local weights by digest, and overrides of `RunSettings` by method."""
     from models.detector import WeightsError
-    from models.registry import detector_info, resolve_config
+    from models.registry import detector_info, list_references, resolve_config
     from models.weights import parse_weights_argument
 
     chosen: dict[str, dict[str, Any]] = {}
-    for method in options.methods or experiment.methods:
+    methods = options.methods or experiment.methods
+    for method in dict.fromkeys([*methods, *(list_references() if options.controls else ())]):
         try:
             info = detector_info(method)
         except KeyError as error:

@@ -128,7 +128,8 @@ class Plan:
 
 def lacks_validation(spec: TrialSpec, state: TrialState) -> bool:
     """Whether a finished trial is to score the validation images of all generators; only binary tasks have them."""
-    return get_task(spec.task).is_binary and not state.validated
+    task = get_task(spec.task)
+    return task.is_binary and not task.is_control and not state.validated
 
 
 def make_plan(

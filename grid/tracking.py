@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,12 +34,14 @@ from data.conditions import CLEAN
 from grid import names
 from grid.checkpoints import LostCheckpointError
 from grid.commit import git_state
+from grid.controls import References, detection_train_sets, kind_of
 from grid.faults import in_one_line
 from grid.launches import ENDED, Launch, machine, newest_launch, process_start, still_alive
 from grid.local_store import adopt_moved, artifact_folder, find_moved, make_file
 from grid.plan import FINISHED, RUNNING
 from grid.spec import TrialSpec
 from grid.tasks import class_names
+from grid.train_sets import TrainSet
 from grid.uris import sqlite_file, store_variable
 
 if TYPE_CHECKING:
@@ -86,6 +88,7 @@ class Tracker(StoreAccess):
             names.TRAIN_GENERATORS: str(spec.train_set),
             names.SEED: str(spec.seed),
             names.DATA: spec.data,
+            **({names.CONTROL: kind} if (kind := kind_of(spec.task, spec.method)) else {}),
             **({names.TRAIN_CONDITION: spec.train_condition} if spec.train_condition != CLEAN else {}),
             **({names.EQUAL_SIZE: str(spec.equal_size)} if spec.equal_size else {}),
             **self.origin,
@@ -540,6 +543,41 @@ def _log_verdict(records: Records, grid: Run, verdict: Verdict) -> None:
         if before == json.loads(json.dumps(verdict.to_dict())):
             return
     records.client.log_dict(grid.info.run_id, verdict.to_dict(), names.AUDIT)
+
+
+def keep_references(
+    uri: str, experiment: str, data: str, compute: Callable[[list[TrainSet]], References]
+) -> References | None:
+    """Log the references that need no pictures with the grid of a data set, for all training sets of its plan.
+
+    Args:
+        uri: tracking URI.
+        experiment: name of the MLflow experiment.
+        data: digest of the data set.
+        compute: training sets of detection -> the references.
+
+    Returns:
+        what was logged; None if it is there already, or if there is no grid.
+
+    Raises:
+        StoreError: the store cannot be read or written.
+    """
+    records, kept = open_records(uri, experiment), None
+    if records is None:
+        return None
+    with answering(uri):
+        for grid in records.grids(data):
+            computed = compute(list(detection_train_sets(records.plan(grid).values())))
+            text = json.dumps(computed.to_dict(), indent=1)
+            if records.text(grid, names.REFERENCES) == text:
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder) / computed.file
+                file.write_bytes(computed.content)
+                records.client.log_artifact(grid.info.run_id, str(file))
+            records.client.log_text(grid.info.run_id, text, names.REFERENCES)
+            kept = computed
+    return kept
 
 
 def keep_report(uri: str, parent_id: str, folder: Path) -> None:

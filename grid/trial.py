@@ -238,7 +238,7 @@ def training_rows(spec: TrialSpec, manifest: Manifest, split: str) -> pd.DataFra
     rows = manifest.select(split, spec.train_generators)
     if spec.equal_size is None:
         return rows
-    numbers = get_task(spec.task).class_numbers(rows, spec.classes)
+    numbers = get_task(spec.task, spec.seed).class_numbers(rows, spec.classes)
     return choose(rows, numbers, spec.equal_size.of(split))
 
 
@@ -267,7 +267,7 @@ def fit(
     """
     set_threads(settings)
     manifest = Manifest.load(settings.manifests / spec.data)
-    task, detector = get_task(spec.task), build(spec, settings, device)
+    task, detector = get_task(spec.task, spec.seed), build(spec, settings, device)
     splits = splits_of_training(spec)
 
     def examples(split: str) -> Examples:
@@ -321,7 +321,7 @@ def score(
         MemoryExhausted: from the detector.
     """
     set_threads(settings)
-    task, manifest = get_task(spec.task), Manifest.load(settings.manifests / spec.data)
+    task, manifest = get_task(spec.task, spec.seed), Manifest.load(settings.manifests / spec.data)
     rows = manifest.select(TEST, manifest.generators)
     inputs = Inputs(spec, condition, () if condition == CLEAN else (TEST,))
     prediction = detector.predict(prepare_inputs(detector, manifest, rows, settings, inputs, copied=copied))

@@ -89,7 +89,7 @@ def validate(
         MemoryExhausted: from the detector.
     """
     set_threads(settings)
-    task, manifest = get_task(spec.task), Manifest.load(settings.manifests / spec.data)
+    task, manifest = get_task(spec.task, spec.seed), Manifest.load(settings.manifests / spec.data)
     rows = manifest.select(VALID, manifest.generators)
     splits = (VALID, LOOK)
     train = look_rows(manifest.table, TRAIN)

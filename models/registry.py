@@ -57,6 +57,8 @@ class DetectorInfo:
             settings that are missing. None: there is nothing to add.
         for_pictures: (completed configuration, square=whether all pictures of the data set are square) -> the
             configuration of trials on them. None: it is the same for all.
+        reference: a row to compare methods with, and no method of anybody: it takes part only in a grid with controls,
+            and in no ranking.
     """
 
     name: str
@@ -70,10 +72,16 @@ class DetectorInfo:
     depends_on_seed: OfConfig = _always
     complete: Complete | None = None
     for_pictures: ForPictures | None = None
+    reference: bool = False
 
 
 _detectors: Register[DetectorInfo] = Register("method", "models.detectors")
 list_detectors, detector_info = _detectors.names, _detectors.get
+
+
+def list_references() -> list[str]:
+    """Names of the methods that are references (see `DetectorInfo`)."""
+    return [name for name in list_detectors() if detector_info(name).reference]
 
 
 def register_detector(
@@ -87,6 +95,7 @@ def register_detector(
     depends_on_seed: OfConfig = _always,
     complete: Complete | None = None,
     for_pictures: ForPictures | None = None,
+    reference: bool = False,
 ) -> Callable[[Build], Build]:
     """Register the decorated builder under `name`; its docstring's first line becomes the summary.
 
@@ -113,6 +122,7 @@ def register_detector(
             depends_on_seed=depends_on_seed,
             complete=complete,
             for_pictures=for_pictures,
+            reference=reference,
         )
         _detectors.add(name, info)
         return build

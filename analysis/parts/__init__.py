@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.cells import cell_table
+from analysis.controls import Beside, beside_references, methods_alone
 from analysis.page import Block, Folder, Text
 from analysis.store import Store
 from data.conditions import CLEAN
@@ -54,7 +55,8 @@ class Report:
     """What the parts of a report share.
 
     Attributes:
-        store: the grid.
+        store: the grid, without its controls and references.
+        whole: the grid with them.
         folder: where pictures and tables are written.
         options: options of the report.
         say: called with each step, in words.
@@ -66,9 +68,10 @@ class Report:
     def __init__(
         self, store: Store, folder: Folder, options: Options, problems: list[Text], say: Callable[[str], None]
     ) -> None:
-        self.store, self.folder, self.options, self.say = store, folder, options, say
+        self.whole, self.store = store, methods_alone(store)
+        self.folder, self.options, self.say = folder, options, say
         self.problems = problems
-        self.runs, results = store.runs(), store.results()
+        self.runs, results = self.store.runs(), self.store.results()
         self.results = results[results["condition"] == CLEAN]
 
     @cached_property
@@ -81,6 +84,11 @@ class Report:
     def cells(self) -> pd.DataFrame:
         """Every value on clean pictures, with its interval (see `cell_table`)."""
         return cell_table(self.store, metrics=self.metrics)
+
+    @cached_property
+    def beside(self) -> Beside:
+        """Every cell of detection beside the references; empty on grids without references."""
+        return beside_references(self.whole)
 
     @cached_property
     def generators(self) -> list[str]:

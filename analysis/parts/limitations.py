@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
+from analysis.controls import null_cells, null_sentences
 from analysis.page import Block, Bullets, Text, sentence_list
 from analysis.parts import Report, register_part
 from analysis.store import Store, StoreError
@@ -29,7 +30,20 @@ def limitations(report: Report) -> Iterator[Block]:
     verdict = report.store.verdict
     found = [] if verdict is None else verdict.findings
     notes = [note for note in report.store.notes if note not in set(map(str, found))]  # these have levels, see Audit
-    yield Bullets([*limits(report.store, report.results, scores, notes=notes, found=found), *report.problems])
+    yield Bullets(
+        [
+            *limits(report.store, report.results, scores, notes=notes, found=found),
+            *_controls(report),
+            *report.problems,
+        ]
+    )
+
+
+def _controls(report: Report) -> Iterator[Text]:
+    """Controls off chance, and methods that are not above the references."""
+    cells = null_cells(report.whole)
+    yield from (Text(f"Null control {sentence}") for sentence in null_sentences(cells, off_chance_only=True))
+    yield from map(Text, report.beside.warnings(report.generators))
 
 
 def limits(

@@ -38,8 +38,19 @@ def matrices(report: Report) -> Iterator[Block]:
         shown = [matrix_picture(report, variant, metric) for metric in report.metrics if metric in metrics]
         yield from report.audit()
         yield Row(shown[:2])
+        yield from _references(report, variant)
         blocks = [Row(shown[2:]), *_runs_behind(report, variant)]
         yield Fold(f"{variant}: other metrics, and the runs behind each column", blocks)
+
+
+def _references(report: Report, variant: str) -> Iterator[Block]:
+    """The references beside a method's matrices, and where it is not above them; nothing without references."""
+    means = report.beside.means(variant)
+    if means.empty:
+        return
+    caption = f"References beside {variant}: means over the same cells. None is a method (see Controls)"
+    yield report.folder.table(f"references-{variant}", means, caption=caption)
+    yield from (Text(sentence, strong=True) for sentence in report.beside.warnings(report.generators, variant))
 
 
 def matrix_picture(

@@ -10,6 +10,7 @@ from analysis.page import Block, Text
 from analysis.parts import Report, register_part
 from data.addresses import without_passwords
 from data.conditions import CLEAN
+from grid.controls import task_words
 
 LOCAL_PAGE = "http://127.0.0.1:5000"  # default address of `mlflow ui`
 
@@ -17,8 +18,9 @@ LOCAL_PAGE = "http://127.0.0.1:5000"  # default address of `mlflow ui`
 @register_part("runs", title="Runs", position=90)
 def runs(report: Report) -> Iterator[Block]:
     """One row per planned trial, with a link to its run."""
-    store, table = report.store, report.runs
+    store, table = report.whole, report.whole.runs()
     server = store.tracking_uri.startswith("http")
+    table = table.assign(task=list(map(task_words, table["task"], table["method"])))
     shown = table[["run_id", "task", "variant", "trained_on", "seed", "state", "weights", "device", "seconds"]]
     shown = shown.assign(
         run_id=shown["run_id"].where(shown["run_id"] != "", "none yet"),

@@ -24,6 +24,9 @@ NOT_POSSIBLE = "none"  # such as the in-domain mean of a method that is trained 
 @register_part("summary", title="Summary", position=10)
 def summary(report: Report) -> Iterator[Block]:
     """A sentence on the best methods, and a table of every method's means."""
+    if report.runs.empty:
+        yield Text("This grid has controls alone, and no results of a method.")
+        return
     rows = []
     for variant in dict.fromkeys(report.runs["variant"]):
         row: dict[str, object] = {"method": variant}
@@ -43,6 +46,7 @@ def summary(report: Report) -> Iterator[Block]:
         yield Text(best)
     elif len(table) > 1:
         yield Text("No two methods have the same cells yet, so their means are not ranked.")
+    yield from (Text(f"Warning: {sentence}", strong=True) for sentence in report.beside.warnings(report.generators))
     yield from report.audit()
     yield report.folder.table(
         "summary", table,

@@ -180,6 +180,32 @@ def _tree(rows: pd.DataFrame, columns: list[str]) -> Separation:
     return separation(scores, (rows["label"] == FAKE).to_numpy(), rows["source_id"].to_numpy())
 
 
+def fitted_scores(table: pd.DataFrame, fitted_on: np.ndarray) -> np.ndarray:
+    """Log-odds of fake for every image by a tree on the facts of file headers and bytes per pixel: float64 (N,).
+
+    Both classes weigh the same. A share of fakes counts as at least 1 % and at most 99 %.
+
+    Args:
+        table: of a manifest.
+        fitted_on: bool (N,), the images that the tree is fitted on; real and fake.
+    """
+    from sklearn.tree import DecisionTreeClassifier
+
+    rows = _described(table)
+    columns = [column for column in FACTS if column in rows.columns and rows[column].nunique() > 1]
+    parts = [(rows["num_bytes"] / (rows["width"] * rows["height"])).to_numpy(np.float32)[:, None]]
+    if columns:
+        numbers, features = _grouped(rows, columns)
+        parts.append(features[numbers])
+    facts, fake = np.concatenate(parts, axis=1), (rows["label"] == FAKE).to_numpy()
+    tree = DecisionTreeClassifier(
+        max_leaf_nodes=_LEAVES, min_weight_fraction_leaf=_LEAF, class_weight="balanced", random_state=0
+    )
+    tree.fit(facts[fitted_on], fake[fitted_on])
+    share = tree.predict_proba(facts)[:, 1].clip(0.01, 0.99)
+    return np.log(share / (1 - share))
+
+
 def bytes_per_pixel(rows: pd.DataFrame) -> Separation:
     """How well bytes per pixel separate fakes from real images, in whichever direction: an AUROC of at least 0.5."""
     values = (rows["num_bytes"] / (rows["width"] * rows["height"])).to_numpy(dtype=np.float64)

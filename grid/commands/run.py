@@ -130,6 +130,7 @@ def _run(launch: Launch, context: Context) -> int:
         context.console.print(f"all {len(plan.trials)} trials are finished; nothing to run")
         try:
             keep_verdict(settings.tracking_uri, launch.name, manifest.digest, verdict)
+            record_references(launch, manifest, measured)
         except StoreError as error:
             raise BadInputError(str(error)) from error
     else:
@@ -350,6 +351,7 @@ def run_pending(
         launched = {names.EXPERIMENT: launch.experiment.name, names.OPTIONS: launch.repeated()}
         tracker.record_launch(manifest, plan.trials, conditions=plan.conditions, launched=launched, verdict=verdict)
         record_areas(tracker, manifest, measured)
+        record_references(launch, manifest, measured)
         # Looked up again: whoever ran this grid until now may have finished some of it meanwhile.
         states = tracker.records.states([trial.key for trial in plan.trials])
         plan = make_plan(plan.trials, states, plan.conditions)
@@ -364,6 +366,17 @@ def record_areas(tracker: Tracker, manifest: Manifest, measured: pd.DataFrame) -
     areas = dict(zip(manifest.table.loc[masked, "digest"], measured.loc[masked, "mask_share"].tolist(), strict=True))
     if areas and tracker.lacks_areas(areas):
         tracker.record_areas(areas)
+
+
+def record_references(launch: Launch, manifest: Manifest, measured: pd.DataFrame) -> None:
+    """Keep the references that need no pictures with the grid, if --controls asks for them and they are not there."""
+    if not launch.options.controls:
+        return
+    from grid.controls import references
+    from grid.tracking import keep_references
+
+    uri = launch.settings.tracking_uri
+    keep_references(uri, launch.name, manifest.digest, lambda sets: references(manifest, measured, sets))
 
 
 def run_claimed(plan: Plan, launch: Launch, tracker: Tracker, lost: Event, console: Console) -> bool:
@@ -456,6 +469,7 @@ def print_plan(plan: Plan, settings: RunSettings, console: Console) -> None:
     """Every trial with its state and what it would ask for."""
     from rich.table import Table
 
+    from grid.controls import task_words
     from models.registry import depends_on_seed, detector_info
 
     def asks_for(method: str) -> dict[str, str]:
@@ -479,7 +493,9 @@ def print_plan(plan: Plan, settings: RunSettings, console: Console) -> None:
     for trial in plan.trials:
         row = asked[trial.method]
         state = scoring.get(trial.key, plan.state(trial))
-        table.add_row(trial.task, trial.name, trial.key, state, *(row[column] for column in shown))
+        table.add_row(
+            task_words(trial.task, trial.method), trial.name, trial.key, state, *(row[column] for column in shown)
+        )
         if not depends_on_seed(trial.method, dict(trial.config)):
             once[trial.method] = None
     console.print(table)

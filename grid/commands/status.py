@@ -57,6 +57,7 @@ def print_status(name: str, uri: str, console: Console) -> int:
 
     from data.conditions import CLEAN
     from grid import names
+    from grid.controls import task_words
     from grid.datasets import list_data_sets
     from grid.launches import newest_launch
     from grid.plan import INTERRUPTED, RUNNING, make_plan
@@ -102,7 +103,7 @@ def print_status(name: str, uri: str, console: Console) -> int:
                 elif trial.key in scoring:
                     state = f"{state}; to score: {scoring[trial.key]}"
                 counts[state] += 1
-                table.add_row(trial.task, trial.name, state, escape(note))
+                table.add_row(task_words(trial.task, trial.method), trial.name, state, escape(note))
             title = f"{grid.info.run_name}: {data_sets[grid.data.tags[names.DATA]]}"
             console.print(title, style="italic", highlight=False, markup=False, soft_wrap=True)
             console.print(table)

@@ -40,8 +40,9 @@ def cross_generator_trials(
         train_on: training sets (see `grid.train_sets`); None: the default of each task.
         train_condition: condition of training and validation pictures.
         without_fakes: methods in `configs` that train without fakes: once per seed and task without need of fakes,
-            whatever `train_on` is.
-        without_seeds: methods in `configs` whose results do not depend on the seed: they run with the first seed alone.
+            whatever `train_on` is; they have no trials of controls.
+        without_seeds: methods in `configs` whose results do not depend on the seed: they run with the first seed alone,
+            except for controls, whose labels follow from the seed.
 
     Raises:
         ValueError: `train_on` names a generator that does not exist.
@@ -49,13 +50,14 @@ def cross_generator_trials(
     generators, asked = sorted(generators), [get_task(name) for name in tasks]
     for number, seed in enumerate(seeds):
         for method, config in configs.items():
-            if number and method in without_seeds:
-                continue
             for task in asked:
+                if number and method in without_seeds and not task.is_control:
+                    continue
                 if method not in without_fakes:
-                    train_sets = [train for train in task.train_sets(train_on, generators) if train.generators]
+                    sets = task.train_sets(train_on, generators)
+                    train_sets = [train for train in sets if train.generators or task.is_control]
                 else:
-                    train_sets = [] if task.needs_fakes else [TrainSet(())]
+                    train_sets = [] if task.needs_fakes or task.is_control else [TrainSet(())]
                 for train in train_sets:
                     names = train.generators
                     yield TrialSpec(

@@ -31,6 +31,8 @@ class Task(abc.ABC):
         needs_fakes: it makes no sense for methods that are trained without fakes.
         scores_unknown: test images may be of no class, so a trial keeps scores of "unknown" (`models.open_set`), in
             columns of its scores.
+        is_control: a null control. Its values are no results: they stand in a section of their own, and say whether
+            results can be believed. Methods that are trained without fakes have no trials of it.
     """
 
     name: ClassVar[str]
@@ -39,6 +41,11 @@ class Task(abc.ABC):
     is_binary: ClassVar[bool]
     needs_fakes: ClassVar[bool] = True
     scores_unknown: ClassVar[bool] = False
+    is_control: ClassVar[bool] = False
+
+    def for_seed(self, seed: int) -> Task:
+        """The task as trials with this seed have it: labels of a control follow from the seed."""
+        return self
 
     def train_sets(self, train_on: str | None, generators: Sequence[str]) -> list[TrainSet]:
         """The training sets of a grid.
@@ -61,7 +68,7 @@ class Task(abc.ABC):
         """Each row's class: int64 (N,), its position in `classes`; -1 where it has none.
 
         Args:
-            rows: columns label and generator.
+            rows: columns label, generator and source_id.
             classes: from `classes`.
         """
 
@@ -70,7 +77,7 @@ class Task(abc.ABC):
         """What is tested on -> which rows are its cell: bool (N,).
 
         Args:
-            rows: of the test split, columns label and generator.
+            rows: of the test split, columns label, generator and source_id.
             classes: from `classes`.
         """
 
@@ -80,7 +87,7 @@ class Task(abc.ABC):
         """Every metric of every cell: tested on -> metric -> value.
 
         Args:
-            rows: of the test split, columns label and generator.
+            rows: of the test split, columns label, generator and source_id.
             logits: float (N, C).
             classes: C names.
             threshold: log-odds of fake, from the validation split; only where the task is binary.
@@ -123,9 +130,23 @@ def list_tasks() -> list[str]:
     return sorted(names, key=lambda name: (name != DETECTION, name != ATTRIBUTION, name))
 
 
-def get_task(name: str) -> Task:
-    """Look a task up. Raises `KeyError` that lists what exists."""
-    return _tasks.get(name)
+def list_controls() -> list[str]:
+    """Names of the null controls."""
+    return [name for name in list_tasks() if get_task(name).is_control]
+
+
+def get_task(name: str, seed: int | None = None) -> Task:
+    """Look a task up.
+
+    Args:
+        name: of the task.
+        seed: of a trial. Needed wherever images have labels: those of a control follow from it.
+
+    Raises:
+        KeyError: no such task; the message lists the tasks.
+    """
+    task = _tasks.get(name)
+    return task if seed is None else task.for_seed(seed)
 
 
 def class_names(rows: pd.DataFrame) -> np.ndarray:

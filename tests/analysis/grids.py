@@ -35,7 +35,7 @@ def made_scores(spec: TrialSpec, manifest: Manifest, condition: str = CLEAN) -> 
     scores["condition"] = condition
     rng = np.random.default_rng(zlib.crc32((spec.key if condition == CLEAN else f"{spec.key} {condition}").encode()))
     logits = rng.normal(size=(len(scores), len(spec.classes))).astype(np.float32)
-    numbers = get_task(spec.task).class_numbers(test, spec.classes)
+    numbers = get_task(spec.task, spec.seed).class_numbers(test, spec.classes)
     logits[np.flatnonzero(numbers >= 0), numbers[numbers >= 0]] += 1
     if get_task(spec.task).is_binary:
         logits[scores["generator"].isin(spec.train_generators), 1] += 1
@@ -55,7 +55,7 @@ def made_scores(spec: TrialSpec, manifest: Manifest, condition: str = CLEAN) -> 
 def made(spec: TrialSpec, manifest: Manifest, condition: str = CLEAN) -> Scored:
     """What a trial leaves behind, its metrics computed from its scores as `grid.trial` does."""
     scores = made_scores(spec, manifest, condition)
-    task, logits = get_task(spec.task), scores[[f"logit_{name}" for name in spec.classes]].to_numpy()
+    task, logits = get_task(spec.task, spec.seed), scores[[f"logit_{name}" for name in spec.classes]].to_numpy()
     measured = task.measure(scores, logits, spec.classes, THRESHOLD if task.is_binary else None)
     metrics = {
         names.metric_name(tested_on, metric, condition): value

@@ -131,7 +131,8 @@ def test_every_part_yields_blocks_or_nothing(
 def test_of_a_whole_grid_nearly_every_part_has_something_to_say(grids: dict[str, Grid], tmp_path: Path) -> None:
     report = begun(grids["everything"], tmp_path / "out")
     silent = {part.name for part in PARTS if not list(part.blocks(report))}
-    assert silent == {"comparison", "tasks"}  # no two methods were named, and no other task was planned
+    # no two methods were named, no control was asked for, and no other task was planned
+    assert silent == {"comparison", "controls", "tasks"}
 
 
 @pytest.mark.usefixtures("own_registers")

@@ -68,6 +68,8 @@ def test_learns_to_detect_the_right_way_round(name: str) -> None:
 
 
 def test_learns_to_attribute(name: str) -> None:
+    if detector_info(name.partition("+")[0]).reference:
+        pytest.skip("a reference is a row beside detection, and has no trial of attribution")
     detector, _ = fitted(needing_fakes(name), ATTRIBUTION)
     test = examples(detector, 8, seed=3)
     metrics = attribution_metrics(test.labels, detector.predict(test.inputs).logits, ATTRIBUTION)
