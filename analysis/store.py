@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.commands import launch_commands
+from analysis.variants import variant_names, variant_settings
 from data.addresses import without_passwords
 from data.arrays import load_array
 from data.conditions import CLEAN
@@ -438,7 +439,7 @@ class Store:
             planned = rows.get(row["key"])  # what a trial is, its plan says
             rows[row["key"]] = {"config": self._config(run)} | row if planned is None else row | _identity(planned)
         table = pd.DataFrame(list(rows.values()), columns=RUN_COLUMNS)
-        configs = list(zip(table["method"], _settings(table), strict=True))
+        configs = list(zip(table["method"], variant_settings(table), strict=True))
         variants = variant_names(configs)
         table["variant"] = [variants[method_and_config] for method_and_config in configs]
         text = ["weights", "device", "node", "git_commit", "error", "url"]
@@ -479,20 +480,6 @@ class Store:
         with suppress(OSError, ValueError, KeyError, TypeError):  # a damaged file is as good as none
             config = json.loads(self.records.text(run, names.SPEC) or "{}")["config"]
         return json.dumps(config if isinstance(config, dict) else {}, sort_keys=True)
-
-
-def _settings(table: pd.DataFrame) -> list[str]:
-    """What tells variants of a method apart, as JSON per row.
-
-    The equal size of a task's training sets does so only where trials of the method and task differ in it.
-    """
-    several = table.groupby(["method", "task"])["equal_size"].transform("nunique") > 1
-    sizes = table["equal_size"].where(table["equal_size"] != "", "all images").where(several)
-    settings = []
-    for config, train_condition, size in zip(table["config"], table["train_condition"], sizes, strict=True):
-        own = {"train_condition": train_condition} | ({"equal_size": size} if isinstance(size, str) else {})
-        settings.append(json.dumps(json.loads(config) | own, sort_keys=True))
-    return settings
 
 
 def _identity(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -584,24 +571,6 @@ def open_store(
     planned = {key: trial for key, trial in planned.items() if trial["task"] not in unknown}
     corpus = parent.data.tags[names.SOURCE]
     return Store(records, digest, corpus, parent, {run.info.run_id: run for run in chosen.values()}, planned)
-
-
-def variant_names(configs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """(method, configuration as JSON) -> name of the variant.
-
-    The name is the method alone if the method has one configuration, else with every setting that differs.
-    """
-    by_method: dict[str, dict[str, dict[str, Any]]] = {}
-    for method, text in configs:
-        by_method.setdefault(method, {})[text] = json.loads(text)
-    variants = {}
-    for method, of_method in by_method.items():
-        settings = sorted({name for config in of_method.values() for name in config})
-        differing = [name for name in settings if len({json.dumps(c.get(name)) for c in of_method.values()}) > 1]
-        for text, config in of_method.items():
-            words = ", ".join(f"{name}={config.get(name, 'unset')}" for name in differing)
-            variants[method, text] = f"{method} ({words})" if differing else method
-    return variants
 
 
 def _find_experiment(uri: str, experiment: str | None) -> Records:

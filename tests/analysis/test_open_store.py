@@ -19,7 +19,8 @@ from rich.console import Console
 
 from analysis.parts import Options
 from analysis.report import make_report
-from analysis.store import HISTORY_COLUMNS, RUN_COLUMNS, SCORE_COLUMNS, Store, StoreError, open_store, variant_names
+from analysis.store import HISTORY_COLUMNS, RUN_COLUMNS, SCORE_COLUMNS, Store, StoreError, open_store
+from analysis.variants import variant_names
 from grid import names, tracking
 from grid.commands.status import print_status
 from grid.spec import TrialSpec
