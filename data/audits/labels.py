@@ -22,6 +22,7 @@ _FEWEST = 12  # photographs, below which no usual value is known
 _CLEAR = 2.25  # spreads between the usual value and 0, below which two images are not told apart
 _FAR = 5.0  # spreads between the usual value and that of a swapped photograph
 _CENTRAL = 0.75  # of the photographs; the spread of the differences is that of so many
+_PASSES = 3
 _FEW_PLACES = 20
 _FLOOR = 0.05  # levels; smaller differences are as good as none
 
@@ -144,11 +145,12 @@ def _likeliest(names: tuple[str, ...], photographs: list[_Photograph]) -> dict[i
     usual, directions, reversed_ = {}, {}, set[int]()
     for two in pairs:
         differences = np.array([photograph.differences(*two) for photograph in photographs])
-        directions[two], usual[two] = _direction(differences)
-        values = differences @ directions[two]
-        if usual[two] >= _CLEAR:
-            limit = min(-usual[two] / 2, usual[two] - _FAR)
-            reversed_ |= set(np.flatnonzero(values < limit).tolist())
+        others = np.ones(len(differences), np.bool_)
+        for _ in range(_PASSES):  # without those that the pass before found: many of them widen the spread
+            directions[two], usual[two] = _direction(differences[others])
+            limit = min(-usual[two] / 2, usual[two] - _FAR) if usual[two] >= _CLEAR else -np.inf
+            others = differences @ directions[two] >= limit
+        reversed_ |= set(np.flatnonzero(~others).tolist())
 
     def unusual(photograph: _Photograph) -> float:
         values = np.array([photograph.differences(*two) @ directions[two] - usual[two] for two in pairs])
