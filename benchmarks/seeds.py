@@ -23,6 +23,7 @@ import pandas as pd
 from analysis.cells import CELL, cell_table
 from analysis.store import Store, open_store
 from benchmarks.measure import ROOT, Measured, Outcome, Target, say
+from grid.tasks import DETECTION
 from grid.uris import STORE, sqlite_uri
 
 METHODS = ("xception_scratch", "xception_pretrained")
@@ -36,7 +37,7 @@ _WHERE = ["variant", "trained_on", "tested_on", "metric"]
 def train(runs: Path, *, toy: bool) -> Store:
     """Six seeds of the demo, or of few images of it and one method."""
     methods = METHODS[:1] if toy else METHODS
-    command = [sys.executable, "launch.py", "demo", "--runs", str(runs), "--tasks", "detection", "--device", "cpu"]
+    command = [sys.executable, "launch.py", "demo", "--runs", str(runs), "--tasks", DETECTION, "--device", "cpu"]
     command += ["--methods", ",".join(methods), "--seeds", *map(str, SEEDS)]
     command += ["--cache", str(ROOT / "runs" / "cache")]
     command += ["--local", "--limit", "6", "--generators", "autoencoder,renoise", "--set", "*.epochs=1"] if toy else []
@@ -52,7 +53,7 @@ def held_out(store: Store, seed: int, num_others: int) -> pd.DataFrame:
     def cells(seeds: list[int]) -> pd.DataFrame:
         left_out = runs.loc[~runs["seed"].isin(seeds) & (runs["run_id"] != ""), "run_id"]
         table = cell_table(store.without(left_out), metrics=METRICS)
-        return table[table["kind"] == CELL].set_index(_WHERE)
+        return table[(table["kind"] == CELL) & (table["task"] == DETECTION)].set_index(_WHERE)
 
     table, alone, own = cells(others), cells(others[:1]), cells([seed])
     return table.assign(value=own["mean"], low_alone=alone["low"], high_alone=alone["high"]).reset_index()
@@ -70,7 +71,7 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
                 table = held_out(store, seed, number)
                 is_in = table["value"].between(table["one_more_low"], table["one_more_high"])
                 ratio = (table["one_more_high"] - table["one_more_low"]) / (table["high_alone"] - table["low_alone"])
-                name = f"{number} seeds"
+                name = f"{number} other seeds"
                 inside[name].append(float(is_in.mean()))
                 widths[name].append(float(np.median(ratio)))
                 for method, metric in sorted(set(zip(table["variant"], table["metric"], strict=True))):
@@ -85,7 +86,7 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
     why = "six seeds, each held out in turn, are one measurement"
     figures = {
         f"inside, {name}": Measured(
-            f"share of a seed's values inside the 95 % prediction interval of one more run by {name} others"
+            f"share of a seed's values inside the 95 % prediction interval of one more run by {name}"
             if name != ALONE
             else "the same for the interval over photographs of one run",
             "ratio",

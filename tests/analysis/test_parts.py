@@ -26,6 +26,7 @@ from data.audits import Finding
 from data.conditions import get_condition
 from data.verdict import Verdict
 from grid import tracking
+from grid.equal_size import EqualSize
 from models.metrics import Metric, register_metric
 from tests.analysis.grids import GENERATORS, Grid
 from tests.grid.grids import fresh_store
@@ -131,8 +132,8 @@ def test_every_part_yields_blocks_or_nothing(
 def test_of_a_whole_grid_nearly_every_part_has_something_to_say(grids: dict[str, Grid], tmp_path: Path) -> None:
     report = begun(grids["everything"], tmp_path / "out")
     silent = {part.name for part in PARTS if not list(part.blocks(report))}
-    # no two methods were named, no control was asked for, and no other task was planned
-    assert silent == {"comparison", "controls", "tasks"}
+    # no two methods were named, no control was asked for, all training sets are alike, and no other task was planned
+    assert silent == {"comparison", "controls", "tasks", "train_sets"}
 
 
 @pytest.mark.usefixtures("own_registers")
@@ -330,6 +331,21 @@ def test_fakes_without_a_mask_are_counted_in_the_report(
     sentence = f"3 of {len(later)} validation and test fakes have no mask; Grad-CAM is measured on the others."
     assert sentence in words
     assert sentence in [problem.text for problem in report.problems]
+
+
+def test_training_sets_of_equal_size_and_of_several_generators_are_told(store: str, tmp_path: Path) -> None:
+    grid = Grid(store, tmp_path, num_each=8)
+    trials = [grid.spec(train=name) for name in ("lama", "ldm", "lama+ldm")]
+    grid.finish(*(dataclasses.replace(spec, equal_size=EqualSize(8, 8)) for spec in trials))
+    report = Report(grid.open(), Folder(tmp_path / "report"), Options(), [], lambda text: None)
+    (part,) = (part for part in list_parts() if part.name == "train_sets")
+    text, table = part.blocks(report)
+    assert text.text == (
+        "Every training set of residual_linear has 8 images of each class in training and 8 in validation "
+        "(launch.py --equal-size)."
+    )
+    assert "one generator" in str(table)
+    assert "several generators" in str(table)
 
 
 # The audit -----------------------------------------------------------------------------------------------------------

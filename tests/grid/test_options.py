@@ -225,7 +225,7 @@ def test_the_mlflow_experiment_may_have_another_name() -> None:
 
 def test_the_trials_are_of_the_data_that_take_part(tmp_path: Path) -> None:
     manifest = paper_manifest(tmp_path, ("lama", "ldm", "repaint"))
-    resolved = launch("dolos", "--methods", "clip_linear", "--seeds", "3", "4", "--train-on", "all-but-one,lama")
+    resolved = launch("dolos", "--methods", "xception_scratch", "--seeds", "3", "4", "--train-on", "all-but-one,lama")
     trials = resolved.trials(manifest)
     assert {trial.data for trial in trials} == {manifest.digest}
     assert [(trial.task, str(trial.train_set), trial.seed) for trial in trials] == [
