@@ -162,8 +162,9 @@ def test_a_new_trial_under_conditions_is_fitted_once(make_grid: MakeGrid, calls:
     watcher = grid.launch(spec, conditions=["jpeg-75", HOLDS])
     assert calls.fits == ["NetworkDetector"]
     assert calls.predicted[-3:] == [NUM_TEST] * 3
-    # before these the validation images of its own generator, twice, and those of all, as many as test images
-    assert calls.predicted == [12, 12, NUM_TEST, *[NUM_TEST] * 3]
+    # before these the validation images of its own generator, twice, those of all, as many as test images, and the
+    # training images of all, which show what pictures of the data set are like
+    assert calls.predicted == [12, 12, NUM_TEST, 24, *[NUM_TEST] * 3]
     assert watcher.kinds(spec)[-1] == DONE
     assert grid.run_of(spec).data.tags[names.CONDITIONS] == f"jpeg-75,{HOLDS}"
     assert not np.allclose(grid.scores(spec)["score"], grid.scores(spec, HOLDS)["score"])
