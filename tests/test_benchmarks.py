@@ -16,7 +16,7 @@ import torch
 from benchmarks import __main__ as command
 from benchmarks import cost, coverage, heavy, packing, pages, published, report
 from benchmarks.machine import load_average
-from benchmarks.measure import Measured, Outcome, Target, in_new_process, interleave
+from benchmarks.measure import Measured, NotHereError, Outcome, Target, in_new_process, interleave
 from benchmarks.registry import BENCHMARKS
 from models.backbones.base import Backbone
 
@@ -376,6 +376,21 @@ def test_comparisons_are_simulated_at_a_toy_size() -> None:
     for name, figure in outcome.figures.items():
         assert 0 <= figure.values[0] <= 0.5
         assert (figure.target is None) == name.endswith("without the seeds")
+
+
+def test_the_open_set_runs_at_a_toy_size() -> None:
+    outcome = BENCHMARKS["open-set"].load()(1, toy=True)
+    (figure,) = outcome.figures.values()
+    assert 0 <= figure.values[0] <= 4
+    assert figure.target == Target(3, at_least=True)
+    assert len(figure.parts) == 4 * 6  # left-out generators; four scores, called real, accuracy
+    assert all(0 <= value <= 1 for (value,) in figure.parts.values())
+
+
+def test_the_open_set_at_its_full_size_needs_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GRID_REAL_FACES", raising=False)
+    with pytest.raises(NotHereError, match="GRID_REAL_FACES names no folder of photographs"):
+        BENCHMARKS["open-set"].load()(1)
 
 
 @pytest.mark.slow

@@ -268,6 +268,7 @@ def test_the_training_condition_is_that_of_every_trial(tmp_path: Path) -> None:
         (("--train-on", ""), ("lama", "ldm"), "no generator named ''"),
         (("--train-on", "all-but-one"), ("lama",), "none is left to train on"),
         (("--train-on", "none"), ("lama", "ldm"), "these options leave no trial to run"),
+        (("--tasks", "detection,open_set"), ("lama", "ldm"), "needs at least 3 generators; the data have 2: lama, ldm"),
         ((), ("all", "ldm"), "rename these generators' folders: 'all'"),
         ((), ("sd (v1.5)",), "rename these generators' folders: 'sd (v1.5)'"),
         (("--seeds", "-1"), ("lama",), "a seed must not be negative, and below 2^63; got -1"),
