@@ -1,11 +1,12 @@
 """Whether null controls are at chance: simulated test sets under three rules of shuffling, and trials on the demo.
 
-A simulated photograph gives a real image and a fake. The detector cannot know the shuffled labels. Its scores are normal,
-the two of a photograph correlate, and fakes lie apart from real images by a distance, as along any direction that was
-learned from shuffled labels. Rules: `swap`, the one of `grid.tasks.shuffled_labels`: a coin per photograph says whether
-its two images swap their labels; `per image`: a coin per image; `true labels`: only the training labels are shuffled,
-so that the sign of the distance is a coin, alike for all photographs. Of each rule: the share of 99 % intervals over
-photographs that leave out .5, and of `swap` the same for intervals over images, which take no notice of photographs.
+A simulated photograph gives a real image and a fake. The detector cannot know the shuffled labels. Its scores are
+normal, the two of a photograph correlate, and fakes lie apart from real images by a distance, as along any direction
+that was learned from shuffled labels. Rules: `swap`, the one of `grid.tasks.shuffled_labels`: a coin per photograph
+says whether its two images swap their labels; `per image`: a coin per image; `true labels`: only the training labels
+are shuffled, so that the sign of the distance is a coin, alike for all photographs. Of each rule: the share of 99 %
+intervals over photographs that leave out .5, and of `swap` the same for intervals over images, which take no notice
+of photographs.
 
 The trials: cheap methods, five seeds, both controls, on the demo's faces.
 
@@ -27,7 +28,8 @@ from analysis.controls import CHANCE, LEVEL, METRICS
 from analysis.intervals import Cell, Sources, average
 from benchmarks.grids import drawn_manifest, fresh_settings
 from benchmarks.measure import Measured, Outcome, Target, say, time_is_up
-from data.manifest import Manifest
+from data.demo.recipe import DemoRecipe, make_demo
+from data.manifest import Manifest, build_manifest
 from grid.experiments import cross_generator_trials
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
@@ -95,6 +97,12 @@ def share_outside(case: Case, rule: str, num_draws: int, seed: int, *, over_imag
     return max(counts.values()) / num_draws
 
 
+def toy_manifest(folder: Path) -> Manifest:
+    """A few of the demo's faces: enough that each class of a control has one."""
+    recipe = DemoRecipe(train=8, valid=6, test=8)
+    return build_manifest("demo", make_demo(folder / "demo", recipe), cache=folder / "facts")
+
+
 def control_trials(manifest: Manifest, methods: Sequence[str], seeds: Sequence[int]) -> list[TrialSpec]:
     """Both controls of these methods in their small form."""
     configs = {method: resolve_config(method, detector_info(method).small) for method in methods}
@@ -130,7 +138,7 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
     by_case: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     outside: dict[str, list[float]] = defaultdict(list)
     with TemporaryDirectory() as folder:
-        manifest = drawn_manifest(Path(folder), toy=toy)
+        manifest = toy_manifest(Path(folder)) if toy else drawn_manifest(Path(folder), toy=False)
         settings = fresh_settings(Path(folder) / "grid", manifest)
         for repeat in range(repeats):
             if repeat and time_is_up():

@@ -11,14 +11,15 @@ from analysis.page import Block, Text, html_table, sentence_list
 from analysis.parts import Report, register_part
 from analysis.published import beside_published
 from analysis.tables import in_words
+from grid.plan import FINISHED
 from grid.tasks import ATTRIBUTION, DETECTION
 
 
 @register_part("published", title="Published values", position=30)
 def published(report: Report) -> Iterator[Block]:
-    """Empty if the corpus has no published values."""
+    """Empty if the corpus has no published values, or no method has a finished trial."""
     source = report.store.source
-    if source.published is None:
+    if source.published is None or not (report.runs["state"] == FINISHED).any():
         return
     table = beside_published(report.store, report.cells)
     if table.empty:

@@ -111,6 +111,32 @@ def test_a_method_that_does_not_depend_on_the_seed_runs_once(dolos: Command) -> 
     assert "once, with the first seed, because the results do not depend on it: residual_linear" in plan.text
 
 
+def test_controls_of_a_finished_grid_run_what_is_new_and_nothing_else(dolos: Command, runs: Path) -> None:
+    arguments = ("--methods", "residual_linear", "--tasks", "detection")
+    random = ("--set", "random_encoder.backbone=test_resnet", "--set", f"random_encoder.size={SIDE}")
+    first = dolos(*arguments)
+    assert "2 trials, 0 finished before, 2 to run" in first.text
+    assert "ontrols" not in first.text
+    assert "eference" not in first.text
+    planned = dolos(*arguments, "--controls", *random, "--plan")
+    tasks = [row[0] for row in planned.rows[1:]]
+    assert tasks == [
+        *["detection"] * 2, "real_against_real (control)", "shuffled_labels (control)", *["detection (reference)"] * 4,
+    ]  # fmt: skip
+    second = dolos(*arguments, "--controls", *random)
+    assert second.status == 0
+    assert "8 trials, 2 finished before, 6 to run" in second.text
+    assert "references beside residual_linear" in second.text
+    assert "Null controls: .5 is expected" in second.text
+    (grid,) = mlflow_runs(runs, "grid")
+    kept = sorted(path.name for path in (runs / "artifacts" / grid.info.run_id / "artifacts").glob("references*"))
+    assert [name.partition("-")[0] for name in kept] == ["references", "references.json"]
+    third = dolos(*arguments, "--controls", *random)
+    assert "all 8 trials are finished; nothing to run" in third.text
+    assert third.printed.index("rows: tested on") < third.printed.index("Null controls")
+    assert "mean_brightness [" not in third.text  # no matrix of its own
+
+
 def test_another_configuration_is_another_trial(dolos: Command, runs: Path) -> None:
     arguments = ("--methods", "residual_linear", "--tasks", "attribution")
     dolos(*arguments)
