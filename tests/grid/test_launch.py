@@ -116,8 +116,8 @@ def test_controls_of_a_finished_grid_run_what_is_new_and_nothing_else(dolos: Com
     random = ("--set", "random_encoder.backbone=test_resnet", "--set", f"random_encoder.size={SIDE}")
     first = dolos(*arguments)
     assert "2 trials, 0 finished before, 2 to run" in first.text
-    assert "ontrols" not in first.text
-    assert "eference" not in first.text
+    assert "Null controls" not in first.text
+    assert "references beside" not in first.text
     planned = dolos(*arguments, "--controls", *random, "--plan")
     tasks = [row[0] for row in planned.rows[1:]]
     assert tasks == [
