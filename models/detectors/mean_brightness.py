@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.configs import ProbeConfig
+from models.configs import ProbeConfig, starts_at_random
 from models.detector import BuildContext, Detector
 from models.geometry import Geometry
 from models.registry import register_detector
@@ -30,7 +30,9 @@ class BrightnessEncoder:
         return np.array(means, dtype=np.float32).reshape(-1, 1)
 
 
-@register_detector("mean_brightness", config=ProbeConfig(), gpu_share=0.0, reference=True)
+@register_detector(
+    "mean_brightness", config=ProbeConfig(), gpu_share=0.0, reference=True, depends_on_seed=starts_at_random
+)
 def build(config: ProbeConfig, context: BuildContext) -> Detector:
     """Reference: the mean brightness of a picture, linear classifier; no weights needed."""
     from models.linear import LinearDetector

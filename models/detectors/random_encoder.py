@@ -6,7 +6,7 @@ not to anything that was learned from other images. A method on pretrained featu
 
 from __future__ import annotations
 
-from models.configs import LinearConfig
+from models.configs import LinearConfig, starts_at_random
 from models.detector import BuildContext, Detector
 from models.needs import resized_to
 from models.registry import register_detector
@@ -19,6 +19,7 @@ from models.registry import register_detector
     picture_needs=lambda config: resized_to(config.size),
     small={"backbone": "test_resnet", "size": 64},
     reference=True,
+    depends_on_seed=starts_at_random,
 )
 def build(config: LinearConfig, context: BuildContext) -> Detector:
     """Reference: an encoder with random weights, frozen; linear classifier."""
