@@ -50,7 +50,8 @@ def robustness(report: Report) -> Iterator[Block]:
     yield from report.audit()
     if variants:
         yield _curves(report, cells, variants, names)
-        yield from _means(report, cells, variants, others)
+        if len(others) > 1:
+            yield from _means(report, cells, variants, others)
         yield _table(report, cells, variants, names)
     if len(attribution):
         caption = "Attribution: accuracy over all classes, and of each class"
