@@ -57,7 +57,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         prog=f"launch.py {name}", description=command.summary, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     if not named:
-        listed = "".join(f"  {title:<12} {get_command(title).summary}\n" for title in commands)
+        listed = "".join(f"  {title:<14} {get_command(title).summary}\n" for title in commands)
         parser.prog, parser.description = "launch.py", __doc__
         parser.epilog = f"commands (python launch.py COMMAND --help):\n{listed}"
     command.add_options(parser)

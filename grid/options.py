@@ -89,7 +89,7 @@ def add_trial_options(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--conditions", type=_names, default=[CLEAN], metavar="A,B",
         help="also score under these conditions, such as jpeg-75 or paste-back; finished trials are not trained again. "
-        + "; ".join(f"the word {word} means {', '.join(names)}" for word, names in SETS.items()),
+        + "; ".join(f"{word} means {', '.join(names)}" for word, names in SETS.items()),
     )  # fmt: skip
     what.add_argument(
         "--equalise", metavar="NAME",
