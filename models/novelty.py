@@ -93,7 +93,8 @@ def fit_novelty(train: np.ndarray, valid: np.ndarray, photographs: np.ndarray, *
         valid: (V, D), of at least 2 source photographs.
         photographs: (V,), the source photograph of each validation image: a photograph and its fakes resemble each
             other, so that the fitted limit rests on as many observations as there are photographs.
-        num_looks: how many embeddings of the same pictures have a limit each; they share what may be beyond (Bonferroni).
+        num_looks: how many embeddings of the same pictures have a limit each; they share what may be beyond
+            (Bonferroni).
 
     Raises:
         ValueError: too few images, or embeddings that are not finite.
