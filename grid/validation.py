@@ -114,12 +114,14 @@ def validate(
         }
     valid = rows.index.isin(look_rows(manifest.table, VALID).index)
     looks = dict[str, Novelty]()
-    for name, embeddings in _looks(spec, detector, manifest, settings, known.embeddings, validated.embeddings[valid]):
+    found = list(_looks(spec, detector, manifest, settings, known.embeddings, validated.embeddings[valid]))
+    num_looks = sum(not isinstance(embeddings, str) for _, embeddings in found)
+    for name, embeddings in found:
         if isinstance(embeddings, str):
             notes.append(f"{name}: {embeddings}")
             continue
         try:
-            looks[name] = fit_novelty(*embeddings, rows["source_id"].to_numpy()[valid])
+            looks[name] = fit_novelty(*embeddings, rows["source_id"].to_numpy()[valid], num_looks=num_looks)
         except ValueError as error:
             notes.append(f"{name}: {error}")
     return Validated(metrics, scores, temperature, looks, tuple(notes))

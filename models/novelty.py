@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm, t
 
-QUANTILE = 0.995  # of images that are like the training images, so many are within the limit
+QUANTILE = 0.995  # of images that are like the training images, so many are within the limits of all looks together
 ENOUGH = 400  # validation images of which that quantile can be counted; of fewer, a distribution is fitted
 MOST_COMPONENTS = 1024
 _CONSTANT = 1e-6  # a deviation of up to this share of the largest value is rounding
@@ -85,7 +85,7 @@ class Novelty:
         return cls(mean, scale, components, variances, rest, limit, facts)
 
 
-def fit_novelty(train: np.ndarray, valid: np.ndarray, photographs: np.ndarray) -> Novelty:
+def fit_novelty(train: np.ndarray, valid: np.ndarray, photographs: np.ndarray, *, num_looks: int = 1) -> Novelty:
     """Learn what training embeddings are like, and find the limit on validation embeddings.
 
     Args:
@@ -93,6 +93,8 @@ def fit_novelty(train: np.ndarray, valid: np.ndarray, photographs: np.ndarray) -
         valid: (V, D), of at least 2 source photographs.
         photographs: (V,), the source photograph of each validation image: a photograph and its fakes resemble each
             other, so that the fitted limit rests on as many observations as there are photographs.
+        num_looks: how many embeddings of the same pictures have a limit each; they share what may be beyond
+            (Bonferroni).
 
     Raises:
         ValueError: too few images, or embeddings that are not finite.
@@ -131,7 +133,7 @@ def fit_novelty(train: np.ndarray, valid: np.ndarray, photographs: np.ndarray) -
         1.0,
         {},
     )
-    limit, fitted = limit_of(novelty.distances(valid), num_photographs)
+    limit, fitted = limit_of(novelty.distances(valid), num_photographs, num_looks=num_looks)
     facts = {
         "shrinkage": shrinkage,
         "num_train": len(train),
@@ -142,7 +144,7 @@ def fit_novelty(train: np.ndarray, valid: np.ndarray, photographs: np.ndarray) -
     return Novelty(novelty.mean, novelty.scale, novelty.components, novelty.variances, novelty.rest, limit, facts)
 
 
-def limit_of(distances: np.ndarray, num_photographs: int) -> tuple[float, str]:
+def limit_of(distances: np.ndarray, num_photographs: int, *, num_looks: int = 1) -> tuple[float, str]:
     """The limit from the distances of validation images, and in words how it was found.
 
     From `ENOUGH` images on: the quantile itself. Of fewer: that of a new observation of a log-normal distribution,
@@ -152,14 +154,17 @@ def limit_of(distances: np.ndarray, num_photographs: int) -> tuple[float, str]:
     Args:
         distances: (V,), above 0.
         num_photographs: distinct source photographs, at least 2.
+        num_looks: as in `fit_novelty`.
     """
+    quantile = 1 - (1 - QUANTILE) / num_looks
+    share = f"{100 * quantile:g} %"
     if len(distances) >= ENOUGH:
-        return float(np.quantile(distances, QUANTILE)), f"{QUANTILE:.1%} quantile of {len(distances)} validation images"
+        return float(np.quantile(distances, quantile)), f"{share} quantile of {len(distances)} validation images"
     low, middle, high = np.quantile(np.log(distances), [0.25, 0.5, 0.75])
     width = max((high - low) / (2 * norm.ppf(0.75)), _NARROWEST)
-    reach = t.ppf(QUANTILE, num_photographs - 1) * np.sqrt(1 + 1 / num_photographs)
+    reach = t.ppf(quantile, num_photographs - 1) * np.sqrt(1 + 1 / num_photographs)
     words = (
-        f"{QUANTILE:.1%} of a log-normal distribution fitted to the quartiles of {len(distances)} validation images of "
+        f"{share} of a log-normal distribution fitted to the quartiles of {len(distances)} validation images of "
         f"{num_photographs} photographs"
     )
     return float(np.exp(min(middle + reach * width, 500.0))), words

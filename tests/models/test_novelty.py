@@ -35,7 +35,17 @@ def test_the_limit_of_few_images_by_hand() -> None:
     distances = np.exp(np.array([-2, -norm.ppf(0.75), 0, norm.ppf(0.75), 2]))
     limit, words = limit_of(distances, 5)
     assert np.log(limit) == pytest.approx(t.ppf(0.995, 4) * np.sqrt(1.2))
-    assert words == "99.5% of a log-normal distribution fitted to the quartiles of 5 validation images of 5 photographs"
+    assert (
+        words == "99.5 % of a log-normal distribution fitted to the quartiles of 5 validation images of 5 photographs"
+    )
+
+
+def test_two_looks_share_what_may_be_beyond() -> None:
+    distances = np.exp(np.array([-2, -norm.ppf(0.75), 0, norm.ppf(0.75), 2]))
+    limit, words = limit_of(distances, 5, num_looks=2)
+    assert np.log(limit) == pytest.approx(t.ppf(0.9975, 4) * np.sqrt(1.2))
+    assert words.startswith("99.75 % of a log-normal")
+    assert limit_of(np.arange(1.0, 1002.0), 10, num_looks=2)[0] == pytest.approx(998.5)
 
 
 def test_one_odd_photograph_does_not_move_the_limit() -> None:
@@ -49,7 +59,7 @@ def test_the_limit_of_many_images_is_counted() -> None:
     distances = np.arange(1.0, 1002.0)
     limit, words = limit_of(distances, 10)
     assert limit == pytest.approx(996)  # 995 of the 1000 steps from 1 to 1001
-    assert words == "99.5% quantile of 1001 validation images"
+    assert words == "99.5 % quantile of 1001 validation images"
 
 
 @pytest.mark.parametrize("num_valid", [60, 600])
