@@ -176,5 +176,6 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
     parts = {f"{task}, share": values for task, values in outside.items() if task != "all"}
     what = f"share of values of both controls outside the 99 % interval, on the demo ({', '.join(methods)})"
     figures["demo"] = Measured(what, "ratio", outside["all"], Target(MOST), parts)
-    setup = f"{len(cases)} cases of {num_draws:,} test sets ({num_compared} of other rules); {len(methods)} methods, {len(seeds)} seeds per repeat"
+    drawn = f"{len(cases)} cases of {num_draws:,} test sets ({num_compared} of other rules)"
+    setup = f"{drawn}; {len(methods)} methods, {len(seeds)} seeds per repeat"
     return Outcome(setup, figures)
