@@ -132,7 +132,7 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
 
     The trials do not repeat: each repeat has five seeds of its own.
     """
-    cases, num_draws = (TOY, 20) if toy else (FULL, 1000)
+    cases, num_draws, num_compared = (TOY, 20, 20) if toy else (FULL, 1000, 200)
     methods, seeds = (METHODS[1:2], SEEDS[:1]) if toy else (METHODS, SEEDS)
     shares: dict[str, list[float]] = defaultdict(list)
     by_case: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -146,7 +146,9 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
             for name in (*RULES, OVER_IMAGES):
                 rule = SWAP if name == OVER_IMAGES else name
                 found = {
-                    case: share_outside(case, rule, num_draws, repeat, over_images=name == OVER_IMAGES)
+                    case: share_outside(
+                        case, rule, num_draws if name == SWAP else num_compared, repeat, over_images=name == OVER_IMAGES
+                    )
                     for case in cases
                 }
                 for case, share in found.items():
@@ -174,5 +176,6 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
     parts = {f"{task}, share": values for task, values in outside.items() if task != "all"}
     what = f"share of values of both controls outside the 99 % interval, on the demo ({', '.join(methods)})"
     figures["demo"] = Measured(what, "ratio", outside["all"], Target(MOST), parts)
-    setup = f"{len(cases)} cases of {num_draws:,} test sets; {len(methods)} methods, {len(seeds)} seeds per repeat"
+    drawn = f"{len(cases)} cases of {num_draws:,} test sets ({num_compared} of other rules)"
+    setup = f"{drawn}; {len(methods)} methods, {len(seeds)} seeds per repeat"
     return Outcome(setup, figures)
