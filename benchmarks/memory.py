@@ -35,13 +35,15 @@ from benchmarks.measure import (
     ratios,
     timed,
 )
-from data.conditions import CLEAN
+from data.conditions import CLEAN, get_condition
 from data.pictures import Pictures
+from data.store import feature_store
 from grid.settings import RunSettings
 from grid.spec import Scalar, TrialSpec
 from grid.tasks import DETECTION
 from grid.trial import build, shared_store
 from models.registry import detector_info, resolve_config
+from models.residuals import NUM_FEATURES, ResidualEncoder
 
 METHODS: dict[str, tuple[str, Mapping[str, Scalar]]] = {
     "trained": ("xception_scratch", {"backbone": "test_resnet", "size": 16, "batch_size": 128}),
@@ -124,7 +126,10 @@ def stored(folder: Path, kind: str, num_images: int) -> dict[str, str]:
     spec = TrialSpec(DETECTION, method, config, GENERATORS[:1], 0, manifest.digest)
     store = shared_store(build(spec, settings, "cpu"), settings.cache, CLEAN)
     assert store is not None
-    fill_with_noise(store, Pictures(manifest).keys(manifest.table), batch=1024)
+    # What pictures of the data set are like is learned from these, too.
+    residuals = feature_store(settings.cache, ResidualEncoder.key, NUM_FEATURES, get_condition(CLEAN))
+    for shared in (store, residuals):
+        fill_with_noise(shared, Pictures(manifest).keys(manifest.table), batch=1024)
     return {"spec": json.dumps(spec.to_dict()), "settings": TypeAdapter(RunSettings).dump_json(settings).decode()}
 
 
