@@ -93,9 +93,9 @@ def validate(
     rows = manifest.select(VALID, manifest.generators)
     splits = (VALID, LOOK)
     train = look_rows(manifest.table, TRAIN)
-    known, validated = (
+    validated, known = (
         detector.predict(training_inputs(spec, detector, manifest, part, settings, splits, copied=copied))
-        for part in (train, rows)
+        for part in (rows, train)
     )
     rows = pd.concat([rows.assign(condition=condition) for condition in spec.train_conditions])
     scores = rows[["path", "digest", "source_id", "generator", "label", "condition"]].reset_index(drop=True)
