@@ -19,6 +19,7 @@ from benchmarks.machine import load_average
 from benchmarks.measure import Measured, NotHereError, Outcome, Target, in_new_process, interleave
 from benchmarks.registry import BENCHMARKS
 from models.backbones.base import Backbone
+from models.open_set import UNKNOWN_SCORES
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = report.read(report.RESULTS)
@@ -167,6 +168,14 @@ def made_up(gpu: str) -> report.Results:
             name: Measured(name, "ratio", [0.9], parts={f"{case}, share": [0.9] for case in coverage.FULL}).to_dict()
             for name in coverage.QUANTITIES
         },
+        "open-set": {
+            "demo, xception_pretrained": Measured(
+                "",
+                "generators",
+                [1.0, 2.0, 2.0],
+                parts={f"renoise: {name}": [0.25, 0.5, 0.75] for name in [*UNKNOWN_SCORES, "accuracy", "called real"]},
+            ).to_dict()
+        },
     }
     place = {"cpu": "a CPU", "cores": 2, "memory_gb": 8.0, "gpu": gpu, "system": "Linux"}
     return {
@@ -183,6 +192,11 @@ def made_up(gpu: str) -> report.Results:
 def row(table: str, first: str) -> list[str]:
     (found,) = [line for line in table.splitlines() if line.startswith(f"| {first}")]
     return found.strip("| ").split(" | ")
+
+
+def test_the_open_set_has_a_row_per_left_out_generator_with_the_range_of_several_seeds() -> None:
+    cells = row(pages.unknown(made_up("NVIDIA L4")), "demo")
+    assert cells == ["demo", "`xception_pretrained`", "renoise", *["0.500 (0.250–0.750)"] * 6]
 
 
 def test_how_many_trials_a_card_takes() -> None:
