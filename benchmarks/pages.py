@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from benchmarks import coverage, heavy, published
+from benchmarks import controls, coverage, heavy, published
 from benchmarks.gpu import table as gpu_table
 from benchmarks.packing import FULL, name_of
 from benchmarks.report import Results, markdown, where
@@ -226,12 +226,26 @@ def held(results: Results) -> str:
     return _table(head, rows, results, "coverage")
 
 
+# docs/believe/controls.md --------------------------------------------------------------------------------------------
+
+
+def at_chance(results: Results) -> str:
+    """The share of 99 % intervals that leave out chance, per rule: the largest of the cases; and of trials."""
+    rows = []
+    for name in (*controls.RULES, controls.OVER_IMAGES, "demo"):
+        share = _median(results, "controls", name)
+        words = "trials of both controls on the demo" if name == "demo" else f"simulation: {name}"
+        rows.append([words, NOT_MEASURED if share is None else f"{share:.3f}"])
+    return _table(["99 % intervals that leave out .5", "share"], rows, results, "controls")
+
+
 # Into the pages ------------------------------------------------------------------------------------------------------
 
 TABLES: dict[str, dict[str, Callable[[Results], str]]] = {
     "docs/performance.md": {"packing": packing, "gpu": on_a_gpu, "measured": markdown},
     "docs/cost.md": {"cost-arithmetic": arithmetic, "cost-cpu": on_cpus, "cost-gpu": on_gpus},
     "docs/numbers.md": {"coverage": held},
+    "docs/believe/controls.md": {"controls": at_chance},
 }
 
 
