@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from benchmarks import abstain, comparisons, coverage, heavy, open_set, published
+from benchmarks import abstain, comparisons, controls, coverage, heavy, open_set, published
 from benchmarks.gpu import table as gpu_table
 from benchmarks.packing import FULL, name_of
 from benchmarks.report import Results, markdown, where
@@ -297,6 +297,19 @@ def _spread(part: Mapping[str, float]) -> str:
     return f"{part['median']:.3f} ({part['min']:.3f}–{part['max']:.3f})"
 
 
+# docs/believe/controls.md --------------------------------------------------------------------------------------------
+
+
+def at_chance(results: Results) -> str:
+    """The share of 99 % intervals that leave out chance, per rule: the largest of the cases; and of trials."""
+    rows = []
+    for name in (*controls.RULES, controls.OVER_IMAGES, "demo"):
+        share = _median(results, "controls", name)
+        words = "trials of both controls on the demo" if name == "demo" else f"simulation: {name}"
+        rows.append([words, NOT_MEASURED if share is None else f"{share:.3f}"])
+    return _table(["99 % intervals that leave out .5", "share"], rows, results, "controls")
+
+
 # Into the pages ------------------------------------------------------------------------------------------------------
 
 TABLES: dict[str, dict[str, Callable[[Results], str]]] = {
@@ -305,6 +318,7 @@ TABLES: dict[str, dict[str, Callable[[Results], str]]] = {
     "docs/numbers.md": {"coverage": held, "comparisons": rejections, "seeds": other_seeds},
     "docs/believe/thresholds.md": {"abstain": no_verdict},
     "docs/believe/open-set.md": {"open-set": unknown},
+    "docs/believe/controls.md": {"controls": at_chance},
 }
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import cost, coverage, heavy, packing, pages, published, report
+from benchmarks import abstain, cost, coverage, heavy, packing, pages, published, report
 from benchmarks.machine import load_average
 from benchmarks.measure import Measured, NotHereError, Outcome, Target, in_new_process, interleave
 from benchmarks.registry import BENCHMARKS
@@ -176,6 +176,10 @@ def made_up(gpu: str) -> report.Results:
                 parts={f"renoise: {name}": [0.25, 0.5, 0.75] for name in [*UNKNOWN_SCORES, "accuracy", "called real"]},
             ).to_dict()
         },
+        "controls": {"swap": Measured("", "ratio", [0.012]).to_dict(), "demo": Measured("", "ratio", [0.0]).to_dict()},
+        "abstain": {
+            f"{abstain.DEMO}, {abstain.METHODS[0]}, {abstain.KINDS[0]}": Measured("", "share", [0.5]).to_dict()
+        },
     }
     place = {"cpu": "a CPU", "cores": 2, "memory_gb": 8.0, "gpu": gpu, "system": "Linux"}
     return {
@@ -197,6 +201,13 @@ def row(table: str, first: str) -> list[str]:
 def test_the_open_set_has_a_row_per_left_out_generator_with_the_range_of_several_seeds() -> None:
     cells = row(pages.unknown(made_up("NVIDIA L4")), "demo")
     assert cells == ["demo", "`xception_pretrained`", "renoise", *["0.500 (0.250–0.750)"] * 6]
+
+
+def test_how_often_controls_are_off_chance() -> None:
+    table = pages.at_chance(made_up("NVIDIA L4"))
+    assert row(table, "simulation: swap |")[1] == "0.012"
+    assert row(table, "simulation: per image")[1] == "not measured"
+    assert row(table, "trials of both controls on the demo")[1] == "0.000"
 
 
 def test_how_many_trials_a_card_takes() -> None:
@@ -370,11 +381,14 @@ def assert_whole(outcome: Outcome) -> None:
     assert outcome.figures
     for one in outcome.figures.values():
         assert one.to_dict()["repeats"] == 1
-        assert min(one.values) > 0
+        none_is_best = "leave out .5" in one.what or "outside the 99 % interval" in one.what
+        assert min(one.values) > 0 or (none_is_best and min(one.values) == 0)
         assert all(len(values) == 1 for values in one.parts.values())
 
 
-@pytest.mark.parametrize("name", ["frozen", "conditions", "growth", "analysis", "cost", "coverage", "audit"])
+@pytest.mark.parametrize(
+    "name", ["frozen", "conditions", "growth", "analysis", "cost", "coverage", "controls", "audit"]
+)
 def test_a_benchmark_runs_at_a_toy_size(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def here(module: str, function: str, arguments: dict[str, Any], *, threads: int = 0) -> Any:
         return json.loads(json.dumps(getattr(importlib.import_module(module), function)(**arguments)))

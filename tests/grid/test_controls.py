@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.controls import control_trials, outcomes
 from data.manifest import Manifest
 from grid.controls import (
     CONTROL,
@@ -163,6 +164,15 @@ def test_fakes_that_no_detector_misses_leave_controls_at_chance(obvious: Path, t
     assert list(values["shuffled_labels"]) == ["test/lama/auroc", "test/ldm/auroc"]
     for name in list_controls():
         assert all(0.15 < value < 0.85 for value in values[name].values())
+
+
+@pytest.mark.long
+def test_pooled_over_five_seeds_controls_are_at_chance(obvious: Path, tmp_path: Path) -> None:
+    settings = make_settings(tmp_path)
+    trials = control_trials(make_manifest(obvious, settings), ["residual_linear"], range(5))
+    outside = [value for spec in trials for value in outcomes(spec, settings)]
+    assert len(outside) == 5 * (2 + 1) * 2  # seeds, cells, metrics
+    assert sum(outside) <= 1  # 2 of 100
 
 
 def test_too_few_photographs_are_refused_before_anything_runs(tmp_path: Path) -> None:
