@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import cost, coverage, heavy, packing, pages, published, report
+from benchmarks import abstain, cost, coverage, heavy, packing, pages, published, report
 from benchmarks.machine import load_average
 from benchmarks.measure import Measured, Outcome, Target, in_new_process, interleave
 from benchmarks.registry import BENCHMARKS
@@ -162,6 +162,12 @@ def made_up(gpu: str) -> report.Results:
             "xception_scratch arithmetic": Measured("", "GFLOP", [60.0], parts={"scored, GFLOP": [20.0]}).to_dict(),
             "clip_linear arithmetic": Measured("", "GFLOP", [100.0]).to_dict(),
             "clip_linear time": Measured("", "core-s", [2.0] * 5, parts={"on 2 cores, images/s": [1.0] * 5}).to_dict(),
+        },
+        "abstain": {
+            f"{data}, {method}, {kind}": Measured(kind, "ratio", [0.125]).to_dict()
+            for data in (abstain.DEMO, abstain.REAL_FACES)
+            for method in abstain.METHODS
+            for kind in abstain.KINDS
         },
         "coverage": {
             name: Measured(name, "ratio", [0.9], parts={f"{case}, share": [0.9] for case in coverage.FULL}).to_dict()
