@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ import pandas as pd
 
 from data.conditions import get_condition
 from data.manifest import Manifest
-from data.pictures import ConditionError, Pictures
+from data.pictures import ConditionError, FileError, Pictures
 from data.store import feature_store, fill_features
 from grid import names
 from grid.plan import LOOK, TRAIN, VALID, look_rows
@@ -27,6 +28,8 @@ from models.detector import Detector, fake_scores
 from models.novelty import Novelty, fit_novelty
 from models.residuals import MIN_SIDE, NUM_FEATURES, ResidualEncoder
 from models.scoring import cell_metrics
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,8 @@ def _looks(
     try:
         parts = [_residuals(manifest, rows, settings, condition) for condition in spec.train_conditions]
         of_train, of_valid = (np.concatenate(of_split) for of_split in zip(*parts, strict=True))
-    except ConditionError as error:
+    except (ConditionError, FileError) as error:  # a trial whose features are stored needs no pictures otherwise
+        log.warning("pictures cannot be compared by their residuals with the training images: %s", error)
         yield names.RESIDUAL_LOOK, str(error)
     else:
         yield names.RESIDUAL_LOOK, (of_train, of_valid)

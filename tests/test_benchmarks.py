@@ -164,6 +164,12 @@ def made_up(gpu: str) -> report.Results:
             "clip_linear arithmetic": Measured("", "GFLOP", [100.0]).to_dict(),
             "clip_linear time": Measured("", "core-s", [2.0] * 5, parts={"on 2 cores, images/s": [1.0] * 5}).to_dict(),
         },
+        "abstain": {
+            f"{data}, {method}, {kind}": Measured(kind, "ratio", [0.125]).to_dict()
+            for data in (abstain.DEMO, abstain.REAL_FACES)
+            for method in abstain.METHODS
+            for kind in abstain.KINDS
+        },
         "coverage": {
             name: Measured(name, "ratio", [0.9], parts={f"{case}, share": [0.9] for case in coverage.FULL}).to_dict()
             for name in coverage.QUANTITIES
