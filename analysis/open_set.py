@@ -81,7 +81,7 @@ def landing_table(store: Store, variant: str, *, condition: str = CLEAN) -> pd.D
     """Which class the images of each left-out generator are given: counts, added up over seeds.
 
     Returns:
-        rows left-out generator, columns class ("real", then the generators); missing in a generator's own column, because
+        rows left-out generator, columns class ("real", then the generators); NaN for a generator's own column, because
         it was no class then.
 
     Raises:
@@ -99,7 +99,7 @@ def landing_table(store: Store, variant: str, *, condition: str = CLEAN) -> pd.D
             counts[left_out] = counts[left_out] + own if left_out in counts else own
     order = store.ordered({*counts, *(name for own in counts.values() for name in own.index if name != REAL)})
     table = pd.DataFrame(counts).T.reindex(index=[name for name in order if name in counts], columns=[REAL, *order])
-    return table.astype("Int64").rename_axis(index="left out", columns="answered with")
+    return table.rename_axis(index="left out", columns="answered with")
 
 
 def logged_table(results: pd.DataFrame, store: Store, *, condition: str = CLEAN) -> pd.DataFrame:

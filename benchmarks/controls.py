@@ -1,11 +1,12 @@
 """Whether null controls are at chance: simulated test sets under three rules of shuffling, and trials on the demo.
 
-A simulated photograph gives a real image and a fake. The detector cannot know the shuffled labels. Its scores are normal,
-the two of a photograph correlate, and fakes lie apart from real images by a distance, as along any direction that was
-learned from shuffled labels. Rules: `swap`, the one of `grid.tasks.shuffled_labels`: a coin per photograph says whether
-its two images swap their labels; `per image`: a coin per image; `true labels`: only the training labels are shuffled,
-so that the sign of the distance is a coin, alike for all photographs. Of each rule: the share of 99 % intervals over
-photographs that leave out .5, and of `swap` the same for intervals over images, which take no notice of photographs.
+A simulated photograph gives a real image and a fake. The detector cannot know the shuffled labels. Its scores are
+normal, the two of a photograph correlate, and fakes lie apart from real images by a distance, as along any direction
+that was learned from shuffled labels. Rules: `swap`, the one of `grid.tasks.shuffled_labels`: a coin per photograph
+says whether its two images swap their labels; `per image`: a coin per image; `true labels`: only the training labels
+are shuffled, so that the sign of the distance is a coin, alike for all photographs. Of each rule: the share of 99 %
+intervals over photographs that leave out .5, and of `swap` the same for intervals over images, which take no notice of
+photographs.
 
 The trials: cheap methods, five seeds, both controls, on the demo's faces.
 

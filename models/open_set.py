@@ -78,8 +78,8 @@ class KnownClasses:
         kept = variances > _NO_VARIANCE * max(variances[-1], 0.0)
         if not kept.any():
             raise ValueError(
-                "all training embeddings of each class are equal, so there is no distance in deviations; the detector has "
-                "collapsed in training, and another learning rate or seed may help"
+                "all training embeddings of each class are equal, so there is no distance in deviations; the detector "
+                "has collapsed in training, and another learning rate or seed may help"
             )
         whiten = directions[:, kept] / np.sqrt(variances[kept])
         return whiten, means @ whiten

@@ -27,6 +27,7 @@ from analysis.verify.evidence import (
     Evidence,
     EvidenceError,
     Where,
+    cell_rows,
     slug,
 )
 from analysis.verify.tables import IN_WORDS, RECORDED, all_conditions, label_of, mean_cell, rule
@@ -76,7 +77,9 @@ def conditions(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | 
                 change = (after["score"] - before.reindex(after.index)).to_numpy(float)
                 for label, changes in moved.items():
                     changes.append(change[after["label"].to_numpy() == label])
-            row |= {f"shift of {w}": (float(np.median(np.concatenate(moved[n]))),) for n, w in enumerate(("real", "fake"))}
+            row |= {
+                f"shift of {w}": (float(np.median(np.concatenate(moved[n]))),) for n, w in enumerate(("real", "fake"))
+            }
             rows.append(row)
     return Derived(pd.DataFrame(rows), ["method", "condition"])
 
@@ -235,7 +238,9 @@ def _by_area(evidence: Evidence) -> pd.DataFrame | str:
                     facts[tested_on, third] = in_cell[chosen].min(), in_cell[chosen].max(), int(chosen.sum())
                     part = _part(images, chosen | (images.labels == 0))
                     for metric in ("auroc", "balanced_accuracy"):
-                        parts.setdefault((trained_on, tested_on, metric, third), []).append(estimates.pieces(part, metric))
+                        parts.setdefault((trained_on, tested_on, metric, third), []).append(
+                            estimates.pieces(part, metric)
+                        )
         found = {where: estimates.over_seeds(of_seeds) for where, of_seeds in parts.items()}
         groups = [(CELL, *where, [where]) for where in found]
         for metric, third in dict.fromkeys(where[2:] for where in found):
@@ -313,7 +318,7 @@ def temperatures(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived 
         row: dict[str, object] = {"method": variant, "trained_on": trained_on, "seed": seed}
         size = evidence.spec(key).get("equal_size")
         if size is None:  # of equal sizes, the images that are left out are not written down
-            own = np.any([_cell_of(images, name) for name in trained_on.split("+")], axis=0)
+            own = np.any([cell_rows(images, name) for name in trained_on.split("+")], axis=0)
             labels, scores = images.loc[own, "label"].to_numpy(), images.loc[own, "score"].to_numpy(float)
             row |= {"ECE before": estimates.calibration_error(labels, scores), "validation images": len(labels)}
             row["ECE after"] = estimates.calibration_error(labels, scores / fitted["value"])
@@ -324,11 +329,6 @@ def temperatures(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived 
     return Derived(
         pd.DataFrame(rows), ["method", "trained_on", "seed"], {"temperature": RECORDED, "note": RECORDED}
     )  # fmt: skip
-
-
-def _cell_of(images: pd.DataFrame, generator: str) -> np.ndarray:
-    shared = (images["label"] == 0) & (images["generator"] == "real")
-    return np.asarray((images["generator"] == generator) | shared)
 
 
 @rule("threshold-transfer-*")
@@ -358,7 +358,7 @@ def _transfers(evidence: Evidence, name: str) -> pd.DataFrame | str:
             continue
         images = kept[0]
         for chosen_on in dict.fromkeys(images.loc[images["label"] == 1, "generator"]):
-            own = images[_cell_of(images, str(chosen_on))]
+            own = images[cell_rows(images, str(chosen_on))]
             if own["label"].nunique() == 2:
                 threshold = estimates.validation_threshold(own["label"].to_numpy(), own["score"].to_numpy(float))
                 for used_on, cell in evidence.images(key).items():
@@ -402,11 +402,18 @@ def _references(evidence: Evidence) -> dict[str, dict[Where, Estimate]]:
         scores = pd.read_parquet(path.parent / facts["scores"])
     except Exception as error:  # pyarrow raises many kinds
         raise EvidenceError(f"{path}, or the scores that it names, cannot be read: {error}") from error
-    for (reference, trained_on, tested_on), rows in scores.groupby(["reference", "trained_on", "tested_on"], sort=False):
+    for (reference, trained_on, tested_on), rows in scores.groupby(
+        ["reference", "trained_on", "tested_on"], sort=False
+    ):
         units = evidence.photographs.get_indexer(pd.Index(rows["source_id"]))
         values = rows["score"].to_numpy(float)
         images = Images(
-            rows["label"].to_numpy(), (values > 0).astype(int), units, len(evidence.photographs), ("real", "fake"), values
+            rows["label"].to_numpy(),
+            (values > 0).astype(int),
+            units,
+            len(evidence.photographs),
+            ("real", "fake"),
+            values,
         )
         for metric in METRICS:
             where = CLEAN, str(trained_on), str(tested_on), metric

@@ -216,6 +216,32 @@ class Evidence:
         except Exception as error:  # pyarrow raises many kinds
             raise EvidenceError(f"{scores} or {facts.name} cannot be read: {error}") from error
 
+    def threshold(self, key: str) -> float | None:
+        """The threshold that follows from a trial's own validation images; None where they are not known.
+
+        Of a training set of equal size, the images that were left out are not written down.
+        """
+        kept, spec = self.validation(key), self.spec(key)
+        if kept is None or spec.get("equal_size") is not None or spec["task"] != DETECTION:
+            return None
+        own = kept[0][np.any([cell_rows(kept[0], name) for name in spec["train_generators"]], axis=0)]
+        if own["label"].nunique() < 2:
+            return None
+        return estimates.validation_threshold(own["label"].to_numpy(), own["score"].to_numpy(float))
+
+    def validation_auroc(self, key: str, generator: str) -> float | None:
+        """On the validation images of a generator; None where they are not known."""
+        kept = self.validation(key)
+        if kept is None:
+            return None
+        task, rows = self.spec(key)["task"], kept[0]
+        own = rows[rows["label"] == 0] if task == REAL_ALONE else rows[cell_rows(rows, generator)]
+        labels, scores = own["label"].to_numpy(), own["score"].to_numpy(float)
+        if task in (SHUFFLED, REAL_ALONE):
+            labels = labels ^ self._coins(key, own)
+        blank = np.zeros(len(own), dtype=int)
+        return estimates.metric(estimates.Images(labels, blank, blank, 1, ("real", "fake"), scores), "auroc")
+
     def classes(self, key: str) -> tuple[str, ...]:
         """A trial's classes in the order of its logits; empty for a task without a rule."""
         spec = self.spec(key)
@@ -250,7 +276,7 @@ class Evidence:
         if task == SHUFFLED:
             labels = labels ^ self._coins(key, rows)
         elif task == REAL_ALONE:
-            labels, cells = self._coins(key, rows), {"all": ~fake}
+            labels, cells = labels ^ self._coins(key, rows), {"all": ~fake}
         logits = rows[[f"logit_{name}" for name in classes]].to_numpy()
         scores = (logits[:, 1] - logits[:, 0]).astype(np.float64) if classes == ("real", "fake") else None
         answers = logits.argmax(axis=1) if scores is None else (scores > 0).astype(int)
@@ -537,6 +563,12 @@ def _counted(table: pd.DataFrame) -> dict[tuple[Any, ...], int]:
     for row in rows:
         counts[row] = counts.get(row, 0) + 1
     return counts
+
+
+def cell_rows(rows: pd.DataFrame, generator: str) -> np.ndarray:
+    """Which rows are the fakes of a generator, or real images that are shared or its own: bool (N,)."""
+    shared = (rows["label"] == 0) & (rows["generator"] == "real")
+    return np.asarray((rows["generator"] == generator) | shared)
 
 
 def _csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:

@@ -179,7 +179,7 @@ def comparison(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | 
                       "p: these two runs differ"]  # fmt: skip
     frame = pd.DataFrame(rows, columns=names)
     shown = frame.assign(trained_on=[label_of(evidence, text) if text else "" for text in frame["trained_on"]])
-    return Derived(frame, keys, shown=shown)
+    return Derived(frame, keys, shown=shown, leave_out=_of_other_tasks)
 
 
 @rule("training-sets")
@@ -450,6 +450,10 @@ def mean_cell(
         return {}
     value = evidence.means(variant, IN_WORDS[words], condition, ending).get(kinds[kind])
     return {column: value.in_brief if value else ()}
+
+
+def _of_other_tasks(row: Mapping[Any, Any]) -> str:
+    return "" if row["task"] in (DETECTION, ATTRIBUTION, OPEN_SET) else f"no rule for the task {row['task']}"
 
 
 def all_conditions(evidence: Evidence) -> list[str]:
