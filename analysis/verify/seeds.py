@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -12,7 +13,7 @@ from scipy import stats
 from analysis.verify.estimates import Spread
 
 BySeed = Mapping[int, float]
-Cells = Mapping[Hashable, BySeed]  # cell of one training set -> seed -> value
+Cells = Mapping[Any, BySeed]  # cell of one training set -> seed -> value
 NO_SPREAD = Spread(0.0, math.inf)
 
 
@@ -56,7 +57,7 @@ def of_cell(value: float, num_seeds: int, train_sets: Iterable[Cells]) -> Seeds 
     return Seeds(Spread(variance / num_seeds, degrees), Spread(variance * (1 + 1 / num_seeds), degrees))
 
 
-def of_sum(train_sets: Sequence[tuple[Cells, Mapping[Hashable, float]]]) -> Seeds | None:
+def of_sum(train_sets: Sequence[tuple[Cells, Mapping[Any, float]]]) -> Seeds | None:
     """Of a sum over cells, per training set: its cells, and how often each counts."""
     means, others = [], []
     for cells, weights in train_sets:

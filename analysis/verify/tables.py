@@ -170,7 +170,7 @@ def comparison(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | 
             known = [each.of_mean for each in of_seeds if each is not None]
             if (len(known) == 2) != (ending == ""):  # of these runs alone where the seeds of one side are not known
                 continue
-            values = estimates.difference(*means, None if ending else seeds.added(known))
+            values = estimates.difference(means[0], means[1], None if ending else seeds.added(known))
             rows.append((kind, task, *where, *(m.value for m in means), *values))
     keys = ["kind", "task", "trained_on", "tested_on", "metric"]
     names = [*keys, "a", "b", "difference", "low", "high", "p"]
