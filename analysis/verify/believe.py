@@ -147,7 +147,8 @@ def _pasted(evidence: Evidence, variant: str, metric: str) -> Iterator[tuple[str
         for tested_on, images in evidence.images(key).items():
             where = str(trained_on), tested_on
             pair = images.scores, after[tested_on].scores
-            assert pair[0] is not None and pair[1] is not None
+            assert pair[0] is not None
+            assert pair[1] is not None
             same[where] = same.get(where, True) and bool(np.array_equal(pair[0], pair[1]))
     shared = [where for where in raw if where in pasted]
     groups = [(CELL, *where, [where]) for where in shared]
