@@ -28,8 +28,10 @@ from analysis.store import ROOT, Store, StoreError, open_store
 from data.addresses import without_passwords
 from data.manifest import Manifest
 from grid import names
+from grid.controls import kind_of
 from grid.plan import FINISHED
 from grid.uris import sqlite_file
+from models.registry import depends_on_seed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,8 +42,8 @@ GRID_RUN = "grid's run"  # in the report's table of provenance
 TEMPLATE = Path(__file__).parent / "templates" / "export.md"
 PACKAGES = ("numpy", "pandas", "scipy", "scikit-learn", "mlflow")
 TRIAL_COLUMNS = [
-    "key", "name", "task", "method", "trained_on", "train_condition", "seed", "state", "run_id", "threshold",
-    "conditions", "weights", "device", "seconds", "git_commit",
+    "key", "name", "task", "method", "kind", "depends_on_seed", "trained_on", "train_condition", "seed", "state",
+    "run_id", "threshold", "conditions", "weights", "device", "seconds", "git_commit",
 ]  # fmt: skip
 _ADDRESS = re.compile(r"\b(sqlite|file)(\+\w+)?:/+[^\s\"'`,;()<>|&{}]*?([^\s\"'`,;()<>|&{}/]*)(?=[\s\"'`,;()<>|&{}]|$)")
 _PATH = re.compile(r"(?<![\w.:/~*#)-])(?:~|\.\.)?/(?:[^\s\"'`,;()<>|&{}/]+/)+([^\s\"'`,;()<>|&{}/]*)")
@@ -237,7 +239,7 @@ def write_evidence(
         StoreError: an artifact of a run is missing or cannot be read.
     """
     manifest.table.to_csv(folder / "manifest.csv", index=False, lineterminator="\n")
-    for name in ("specs", "scores", "embeddings", "artifacts"):
+    for name in ("specs", "scores", "validation", "embeddings", "artifacts"):
         (folder / name).mkdir()
     runs, planned = store.runs(), store.records.plan(store.parent)
     trials, versions = [], []
@@ -246,6 +248,10 @@ def write_evidence(
         spec = store.spec(run_id) if run_id and (is_finished or key not in planned) else planned[key]
         _write_json(folder / "specs" / f"{key}.json", spec)
         conditions: list[str] = store.scored(run_id) if is_finished else []
+        run |= {
+            "kind": kind_of(run["task"], run["method"]) or "method",
+            "depends_on_seed": depends_on_seed(run["method"], json.loads(run["config"])),
+        }
         trials.append(
             run
             | {
@@ -260,6 +266,9 @@ def write_evidence(
             continue
         say(f"scores of {run['variant']}, {run['task']}, trained on {run['trained_on']}")
         _write_scores(store, folder, key, run_id, conditions)
+        if store.tags(run_id).get(names.CALIBRATED) == "true":
+            for name in (names.VALIDATION_SCORES, names.CALIBRATION):
+                shutil.copyfile(store.artifact(run_id, name), folder / "validation" / f"{key}{Path(name).suffix}")
         vectors = store.artifact(run_id, names.EMBEDDINGS)
         target = folder / "embeddings" / f"{key}.npy"
         target.symlink_to(vectors.resolve()) if links else shutil.copyfile(vectors, target)

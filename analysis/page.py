@@ -18,6 +18,7 @@ from PIL import Image
 
 from analysis.cells import IntervalMatrix
 from analysis.figures import style
+from analysis.matrices import trained_on_label
 from analysis.store import StoreError
 from analysis.tables import MISSING, plain, to_csv, to_latex, to_markdown
 
@@ -230,6 +231,9 @@ def html_table(
     anchors: Sequence[str] = (),
 ) -> Table:
     """A data frame as a table block; a named index becomes the first column."""
+    if (table.index.name, table.columns.name) == ("tested on", "trained on"):
+        generators = [str(name) for name in table.index]
+        table = table.rename(columns=lambda name: trained_on_label(str(name), generators))
     if table.index.name is not None:
         table = table.reset_index()
     columns = [str(name) for name in table.columns]

@@ -197,7 +197,8 @@ def plain(value: object) -> str:
 
 
 def _has_index(table: pd.DataFrame) -> bool:
-    return not (isinstance(table.index, pd.RangeIndex) and table.index.name is None)
+    """Whether the index says something; the numbers of rows, such as those left of a longer table, do not."""
+    return table.index.name is not None or not pd.api.types.is_integer_dtype(table.index.dtype)
 
 
 def _corner(table: pd.DataFrame) -> str:

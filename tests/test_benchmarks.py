@@ -183,9 +183,6 @@ def made_up(gpu: str) -> report.Results:
             ).to_dict()
         },
         "controls": {"swap": Measured("", "ratio", [0.012]).to_dict(), "demo": Measured("", "ratio", [0.0]).to_dict()},
-        "abstain": {
-            f"{abstain.DEMO}, {abstain.METHODS[0]}, {abstain.KINDS[0]}": Measured("", "share", [0.5]).to_dict()
-        },
     }
     place = {"cpu": "a CPU", "cores": 2, "memory_gb": 8.0, "gpu": gpu, "system": "Linux"}
     return {

@@ -48,7 +48,7 @@ def edited_area(report: Report) -> Iterator[Block]:
     ]
     caption = "Means over the cells of each method by edited area; in brackets 95 % intervals over source images"
     yield report.folder.table("edited-area", pd.DataFrame(rows), caption=caption)
-    cells = table[table["kind"] == CELL].drop(columns="kind")
+    cells = table[table["kind"] == CELL].drop(columns="kind").reset_index(drop=True)
     caption = "Every cell by edited area: the area is the share of the mask that is fake"
     yield Fold("Edited area: every cell", [report.folder.table("edited-area-cells", cells, caption=caption)])
 

@@ -57,7 +57,7 @@ def open_set(report: Report) -> Iterator[Block]:
         seeds = int(table.loc[table["variant"] == variant, "num_seeds"].max())
         several = f", {seeds} seeds added up" if seeds > 1 else ""
         caption = f"{variant}: which class the images of a left-out generator are given, counts{several}"
-        report.folder.files(f"landing-{variant}", counts, caption=caption)
+        report.folder.files(f"landing-{variant}", counts.astype("Int64"), caption=caption)
         yield report.folder.picture(
             f"landing-{variant}",
             landing_figure(counts, title=f"{report.labelled(str(variant))}: where the unknown land{several}"),

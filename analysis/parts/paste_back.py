@@ -8,14 +8,15 @@ from typing import Any
 import pandas as pd
 
 from analysis.cells import CELL, CROSS_GENERATOR, IN_DOMAIN, cell_table
-from analysis.matrices import ORIENTATION, class_table, column_order, decimals
+from analysis.matrices import ORIENTATION, column_order, decimals
 from analysis.page import Block, Fold, Row, Text
 from analysis.parts import Report, register_part
 from analysis.parts.matrices import matrix_picture
+from analysis.parts.robustness import class_tables
 from analysis.paste_back import paste_back_table, sentence
 from analysis.tables import MISSING
 from data.conditions import CLEAN, PASTE_BACK
-from grid.tasks import ATTRIBUTION, DETECTION
+from grid.tasks import DETECTION
 from models.metrics import in_words
 
 METRICS = ("auroc", "accuracy")
@@ -58,14 +59,9 @@ def paste_back(report: Report) -> Iterator[Block]:
             "difference, paired by source image"
         )
         yield report.folder.table("paste-back", pd.DataFrame(rows), caption=caption)
-    attribution = pd.concat(
-        class_table(report.store.results(), ATTRIBUTION, report.generators, condition=condition)
-        .reset_index()
-        .assign(**{"test fakes": words})
-        for condition, words in TRAINED.items()
-    )
+    attribution = class_tables(report, TRAINED, "test fakes")
     if (attribution["test fakes"] == TRAINED[PASTE_BACK]).any():
-        caption = "Attribution: accuracy over all classes, and of each class"
+        caption = "Attribution on raw and on pasted fakes: accuracy over all classes, and of each class"
         yield report.folder.table("paste-back-attribution", attribution, caption=caption)
     yield from folds
 

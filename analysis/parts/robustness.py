@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
 from analysis.cells import CROSS_GENERATOR, IN_DOMAIN, cell_table, matrix_with_intervals
 from analysis.figures.robustness import robustness_figure
 from analysis.matrices import class_table, decimals
-from analysis.page import Block, Fold, Row, Text, html_table
+from analysis.page import Block, Fold, Row, Text, html_table, sentence_list
 from analysis.parts import Report, register_part
 from analysis.parts.matrices import matrix_picture
 from analysis.parts.summary import mean_text
 from analysis.robustness import changed, mean_over_conditions, ordered, score_shifts, scored_under
 from analysis.tables import CONFIDENCE, cell_text, long_form
+from analysis.tables import in_words as readable
 from data.conditions import CLEAN, get_condition, is_condition, members
 from grid.tasks import ATTRIBUTION, DETECTION
 from models.metrics import AT_VALIDATION, in_words
@@ -39,12 +40,7 @@ def robustness(report: Report) -> Iterator[Block]:
     yield from map(Text, equalised(report))
     metrics = [*METRICS, FIXED]
     cells = pd.concat([report.cells, cell_table(report.store, metrics=metrics, conditions=others)], ignore_index=True)
-    attribution = pd.concat(
-        class_table(report.store.results(), ATTRIBUTION, report.generators, condition=name)
-        .reset_index()
-        .assign(condition=name)
-        for name in names
-    )
+    attribution = class_tables(report, {name: name for name in names}, "condition")
     cells = cells[cells["task"] == DETECTION]
     variants = [variant for variant in report.variants(DETECTION) if variant in set(cells["variant"])]
     yield from report.audit()
@@ -54,7 +50,7 @@ def robustness(report: Report) -> Iterator[Block]:
             yield from _means(report, cells, variants, others)
         yield _table(report, cells, variants, names)
     if len(attribution):
-        caption = "Attribution: accuracy over all classes, and of each class"
+        caption = "Attribution under each condition: accuracy over all classes, and of each class"
         yield report.folder.table("conditions-attribution", attribution, caption=caption)
     for variant in variants:
         for condition in others:
@@ -62,6 +58,25 @@ def robustness(report: Report) -> Iterator[Block]:
             if len(own):
                 matrices = _matrices(report, variant, condition, own, len(others))
                 yield Fold(f"{variant}: {condition}", [*report.audit(), *matrices])
+
+
+def class_tables(report: Report, conditions: Mapping[str, str], heading: str) -> pd.DataFrame:
+    """Attribution under several conditions: a row per variant and condition; accuracy over all classes, and of each.
+
+    Args:
+        report: the report.
+        conditions: condition -> what stands in the column `heading`.
+        heading: the last column.
+    """
+    results = report.store.results()
+    tables = [
+        class_table(results, ATTRIBUTION, report.generators, condition=condition)
+        .rename_axis(columns=None)
+        .reset_index()
+        .assign(**{heading: words})
+        for condition, words in conditions.items()
+    ]
+    return pd.concat(tables, ignore_index=True)
 
 
 def equalised(report: Report) -> Iterator[str]:
@@ -121,8 +136,8 @@ def _means(report: Report, cells: pd.DataFrame, variants: Sequence[str], others:
         rows.append(row)
     if rows:
         caption = (
-            f"Mean over the {len(others)} conditions beside clean pictures, each condition with the same weight; in "
-            "brackets 95 % intervals over source images; of the trials that were scored under all of them"
+            f"Mean over {sentence_list(others)} beside clean pictures, each condition with the same weight; in "
+            "brackets 95 % intervals over source images; of the trials that were scored under each"
         )
         yield report.folder.table("robustness", pd.DataFrame(rows), caption=caption)
 
@@ -179,4 +194,5 @@ def _matrices(
         matrix = matrix_with_intervals(report.store, variant, metric, cells=cells, condition=condition)
         caption = f"{variant}: {in_words(metric)}, {condition}"
         report.folder.files(f"matrix-{variant}-{metric}-{condition}", matrix, caption=caption)
-        yield html_table(long_form(matrix).drop(columns=["variant", "metric", "condition"]), caption)
+        shown = readable(long_form(matrix).drop(columns=["variant", "metric"]), report.generators)
+        yield html_table(shown, f"{caption}, every cell; intervals are 95 % intervals")

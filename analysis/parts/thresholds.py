@@ -12,6 +12,7 @@ from analysis.page import Block, Fold, Text
 from analysis.parts import Report, register_part
 from analysis.parts.matrices import matrix_picture
 from analysis.parts.summary import mean_text
+from analysis.tables import CONFIDENCE
 from analysis.thresholds import CHOSEN_ON, USED_ON, fewest_reals, transfer_matrix, transfer_table
 from analysis.verdicts import temperature_of
 from grid.tasks import DETECTION
@@ -54,7 +55,7 @@ def thresholds(report: Report) -> Iterator[Block]:
         }
         for variant in variants
     ]
-    caption = "Means over the cells of each method's matrix, in brackets 95 % intervals over source images"
+    caption = f"Means over the cells of each method's matrix, in brackets {CONFIDENCE}"
     yield report.folder.table("thresholds", pd.DataFrame(rows), caption=caption)
     yield from _temperatures(report, variants)
     for variant in variants:

@@ -22,6 +22,14 @@ from analysis.verify.evidence import Difference
 TOLERANCE = 1e-9
 LEFT_OUT = "left out"
 NOTHING = ("", "missing", "none")
+SPOKEN = {  # headings of Markdown, LaTeX and the page -> columns of the CSV
+    "confidence interval of the mean: from": "low",
+    "confidence interval of the mean: to": "high",
+    "prediction interval of one more run: from": "one_more_low",
+    "prediction interval of one more run: to": "one_more_high",
+    "95 % interval of the difference: from": "low",
+    "95 % interval of the difference: to": "high",
+}
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w.])", re.IGNORECASE)
 
 
@@ -196,7 +204,7 @@ def compare_shown(
 
 
 def _plain_heading(text: str) -> str:
-    return text.replace("_", " ")
+    return SPOKEN.get(text, text).replace("_", " ")
 
 
 def _turned(header: Sequence[str]) -> bool:

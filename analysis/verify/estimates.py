@@ -6,16 +6,19 @@ Real = 0, fake = 1; a higher score means fake. A photograph and its fakes count 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy import special, stats
 from sklearn import metrics as sklearn_metrics
 
 VALIDATION = "_valid_threshold"
-BINARY = ("accuracy", "auroc", "balanced_accuracy", "ap", "eer", "real_accuracy", "fake_accuracy")
-RANKING = ("auroc", "ap", "eer")
+FALSE_POSITIVES = {"tpr_at_fpr_1": 0.01, "tpr_at_fpr_5": 0.05}
+RANKING = ("auroc", "ap", "eer", "oracle_accuracy", *FALSE_POSITIVES)
+BINARY = ("accuracy", "balanced_accuracy", "real_accuracy", "fake_accuracy", *RANKING)
+LEVEL = 0.95
 NO_VARIANCE = 1e-24  # a variance up to this is a rounding error of zero
 FEWEST_DEGREES = 10
 
@@ -70,6 +73,14 @@ class Estimate:
         return variance_of(self.moves, self.seen)
 
 
+@dataclass(frozen=True)
+class Spread:
+    """A variance that is not by photographs, and the degrees of freedom that it is known with."""
+
+    variance: float
+    degrees: float
+
+
 @dataclass(frozen=True, eq=False)
 class Piece:
     """A part of a metric with an interval of its own: the accuracy of one class, or the whole metric.
@@ -88,9 +99,9 @@ class Piece:
     seen: int
     num_images: int | None
 
-    def estimate(self) -> Estimate:
+    def estimate(self, level: float = LEVEL) -> Estimate:
         """With its interval."""
-        low, high = interval(self.value, self.moves, self.seen, self.num_images)
+        low, high = interval(self.value, self.moves, self.seen, self.num_images, level)
         return Estimate(self.value, low, high, self.moves, self.seen)
 
 
@@ -121,6 +132,11 @@ def metric(images: Images, name: str) -> float:
         return float(sklearn_metrics.average_precision_score(labels, images.scores))
     if name == "eer":
         return equal_error_rate(labels, images.scores)[0]
+    if name == "oracle_accuracy":
+        return best_threshold(images)[0]
+    if name in FALSE_POSITIVES:
+        assert images.scores is not None
+        return float(np.mean(images.scores[labels == 1] > highest_real(images, FALSE_POSITIVES[name])))
     return float(np.mean(answers[labels == _class_number(images, name)] == _class_number(images, name)))
 
 
@@ -139,6 +155,40 @@ def equal_error_rate(labels: np.ndarray, scores: np.ndarray | None) -> tuple[flo
     step = -excess[before] / (excess[after] - excess[before])
     rate, threshold = (float(v[before] + step * (v[after] - v[before])) for v in (false, thresholds))
     return rate, threshold
+
+
+def best_threshold(images: Images) -> tuple[float, float]:
+    """The highest accuracy of any threshold on these images, and the lowest threshold with it: fake is above it."""
+    assert images.scores is not None
+    fakes, reals = (np.sort(images.scores[images.labels == label]) for label in (1, 0))
+    candidates = np.array([-np.inf, *np.unique(images.scores)])
+    right = len(fakes) - np.searchsorted(fakes, candidates, "right") + np.searchsorted(reals, candidates, "right")
+    best = int(np.argmax(right))
+    return float(right[best] / len(images.labels)), float(candidates[best])
+
+
+def highest_real(images: Images, rate: float) -> float:
+    """The lowest score of a real image above which at most this share of the reals is."""
+    assert images.scores is not None
+    reals = images.scores[images.labels == 0]
+    allowed = math.floor((rate + 1e-9) * len(reals))
+    return float(min(value for value in np.unique(reals) if np.sum(reals > value) <= allowed))
+
+
+def validation_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
+    """The threshold of best balanced accuracy: the middle of the widest of the equally good gaps between scores."""
+    values = np.unique(scores)
+    fakes, reals = np.sort(scores[labels == 1]), np.sort(scores[labels == 0])
+    found = (len(fakes) - np.searchsorted(fakes, values, "right")) * len(reals)
+    found = found + np.searchsorted(reals, values, "right") * len(fakes)
+    best = np.flatnonzero(found == found.max())
+    if best[-1] == len(values) - 1:  # as good as calling everything real
+        return float(values[-1])
+    gaps = values[best + 1] - values[best]
+    low = values[best[int(np.argmax(gaps))]]
+    high = values[best[int(np.argmax(gaps))] + 1]
+    middle = low + (high - low) / 2
+    return float(middle if middle < high else low)
 
 
 def calibration_error(labels: np.ndarray, scores: np.ndarray, bins: int = 15) -> float:
@@ -162,12 +212,12 @@ def pieces(images: Images, name: str) -> list[Piece]:
         weights = {int(number): float(np.mean(labels == number)) for number in np.unique(labels)}
     elif name == "balanced_accuracy":
         weights = {number: 1 / len(images.classes) for number in range(len(images.classes))}
-    elif name.endswith("_accuracy") or name.startswith("accuracy/"):
+    elif (name.endswith("_accuracy") or name.startswith("accuracy/")) and name not in RANKING:
         weights = {_class_number(images, name): 1.0}
     elif name in RANKING and len(np.unique(labels)) < 2:  # as in a damaged table
         return [Piece(1.0, math.nan, np.zeros(images.num_units), 1, None)]
     else:
-        moves = {"auroc": _auroc_moves, "ap": _ap_moves, "eer": _eer_moves, "macro_f1": _f1_moves}[name](images)
+        moves = _MOVES[name](images)
         seen = len(np.unique(images.units))
         return [Piece(1.0, metric(images, name), _per_unit(images, moves), seen, None)]
     found = []
@@ -266,6 +316,87 @@ def _f1_moves(images: Images) -> np.ndarray:
     return moves / len(images.classes)
 
 
+def _oracle_moves(images: Images) -> np.ndarray:
+    """Of the accuracy at the best threshold."""
+    right = images.at(best_threshold(images)[1]).answers == images.labels
+    return np.asarray((right - right.mean()) / len(right))
+
+
+def _low_rate_moves(images: Images, rate: float) -> np.ndarray:
+    """A fake moves its own rate; a real image moves the threshold, along the slope of the ROC curve there."""
+    assert images.scores is not None
+    fake = images.labels == 1
+    called = images.scores > highest_real(images, rate)
+    error = math.sqrt(rate * (1 - rate) / (~fake).sum())
+    between = (images.scores > highest_real(images, rate + error)) & (
+        images.scores <= highest_real(images, max(rate - error, 0.0))
+    )
+    of_reals = between[~fake].mean()
+    slope = between[fake].mean() / of_reals if of_reals > 0 else 0.0
+    moves = np.zeros(len(fake))
+    moves[fake] = (called[fake] - called[fake].mean()) / fake.sum()
+    moves[~fake] = -slope * (called[~fake] - called[~fake].mean()) / (~fake).sum()
+    return moves
+
+
+_MOVES: dict[str, Callable[[Images], np.ndarray]] = {
+    "auroc": _auroc_moves,
+    "ap": _ap_moves,
+    "eer": _eer_moves,
+    "macro_f1": _f1_moves,
+    "oracle_accuracy": _oracle_moves,
+    **{name: partial(_low_rate_moves, rate=rate) for name, rate in FALSE_POSITIVES.items()},
+}
+
+
+# Open set ------------------------------------------------------------------------------------------------------------
+
+
+def softmax_unknown(logits: np.ndarray) -> np.ndarray:
+    """Minus the logarithm of the largest softmax probability; the rest is added up from small to large."""
+    behind = np.sort(logits - logits.max(axis=1)[:, None], axis=1)[:, :-1]
+    return np.asarray(np.log1p(np.exp(behind).sum(axis=1)))
+
+
+def energy_unknown(logits: np.ndarray) -> np.ndarray:
+    """Minus the logarithm of the sum of exp(logit)."""
+    return -np.asarray(special.logsumexp(logits, axis=1))
+
+
+def open_set_pieces(images: Images, scores: np.ndarray) -> dict[str, tuple[float, list[Piece]]]:
+    """Metric -> value and its one piece, of one score of "unknown".
+
+    Args:
+        images: all images of a cell; the label of an unknown one is -1.
+        scores: (N,), a higher one means more likely unknown.
+    """
+    unknown = images.labels == -1
+    ranked = Images(unknown.astype(int), images.answers, images.units, images.num_units, ("real", "fake"), scores)
+    seen = len(np.unique(images.units))
+
+    def piece(value: float, moves: np.ndarray) -> tuple[float, list[Piece]]:
+        return value, [Piece(1.0, value, _per_unit(images, moves), seen, None)]
+
+    shares = np.zeros(len(unknown))
+    right = (images.answers == images.labels)[~unknown]
+    others, of_known = scores[unknown], np.zeros((~unknown).sum())
+    of_unknown = np.zeros(len(others))
+    for rows in _blocks(len(of_known)):
+        below = others - scores[~unknown][rows, None]  # (known images of the block, unknown ones)
+        pairs = ((below > 0) + 0.5 * (below == 0)) * right[rows, None]
+        of_known[rows] = pairs.mean(axis=1)
+        of_unknown += pairs.sum(axis=0) / len(of_known)
+    won = float(of_known.mean())
+    shares[~unknown] = (of_known - won) / len(of_known)
+    shares[unknown] = (of_unknown - won) / len(of_unknown)
+    low = "tpr_at_fpr_5"
+    return {
+        "unknown_auroc": piece(metric(ranked, "auroc"), _auroc_moves(ranked)),
+        "oscr": piece(won, shares),
+        "unknown_fpr95": piece(1 - metric(ranked, low), -_MOVES[low](ranked)),
+    }
+
+
 # Intervals -----------------------------------------------------------------------------------------------------------
 
 
@@ -284,19 +415,21 @@ def degrees(moves: np.ndarray, seen: int) -> float:
     return min(max(2 / max(relative, 1e-12), min(FEWEST_DEGREES, most)), most)
 
 
-def quantile(moves: np.ndarray, seen: int) -> float:
+def quantile(moves: np.ndarray, seen: int, level: float = LEVEL) -> float:
     """Of Student's t."""
-    return float(stats.t.isf(0.025, degrees(moves, seen)))
+    return float(stats.t.isf((1 - level) / 2, degrees(moves, seen)))
 
 
-def unseen(value: float, seen: int) -> tuple[float, float]:
-    """Up to 1 - 0.025^(1/n) of all photographs could behave otherwise, in either direction."""
-    share = -math.expm1(math.log(0.025) / seen)
+def unseen(value: float, seen: int, level: float = LEVEL) -> tuple[float, float]:
+    """Up to 1 - 0.025^(1/n) of all photographs could behave otherwise, in either direction; 0.025 at 95 %."""
+    share = -math.expm1(math.log((1 - level) / 2) / seen)
     return value - share * value, value + share * (1 - value)
 
 
-def interval(value: float, moves: np.ndarray, seen: int, num_images: int | None) -> tuple[float, float]:
-    """The 95 % interval of a value in [0, 1]: exact binomial for a share, else t on the logit scale."""
+def interval(
+    value: float, moves: np.ndarray, seen: int, num_images: int | None, level: float = LEVEL
+) -> tuple[float, float]:
+    """The interval of a value in [0, 1]: exact binomial for a share, else t on the logit scale."""
     variance = variance_of(moves, seen)
     if not math.isfinite(value) or not math.isfinite(variance):
         return math.nan, math.nan
@@ -306,17 +439,17 @@ def interval(value: float, moves: np.ndarray, seen: int, num_images: int | None)
         if variance > 0:  # of m independent images, the variance is value (1 - value) / (m - 1)
             count = min(1 + value * (1 - value) / variance, count)
         right, wrong = count * value, count * (1 - value)
-        low = special.betaincinv(right, wrong + 1, 0.025)
-        high = special.betaincinv(right + 1, wrong, 0.975)
+        low = special.betaincinv(right, wrong + 1, (1 - level) / 2)
+        high = special.betaincinv(right + 1, wrong, (1 + level) / 2)
         return float(low), float(high)
     if not inside or variance <= NO_VARIANCE:
-        return unseen(value, seen)
+        return unseen(value, seen, level)
     odds = math.log(value / (1 - value))
-    half = quantile(moves, seen) * math.sqrt(variance) / (value * (1 - value))
+    half = quantile(moves, seen, level) * math.sqrt(variance) / (value * (1 - value))
     return float(special.expit(odds - half)), float(special.expit(odds + half))
 
 
-def weighted(weights: Sequence[float], estimates: Sequence[Estimate]) -> Estimate:
+def weighted(weights: Sequence[float], estimates: Sequence[Estimate], level: float = LEVEL) -> Estimate:
     """A weighted sum: the interval from those of the parts and the correlations of their moves (Zou and Donner 2008).
 
     Where the t interval of the whole ends further out, that end counts.
@@ -332,13 +465,13 @@ def weighted(weights: Sequence[float], estimates: Sequence[Estimate]) -> Estimat
     together = np.where(constant[:, None] & constant[None, :], 1.0, unit @ unit.T)
     down = np.array([w * abs(e.value - e.low) for w, e in zip(weights, estimates, strict=True)])
     up = np.array([w * abs(e.high - e.value) for w, e in zip(weights, estimates, strict=True)])
-    low, high = interval(value, moves, seen, None)
+    low, high = interval(value, moves, seen, None, level)
     low = min(low, value - math.sqrt(max(float(down @ together @ down), 0.0)))
     high = max(high, value + math.sqrt(max(float(up @ together @ up), 0.0)))
     return Estimate(float(value), low, high, moves, seen)
 
 
-def over_seeds(by_seed: Sequence[Sequence[Piece]]) -> Estimate:
+def over_seeds(by_seed: Sequence[Sequence[Piece]], level: float = LEVEL) -> Estimate:
     """The mean over seeds of a metric of one cell, from the pieces of each seed."""
     joined = []
     for of_seeds in zip(*by_seed, strict=True):
@@ -346,10 +479,10 @@ def over_seeds(by_seed: Sequence[Sequence[Piece]]) -> Estimate:
         value = sum(piece.value for piece in of_seeds) / len(of_seeds)
         moves = sum((piece.moves for piece in of_seeds), np.zeros_like(first.moves)) / len(of_seeds)
         joined.append(Piece(first.weight, float(value), moves, first.seen, first.num_images))
-    estimate = weighted([piece.weight for piece in joined], [piece.estimate() for piece in joined])
+    estimate = weighted([piece.weight for piece in joined], [piece.estimate(level) for piece in joined], level)
     if len(joined) == 1:
         return estimate
-    low, high = unseen(estimate.value, estimate.seen)
+    low, high = unseen(estimate.value, estimate.seen, level)
     return Estimate(
         estimate.value, min(low, estimate.low), max(high, estimate.high), estimate.moves, estimate.seen
     )  # fmt: skip
@@ -360,17 +493,23 @@ def mean_of(estimates: Sequence[Estimate]) -> Estimate:
     return weighted([1 / len(estimates)] * len(estimates), estimates)
 
 
-def difference(a: Estimate, b: Estimate) -> tuple[float, float, float, float]:
-    """A minus b, its 95 % interval, and the two-sided p value of the same paired t."""
+def difference(a: Estimate, b: Estimate, seeds: Spread | None = None) -> tuple[float, float, float, float]:
+    """A minus b, its 95 % interval, and the two-sided p value of the same paired t.
+
+    The variance by the seeds of both, which are not paired, is added to that by the photographs.
+    """
     moves, seen = a.moves - b.moves, max(a.seen, b.seen)
-    at = quantile(moves, seen)
-    variance = variance_of(moves, seen)
+    variance, freedom = variance_of(moves, seen), degrees(moves, seen)
+    if seeds is not None and seeds.variance + variance > NO_VARIANCE:
+        by_photographs, variance = variance, variance + seeds.variance
+        freedom = variance**2 / (by_photographs**2 / freedom + seeds.variance**2 / seeds.degrees)
+    at = float(stats.t.isf(0.025, freedom))
     variance += sum(((e.high - e.low) / (2 * at)) ** 2 for e in (a, b) if e.variance <= NO_VARIANCE)
     value = a.value - b.value
     if variance <= NO_VARIANCE:
         return value, value, value, 1.0
     error = math.sqrt(variance)
-    p = 2 * float(stats.t.cdf(-abs(value) / error, degrees(moves, seen)))
+    p = 2 * float(stats.t.cdf(-abs(value) / error, freedom))
     return value, value - at * error, value + at * error, p
 
 

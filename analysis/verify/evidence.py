@@ -14,14 +14,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.verify import estimates
+from analysis.verify import estimates, seeds
 from analysis.verify.estimates import Estimate, Images, Piece
+from analysis.verify.seeds import Seeds
 
 FORMAT = 1
 FACTS, SUMS = "export.json", "SHA256SUMS"
 WHOLE = "(the whole file)"  # in the place of a row, where nothing of the file can be used
-CLEAN, DETECTION, ATTRIBUTION, FINISHED = "clean", "detection", "attribution", "finished"
+CLEAN, PASTED, FINISHED = "clean", "paste-back", "finished"
+DETECTION, ATTRIBUTION, OPEN_SET = "detection", "attribution", "open_set"
+SHUFFLED, REAL_ALONE = "shuffled_labels", "real_against_real"  # controls, whose labels follow from the seed
+METHOD, CONTROL, REFERENCE = "method", "control", "reference"
 CELL, IN_DOMAIN, CROSS, GAP = "cell", "in-domain mean", "cross-generator mean", "gap"
+ONE_GENERATOR, SEVERAL_GENERATORS = ", trained on one generator", ", trained on several generators"
 _ROW = ["label", "generator", "source_id", "digest"]
 
 Where = tuple[str, str, str, str]  # condition, trained on, tested on, metric
@@ -54,18 +59,34 @@ class Difference:
 
 @dataclass(frozen=True)
 class Value:
-    """A value as tables show it: its mean over seeds, their standard deviation, and its interval; NaN where unknown."""
+    """A value as tables show it, NaN where unknown.
+
+    Attributes:
+        mean, std, num_seeds: over seeds.
+        low, high: the confidence interval of the mean.
+        one_more_low, one_more_high: the prediction interval of one more run.
+        depends_on_seed: whether the method does.
+    """
 
     mean: float
     std: float
     num_seeds: int
     low: float
     high: float
+    one_more_low: float
+    one_more_high: float
+    depends_on_seed: bool
 
     @property
     def shown(self) -> tuple[float, ...]:
         """The numbers of a cell such as "0.912 ± 0.004 [0.890, 0.930]"."""
         return tuple(v for v in (self.mean, self.std, self.low, self.high) if not np.isnan(v))
+
+    @property
+    def in_brief(self) -> tuple[float, ...]:
+        """The same in a table of several methods: without a deviation over seeds that change nothing."""
+        values = (self.mean, self.std if self.depends_on_seed else np.nan, self.low, self.high)
+        return tuple(v for v in values if not np.isnan(v))
 
 
 @dataclass
@@ -104,24 +125,42 @@ class Evidence:
         return table.assign(label=table["label"].astype(int))
 
     @cached_property
-    def trials(self) -> pd.DataFrame:
-        """One row per planned trial, with `variant`, from its specification."""
-        table = _csv(self.folder / "trials.csv", ["key", "state", "run_id", "threshold", "conditions"])
+    def all_trials(self) -> pd.DataFrame:
+        """One row per planned trial, with `variant`, from its specification; `kind` is method, reference or control."""
+        columns = ["key", "kind", "depends_on_seed", "state", "run_id", "threshold", "conditions"]
+        table = _csv(self.folder / "trials.csv", columns)
         specs = [self.spec(key) for key in table["key"]]
-        configs = [dict(spec["config"], train_condition=spec.get("train_condition", CLEAN)) for spec in specs]
         table["task"] = [spec["task"] for spec in specs]
         table["method"] = [spec["method"] for spec in specs]
         table["seed"] = [int(spec["seed"]) for spec in specs]
         table["trained_on"] = ["+".join(sorted(set(spec["train_generators"]))) or "none" for spec in specs]
-        table["train_condition"] = [config["train_condition"] for config in configs]
+        table["train_condition"] = [spec.get("train_condition", CLEAN) for spec in specs]
+        sizes = [spec.get("equal_size") for spec in specs]
+        table["equal_size"] = ["" if size is None else f"{size['train']},{size['valid']}" for size in sizes]
         table["config"] = [json.dumps(spec["config"], sort_keys=True) for spec in specs]
-        table["variant"] = _variants([spec["method"] for spec in specs], configs)
+        table["depends_on_seed"] = table["depends_on_seed"] == "True"
+        table["variant"] = _variants(table)
         return table
+
+    def of_kind(self, kind: str) -> pd.DataFrame:
+        """The trials of a kind; what tells variants of a method apart is what differs among them."""
+        table = self.all_trials[self.all_trials["kind"] == kind]
+        return table.assign(variant=_variants(table))
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """The trials of methods."""
+        return self.of_kind(METHOD)
 
     @cached_property
     def finished(self) -> pd.DataFrame:
-        """The finished trials."""
+        """The finished trials of methods."""
         return self.trials[self.trials["state"] == FINISHED]
+
+    def runs(self, task: str, variant: str, *conditions: str) -> pd.DataFrame:
+        """The finished trials of a variant that were scored under each of the conditions."""
+        found = self.finished[(self.finished["task"] == task) & (self.finished["variant"] == variant)]
+        return found[np.array([set(conditions) <= set(self.conditions(key)) for key in found["key"]], dtype=bool)]
 
     @cached_property
     def generators(self) -> list[str]:
@@ -146,8 +185,11 @@ class Evidence:
 
     def conditions(self, key: str) -> list[str]:
         """The conditions that a trial was scored under."""
-        text = str(self.trials.loc[self.trials["key"] == key, "conditions"].iloc[0])
+        text = str(self._fact(key, "conditions"))
         return text.split(",") if text else []
+
+    def _fact(self, key: str, column: str) -> Any:
+        return self.all_trials.loc[self.all_trials["key"] == key, column].iloc[0]
 
     def scores(self, key: str, condition: str = CLEAN) -> pd.DataFrame:
         """One row per test image."""
@@ -164,11 +206,48 @@ class Evidence:
         path = self.folder / "embeddings" / f"{key}.npy"
         return np.load(path, allow_pickle=False) if path.is_file() else None
 
+    def validation(self, key: str) -> tuple[pd.DataFrame, dict[str, Any]] | None:
+        """The scores of a trial's validation images and its calibration; None if the trial kept none."""
+        scores, facts = (self.folder / "validation" / f"{key}{suffix}" for suffix in (".parquet", ".json"))
+        if not scores.is_file() or not facts.is_file():
+            return None
+        try:
+            return pd.read_parquet(scores), json.loads(facts.read_text(encoding="utf-8"))
+        except Exception as error:  # pyarrow raises many kinds
+            raise EvidenceError(f"{scores} or {facts.name} cannot be read: {error}") from error
+
+    def threshold(self, key: str) -> float | None:
+        """The threshold that follows from a trial's own validation images; None where they are not known.
+
+        Of a training set of equal size, the images that were left out are not written down.
+        """
+        kept, spec = self.validation(key), self.spec(key)
+        if kept is None or spec.get("equal_size") is not None or spec["task"] != DETECTION:
+            return None
+        own = kept[0][np.any([cell_rows(kept[0], name) for name in spec["train_generators"]], axis=0)]
+        if own["label"].nunique() < 2:
+            return None
+        return estimates.validation_threshold(own["label"].to_numpy(), own["score"].to_numpy(float))
+
+    def validation_auroc(self, key: str, generator: str) -> float | None:
+        """On the validation images of a generator; None where they are not known."""
+        kept = self.validation(key)
+        if kept is None:
+            return None
+        task, rows = self.spec(key)["task"], kept[0]
+        own = rows[rows["label"] == 0] if task == REAL_ALONE else rows[cell_rows(rows, generator)]
+        labels, scores = own["label"].to_numpy(), own["score"].to_numpy(float)
+        if task in (SHUFFLED, REAL_ALONE):
+            labels = labels ^ self._coins(key, own)
+        blank = np.zeros(len(own), dtype=int)
+        return estimates.metric(estimates.Images(labels, blank, blank, 1, ("real", "fake"), scores), "auroc")
+
     def classes(self, key: str) -> tuple[str, ...]:
         """A trial's classes in the order of its logits; empty for a task without a rule."""
         spec = self.spec(key)
-        of_task = {DETECTION: ("real", "fake"), ATTRIBUTION: ("real", *sorted(set(spec["train_generators"])))}
-        return of_task.get(spec["task"], ())
+        if spec["task"] in (DETECTION, SHUFFLED, REAL_ALONE):
+            return "real", "fake"
+        return ("real", *sorted(set(spec["train_generators"]))) if spec["task"] in (ATTRIBUTION, OPEN_SET) else ()
 
     @cached_property
     def photographs(self) -> pd.Index:
@@ -177,29 +256,43 @@ class Evidence:
         return pd.Index(sorted(set(test)))
 
     def images(self, key: str, condition: str = CLEAN) -> dict[str, Images]:
-        """What a trial is tested on -> its scored images, answered at p = 0.5."""
-        rows, classes = self.scores(key, condition), self.classes(key)
+        """What a trial is tested on -> its scored images, answered at p = 0.5; of no known class: label -1."""
+        rows, classes, task = self.scores(key, condition), self.classes(key), self.spec(key)["task"]
         rows = rows[rows["source_id"].isin(self.photographs)]
-        logits = rows[[f"logit_{name}" for name in classes]].to_numpy()
-        units = self.photographs.get_indexer(pd.Index(rows["source_id"]))
         fake, made_by = rows["label"].to_numpy() == 1, rows["generator"].to_numpy(object)
-        found = {}
-        if classes == ("real", "fake"):
-            scores = (logits[:, 1] - logits[:, 0]).astype(np.float64)
-            for generator in dict.fromkeys(made_by[fake]):
-                cell = (made_by == generator) | (~fake & (made_by == "real"))
-                labels, of_cell = fake[cell].astype(int), scores[cell]
-                answers = (of_cell > 0).astype(int)
-                found[str(generator)] = Images(labels, answers, units[cell], len(self.photographs), classes, of_cell)
-            return found
-        number = {name: position for position, name in enumerate(classes)}
-        labels = np.array(
-            [number.get(name if is_fake else "real", -1) for name, is_fake in zip(made_by, fake, strict=True)]
-        )
-        cell = labels >= 0
-        answers = logits[cell].argmax(axis=1)
-        found["all"] = Images(labels[cell], answers, units[cell], len(self.photographs), classes)
-        return found
+        generators = list(dict.fromkeys(made_by[fake]))
+        if task in (ATTRIBUTION, OPEN_SET):
+            number = {name: position for position, name in enumerate(classes)}
+            names = np.where(fake, made_by, "real")
+            labels = np.array([number.get(str(name), -1) for name in names])
+            if task == ATTRIBUTION:
+                cells = {"all": labels >= 0}
+            else:
+                known = (~fake & (made_by == "real")) | np.isin(made_by, list(classes[1:]))
+                cells = {name: known | (fake & (made_by == name)) for name in generators if name not in classes}
+        else:
+            labels = fake.astype(int)
+            cells = {name: (made_by == name) | (~fake & (made_by == "real")) for name in generators}
+        if task == SHUFFLED:
+            labels = labels ^ self._coins(key, rows)
+        elif task == REAL_ALONE:
+            labels, cells = labels ^ self._coins(key, rows), {"all": ~fake}
+        logits = rows[[f"logit_{name}" for name in classes]].to_numpy()
+        scores = (logits[:, 1] - logits[:, 0]).astype(np.float64) if classes == ("real", "fake") else None
+        answers = logits.argmax(axis=1) if scores is None else (scores > 0).astype(int)
+        units, num_units = self.photographs.get_indexer(pd.Index(rows["source_id"])), len(self.photographs)
+        return {
+            str(name): Images(
+                labels[cell], answers[cell], units[cell], num_units, classes, None if scores is None else scores[cell]
+            )
+            for name, cell in cells.items()
+        }
+
+    def _coins(self, key: str, rows: pd.DataFrame) -> np.ndarray:
+        """A control's label of each photograph: one bit of SHA-256 over task, seed and photograph."""
+        spec = self.spec(key)
+        texts = [f"{spec['task']}\n{spec['seed']}\n{source}" for source in rows["source_id"]]
+        return np.array([hashlib.sha256(text.encode()).digest()[0] % 2 for text in texts], dtype=int)
 
     # Values ----------------------------------------------------------------------------------------------------------
 
@@ -212,9 +305,14 @@ class Evidence:
         if not self.classes(key):
             return {}
         if (key, condition) not in self._measured:
-            threshold = str(self.trials.loc[self.trials["key"] == key, "threshold"].iloc[0])
-            values = {}
+            threshold, values = str(self._fact(key, "threshold")), {}
             for tested_on, images in self.images(key, condition).items():
+                if (images.labels < 0).any():
+                    for name, measured in self._open_set(key, condition, tested_on, images).items():
+                        values[tested_on, name] = measured
+                    known = images.labels >= 0
+                    images = Images(images.labels[known], images.answers[known], images.units[known],
+                                    images.num_units, images.classes)  # fmt: skip
                 for name in estimates.metrics_of(images.classes):
                     plain = name.removesuffix(estimates.VALIDATION)
                     if plain == name:
@@ -227,26 +325,90 @@ class Evidence:
             self._measured[key, condition] = values
         return self._measured[key, condition]
 
+    def _open_set(
+        self, key: str, condition: str, left_out: str, images: Images
+    ) -> dict[str, tuple[float, list[Piece]]]:
+        """Metrics of each score of "unknown", and the share of the unknown images that each class is given."""
+        rows, classes = self.scores(key, condition), self.classes(key)
+        rows = rows[rows["source_id"].isin(self.photographs)]
+        made_by, fake = rows["generator"], rows["label"] == 1
+        known = (~fake & (made_by == "real")) | made_by.isin(classes[1:])
+        cell = rows[known | (fake & (made_by == left_out))]
+        logits = cell[[f"logit_{name}" for name in classes]].to_numpy(float)
+        scores = {"softmax": estimates.softmax_unknown(logits), "energy": estimates.energy_unknown(logits)}
+        scores |= {
+            str(name).removeprefix("unknown_"): cell[name].to_numpy(float)
+            for name in cell.columns
+            if str(name).startswith("unknown_")
+        }
+        found = {
+            f"{name}/{score}": measured
+            for score, values in scores.items()
+            for name, measured in estimates.open_set_pieces(images, values).items()
+        }
+        answers = images.answers[images.labels == -1]
+        shares = {f"lands_on/{name}": float(np.mean(answers == n)) for n, name in enumerate(classes)}
+        return found | {name: (share, []) for name, share in shares.items()}
+
+    def estimates(self, trials: pd.DataFrame, condition: str = CLEAN) -> dict[Where, Estimate]:
+        """Cell -> the mean over seeds of these trials, over photographs alone."""
+        parts: dict[Where, list[list[Piece]]] = {}
+        for key, trained_on in trials[["key", "trained_on"]].itertuples(index=False):
+            for (tested_on, name), (_, of_trial) in self.of_trial(key, condition).items():
+                parts.setdefault((condition, trained_on, tested_on, name), []).append(of_trial)
+        return {where: estimates.over_seeds(of_seeds) for where, of_seeds in parts.items() if of_seeds[0]}
+
     @cached_property
     def _cells(self) -> dict[tuple[str, str, str], dict[Where, tuple[dict[int, float], Estimate]]]:
         return {}
 
     def cells(self, task: str, variant: str, condition: str = CLEAN) -> dict[Where, tuple[dict[int, float], Estimate]]:
-        """Cell -> its value per seed, and the estimate of the mean over seeds."""
-        key = task, variant, condition
-        if key not in self._cells:
-            trials = self.finished[(self.finished["task"] == task) & (self.finished["variant"] == variant)]
+        """Cell -> its value per seed, and the estimate of the mean over seeds, over photographs alone."""
+        name = task, variant, condition
+        if name not in self._cells:
+            trials = self.runs(task, variant, condition)
             values: dict[Where, dict[int, float]] = {}
-            parts: dict[Where, list[list[Piece]]] = {}
-            for trial, trained_on, seed in trials[["key", "trained_on", "seed"]].itertuples(index=False):
-                if condition not in self.conditions(trial):
-                    continue
-                for (tested_on, name), (value, of_trial) in self.of_trial(trial, condition).items():
-                    where = condition, trained_on, tested_on, name
-                    values.setdefault(where, {})[int(seed)] = value
-                    parts.setdefault(where, []).append(of_trial)
-            self._cells[key] = {where: (values[where], estimates.over_seeds(parts[where])) for where in values}
-        return self._cells[key]
+            for key, trained_on, seed in trials[["key", "trained_on", "seed"]].itertuples(index=False):
+                for (tested_on, metric), (value, _) in self.of_trial(key, condition).items():
+                    values.setdefault((condition, trained_on, tested_on, metric), {})[int(seed)] = value
+            self._cells[name] = {
+                where: (values[where], estimate) for where, estimate in self.estimates(trials, condition).items()
+            }
+        return self._cells[name]
+
+    def depends_on_seed(self, task: str, variant: str) -> bool:
+        """Whether a variant's method does."""
+        return bool(self.runs(task, variant)["depends_on_seed"].any())
+
+    def seeds(self, task: str, variant: str, weights: Mapping[Where, float]) -> Seeds | None:
+        """What the seeds do to a sum over cells of a variant; None: not known."""
+        if not self.depends_on_seed(task, variant):
+            return seeds.FIXED
+        cells = self.cells(task, variant, next(iter(weights))[0])
+        first = next(iter(weights))
+        alike = list(weights)
+        if len(weights) == 1:  # the accuracies of all classes count as one metric
+            family = first[3].partition("/")[0] + "/"
+            alike = [w for w in cells if w[3] == first[3] or ("/" in first[3] and w[3].startswith(family))]
+        by_set: dict[str, dict[Where, dict[int, float]]] = {}
+        for where in alike:
+            by_set.setdefault(where[1], {})[where] = cells[where][0]
+        if len(weights) == 1:
+            values = list(cells[first][0].values())
+            return seeds.of_cell(float(np.mean(values)), len(values), by_set.values())
+        return seeds.of_sum([(own, {w: weights[w] for w in own}) for own in by_set.values()])
+
+    def _value(
+        self, task: str, variant: str, mean: float, by_seed: list[float], num_seeds: int,
+        photographs: tuple[float, float], weights: Mapping[Where, float], least: float = 0.0,
+    ) -> Value:  # fmt: skip
+        spread, one_more = self.seeds(task, variant, weights), (np.nan, np.nan)
+        low, high = photographs
+        if spread is not None and not np.isnan(low):
+            one_more = seeds.joined(mean, low, high, spread.one_more, least)
+            low, high = seeds.joined(mean, low, high, spread.of_mean, least)
+        seeded = self.depends_on_seed(task, variant)
+        return Value(mean, _std(by_seed), num_seeds, low, high, *one_more, seeded)
 
     def value(self, task: str, variant: str, where: Where) -> Value | None:
         """A cell as tables show it; None if it is missing."""
@@ -255,28 +417,45 @@ class Evidence:
             return None
         by_seed, estimate = entry
         values = list(by_seed.values())
-        return Value(float(np.mean(values)), _std(values), len(values), estimate.low, estimate.high)
+        ends = estimate.low, estimate.high
+        return self._value(task, variant, float(np.mean(values)), values, len(values), ends, {where: 1.0})
 
-    def means(self, variant: str, metric: str, condition: str = CLEAN) -> dict[str, Value]:
-        """In-domain mean, cross-generator mean and gap of a variant's matrix, as far as it has such cells."""
-        cells = {w: entry for w, entry in self.cells(DETECTION, variant, condition).items() if w[3] == metric}
+    def means(self, variant: str, metric: str, condition: str = CLEAN, ending: str = "") -> dict[str, Value]:
+        """In-domain mean, cross-generator mean and gap of a variant's matrix, as far as it has such cells.
+
+        Args:
+            variant: of detection.
+            metric: as logged.
+            condition: of the test pictures.
+            ending: `ONE_GENERATOR` or `SEVERAL_GENERATORS`: of those training sets alone.
+        """
+        cells = {
+            w: entry
+            for w, entry in self.cells(DETECTION, variant, condition).items()
+            if w[3] == metric and (not ending or ("+" in w[1]) == (ending == SEVERAL_GENERATORS))
+        }
         found: dict[str, Value] = {}
-        of_kind: dict[str, tuple[Estimate, dict[int, float]]] = {}
+        of_kind: dict[str, tuple[Estimate, dict[int, float], dict[Where, float]]] = {}
+        num_seeds = min((len(by_seed) for by_seed, _ in cells.values()), default=0)
         for kind in (IN_DOMAIN, CROSS):
-            chosen = [entry for w, entry in cells.items() if (w[2] in w[1].split("+")) == (kind == IN_DOMAIN)]
+            chosen = {w: entry for w, entry in cells.items() if (w[2] in w[1].split("+")) == (kind == IN_DOMAIN)}
             if not chosen:
                 continue
-            estimate = estimates.mean_of([estimate for _, estimate in chosen])
-            seeds = set.intersection(*(set(by_seed) for by_seed, _ in chosen))
-            by_seed = {seed: float(np.mean([entry[0][seed] for entry in chosen])) for seed in sorted(seeds)}
-            mean = float(np.mean([np.mean(list(entry[0].values())) for entry in chosen]))
-            of_kind[kind] = estimate, by_seed
-            found[kind] = Value(mean, _std(list(by_seed.values())), len(by_seed), estimate.low, estimate.high)
+            estimate = estimates.mean_of([estimate for _, estimate in chosen.values()])
+            common = set.intersection(*(set(by_seed) for by_seed, _ in chosen.values()))
+            by_seed = {seed: float(np.mean([e[0][seed] for e in chosen.values()])) for seed in sorted(common)}
+            mean = float(np.mean([np.mean(list(entry[0].values())) for entry in chosen.values()]))
+            weights = dict.fromkeys(chosen, 1 / len(chosen))
+            of_kind[kind] = estimate, by_seed, weights
+            ends = estimate.low, estimate.high
+            found[kind] = self._value(DETECTION, variant, mean, list(by_seed.values()), num_seeds, ends, weights)
         if len(of_kind) == 2:
-            (a, seeds_a), (b, seeds_b) = of_kind[IN_DOMAIN], of_kind[CROSS]
+            (a, seeds_a, weights_a), (b, seeds_b, weights_b) = of_kind[IN_DOMAIN], of_kind[CROSS]
             _, low, high, _ = estimates.difference(a, b)
             gaps = [seeds_a[seed] - seeds_b[seed] for seed in seeds_a if seed in seeds_b]
-            found[GAP] = Value(found[IN_DOMAIN].mean - found[CROSS].mean, _std(gaps), len(gaps), low, high)
+            weights = weights_a | {where: -weight for where, weight in weights_b.items()}
+            mean = found[IN_DOMAIN].mean - found[CROSS].mean
+            found[GAP] = self._value(DETECTION, variant, mean, gaps, num_seeds, (low, high), weights, -1.0)
         return found
 
 
@@ -317,7 +496,7 @@ def check_manifest(evidence: Evidence) -> Iterator[Difference]:
     digest = manifest_digest(evidence.manifest)
     if digest != evidence.facts["data"]:
         yield Difference("manifest.csv", "all", "digest of the data set", evidence.facts["data"], digest)
-    for key in evidence.trials["key"]:
+    for key in evidence.all_trials["key"]:
         spec = evidence.spec(key)
         if spec["data"] != digest:
             yield Difference(f"specs/{key}.json", key, "data", str(spec["data"]), digest)
@@ -335,6 +514,8 @@ def check_rows(evidence: Evidence, key: str, condition: str) -> Iterator[Differe
     classes = evidence.classes(key) or tuple(n.removeprefix("logit_") for n in rows.columns if n.startswith("logit_"))
     numbers = [f"logit_{name}" for name in classes]
     numbers += ["score"] if classes == ("real", "fake") else []
+    if evidence.spec(key)["task"] == OPEN_SET:
+        numbers += [str(name) for name in rows.columns if str(name).startswith("unknown_")]
     if absent := [name for name in ["trial", "condition", "path", *_ROW, *numbers] if name not in rows.columns]:
         yield Difference(file, WHOLE, ", ".join(absent), "no such column", "a column")
         return
@@ -384,6 +565,12 @@ def _counted(table: pd.DataFrame) -> dict[tuple[Any, ...], int]:
     return counts
 
 
+def cell_rows(rows: pd.DataFrame, generator: str) -> np.ndarray:
+    """Which rows are the fakes of a generator, or real images that are shared or its own: bool (N,)."""
+    shared = (rows["label"] == 0) & (rows["generator"] == "real")
+    return np.asarray((rows["generator"] == generator) | shared)
+
+
 def _csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -398,15 +585,24 @@ def _std(values: list[float]) -> float:
     return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
-def _variants(methods: list[str], configs: list[dict[str, Any]]) -> list[str]:
-    """A method's name; where it has several configurations, with the settings that differ."""
+def _variants(trials: pd.DataFrame) -> list[str]:
+    """A method's name; where it has several configurations, with the settings that differ.
+
+    The equal size of training sets counts where trials of a method and task differ in it.
+    """
+    facts = trials[["method", "task", "config", "train_condition", "equal_size"]].to_dict("records")
+    settings: list[dict[str, Any]] = []
+    for fact in facts:
+        sizes = {o["equal_size"] for o in facts if (o["method"], o["task"]) == (fact["method"], fact["task"])}
+        own = {"equal_size": fact["equal_size"] or "all images"} if len(sizes) > 1 else {}
+        settings.append(json.loads(fact["config"]) | {"train_condition": fact["train_condition"]} | own)
     variants = []
-    for method, config in zip(methods, configs, strict=True):
-        others = [other for name, other in zip(methods, configs, strict=True) if name == method]
-        settings = sorted({setting for other in others for setting in other})
-        differ = [name for name in settings if len({json.dumps(other.get(name)) for other in others}) > 1]
-        words = ", ".join(f"{name}={config.get(name, 'unset')}" for name in differ)
-        variants.append(f"{method} ({words})" if words else method)
+    for fact, own in zip(facts, settings, strict=True):
+        others = [other for name, other in zip(facts, settings, strict=True) if name["method"] == fact["method"]]
+        names = sorted({name for other in others for name in other})
+        differ = [name for name in names if len({json.dumps(other.get(name)) for other in others}) > 1]
+        words = ", ".join(f"{name}={own.get(name, 'unset')}" for name in differ)
+        variants.append(f"{fact['method']} ({words})" if words else fact["method"])
     return variants
 
 

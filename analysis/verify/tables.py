@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.verify import estimates
+from analysis.verify import estimates, seeds
 from analysis.verify.compare import Between, Derived
 from analysis.verify.evidence import (
     ATTRIBUTION,
@@ -26,6 +26,10 @@ from analysis.verify.evidence import (
     FINISHED,
     GAP,
     IN_DOMAIN,
+    METHOD,
+    ONE_GENERATOR,
+    OPEN_SET,
+    SEVERAL_GENERATORS,
     Evidence,
     Value,
     slug,
@@ -35,7 +39,16 @@ Rule = Callable[[Evidence, str, pd.DataFrame], Derived | str]  # a text: why not
 RULES: dict[str, Rule] = {}
 IMAGES = "needs the images and the detector"
 RECORDED = "recorded while the trial ran; does not follow from its scores"
-_IN_WORDS = {"accuracy at p = 0.5": "accuracy", "accuracy": "accuracy", "AUROC": "auroc"}
+IN_WORDS = {
+    "accuracy": "accuracy",
+    "accuracy at p = 0.5": "accuracy",
+    "accuracy at the threshold from validation": "accuracy" + estimates.VALIDATION,
+    "balanced accuracy at p = 0.5": "balanced_accuracy",
+    "AUROC": "auroc",
+    "oracle accuracy, best threshold in hindsight": "oracle_accuracy",
+    "TPR at 1 % FPR": "tpr_at_fpr_1",
+    "TPR at 5 % FPR": "tpr_at_fpr_5",
+}
 
 
 def rule(pattern: str) -> Callable[[Rule], Rule]:
@@ -80,7 +93,7 @@ def matrix(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | str:
                 {"variant": variant, "metric": metric, "condition": condition, "tested_on": tested_on,
                  "trained_on": trained_on, **_numbers(value)}
             )  # fmt: skip
-            texts[tested_on, _label(evidence, trained_on)] = value.shown if value else ()
+            texts[tested_on, label_of(evidence, trained_on)] = value.shown if value else ()
     wide = pd.Series(texts).unstack().rename_axis(index="tested on", columns="trained on")
     means = evidence.means(variant, metric, condition)
     caption = {kind: tuple(v for v in (m.mean, m.low, m.high) if not math.isnan(v)) for kind, m in means.items()}
@@ -96,59 +109,52 @@ def summary(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | str
         own = evidence.trials[evidence.trials["variant"] == variant]
         row: dict[str, object] = {"method": variant}
         for column in table.columns:
-            row |= _mean_cell(evidence, variant, CLEAN, str(column))
+            row |= mean_cell(evidence, variant, CLEAN, str(column))
         if "attribution, overall" in table.columns:
             trained_on = next(iter(own.loc[own["task"] == ATTRIBUTION, "trained_on"].tolist()), "")
             value = evidence.value(ATTRIBUTION, variant, (CLEAN, trained_on, "all", "accuracy"))
-            row["attribution, overall"] = value.shown if value else ()
+            row["attribution, overall"] = value.in_brief if value else ()
+        names = ", ".join(map(str, sorted(set(own["seed"]))))
+        row["seeds"] = names if own["depends_on_seed"].iloc[0] else "does not depend on the seed"
         row["trials finished"] = (int((own["state"] == FINISHED).sum()), len(own))
         rows.append(row)
     return Derived(pd.DataFrame(rows), ["method"], {"weights": RECORDED})
 
 
-@rule("conditions")
-def conditions(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | str:
-    """The means of each method under each condition."""
-    rows = []
-    detection = evidence.trials[evidence.trials["task"] == DETECTION]
-    for variant in dict.fromkeys(detection["variant"]):
-        own = detection[detection["variant"] == variant]
-        scored = [evidence.conditions(key) for key in own.loc[own["state"] == FINISHED, "key"]]
-        for condition in _all_conditions(evidence):
-            count = sum(condition in each for each in scored)
-            row: dict[str, object] = {"method": variant, "condition": condition, "trials": (count, len(own))}
-            for column in table.columns:
-                row |= _mean_cell(evidence, variant, condition, str(column))
-            rows += [row] if count else []
-    return Derived(pd.DataFrame(rows), ["method", "condition"])
-
-
 @rule("calibration")
 def calibration(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | str:
-    """Expected calibration error of each cell, mean over seeds."""
-    errors: dict[tuple[str, str, str], list[float]] = {}
+    """Expected calibration error of each cell, as given and with the trial's temperature; mean over seeds."""
+    errors: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     detection = evidence.finished[evidence.finished["task"] == DETECTION]
     for key, variant, trained_on in detection[["key", "variant", "trained_on"]].itertuples(index=False):
+        kept = evidence.validation(key)
+        fitted = None if kept is None else kept[1]["temperature"]
         for tested_on, images in evidence.images(key).items():
             assert images.scores is not None
-            error = estimates.calibration_error(images.labels, images.scores)
-            errors.setdefault((variant, trained_on, tested_on), []).append(error)
-    rows = [(*where, float(np.mean(values))) for where, values in errors.items()]
+            pair = [estimates.calibration_error(images.labels, images.scores), math.nan]
+            if fitted is not None:
+                pair[1] = estimates.calibration_error(images.labels, images.scores / fitted["value"])
+            errors.setdefault((variant, trained_on, tested_on), []).append((pair[0], pair[1]))
     keys = ["method", "trained_on", "tested_on"]
-    return Derived(pd.DataFrame(rows, columns=[*keys, "ece"]), keys)
+    means = {where: pd.DataFrame(pairs).mean().tolist() for where, pairs in errors.items()}  # NaN does not count
+    rows = [(*where, *pair) for where, pair in means.items()]
+    return Derived(pd.DataFrame(rows, columns=[*keys, "ece", "ece_calibrated"]), keys)
 
 
 @rule("compare-*")
 def comparison(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | str:
-    """One method minus another, paired by photograph."""
+    """One method minus another, paired by photograph; of the methods, or of these runs alone."""
     variants = list(dict.fromkeys(evidence.trials["variant"]))
-    metrics = [metric for metric in ("accuracy", "auroc") if name.endswith(f"-{metric}")]
-    pairs = [(a, b) for a in variants for b in variants if metrics and slug(f"compare-{a}-{b}-{metrics[0]}") == name]
-    if len(pairs) != 1:
+    found = [
+        (a, b, metric, ending)
+        for a in variants for b in variants for metric in ("accuracy", "auroc") for ending in ("", "-runs")
+        if slug(f"compare-{a}-{b}-{metric}{ending}") == name
+    ]  # fmt: skip
+    if len(found) != 1:
         return "its name does not say which two methods it compares"
-    (a, b), metric, rows = pairs[0], metrics[0], []
+    (a, b, metric, ending), rows = found[0], []
     for task in dict.fromkeys(evidence.finished["task"]):
-        if task not in (DETECTION, ATTRIBUTION):
+        if task not in (DETECTION, ATTRIBUTION, OPEN_SET):
             continue
         sides = [evidence.cells(task, variant) for variant in (a, b)]
         shared = [w for w in sides[0] if w in sides[1] and (w[3] == metric or w[3].startswith(f"{metric}/"))]
@@ -160,10 +166,37 @@ def comparison(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | 
             groups += [(kind, cells, ("", "", metric)) for kind, cells in kinds.items() if cells]
         for kind, cells, where in groups:
             means = [estimates.mean_of([side[w][1] for w in cells]) for side in sides]
-            rows.append((kind, task, *where, *(m.value for m in means), *estimates.difference(*means)))
+            of_seeds = [evidence.seeds(task, variant, dict.fromkeys(cells, 1 / len(cells))) for variant in (a, b)]
+            known = [each.of_mean for each in of_seeds if each is not None]
+            if (len(known) == 2) != (ending == ""):  # of these runs alone where the seeds of one side are not known
+                continue
+            values = estimates.difference(means[0], means[1], None if ending else seeds.added(known))
+            rows.append((kind, task, *where, *(m.value for m in means), *values))
     keys = ["kind", "task", "trained_on", "tested_on", "metric"]
-    frame = pd.DataFrame(rows, columns=[*keys, "a", "b", "difference", "low", "high", "p"])
-    return Derived(frame, keys, leave_out=_of_other_tasks)
+    names = [*keys, "a", "b", "difference", "low", "high", "p"]
+    if ending:
+        names[-6:] = ["a, this run", "b, this run", "difference of these two runs", "low", "high",
+                      "p: these two runs differ"]  # fmt: skip
+    frame = pd.DataFrame(rows, columns=names)
+    shown = frame.assign(trained_on=[label_of(evidence, text) if text else "" for text in frame["trained_on"]])
+    return Derived(frame, keys, shown=shown, leave_out=_of_other_tasks)
+
+
+@rule("training-sets")
+def training_sets(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | str:
+    """Means over the training sets of one generator, and over those of several, of methods that have both."""
+    rows = []
+    detection = evidence.trials[evidence.trials["task"] == DETECTION]
+    for variant in dict.fromkeys(detection["variant"]):
+        sets = {where[1] for where in evidence.cells(DETECTION, variant)}
+        if len({"+" in text for text in sets}) < 2:
+            continue
+        for ending in (ONE_GENERATOR, SEVERAL_GENERATORS):
+            row: dict[str, object] = {"method": variant, "trained on": ending.removeprefix(", trained on ")}
+            for column in table.columns:
+                row |= mean_cell(evidence, variant, CLEAN, str(column), ending)
+            rows.append(row)
+    return Derived(pd.DataFrame(rows), ["method", "trained on"])
 
 
 # Attribution ---------------------------------------------------------------------------------------------------------
@@ -184,22 +217,6 @@ def attribution(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived |
             texts[variant, label] = value.shown if value else ()
     wide = pd.Series(texts).unstack().rename_axis(index="method", columns="accuracy on")
     return Derived(pd.DataFrame(rows), ["variant", "class"], wide=wide)
-
-
-@rule("conditions-attribution")
-def conditions_attribution(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | str:
-    """Attribution's accuracies under each condition, without intervals."""
-    rows = []
-    trials = evidence.finished[evidence.finished["task"] == ATTRIBUTION]
-    for variant in dict.fromkeys(trials["variant"]):
-        for condition in _all_conditions(evidence):
-            row: dict[str, object] = {}
-            for where in evidence.cells(ATTRIBUTION, variant, condition):
-                if re.match("accuracy(/|$)", where[3]):
-                    value = evidence.value(ATTRIBUTION, variant, where)
-                    row[where[3].partition("/")[2] or "overall"] = value.mean if value else None
-            rows += [{"method": variant, "condition": condition, **row}] if row else []
-    return Derived(pd.DataFrame(rows), ["method", "condition"], {"accuracy on": "the number of a row"})
 
 
 @rule("confusion-*")
@@ -332,7 +349,7 @@ def localisation_matrix(evidence: Evidence, name: str, table: pd.DataFrame) -> D
     turned = first.startswith("trained")
     values = values.T if turned else values
     frame = values.rename_axis(index=first, columns=None).reset_index()
-    labels = {trained_on: _label(evidence, trained_on) for trained_on in _columns(evidence, variant)}
+    labels = {trained_on: label_of(evidence, trained_on) for trained_on in _columns(evidence, variant)}
     shown = frame.assign(**{first: frame[first].map(labels)}) if turned else frame.rename(columns=labels)
     return Derived(frame, [first], shown=shown)
 
@@ -343,12 +360,16 @@ def localisation_matrix(evidence: Evidence, name: str, table: pd.DataFrame) -> D
 @rule("runs")
 def runs(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | str:
     """What each trial is, from its specification."""
-    columns = ["run_id", "key", "task", "method", "variant", "trained_on", "train_condition", "seed", "state", "config"]
-    frame = evidence.trials[columns]
+    columns = ["run_id", "key", "task", "method", "variant", "trained_on", "train_condition", "equal_size", "seed",
+               "state", "config"]  # fmt: skip
+    kinds = evidence.all_trials["kind"]
+    words = evidence.all_trials["task"] + (" (" + kinds + ")").where(kinds != METHOD, "")
+    frame = evidence.all_trials[columns].assign(task=words)
     shown = frame.assign(
-        trained_on=[_label(evidence, text) for text in frame["trained_on"]],
+        trained_on=[label_of(evidence, text) for text in frame["trained_on"]],
         run_id=frame["run_id"].where(frame["run_id"] != "", "none yet"),
     )
+    shown["images of each class (train, valid)"] = frame["equal_size"].where(frame["equal_size"] != "", "all")
     recorded = ["weights", "device", "node", "gpu_share", "git_commit", "start", "end", "seconds", "error", "url"]
     return Derived(frame, ["key"], dict.fromkeys(recorded, RECORDED), shown=shown)
 
@@ -391,16 +412,21 @@ def published(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | s
         if value is None:
             continue
         theirs = float(cell["published"])
-        inside = str(bool(value.low <= theirs <= value.high)) if cell["comparable"] == "True" else ""
+        if "not the published set-up" in cell["published inside"]:
+            inside = cell["published inside"]
+        elif math.isnan(value.one_more_low):
+            inside = "no prediction interval" + (": one seed" if value.num_seeds < 2 else "")
+        else:
+            inside = "yes" if value.one_more_low <= theirs <= value.one_more_high else "no"
         row = {name: cell[name] for name in ("kind", "task", "variant", "tested_on", "trained_on")}
+        ends = {name: getattr(value, name) for name in ("low", "high", "one_more_low", "one_more_high")}
         rows.append(
-            {**row, "ours": value.mean, "low": value.low, "high": value.high, "num_seeds": value.num_seeds,
-             "difference": value.mean - theirs, "inside": inside}
+            {**row, "ours": value.mean, **ends, "num_seeds": value.num_seeds, "difference": value.mean - theirs,
+             "published inside": inside}
         )  # fmt: skip
-    unverified = dict.fromkeys(["published", "comparable", "note"], "copied from a paper")
+    unverified = dict.fromkeys(["published", "note"], "copied from a paper")
     frame = pd.DataFrame(rows)
-    words = {"True": "yes", "False": "no", "": "missing"}
-    shown = frame.assign(inside=frame["inside"].map(words)) if len(frame) else frame
+    shown = frame.assign(trained_on=[label_of(evidence, t) if t != "all" else t for t in frame.get("trained_on", [])])
     return Derived(frame, ["kind", "task", "variant", "tested_on", "trained_on"], unverified, shown=shown)
 
 
@@ -408,26 +434,30 @@ def published(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | s
 
 
 def _numbers(value: Value | None) -> dict[str, float | int | None]:
+    names = ["mean", "std", "num_seeds", "low", "high", "one_more_low", "one_more_high"]
     if value is None:
-        return {"mean": None, "std": None, "num_seeds": 0, "low": None, "high": None}
-    return {"mean": value.mean, "std": value.std, "num_seeds": value.num_seeds, "low": value.low, "high": value.high}
+        return dict.fromkeys(names) | {"num_seeds": 0}
+    return {name: getattr(value, name) for name in names}
 
 
-def _mean_cell(evidence: Evidence, variant: str, condition: str, column: str) -> dict[str, tuple[float, ...]]:
+def mean_cell(
+    evidence: Evidence, variant: str, condition: str, column: str, ending: str = ""
+) -> dict[str, tuple[float, ...]]:
     """The derived cell of a column such as "AUROC, in-domain"; empty for any other column."""
     words, _, kind = column.rpartition(", ")
     kinds = {"in-domain": IN_DOMAIN, "cross-generator": CROSS, "gap": GAP}
-    if words not in _IN_WORDS or kind not in kinds:
+    if words not in IN_WORDS or kind not in kinds:
         return {}
-    value = evidence.means(variant, _IN_WORDS[words], condition).get(kinds[kind])
-    return {column: value.shown if value else ()}
+    value = evidence.means(variant, IN_WORDS[words], condition, ending).get(kinds[kind])
+    return {column: value.in_brief if value else ()}
 
 
 def _of_other_tasks(row: Mapping[Any, Any]) -> str:
-    return "" if row["task"] in (DETECTION, ATTRIBUTION) else f"no rule for the task {row['task']}"
+    return "" if row["task"] in (DETECTION, ATTRIBUTION, OPEN_SET) else f"no rule for the task {row['task']}"
 
 
-def _all_conditions(evidence: Evidence) -> list[str]:
+def all_conditions(evidence: Evidence) -> list[str]:
+    """Under which a trial of a method was scored."""
     scored = {condition for key in evidence.finished["key"] for condition in evidence.conditions(key)}
     return sorted(scored, key=lambda name: (name != CLEAN, name))
 
@@ -438,7 +468,7 @@ def _columns(evidence: Evidence, variant: str) -> list[str]:
     return list(dict.fromkeys(detection["trained_on"]))
 
 
-def _label(evidence: Evidence, trained_on: str) -> str:
+def label_of(evidence: Evidence, trained_on: str) -> str:
     """A training set as the heading of a column."""
     if trained_on == "none":
         return "no generator"

@@ -9,19 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import roc_auc_score
 
 from analysis.store import Store, open_store
 from data.conditions import CLEAN
 from data.manifest import Manifest
 from grid import names, tracking
 from grid.spec import TrialSpec
-from grid.tasks import ATTRIBUTION, OPEN_SET, get_task
+from grid.tasks import ATTRIBUTION, OPEN_SET, cell_rows, get_task
 from grid.tracking import Tracker
 from grid.train_sets import TrainSet
 from grid.trial import Scored
 from grid.validation import Validated
 from models.calibration import fit_temperature
 from models.open_set import scores_of_table
+from models.scoring import choose_threshold
 from tests.grid.grids import FACTS, make_spec, paper_manifest
 
 GENERATORS = ("lama", "ldm", "repaint")
@@ -67,15 +69,24 @@ def made(spec: TrialSpec, manifest: Manifest, condition: str = CLEAN) -> Scored:
 
 
 def made_validation(spec: TrialSpec, manifest: Manifest) -> Validated:
-    """Validation scores and a temperature; these runs have no embeddings, so they have no looks."""
+    """Validation scores whose threshold is `THRESHOLD`, and a temperature; without embeddings there are no looks."""
     rows = manifest.select("valid", manifest.generators)
     scores = rows[["path", "digest", "source_id", "generator", "label"]].reset_index(drop=True)
     rng = np.random.default_rng(zlib.crc32(f"{spec.key} valid".encode()))
     scores["score"] = rng.normal(2 * scores["label"] - 1, 2.0)
     own = rows.index.isin(manifest.select("valid", spec.train_generators).index)
-    labels, values = scores["label"].to_numpy()[own], scores["score"].to_numpy()[own]
+    labels = scores["label"].to_numpy()[own]
+    if labels.any():
+        scores["score"] += THRESHOLD - choose_threshold(labels, scores["score"].to_numpy()[own])
+    values = scores["score"].to_numpy()[own]
     fitted = fit_temperature(labels, values) if labels.any() else None
     return Validated({}, scores, fitted, {}, ("embeddings: these runs are made by hand",))
+
+
+def _validation_aurocs(spec: TrialSpec, manifest: Manifest) -> dict[str, float]:
+    scores = made_validation(spec, manifest).scores
+    cells = {name: scores[cell_rows(scores, name)] for name in manifest.generators}
+    return {name: float(roc_auc_score(cell["label"], cell["score"])) for name, cell in cells.items()}
 
 
 class Grid:
@@ -146,7 +157,8 @@ class Grid:
     ) -> list[str]:
         """Plan, run and finish trials, and score them under further conditions; their runs' ids.
 
-        `validation`: generator -> AUROC on its validation images; {}: as in a run of an older checkout.
+        `validation`: generator -> AUROC on its validation images; None: as `made_validation` has them; {}: as in a run
+        of an older checkout.
         """
         self.plan(*trials)
         ids = []
@@ -161,7 +173,7 @@ class Grid:
             tags = {names.DEVICE: "cpu", names.WEIGHTS: "random weights"}
             if get_task(spec.task).is_binary:
                 metrics[names.THRESHOLD] = THRESHOLD
-                values = dict.fromkeys(self.manifest.generators, 0.5) if validation is None else validation
+                values = _validation_aurocs(spec, self.manifest) if validation is None else validation
                 metrics |= {names.validation_metric(name): value for name, value in values.items()}
                 tags |= {names.VALIDATED: "true", names.CALIBRATED: "true"} if values else {}
             validated = made_validation(spec, self.manifest) if names.CALIBRATED in tags else None

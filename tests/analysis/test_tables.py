@@ -112,6 +112,14 @@ def test_a_plain_table_keeps_its_columns() -> None:
     assert to_csv(table).splitlines()[0] == "name,value,count,yes,none"
 
 
+def test_row_numbers_that_are_left_of_a_longer_table_are_no_column() -> None:
+    table = pd.DataFrame({"method": ["m", "m", "n"], "value": [0.25, 0.5, 0.75]})
+    table = table[table["value"] > 0.3]
+    assert to_csv(table) == "method,value\nm,0.5\nn,0.75\n"
+    assert to_markdown(table) == "| method | value |\n|---|---|\n| m | 0.500 |\n| n | 0.750 |\n"
+    assert "method & value" in to_latex(table)
+
+
 def test_attribution_as_text() -> None:
     columns = ["variant", "class", "mean", "std", "num_seeds", "low", "high"]
     rows = [
