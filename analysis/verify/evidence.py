@@ -222,7 +222,8 @@ class Evidence:
         Of a training set of equal size, the images that were left out are not written down.
         """
         kept, spec = self.validation(key), self.spec(key)
-        if kept is None or spec.get("equal_size") is not None or spec["task"] != DETECTION:
+        known = kept is not None and spec.get("equal_size") is None and spec["task"] == DETECTION
+        if kept is None or not known or not spec["train_generators"]:
             return None
         own = kept[0][np.any([cell_rows(kept[0], name) for name in spec["train_generators"]], axis=0)]
         if own["label"].nunique() < 2:

@@ -32,8 +32,8 @@ from tests.needs import need_program
 
 METHODS = ("xception_scratch", "clip_linear", "residual_linear")
 SECTIONS = [
-    "Summary", "What this does not show", "Audit", "Matrices", "Edited area", "Published values", "Comparison",
-    "Attribution",
+    "Summary", "What this does not show", "Audit", "Matrices", "Thresholds", "Edited area", "Published values",
+    "Comparison", "Attribution",
     "Embeddings", "Grad-CAM", "Curves", "Runs", "Provenance",
 ]  # fmt: skip
 
@@ -86,7 +86,7 @@ def test_every_table_is_derived_again_or_says_why_not(tracked: Store, report: Pa
     assert {f"tables/{path.name}" for path in (report / "tables").iterdir()} <= set(lines)
     assert {file: line.unverified for file, line in lines.items() if "no rule" in str(line)} == {}
     for name in (
-        "compare-xception_scratch-clip_linear-auroc",
+        "compare-xception_scratch-clip_linear-auroc-runs",
         "localisation",
         "localisation-clip_linear-iou",
         "published",
@@ -97,8 +97,8 @@ def test_every_table_is_derived_again_or_says_why_not(tracked: Store, report: Pa
 
 
 CHANGES = [  # table, what stands there, what is written instead, what is said
-    ("compare-xception_scratch-clip_linear-auroc", "\nmean,detection,,,auroc,0.", "\nmean,detection,,,auroc,5.",
-     "row mean detection   auroc, column a: shown 5."),
+    ("compare-xception_scratch-clip_linear-auroc-runs", "\nmean,detection,,,auroc,0.", "\nmean,detection,,,auroc,5.",
+     "row mean detection   auroc, column a, this run: shown 5."),
     ("published", "detection,cell,clip_linear,lama,lama,0.", "detection,cell,clip_linear,lama,lama,6.",
      "row cell detection clip_linear lama lama, column ours: shown 6."),
     ("localisation-images", "True", "False", "column correct: shown False, derived True"),
