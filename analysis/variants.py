@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+EQUAL_SIZE = "equal_size"
+
 
 def variant_settings(table: pd.DataFrame) -> list[str]:
     """What tells variants of a method apart, as JSON per row.
@@ -18,7 +20,7 @@ def variant_settings(table: pd.DataFrame) -> list[str]:
     sizes = table["equal_size"].where(table["equal_size"] != "", "all images").where(several)
     settings = []
     for config, train_condition, size in zip(table["config"], table["train_condition"], sizes, strict=True):
-        own = {"train_condition": train_condition} | ({"equal_size": size} if isinstance(size, str) else {})
+        own = {"train_condition": train_condition} | ({EQUAL_SIZE: size} if isinstance(size, str) else {})
         settings.append(json.dumps(json.loads(config) | own, sort_keys=True))
     return settings
 
@@ -36,6 +38,8 @@ def variant_names(configs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], s
         settings = sorted({name for config in of_method.values() for name in config})
         differing = [name for name in settings if len({json.dumps(c.get(name)) for c in of_method.values()}) > 1]
         for text, config in of_method.items():
-            words = ", ".join(f"{name}={config.get(name, 'unset')}" for name in differing)
-            variants[method, text] = f"{method} ({words})" if differing else method
+            # A task whose training sets do not differ in their equal size says nothing of it.
+            named = [name for name in differing if name in config or name != EQUAL_SIZE]
+            words = ", ".join(f"{name}={config.get(name, 'unset')}" for name in named)
+            variants[method, text] = f"{method} ({words})" if words else method
     return variants

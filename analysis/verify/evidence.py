@@ -602,6 +602,7 @@ def _variants(trials: pd.DataFrame) -> list[str]:
         others = [other for name, other in zip(facts, settings, strict=True) if name["method"] == fact["method"]]
         names = sorted({name for other in others for name in other})
         differ = [name for name in names if len({json.dumps(other.get(name)) for other in others}) > 1]
+        differ = [name for name in differ if name in own or name != "equal_size"]
         words = ", ".join(f"{name}={own.get(name, 'unset')}" for name in differ)
         variants.append(f"{fact['method']} ({words})" if words else fact["method"])
     return variants
