@@ -183,13 +183,15 @@ def size_check(configs: Iterable[tuple[str, Mapping[str, Any]]]) -> Callable[[in
 def depends_on_seed(name: str, config: Mapping[str, Any]) -> bool:
     """Whether another seed may give another detector of this method, by its resolved configuration.
 
-    A method or a setting that this checkout does not have counts as one that depends on the seed.
+    A method, a setting or a value that this checkout does not have counts as one that depends on the seed.
     """
     if name not in list_detectors():
         return True
     info = detector_info(name)
-    known = {field.name for field in dataclasses.fields(info.config)}
-    return True if set(config) - known else info.depends_on_seed(dataclasses.replace(info.config, **config))
+    try:
+        return info.depends_on_seed(dataclasses.replace(info.config, **config))
+    except (TypeError, ValueError):
+        return True
 
 
 def _needs_of(name: str, config: Mapping[str, Any]) -> PictureNeeds:

@@ -46,8 +46,7 @@ def robustness(report: Report) -> Iterator[Block]:
     yield from report.audit()
     if variants:
         yield _curves(report, cells, variants, names)
-        if len(others) > 1:
-            yield from _means(report, cells, variants, others)
+        yield from _means(report, cells, variants, others)
         yield _table(report, cells, variants, names)
     if len(attribution):
         caption = "Attribution under each condition: accuracy over all classes, and of each class"

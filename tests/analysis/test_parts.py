@@ -129,6 +129,8 @@ def test_every_part_yields_blocks_or_nothing(
     assert page.is_file()
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_of_a_whole_grid_nearly_every_part_has_something_to_say(grids: dict[str, Grid], tmp_path: Path) -> None:
     report = begun(grids["everything"], tmp_path / "out")
     silent = {part.name for part in PARTS if not list(part.blocks(report))}

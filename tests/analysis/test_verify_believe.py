@@ -79,6 +79,8 @@ def result(made: tuple[Path, Path]) -> Result:
     return verify(*made)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_nothing_differs_and_no_table_is_without_a_rule(result: Result) -> None:
     assert [str(difference) for difference in result.differences] == []
     lines = {line.file: line for line in [*result.evidence, *result.report]}
@@ -112,6 +114,8 @@ CHANGES = [  # table, the row by its first columns, column, what is added
 ]  # fmt: skip
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_one_number_in_each_table(made: tuple[Path, Path], tmp_path: Path) -> None:
     own = Path(shutil.copytree(made[1], tmp_path / "own"))
     for name, row, column, added in CHANGES:

@@ -165,6 +165,7 @@ def test_names_and_tags() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_vit_b(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The genuine architecture: a whole SAM saved as published, fetched as from the hub, one picture of 1024 pixels."""
     from segment_anything import sam_model_registry
