@@ -99,6 +99,7 @@ def test_nothing_differs_and_no_table_is_without_a_rule(result: Result) -> None:
         }
 
 
+@pytest.mark.long
 def test_the_two_intervals_of_several_seeds_are_in_the_tables(made: tuple[Path, Path]) -> None:
     cells = pd.read_csv(made[1] / "tables" / f"matrix-{METHOD}-auroc.csv").set_index(["trained_on", "tested_on"])
     assert cells.loc[("lama", "ldm"), "one_more_low"] < cells.loc[("lama", "ldm"), "low"]
@@ -140,6 +141,7 @@ def test_one_number_in_each_table(made: tuple[Path, Path], tmp_path: Path) -> No
     assert len(found) == len(CHANGES) + len(texts)
 
 
+@pytest.mark.long
 def test_a_threshold_or_a_control_that_does_not_follow_is_seen(made: tuple[Path, Path], tmp_path: Path) -> None:
     own = Path(shutil.copytree(made[0], tmp_path / "own"))
     trials = pd.read_csv(own / "trials.csv", dtype=str, keep_default_na=False)

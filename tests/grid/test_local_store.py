@@ -27,6 +27,7 @@ from tests.grid.grids import make_spec, paper_manifest
 
 pytestmark = pytest.mark.usefixtures("nothing_from_outside")
 ARGUMENTS = ("--methods", "residual_linear", "--tasks", "attribution")
+MORE = ("--methods", "residual_linear", "--tasks", "attribution,detection")
 
 
 def file_of(uri: str) -> Path:
