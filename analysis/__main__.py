@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grid import names
+from analysis.options import add_grid_options
 from grid.commands import print_any_text
 
 if TYPE_CHECKING:
@@ -33,12 +33,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         prog="python -m analysis", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     grid = parser.add_argument_group("which grid")
-    grid.add_argument("--experiment", metavar="NAME", help="MLflow experiment; default: the only one with a grid")
-    grid.add_argument("--tracking-uri", metavar="URI", help="default: MLFLOW_TRACKING_URI, else runs/mlflow.db here")
-    grid.add_argument(
-        "--data", metavar="WORDS",
-        help=f"data set, if there are several: {names.DATA_WORDS}; default: the newest with a finished trial",
-    )  # fmt: skip
+    add_grid_options(grid)
     grid.add_argument("--spec-version", type=int, metavar="N", help="version of the runs, if there are several")
     report = parser.add_argument_group("what the report holds")
     report.add_argument("--out", type=Path, default=Path("report"), metavar="DIR", help="default: report")

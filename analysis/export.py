@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from analysis.options import add_grid_options
 from analysis.store import ROOT, Store, StoreError, open_store
 from data.addresses import without_passwords
 from data.manifest import Manifest
@@ -59,12 +60,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         "--report", type=Path, metavar="FOLDER",
         help="the report; default: the folder report, or else the one that is kept with the grid's run",
     )  # fmt: skip
-    parser.add_argument("--experiment", metavar="NAME", help="MLflow experiment; default: the only one with a grid")
-    parser.add_argument("--tracking-uri", metavar="URI", help="default: MLFLOW_TRACKING_URI, else runs/mlflow.db here")
-    parser.add_argument(
-        "--data", metavar="WORDS",
-        help=f"data set, if there are several: {names.DATA_WORDS}; default: the newest with a finished trial",
-    )  # fmt: skip
+    add_grid_options(parser)
     parser.add_argument("--spec-version", type=int, metavar="N", help="version of the runs, if there are several")
     parser.add_argument(
         "--cache", type=Path, metavar="DIR", help="the grid's cache, with the manifest; default: beside a local store"

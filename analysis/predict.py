@@ -25,6 +25,7 @@ import numpy as np
 
 from analysis.controls import methods_alone
 from analysis.detectors import check_device, load_detector, local_weights
+from analysis.options import add_grid_options
 from analysis.store import Store, StoreError, open_store
 from analysis.verdicts import NOT_KNOWN, Judge
 from data.conditions import CLEAN
@@ -112,12 +113,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="METHOD",
         help="the method's detection run with the best mean validation AUROC over all generators",
     )
-    parser.add_argument("--experiment", metavar="NAME", help="MLflow experiment; default: the only one with a grid")
-    parser.add_argument("--tracking-uri", metavar="URI", help="default: MLFLOW_TRACKING_URI, else runs/mlflow.db here")
-    parser.add_argument(
-        "--data", metavar="WORDS",
-        help=f"data set, if there are several: {names.DATA_WORDS}; default: the newest with a finished trial",
-    )  # fmt: skip
+    add_grid_options(parser)
     parser.add_argument(
         "--weights", type=Path, action="append", default=[], metavar="FILE",
         help="weights of a frozen encoder, if they were a file",

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 from PIL import Image
 
 from data.conditions import Picture, register_conditions
+from data.conditions._saved import saved
 
 
 @register_conditions("jpeg", levels=range(1, 101))
 def jpeg(picture: Picture, quality: int) -> np.ndarray:
     """Saved as JPEG with this quality and read again (Pillow's tables, 4:2:0 chroma subsampling)."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture.pixels).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
-    return np.array(Image.open(buffer).convert("RGB"))
+    return saved(Image.fromarray(picture.pixels), "JPEG", quality=quality, subsampling="4:2:0")

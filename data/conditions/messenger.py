@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 from PIL import Image
 
 from data.conditions import Picture, register_condition
+from data.conditions._saved import saved
 
 LONGEST = 1280  # pixels; what common messengers keep of a photograph that is not sent as a file
 QUALITY = 75
@@ -25,6 +24,4 @@ def messenger(picture: Picture) -> np.ndarray:
         scale = LONGEST / longest
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         image = image.resize(size, Image.Resampling.BICUBIC)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=QUALITY, subsampling="4:2:0")
-    return np.array(Image.open(buffer).convert("RGB"))
+    return saved(image, "JPEG", quality=QUALITY, subsampling="4:2:0")

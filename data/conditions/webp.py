@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 from PIL import Image
 
 from data.conditions import Picture, register_conditions
+from data.conditions._saved import saved
 
 
 @register_conditions("webp", levels=range(1, 101))
@@ -16,6 +15,4 @@ def webp(picture: Picture, quality: int) -> np.ndarray:
 
     80 is the default quality of Pillow, and 75 that of libwebp's own tool.
     """
-    buffer = io.BytesIO()
-    Image.fromarray(picture.pixels).save(buffer, "WEBP", quality=quality)
-    return np.array(Image.open(buffer).convert("RGB"))
+    return saved(Image.fromarray(picture.pixels), "WEBP", quality=quality)

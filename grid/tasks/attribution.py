@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from grid.tasks import ATTRIBUTION, REAL, WHOLE, Task, class_names, register_task
+from grid.tasks import ATTRIBUTION, WHOLE, register_task
+from grid.tasks._by_generator import ByGenerator
 from grid.train_sets import ALL, TrainSet, parse_train_sets
 
 if TYPE_CHECKING:
@@ -14,28 +15,16 @@ if TYPE_CHECKING:
 
 
 @register_task
-class Attribution(Task):
+class Attribution(ByGenerator):
     """One class for real images and one per generator; every generator is always trained on."""
 
     name = ATTRIBUTION
     heading = "accuracy over all classes, and of each class"
     train_on = ALL
-    is_binary = False
 
     def train_sets(self, train_on: str | None, generators: Sequence[str]) -> list[TrainSet]:
         """See `Task`; what the user asked for holds for detection alone."""
         return parse_train_sets(ALL, generators)
-
-    def classes(self, train: TrainSet) -> tuple[str, ...]:
-        """See `Task`."""
-        return (REAL, *train.generators)
-
-    def class_numbers(self, rows: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
-        """See `Task`: -1 for the fakes of a generator that is no class."""
-        import numpy as np
-
-        number = {name: position for position, name in enumerate(classes)}
-        return np.array([number.get(name, -1) for name in class_names(rows)], dtype=np.int64)
 
     def cells(self, rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, np.ndarray]:
         """See `Task`: every image of one of the classes."""

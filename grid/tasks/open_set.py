@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from data.sources.base import rows_of_cells
-from grid.tasks import OPEN_SET, REAL, Task, class_names, generators_of, register_task
+from grid.tasks import OPEN_SET, generators_of, register_task
+from grid.tasks._by_generator import ByGenerator
 from grid.train_sets import ALL_BUT_ONE, TrainSet, parse_train_sets
 
 if TYPE_CHECKING:
@@ -17,13 +18,12 @@ FEWEST_GENERATORS = 3
 
 
 @register_task
-class OpenSet(Task):
+class OpenSet(ByGenerator):
     """One class for real images and one per generator that is trained on; one cell per generator that is left out."""
 
     name = OPEN_SET
     heading = "AUROC of images of the generator that was left out against those of known classes"
     train_on = ALL_BUT_ONE
-    is_binary = False
     scores_unknown = True
 
     def train_sets(self, train_on: str | None, generators: Sequence[str]) -> list[TrainSet]:
@@ -43,17 +43,6 @@ class OpenSet(Task):
         asked = [] if train_on is None else parse_train_sets(train_on, generators)
         chosen = [train for train in asked if len(train) == len(generators) - 1]
         return chosen or parse_train_sets(self.train_on, generators)
-
-    def classes(self, train: TrainSet) -> tuple[str, ...]:
-        """See `Task`."""
-        return (REAL, *train.generators)
-
-    def class_numbers(self, rows: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
-        """See `Task`: -1 for the fakes of a generator that is left out."""
-        import numpy as np
-
-        number = {name: position for position, name in enumerate(classes)}
-        return np.array([number.get(name, -1) for name in class_names(rows)], dtype=np.int64)
 
     def cells(self, rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, np.ndarray]:
         """See `Task`: the images of the known classes, and the fakes of one generator that is none.

@@ -190,17 +190,7 @@ def test_a_folder_of_runs_that_was_copied_leaves_the_original_alone(
     assert store.artifact(run_id, names.SCORES) == copied / ARTIFACTS / run_id / "artifacts" / names.SCORES
     _artifact_repos_cache.clear()  # MLflow's own, of this process
 
-    again = [
-        "dolos",
-        "--data",
-        str(obvious),
-        "--local",
-        *ARGUMENTS,
-        "--tasks",
-        "attribution,detection",
-        "--runs",
-        str(copied),
-    ]
+    again = ["dolos", "--data", str(obvious), "--local", *MORE, "--runs", str(copied)]
     assert launch.main(again) == 0
     assert {run.info.artifact_uri for run in mlflow_runs(copied, "trial")} == {
         f"file://{copied}/{ARTIFACTS}/{run.info.run_id}/artifacts" for run in mlflow_runs(copied, "trial")
@@ -230,17 +220,7 @@ def test_a_folder_of_runs_that_was_moved_goes_on_where_it_is(
     assert mlflow_runs(moved, "trial")[0].info.artifact_uri.startswith(f"file://{runs}")
     _artifact_repos_cache.clear()  # MLflow's own, of this process: no process lives on while its store is moved
 
-    again = [
-        "dolos",
-        "--data",
-        str(obvious),
-        "--local",
-        *ARGUMENTS,
-        "--tasks",
-        "attribution,detection",
-        "--runs",
-        str(moved),
-    ]
+    again = ["dolos", "--data", str(obvious), "--local", *MORE, "--runs", str(moved)]
     assert launch.main(again) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "3 trials, 1 finished before, 2 to run" in said
