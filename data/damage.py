@@ -6,7 +6,7 @@ import struct
 import zlib
 from io import BufferedReader
 
-READ = "PNG, JPEG, BMP or WebP"
+READ = "PNG, JPEG, BMP, WebP or TIFF"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 START = 512  # bytes at a file's start that `not_a_picture` needs
 DAMAGED = "truncated or damaged"
@@ -16,10 +16,8 @@ _CONVERT = "convert it to PNG, the same way for real and fake"
 _TEXT = bytes({7, 8, 9, 10, 12, 13, 27, *range(0x20, 0x7F)})
 _PICTURES = {
     b"GIF8": "GIF",
-    b"II*\0": "TIFF",
-    b"MM\0*": "TIFF",
-    b"II+\0": "TIFF",
-    b"MM\0+": "TIFF",
+    b"II+\0": "BigTIFF",
+    b"MM\0+": "BigTIFF",
     b"\xff\x0a": "JPEG XL",
     b"\0\0\0\x0cJXL ": "JPEG XL",
     b"\0\0\0\x0cjP  ": "JPEG 2000",
@@ -42,7 +40,7 @@ _ARCHIVES = {b"PK\3\4": "ZIP", b"\x1f\x8b": "gzip", b"7z\xbc\xaf": "7z", b"Rar!"
 def not_a_picture(start: bytes) -> tuple[str, str] | None:
     """What the file is and what to do about it, if its first `START` bytes are those of something else than a picture.
 
-    None: they may be those of a PNG, JPEG, BMP or WebP picture.
+    None: they may be those of a PNG, JPEG, BMP, WebP or TIFF picture.
     """
     text = start.lstrip().lower()
     if not start:

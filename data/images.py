@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BufferedReader
@@ -12,14 +13,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile, get_sampling
+from PIL.TiffImagePlugin import TiffImageFile
 
 from data.damage import DAMAGED, FETCH_AGAIN, PNG_SIGNATURE, READ, START, not_a_picture, png_damage
+from data.sources.base import WHITE_KEPT
 
 OVERLAY = ".cam.png"  # suffix of Grad-CAM overlays, which are written beside pictures and are not part of a data set
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 # Pictures in formats that are not read. They are left aside, but not in silence as other files are.
 OTHER_SUFFIXES = (
-    ".tif", ".tiff", ".gif", ".avif", ".jfif", ".jpe", ".heic", ".heif", ".jxl", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm",
+    ".gif", ".avif", ".jfif", ".jpe", ".heic", ".heif", ".jxl", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm",
     ".pnm", ".tga", ".psd", ".exr", ".hdr", ".dng",
 )  # fmt: skip
 MAX_PIXELS = 64_000_000  # 8000 x 8000; larger pictures may be decompression bombs
@@ -27,16 +30,22 @@ MAX_PIXELS = 64_000_000  # 8000 x 8000; larger pictures may be decompression bom
 # a workflow; its limit of 64 MiB for all texts of a file stays.
 MAX_TEXT = 32 * 2**20
 
-MASK_VERSION = 2  # increase it when `read_mask` gives other masks than before; 1: below 128 was fake in every file
-MASK_RULE = "A pixel counts as fake where its mask is not white: below 255, and below 128 in a JPEG or WebP."
+# Increase it when `read_mask` gives other masks than before; 1: below 128 was fake in every file. Methods that learn
+# from masks do not have it in their configuration, and then need another key too.
+MASK_VERSION = 2
+MASK_RULE = (
+    "A pixel counts as fake where its mask is not white: below 255, and below 128 in a JPEG or WebP. Of a corpus whose "
+    "masks are white where the image is fake, a pixel counts as fake from 128 on."
+)
 
 _WHITE, _LOSSY_WHITE = 255, 128
 _LOSSY_FORMATS = ("JPEG", "WEBP")
-_FORMATS = ("PNG", "BMP", "WEBP")  # beside JPEG
+_FORMATS = ("PNG", "BMP", "WEBP", "TIFF")  # beside JPEG
 _JPEG = b"\xff\xd8"
 _OPAQUE_MODES = ("1", "L", "P", "RGB")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 _ORIENTATION = 0x0112  # EXIF tag
+_BITS = 258  # TIFF tag: bits per sample
 _SUBSAMPLINGS = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}  # Pillow's number -> the usual name
 # Entries of Pillow's `info` that are the colour profile, details of another entry, or the same in all files of a format
 _NO_METADATA = {
@@ -70,7 +79,7 @@ class ImageFacts:
     Attributes:
         digest: SHA-256 of the file's bytes, 64 hexadecimal digits.
         width, height: pixels, after EXIF orientation.
-        format: the format of the content, whatever the file's name: "PNG", "JPEG", "BMP" or "WEBP".
+        format: the format of the content, whatever the file's name: "PNG", "JPEG", "BMP", "WEBP" or "TIFF".
         mode: Pillow's name of the pixel type on disk, such as "RGB", "L" or "P".
         quantisation: 8 hexadecimal digits of a hash of a JPEG's quantisation tables, which depend on the quality it
             was saved with; empty for other formats.
@@ -112,19 +121,55 @@ def decode(path: Path) -> np.ndarray:
         return np.array(_decode(file)[0])
 
 
-def read_mask(path: Path) -> np.ndarray:
+def read_mask(path: Path, *, white: str = WHITE_KEPT, size: tuple[int, int] | None = None) -> np.ndarray:
     """Read a mask: bool (H, W), **True where the image is fake**.
 
-    In the file, white (255) means unchanged. Any lower luminance counts as fake, as in the loader of the authors of
-    Dolos (github.com/bit-ml/dolos). In a JPEG or WebP, whose white is not exact, a luminance below 128 counts as fake.
+    Args:
+        path: the mask's file.
+        white: what white means; see `fake_levels`.
+        size: (width, height) of the image; a mask of another size is resized to it, nearest pixel. None: its own.
 
     Raises:
         BadImage: as for `decode`.
     """
     with _opened(path) as file:
         picture, header = _decode(file)
-    mask: np.ndarray = np.asarray(picture.convert("L")) < white_from(header["format"])
+    grey = picture.convert("L")
+    fake = fake_levels(white, header["format"], int(np.asarray(grey).max()))
+    mask: np.ndarray = fake[np.asarray(grey if size is None else fitted(grey, size))]
     return mask
+
+
+def fake_levels(white: str, file_format: str, highest: int) -> np.ndarray:
+    """Which luminances of a mask mean fake: bool (256,).
+
+    White means kept in Dolos, as in its authors' loader (github.com/bit-ml/dolos): any luminance below 255 is fake. In
+    a JPEG or WebP, whose white is not exact, a luminance below 128 is fake. In nearly all other corpora white means
+    fake: a luminance of 128 or more is fake. Some save such masks with the levels 0 and 1; then 1 is fake.
+
+    Args:
+        white: `WHITE_KEPT` or `WHITE_FAKE`.
+        file_format: as in `ImageFacts`.
+        highest: the highest luminance of the mask.
+    """
+    levels = np.arange(256)
+    if white == WHITE_KEPT:
+        return levels < white_from(file_format)
+    return levels >= (1 if highest == 1 else _LOSSY_WHITE)
+
+
+def fits(mask: tuple[int, int], image: tuple[int, int]) -> bool:
+    """Whether a mask has the shape of its image, so that it can be resized to it; both as (width, height).
+
+    One pixel more or less, of the smaller picture, is rounding.
+    """
+    small, large = sorted((mask, image))
+    return abs(large[1] * small[0] / large[0] - small[1]) <= 1 or abs(large[0] * small[1] / large[1] - small[0]) <= 1
+
+
+def fitted(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """A mask in the size (width, height) of its image, by the nearest pixel; a mask of that size is not changed."""
+    return mask if mask.size == size else mask.resize(size, Image.Resampling.NEAREST)
 
 
 def white_from(file_format: str) -> int:
@@ -153,7 +198,7 @@ def read(path: Path) -> tuple[ImageFacts, Image.Image]:
 
 def _opened(path: Path) -> BufferedReader:
     try:
-        if Path(path).exists() and not Path(path).is_file():  # reading a pipe or a device may never end
+        if not stat.S_ISREG(Path(path).stat().st_mode):  # reading a pipe or a device may never end
             raise BadImage("not a file", "give the picture's file")
         return Path(path).open("rb")
     except OSError as error:
@@ -216,7 +261,8 @@ def _refuse(image: Image.Image, start: bytes) -> None:
         what, remedy = "animated, or several pictures in one file", "save one of them as a picture of its own"
         raise BadImage(what, remedy, f"{frames} pictures")
     # Pillow opens 16-bit RGB files as 8-bit and silently drops the low bits, so this reads the file's header.
-    if start.startswith(PNG_SIGNATURE) and start[12:16] == b"IHDR" and start[24] > 8:
+    bits = image.tag_v2.get(_BITS, (1,)) if isinstance(image, TiffImageFile) else (1,)
+    if max(bits) > 8 or (start.startswith(PNG_SIGNATURE) and start[12:16] == b"IHDR" and start[24] > 8):
         raise BadImage("16 bits per channel", "convert it to 8 bits, the same way for real and fake")
     if image.mode == "CMYK":
         raise BadImage("CMYK colours", "convert it to RGB with its colour profile")

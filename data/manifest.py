@@ -6,59 +6,75 @@ import dataclasses
 import hashlib
 import inspect
 import json
-import logging
-import os
-import re
-import unicodedata
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, astuple, dataclass, fields
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
-from filelock import FileLock
-from PIL import Image
+import pyarrow.compute as pc
 
 from data.audits import Evidence, Finding, run_audits
-from data.images import BadImage, ImageFacts, file_digest, read
-from data.parallel import parallel_map
-from data.photographs import Key as MeasuredKey
-from data.photographs import Row, Shot, add_measured, measure_photograph, photographs
-from data.sources import get_source
+from data.images import file_digest, fits
+from data.kept import replacing
+from data.listing import listed
+from data.probes import Facts, probe_all, stamped
+from data.roots import Roots
+from data.sources import get_source, list_sources
 from data.sources.base import (
     FAKE,
     REAL,
     SHARED_REAL,
     SPLITS,
-    Entry,
+    WHITE_FAKE,
+    Entries,
     Problem,
     Scan,
-    relative,
+    names_to_refuse,
+    owners_of,
     rows_of_cells,
     shown_names,
 )  # fmt: skip
+from data.splits import (
+    empty_groups,
+    groups_of,
+    leaks,
+    limited,
+    move_copies,
+    sizes_of_groups,
+    take_validation,
+    tested_on,
+    trained_on,
+    without_tests,
+    without_training,
+)
+from data.unchanged import Unchanged
 from data.unread import note_on, unbalanced
-
-logger = logging.getLogger(__name__)
 
 COLUMNS = (
     "path", "label", "generator", "source_id", "split", "mask", "digest", "mask_digest", "width", "height", "format",
     "mode", "quantisation", "num_bytes", "profile", "metadata",
 )  # fmt: skip
+OPTIONAL = ("mask_white", "original", "original_digest")  # columns of data sets that need them
 _CONTENT = ["label", "generator", "source_id", "split", "digest", "mask_digest"]
+_OPTIONAL_CONTENT = ("mask_white", "original_digest")
 _ORDER = ["split", "label", "generator", "source_id", "digest", "path"]
-_NULLABLE = ["mask", "mask_digest"]
+_NULLABLE = ["mask", "mask_digest", *OPTIONAL]
 _WHOLE_NUMBERS = ["label", "width", "height", "num_bytes"]
 _SHOWN_FILES = 20
-_LEADING_ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")  # not behind a point: x1.05 and x1.5 are two numbers
+_PIECE = 100_000  # rows that are turned into Python's texts at once
 _FACTS = "manifest.json"
-_PROBE_VERSION = 3  # increase it when `data.images` refuses a file that it accepted, or returns other facts than before
+_OF_TABLE = ("digest", "fingerprint", "_saved")  # what a manifest remembers that follows from its table alone
+
+
+class BadGeneratorsError(ValueError):
+    """Generators that were asked for are not in the data, or have images in common; the message has the remedy."""
 
 
 class DataProblems(ValueError):
@@ -66,11 +82,17 @@ class DataProblems(ValueError):
 
     Attributes:
         problems: sorted.
+        counts: (generator, label, split) -> number of images that were understood, among them the bad ones.
+        notes: notes of the scan (see `data.sources.base.Scan`).
     """
 
-    def __init__(self, problems: Iterable[Problem], where: str, layout: str) -> None:
-        self.problems = sorted(problems)
-        super().__init__(self.problems, where, layout)  # all arguments, so that the error can be pickled
+    def __init__(
+        self, problems: Iterable[Problem], where: str, layout: str,
+        counts: Mapping[tuple[str, int, str], int] | None = None, notes: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        self.problems, self.counts, self.notes = sorted(problems), dict(counts or {}), tuple(notes)
+        # all arguments, so that the error can be pickled
+        super().__init__(self.problems, where, layout, self.counts, self.notes)
         self._where, self._layout = where, layout
 
     def __str__(self) -> str:
@@ -96,17 +118,19 @@ class Manifest:
     """The images of one corpus.
 
     Attributes:
-        root: the folder to which all paths are relative.
+        root: the folder to which all paths are relative, except for those that begin with the name of a further folder.
         source: name of the corpus, as registered in `data.sources`.
         table: one row per image, columns `COLUMNS`: path and mask (posix, relative to the root), label (0 real, 1
             fake), generator ("real" for real images that all generators share), source_id, split, digest and
             mask_digest (SHA-256 of the files), width, height, format, mode, quantisation, num_bytes, profile and
             metadata (see `data.images.ImageFacts`; a saved manifest of an older version lacks the last three). Without
-            a mask, mask and mask_digest are `pd.NA`. The order of the rows depends only on the content; the index is
-            0 ... n - 1.
+            a mask, mask and mask_digest are `pd.NA`. A data set whose source says that white in a mask means fake, or
+            which original a fake has, also has mask_white, original and original_digest, `pd.NA` where it says nothing.
+            The order of the rows depends only on the content; the index is 0 ... n - 1.
         skipped: the bad files that were left out.
         notes: notes of the scan (see `data.sources.base.Scan`).
         findings: findings of the audits (see `data.audits`); after `build_manifest`, of those that decode nothing.
+        further: name -> a further folder; paths below it are written `name:path`.
     """
 
     root: Path
@@ -115,6 +139,11 @@ class Manifest:
     skipped: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
+    further: Mapping[str, Path] = field(default_factory=dict)
+
+    def file(self, path: str) -> Path:
+        """The absolute path of a file of the table."""
+        return Roots(self.root, self.further).file(path)
 
     @property
     def remarks(self) -> list[str]:
@@ -124,14 +153,23 @@ class Manifest:
     @cached_property
     def digest(self) -> str:
         """16 hexadecimal digits of a hash of the rows without their paths: moving the folder does not change it."""
-        columns = [self.table[column].astype(object) for column in _CONTENT]
-        rows = sorted(json.dumps([None if pd.isna(v) else v for v in row]) for row in zip(*columns, strict=True))
-        return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
+        names = [*_CONTENT, *(name for name in _OPTIONAL_CONTENT if name in self.table.columns)]
+        return json_digest(self.table, names)[:16]
 
     @property
     def generators(self) -> tuple[str, ...]:
         """The generators of the fakes, sorted."""
         return tuple(sorted(self.table.loc[self.table["label"] == FAKE, "generator"].unique()))
+
+    @property
+    def train_generators(self) -> tuple[str, ...]:
+        """The generators that a detector can be trained on, sorted; the others are only tested."""
+        return tuple(sorted(trained_on(self.table)))
+
+    @property
+    def tested_generators(self) -> tuple[str, ...]:
+        """The generators with test images, sorted; the others are only trained on."""
+        return tuple(sorted(tested_on(self.table)))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -158,18 +196,18 @@ class Manifest:
 
         So a fake and its original are chosen together. Raises `ValueError` for n < 1.
         """
-        table = _limited(self.table, n).reset_index(drop=True)
+        table = limited(self.table, n).reset_index(drop=True)
         return dataclasses.replace(self, table=table)
 
     def with_findings(self, findings: Iterable[Finding]) -> Manifest:
         """The same images with these findings."""
         manifest = dataclasses.replace(self, findings=tuple(findings))
-        vars(manifest)["digest"] = self.digest  # slow to compute, and of the same images
+        vars(manifest).update({name: vars(self)[name] for name in _OF_TABLE if name in vars(self)})
         return manifest
 
     def paths(self, rows: pd.DataFrame) -> list[Path]:
         """The absolute paths of the images of these rows."""
-        return [self.root / path for path in rows["path"]]
+        return [self.file(path) for path in rows["path"]]
 
     def summary(self) -> str:
         """A small table in plain text: number of images per generator and split."""
@@ -188,25 +226,42 @@ class Manifest:
         have it memory-mapped.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        buffer = BytesIO()
-        self.table.to_feather(buffer, compression="uncompressed")  # a compressed table cannot be memory-mapped
-        sha256 = hashlib.sha256(buffer.getbuffer()).hexdigest()
-        file = folder / f"table-{sha256[:16]}.arrow"
-        if not file.exists() or file_digest(file) != sha256:
-            with _replacing(file) as temporary:
-                temporary.write_bytes(buffer.getbuffer())
+        file, sha256 = self._save_table(folder)
         facts = {
             "digest": self.digest,
             "table": file.name,
             "table_sha256": sha256,
             "root": str(self.root),
             "source": self.source,
+            **({"further": {name: str(folder) for name, folder in self.further.items()}} if self.further else {}),
             "skipped": [asdict(problem) for problem in self.skipped],
             "notes": self.notes,
             "findings": [finding.to_dict() for finding in self.findings],
         }
-        with _replacing(folder / _FACTS) as temporary:
+        with replacing(folder / _FACTS) as temporary:
             temporary.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+
+    def _save_table(self, folder: Path) -> tuple[Path, str]:
+        """Write the table into `folder`, unless it is there: its file, and the SHA-256 of that."""
+        if (saved := vars(self).get("_saved")) is not None:  # the same table in another folder
+            other, sha256 = saved
+            file = folder / other.name
+            if not file.exists():
+                with suppress(OSError):  # another disk, say; then it is written
+                    file.hardlink_to(other)
+            if _is_sound(file, sha256):
+                return file, sha256
+        temporary = folder / f".table.{uuid.uuid4().hex}"
+        try:
+            self.table.to_feather(temporary, compression="uncompressed")  # a compressed one cannot be memory-mapped
+            sha256 = file_digest(temporary)
+            file = folder / f"table-{sha256[:16]}.arrow"
+            if not _is_sound(file, sha256):
+                temporary.replace(file)
+        finally:
+            temporary.unlink(missing_ok=True)
+        vars(self)["_saved"] = file, sha256
+        return file, sha256
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:
@@ -226,9 +281,49 @@ class Manifest:
             skipped=tuple(Problem(**problem) for problem in facts["skipped"]),
             notes=tuple(facts["notes"]),
             findings=tuple(map(Finding.from_dict, facts.get("findings", ()))),  # older manifests have none
+            further={name: Path(folder) for name, folder in facts.get("further", {}).items()},
         )
-        vars(manifest)["digest"] = facts["digest"]  # slow to compute; the table's checksum shows that it is still right
+        # slow to compute; the table's checksum shows that it is still right
+        vars(manifest).update(digest=facts["digest"], _saved=(folder / facts["table"], facts["table_sha256"]))
         return manifest
+
+
+def _is_sound(file: Path, sha256: str) -> bool:
+    return file.exists() and file_digest(file) == sha256
+
+
+def json_digest(rows: pd.DataFrame, columns: Sequence[str]) -> str:
+    """SHA-256 of the rows in any order: of their JSON lists, sorted, one per line.
+
+    Args:
+        rows: with the columns label, generator and others.
+        columns: label and generator first.
+    """
+    digest, between = hashlib.sha256(), b""
+    heads = {f"[{label}, {json.dumps(name)}, ": group for (label, name), group in rows.groupby(list(columns[:2]))}
+    for head in sorted(heads):  # no head begins with another one, so these are the sorted lines
+        group = heads[head]
+        lines = pc.binary_join_element_wise(*(_as_json(group[name]) for name in columns[2:]), _constant(", "))
+        order = pc.sort_indices(lines)
+        for start in range(0, len(order), _PIECE):
+            piece = lines.take(order.slice(start, _PIECE)).to_pylist()
+            digest.update(between + "\n".join(f"{head}{line}]" for line in piece).encode())
+            between = b"\n"
+    return digest.hexdigest()
+
+
+def _as_json(texts: pd.Series[Any]) -> pa.ChunkedArray:
+    """Each text as JSON, null for none."""
+    values = pa.array(texts, pa.large_string())
+    if pc.all(pc.match_substring_regex(values, r"^[ !#-\[\]-~]*$")).as_py() is not False:
+        quoted = pc.binary_join_element_wise(_constant('"'), values, _constant('"'), _constant(""))
+    else:
+        quoted = pa.array([None if text is None else json.dumps(text) for text in values.to_pylist()], values.type)
+    return pc.fill_null(quoted, _constant("null"))
+
+
+def _constant(text: str) -> pa.Scalar:
+    return pa.scalar(text, pa.large_string())
 
 
 def fingerprint(rows: pd.DataFrame) -> str:
@@ -255,6 +350,8 @@ def build_manifest(
     size_check: Callable[[int, int], str] | None = None,
     progress: Callable[[int, int], None] | None = None,
     measured_per_group: int = 0,
+    further: Mapping[str, Path] | None = None,
+    asked: Mapping[str, Any] | None = None,
 ) -> Manifest:
     """Read a data folder, check every file in it, and return its manifest.
 
@@ -274,48 +371,98 @@ def build_manifest(
         progress: called with (files done, files to open), from this thread.
         measured_per_group: measure the pixels of photographs of which all files are new, so that `data.measure.measure`
             with this `per_group` need not decode them again; 0: measure nothing.
+        further: name -> a further folder that holds files of the corpus.
+        asked: what else the corpus is asked, by the names in `data.sources.Source.options`.
 
     Raises:
         DataProblems: all problems, in one error.
         KeyError: no such corpus; the message lists the corpora.
-        ValueError: no such generator; the message lists the generators.
+        BadGeneratorsError: no such generator; the message lists the generators.
+        ValueError: the corpus does not take something that it is asked.
     """
     root = Path(root).absolute()
-    scan = get_source(source).scan
-    scanned = scan(root, seed=seed)
+    scan: Callable[..., Scan] = get_source(source).scan
+    words = dict(asked or {})
+    if further:
+        words["further"] = further
+    if refused := sorted(words.keys() - set(get_source(source).options)):
+        raise ValueError(f"{source} takes no {' and no '.join(refused)}; the corpora that do: {_taking(refused)}")
+    scanned = scan(root, seed=seed, **words)
+    if refused_names := names_to_refuse(scanned.entries):
+        raise DataProblems(refused_names, f"{root} (source {source})", "")
     _choose_generators(scanned, generators)
     if names_per_split:
-        scanned.entries = [dataclasses.replace(e, source_id=f"{e.split}/{e.source_id}") for e in scanned.entries]
         scanned.notes.append("file names restart in each split: the same name in two splits is two photographs")
-    table = _entries_table(scanned.entries, root)
-    if limit is not None:
-        table = _limited(table, limit)
-    expected = _groups(table)
-    facts, bad = _probe_all(table, root, cache, progress, measured_per_group)
-
-    problems = [*scanned.problems, *bad, *unbalanced(scanned.entries, scanned.unread, root)]
-    table = _join_facts(table, facts, problems)
-    table = _leave_out(table, _of_bad_sizes(table, size_check), problems)
-    table = _leave_out(table, _contradictory_labels(table), problems)
-    table = _leave_out(table, [*_leaks(table, "source_id"), *_leaks(table, "digest")], problems)
+    roots = Roots(root, further or {})
+    entries, scanned.entries = Entries(scanned.entries), Entries()
+    table = listed(entries, roots, names_per_split=names_per_split)
+    unread = unbalanced(table, scanned.unread, root)
     # Groups that are empty because of a missing folder are reported already; groups that became empty here are not.
     structural = any(not problem.skippable for problem in scanned.problems)
-    problems += _empty_groups(table, only=expected if structural else None)
+    taken: Collection[str] = ()
+    if not (scanned.splits_by_chance or structural):
+        named = table["split"]
+        table, moved = take_validation(table)
+        taken = table.loc[table["split"] != named, "source_id"]
+        scanned.notes += moved
+    if limit is not None:
+        table = limited(table, limit)
+    files = stamped(table, roots)
+    options = {"source": source, "skip_bad": skip_bad, "unread": unread, "taken": sorted(set(taken))}
+    unchanged = Unchanged(cache, roots, table, files, scanned, options)
+    if (kept := unchanged.load(size_check)) is not None:
+        return kept
+    expected = groups_of(table)
+    counts = {(name, label, split): size for (name, split, label), size in sizes_of_groups(table).items()}
+    only_tested = () if scanned.splits_by_chance else without_training(table)
+    only_trained = () if scanned.splits_by_chance else without_tests(table)
+    facts, bad = probe_all(files, table, roots, cache, progress, measured_per_group)
+    del files
+
+    problems = [*scanned.problems, *bad, *unread]
+    table, joined = _join_facts(table, facts, problems)
+    del facts
+    pictures = table[["width", "height"]]
+    scanned.notes += joined
+    table, moved = move_copies(table, taken)
+    scanned.notes += moved
+    table = _leave_out(table, _of_bad_sizes(table, size_check), problems)
+    table = _leave_out(table, _contradictory_labels(table), problems)
+    table = _leave_out(table, [*leaks(table, "source_id"), *leaks(table, "digest")], problems)
+    problems += empty_groups(
+        table, only=expected if structural else None, only_tested=only_tested, only_trained=only_trained,
+        by_chance=scanned.splits_by_chance,
+    )  # fmt: skip
 
     blocking = [problem for problem in problems if not (skip_bad and problem.skippable)]
     if blocking:
         needs_layout = any(not problem.skippable for problem in blocking)
         layout = inspect.cleandoc(scan.__doc__ or "") if needs_layout else ""
-        raise DataProblems(blocking, f"{root} (source {source})", layout)
-    table = table.sort_values(_ORDER).reset_index(drop=True)[list(COLUMNS)]
-    notes = (*scanned.all_notes(), *note_on(scanned.unread))
-    manifest = Manifest(root, source, table, tuple(sorted(problems)), notes)
-    return dataclasses.replace(manifest, findings=tuple(run_audits(Evidence(manifest))))
+        raise DataProblems(blocking, f"{root} (source {source})", layout, counts, scanned.all_notes())
+    columns = [*COLUMNS, *(name for name in OPTIONAL if name in table.columns)]
+    table = _ordered(table, columns)
+    notes = [*scanned.all_notes(), *note_on(scanned.unread)]
+    if only_tested:
+        notes.append(f"only tested, because they have no training images: {', '.join(only_tested)}")
+    if only_trained:
+        notes.append(f"only trained on, because they have no test images: {', '.join(only_trained)}")
+    manifest = Manifest(root, source, table, tuple(sorted(problems)), tuple(notes), further=dict(further or {}))
+    manifest = manifest.with_findings(run_audits(Evidence(manifest)))
+    unchanged.keep(manifest, pictures, bad, size_check)
+    return manifest
+
+
+def _ordered(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """These columns, with the rows in the order of manifests. A million rows are not held twice."""
+    keys = pa.table({name: pa.array(table[name]) for name in _ORDER})
+    order = pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in _ORDER]).to_numpy()
+    del keys
+    return pd.DataFrame({name: table.pop(name).take(order).array for name in columns}, copy=False)
 
 
 def _choose_generators(scanned: Scan, generators: Collection[str] | None) -> None:
     """Take in what these generators need and leave out all that is only about others; None: the default generators."""
-    default = {entry.generator for entry in scanned.entries if entry.label == FAKE}
+    default = {generator for generator, label in Entries(scanned.entries).classes() if label == FAKE}
     on_request = scanned.on_request
     for name in sorted(on_request.keys() & set(generators or ())):
         scanned.add(on_request[name])
@@ -327,11 +474,14 @@ def _choose_generators(scanned: Scan, generators: Collection[str] | None) -> Non
     about = {problem.generator for problem in scanned.problems} - {""}
     if unknown := sorted(set(generators) - default - about - on_request.keys()):
         names = ", ".join(sorted(default | on_request.keys()))
-        raise ValueError(f"no generator {', '.join(unknown)} in the data; there are: {names}")
+        raise BadGeneratorsError(f"no generator {', '.join(unknown)} in the data; there are: {names}")
+    _refuse_shared_images(scanned, generators)
     others = default - set(generators)
-    kept = {*generators, SHARED_REAL}
-    scanned.entries = [entry for entry in scanned.entries if entry.generator in kept]
-    scanned.unread = [entry for entry in scanned.unread if entry.generator in kept]
+    kept, needed_by = {*generators, SHARED_REAL}, scanned.needed_by
+    scanned.entries = Entries(scanned.entries).of_generators(kept)
+    if needed_by:
+        scanned.entries = Entries(entry for entry in scanned.entries if needed_by.get(entry.path, kept) & kept)
+    scanned.unread = [entry for entry in scanned.unread if not kept.isdisjoint(owners_of(entry.generator))]
     scanned.problems = [
         problem
         for problem in scanned.problems
@@ -339,19 +489,18 @@ def _choose_generators(scanned: Scan, generators: Collection[str] | None) -> Non
     ]
 
 
-def _entries_table(entries: list[Entry], root: Path) -> pd.DataFrame:
-    rows = [
-        (relative(e.path, root), e.label, e.generator, e.source_id, e.split, relative(e.mask, root) if e.mask else None)
-        for e in entries
-    ]
-    table = pd.DataFrame(rows, columns=list(COLUMNS[:6])).astype({"label": "int64", "mask": "string"})
-    return table.assign(**{column: _one_spelling(table[column]) for column in ("generator", "source_id")})
+def _refuse_shared_images(scanned: Scan, generators: Collection[str]) -> None:
+    """Refuse generators that have images in common, such as one and its part that takes part on request alone."""
+    owner: dict[Path, str] = {}
+    for entry in scanned.entries:
+        if entry.generator in generators and owner.setdefault(entry.path, entry.generator) != entry.generator:
+            names = f"{owner[entry.path]} and {entry.generator}"
+            raise BadGeneratorsError(f"{names} have images in common; name one of the two")
 
 
-def _one_spelling(names: pd.Series[str]) -> pd.Series[str]:
-    """Composed letters (NFC) where a name is written in two ways; other names stay, so that digests do not change."""
-    composed = names.map(lambda name: unicodedata.normalize("NFC", name))
-    return names.where(names.groupby(composed).transform("nunique") == 1, composed)
+def _taking(options: Sequence[str]) -> str:
+    """The corpora that take all of these options, in words."""
+    return ", ".join(name for name in list_sources() if set(options) <= set(get_source(name).options)) or "none"
 
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:
@@ -360,32 +509,71 @@ def _typed(table: pd.DataFrame) -> pd.DataFrame:
     return table.astype({column: kind for column, kind in types.items() if column in table.columns})
 
 
-def _limited(table: pd.DataFrame, n: int) -> pd.DataFrame:
-    if n < 1:
-        raise ValueError(f"the limit must be at least 1, got {n}")
-    rank = table["source_id"].map(lambda source_id: hashlib.sha256(source_id.encode()).hexdigest())
-    order = rank.sort_values(kind="stable").index
-    kept = table.loc[order].groupby(["split", "generator", "label"]).head(n).index
-    return table.loc[sorted(kept)]
+def _join_facts(table: pd.DataFrame, facts: Facts, problems: list[Problem]) -> tuple[pd.DataFrame, list[str]]:
+    """Add the files' facts. Rows with a bad image are dropped; bad masks, and masks of another shape, are removed.
 
-
-def _join_facts(table: pd.DataFrame, facts: dict[str, ImageFacts], problems: list[Problem]) -> pd.DataFrame:
-    """Add the files' facts. Rows with a bad image are dropped; bad masks, and masks of another size, are removed."""
-    table = table[table["path"].isin(facts.keys())].copy()
-    images = [facts[path] for path in table["path"]]
-    masks = [None if pd.isna(mask) else facts.get(mask) for mask in table["mask"]]
-    for row, (path, image, mask) in enumerate(zip(table["mask"], images, masks, strict=True)):
-        if mask and (mask.width, mask.height) != (image.width, image.height):
-            detail = f"mask {mask.width} x {mask.height}, image {image.width} x {image.height}"
-            what, remedy = "mask and image differ in size", "restore the mask that belongs to the image"
-            problems.append(Problem(path, what, remedy, detail, skippable=True))
-            masks[row] = None
-    table["mask"] = table["mask"].where(pd.Series([mask is not None for mask in masks], index=table.index))
-    table["digest"] = [image.digest for image in images]
-    table["mask_digest"] = [mask.digest if mask else None for mask in masks]
+    Returns:
+        the table; and notes on masks and originals of another size.
+    """
+    images = facts.rows_of(table["path"])
+    if (images < 0).any():
+        table, images = table[images >= 0], images[images >= 0]
+    table = table.copy(deep=False)
+    masks = facts.rows_of(table["mask"])
+    other = _other_sizes(facts, masks, images)
+    resized = 0
+    for row in other:
+        mask, image = _size(facts, masks[row]), _size(facts, images[row])
+        if fits(mask, image):
+            resized += 1
+            continue
+        detail = f"mask {mask[0]} x {mask[1]}, image {image[0]} x {image[1]}"
+        what, remedy = "mask and image differ in size", "restore the mask that belongs to the image"
+        problems.append(Problem(table["mask"].iloc[row], what, remedy, detail, skippable=True))
+        masks[row] = -1
+    table["mask"] = table["mask"].where(masks >= 0)
+    table["digest"] = _text(facts.column("digest", images))
+    table["mask_digest"] = _text(facts.column("digest", masks))
     for column in COLUMNS[COLUMNS.index("width") :]:
-        table[column] = [getattr(image, column) for image in images]
-    return _typed(table)
+        values = facts.column(column, images)
+        table[column] = values.to_numpy() if column in _WHOLE_NUMBERS else _text(values)
+    notes = []
+    if resized:
+        notes.append(f"{resized} masks have the shape of their image and another size; they are resized, nearest pixel")
+    if "mask_white" in table.columns:
+        table["mask_white"] = table["mask_white"].where(table["mask"].notna())
+        white = int((table["mask_white"] == WHITE_FAKE).sum())
+        notes.append(f"white means fake in {white} masks")
+    if "original" in table.columns:
+        originals = facts.rows_of(table["original"])
+        other = _other_sizes(facts, originals, images)
+        originals[other] = -1
+        table["original"] = table["original"].where(originals >= 0)
+        table["original_digest"] = _text(facts.column("digest", originals))
+        if len(other):
+            text = "originals have another size than their fake and are not used as its original"
+            notes.append(f"{len(other)} {text}")
+    return _typed(table), notes
+
+
+def _text(values: pa.ChunkedArray) -> Any:
+    """Texts as pandas holds them, without a copy."""
+    return pd.array(values.combine_chunks(), dtype="str")
+
+
+def _size(facts: Facts, row: int) -> tuple[int, int]:
+    return facts.table["width"][row].as_py(), facts.table["height"][row].as_py()
+
+
+def _other_sizes(facts: Facts, some: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Where two files are there, rows of `facts`, and differ in width or height: int (M,)."""
+    differ = np.zeros(len(some), bool)
+    for name in ("width", "height"):
+        values = facts.table[name].to_numpy()
+        if len(values):
+            differ |= values[some] != values[images]
+    numbers: np.ndarray = np.flatnonzero(differ & (some >= 0))
+    return numbers
 
 
 def _of_bad_sizes(table: pd.DataFrame, size_check: Callable[[int, int], str] | None) -> list[Problem]:
@@ -407,159 +595,16 @@ def _of_bad_sizes(table: pd.DataFrame, size_check: Callable[[int, int], str] | N
 
 def _leave_out(table: pd.DataFrame, bad: list[Problem], problems: list[Problem]) -> pd.DataFrame:
     problems += bad
-    return table[~table["path"].isin({problem.path for problem in bad})]
+    return table[~table["path"].isin({problem.path for problem in bad})] if bad else table
 
 
 def _contradictory_labels(table: pd.DataFrame) -> list[Problem]:
     """Every copy of an image that is labelled both real and fake."""
     what, remedy = "the same bytes labelled both real and fake", "find out which label is right and remove the others"
-    copies = table[table.groupby("digest")["label"].transform("nunique") > 1]
+    copies = table[table["digest"].duplicated(keep=False)]
+    copies = copies[copies.groupby("digest")["label"].transform("nunique") > 1]
     paths = copies.groupby("digest")["path"].agg(list)
     return [
         Problem(path, what, remedy, f"same as {shown_names([p for p in paths[digest] if p != path])}", skippable=True)
         for path, digest in zip(copies["path"], copies["digest"], strict=True)
     ]
-
-
-def _leaks(table: pd.DataFrame, column: str) -> list[Problem]:
-    """Images whose source id or bytes are also in a more held-out split.
-
-    Source ids whose numbers differ only in leading zeros count as one: 1.png and 00001.png are the same photograph.
-    """
-    what, remedy, keys = "the same bytes in two splits", "keep it in one split", table[column]
-    if column == "source_id":
-        what = "one photograph in two splits"
-        remedy += "; if names restart in each split and mean other photographs there, give --names-per-split"
-        keys = keys.str.replace(_LEADING_ZEROS, "", regex=True)
-    rank = table["split"].map(SPLITS.index)
-    max_rank = rank.groupby(keys).transform("max")
-    leaked = rank < max_rank
-    held_out = rank == max_rank
-    kept = dict(zip(reversed(keys[held_out].tolist()), reversed(table.loc[held_out, "path"].tolist()), strict=True))
-    return [
-        Problem(path, what, remedy, f"also {kept[key]}", skippable=True)
-        for path, key in zip(table.loc[leaked, "path"], keys[leaked], strict=True)
-    ]
-
-
-def _groups(table: pd.DataFrame) -> set[tuple[str, str, int]]:
-    return set(zip(table["generator"], table["split"], table["label"].tolist(), strict=True))
-
-
-def _empty_groups(table: pd.DataFrame, only: set[tuple[str, str, int]] | None) -> list[Problem]:
-    """Empty groups: every split needs fakes of every generator, and real images for them.
-
-    `only` restricts the result to these groups.
-    """
-    present = _groups(table)
-    groups = present | (only or set())
-    generators = {generator for generator, _, label in groups if label == FAKE}
-    if SHARED_REAL in generators:
-        return [Problem(SHARED_REAL, "a generator named 'real'", "rename its folder; the name means real images")]
-    if not generators and only is None:
-        return [Problem(".", "no fake images", "give a folder that holds fakes of at least one generator")]
-    with_reals = {generator for generator, _, label in groups if label == REAL}
-    needed = {(generator, split, FAKE) for generator in generators for split in SPLITS}
-    needed |= {(name if name in with_reals else SHARED_REAL, split, REAL) for name, split, _ in needed}
-    if only is not None:
-        needed &= only
-    remedy = "add usable images for it (or take another seed, if the splits are random)"
-    return [
-        Problem(generator, "a split without images", remedy, f"{split}, {'fake' if label == FAKE else 'real'}")
-        for generator, split, label in sorted(needed - present)
-    ]
-
-
-def _probe_all(
-    table: pd.DataFrame, root: Path, cache: Path, progress: Callable[[int, int], None] | None, measured_per_group: int
-) -> tuple[dict[str, ImageFacts], list[Problem]]:
-    """Facts about every good file, and a problem for every bad file; opens only files that changed.
-
-    Photographs of which all files are new are measured on the way, if `measured_per_group` is not 0.
-    """
-    files = sorted({*table["path"], *table["mask"].dropna()})
-    key = hashlib.sha256(os.path.realpath(root).encode()).hexdigest()[:16]
-    cache_file = cache / "probes" / f"{key}-v{_PROBE_VERSION}.parquet"
-    stamps: dict[str, tuple[int, int]] = {}
-    for file in files:
-        with suppress(OSError):  # `probe` says why
-            stat = (root / file).stat()
-            stamps[file] = (stat.st_size, stat.st_mtime_ns)
-    cached = _read_probes(cache_file)
-    facts = {file: cached[file][1] for file, stamp in stamps.items() if file in cached and cached[file][0] == stamp}
-    changed = [file for file in files if file not in facts]
-    groups = photographs(table, measured_per_group) if measured_per_group and changed else []
-    whole = [group for group in groups if not any(file in facts for shot in group for file in shot.files)]
-    together = {file for group in whole for shot in group for file in shot.files}
-    items: list[str | list[Shot]] = [*whole, *(file for file in changed if file not in together)]
-
-    def read_item(item: str | list[Shot]) -> tuple[dict[str, ImageFacts | Problem], dict[MeasuredKey, Row]]:
-        found: dict[str, ImageFacts | Problem] = {}
-
-        def read_file(file: str) -> tuple[ImageFacts, Image.Image] | None:
-            try:
-                opened = read(root / file)
-            except BadImage as error:
-                found[file] = Problem(file, error.what, error.remedy, error.detail, skippable=True)
-                return None
-            found[file] = opened[0]
-            return opened
-
-        if isinstance(item, str):
-            read_file(item)
-            return found, {}
-        return found, measure_photograph(item, read_file)
-
-    problems: list[Problem] = []
-    fresh: dict[str, ImageFacts] = {}
-    measured: dict[MeasuredKey, Row] = {}
-    done = 0
-    try:
-        with closing(parallel_map(read_item, items, workers=None, ahead=256)) as results:
-            for found, rows in results:
-                problems += [result for result in found.values() if isinstance(result, Problem)]
-                fresh |= {file: result for file, result in found.items() if isinstance(result, ImageFacts)}
-                measured |= rows
-                done += len(found)
-                if progress is not None:
-                    progress(done, len(changed))
-    finally:  # an interrupted build keeps the facts so far
-        if fresh:
-            _add_probes(cache_file, {file: (stamps[file], fact) for file, fact in fresh.items() if file in stamps})
-        add_measured(root, cache, measured)
-    return facts | fresh, problems
-
-
-_Probes = dict[str, tuple[tuple[int, int], ImageFacts]]  # path -> ((size, mtime_ns), facts)
-
-
-def _read_probes(cache_file: Path) -> _Probes:
-    try:
-        rows = pd.read_parquet(cache_file).itertuples(index=False, name=None)
-        return {path: ((size, mtime), ImageFacts(*facts)) for path, size, mtime, *facts in rows}
-    except FileNotFoundError:
-        return {}
-    except Exception as error:  # an unreadable cache costs only time
-        logger.warning("%s cannot be read (%s); every file is opened again", cache_file, error)
-        return {}
-
-
-def _add_probes(cache_file: Path, fresh: _Probes) -> None:
-    cache_file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{cache_file}.lock"):
-        probes = _read_probes(cache_file) | fresh
-        rows: list[tuple[Any, ...]] = [(path, *stamp, *astuple(facts)) for path, (stamp, facts) in probes.items()]
-        names = ["path", "size", "mtime_ns", *(field.name for field in fields(ImageFacts))]
-        with _replacing(cache_file) as temporary:
-            pd.DataFrame(rows, columns=names).to_parquet(temporary, index=False)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path`, which replaces `path` if the block succeeds and is removed otherwise."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -26,12 +26,13 @@ from data.photographs import (
     Row,
     Shot,
     add_measured,
+    mask_key,
     measure_photograph,
     photographs,
     read_measured,
 )  # fmt: skip
-from data.pictures import FileError
-from data.sources.base import FAKE, REAL, SHARED_REAL
+from data.pictures import FileError, changed_file
+from data.sources.base import FAKE, REAL, SHARED_REAL, owners_of
 
 
 def measure(
@@ -78,6 +79,8 @@ def measure(
     table = manifest.table
     digests = dict(zip(table["path"], table["digest"], strict=True))
     digests |= dict(zip(table["mask"].dropna(), table["mask_digest"].dropna(), strict=True))
+    if "original" in table.columns:
+        digests |= dict(zip(table["original"].dropna(), table["original_digest"].dropna(), strict=True))
     sizes = dict(zip(table["path"], zip(table["width"], table["height"], strict=True), strict=True))
     groups = photographs(table, per_group)
     cached = read_measured(manifest.root, cache)
@@ -86,11 +89,11 @@ def measure(
 
     def read_file(path: str) -> tuple[ImageFacts, Image.Image]:
         try:
-            facts, picture = read(manifest.root / path)
+            facts, picture = read(manifest.file(path))
         except BadImage as error:
-            raise FileError(f"{manifest.root / path} cannot be read any more: {error}") from error
+            raise FileError(f"{manifest.file(path)} cannot be read any more: {error}") from error
         if facts.digest != digests[path]:
-            raise FileError(f"{manifest.root / path} has changed since the manifest was built; build it again")
+            raise changed_file(manifest.file(path))
         return facts, picture
 
     fresh: dict[Key, Row] = {}
@@ -112,13 +115,15 @@ def measure(
 
 
 def _keys(group: list[Shot], digests: dict[str, str], sizes: dict[str, tuple[int, int]]) -> list[Key]:
-    owners = {shot.generator: shot.path for shot in group if shot.label == REAL}
+    owners = {name: shot.path for shot in group if shot.label == REAL for name in owners_of(shot.generator)}
     keys = []
     for shot in group:
         original = (owners.get(shot.generator) or owners.get(SHARED_REAL)) if shot.label == FAKE else None
         if original is not None and sizes[original] != sizes[shot.path]:
             original = None
-        keys.append((digests[shot.path], digests[original] if original else "", digests.get(shot.mask, "")))
+        original = shot.original or original
+        mask = mask_key(digests.get(shot.mask, ""), shot.mask_white)
+        keys.append((digests[shot.path], digests[original] if original else "", mask))
     return keys
 
 

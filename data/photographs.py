@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import logging
 import os
-import uuid
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -16,16 +15,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
-from data.images import ImageFacts, white_from
+from data.images import ImageFacts, fake_levels, fits, fitted
+from data.kept import Kept
 from data.laundering import reproduced
-from data.sources.base import FAKE, REAL, SHARED_REAL
+from data.sources.base import FAKE, REAL, SHARED_REAL, WHITE_KEPT, owners_of
 from data.traces import blockiness, jpeg_quality, resampling, sharpness
-
-logger = logging.getLogger(__name__)
 
 MEASURE_VERSION = 2  # increase it when a number changes
 PER_GROUP = 500  # images with pixel statistics per generator, label and split
@@ -42,6 +41,10 @@ EMPTY: dict[type, Any] = {str: "", float: float("nan"), bool: False, bytes: b""}
 ON_PIXELS = tuple(COLUMNS)[tuple(COLUMNS).index("measured") :]  # of images that were chosen for it
 _HASH_SIDE = 16
 _KEY = ["digest", "original", "mask"]
+_TYPES = {str: pa.large_string(), float: pa.float64(), bool: pa.bool_(), bytes: pa.large_binary()}
+_SCHEMA = pa.schema(
+    [(name, pa.large_string()) for name in _KEY] + [(name, _TYPES[kind]) for name, kind in COLUMNS.items()]
+)
 
 Key = tuple[str, str, str]  # digests of the image, of its original and of its mask; "" where there is none
 Row = dict[str, Any]
@@ -54,7 +57,7 @@ class Shot:
 
     Attributes:
         path: relative to the root.
-        label, generator, mask: as in the manifest; mask is "" without one.
+        label, generator, mask, mask_white, original: as in the manifest; mask and original are "" without one.
         measured: pixel statistics too, not only its hash and its mask.
         traces: traces of saving and resizing over the whole image.
         tried: try ways of saving and resizing on the original.
@@ -67,11 +70,13 @@ class Shot:
     measured: bool
     traces: bool
     tried: bool
+    mask_white: str = WHITE_KEPT
+    original: str = ""
 
     @property
     def files(self) -> list[str]:
-        """The paths of the image and of its mask."""
-        return [self.path, self.mask] if self.mask else [self.path]
+        """The paths of the image, of its mask, and of the original that the source states for it."""
+        return [path for path in (self.path, self.mask, self.original) if path]
 
 
 def photographs(table: pd.DataFrame, per_group: int) -> list[list[Shot]]:
@@ -83,19 +88,24 @@ def photographs(table: pd.DataFrame, per_group: int) -> list[list[Shot]]:
             source id, so that a fake and its original are chosen together.
     """
     digests = {source: hashlib.sha256(source.encode()).hexdigest() for source in table["source_id"].unique()}
-    ordered = table.assign(_digest=table["source_id"].map(digests), mask=table["mask"].fillna(""))
+    texts = {name: table[name].fillna("") for name in ("mask", "mask_white", "original") if name in table.columns}
+    ordered = table.assign(_digest=table["source_id"].map(digests), **{"mask_white": "", "original": ""} | texts)
     ordered = ordered.sort_values(["_digest", "label", "path"])
     rank = ordered.groupby(["split", "generator", "label"]).cumcount()
     shots: defaultdict[tuple[str, str], list[Shot]] = defaultdict(list)
-    columns = [ordered[name].tolist() for name in ("split", "source_id", "path", "label", "generator", "mask")]
-    for split, source, path, label, generator, mask, number in zip(*columns, rank.tolist(), strict=True):
+    names = ("split", "source_id", "path", "label", "generator", "mask", "mask_white", "original")
+    columns = [ordered[name].tolist() for name in names]
+    for split, source, path, label, generator, mask, white, original, number in zip(
+        *columns, rank.tolist(), strict=True
+    ):
         chosen = number < per_group
         tried = label == FAKE and number < min(NUM_TRIED, per_group)
-        shots[split, source].append(Shot(path, label, generator, mask, chosen, chosen, tried))
+        shot = Shot(path, label, generator, mask, chosen, chosen, tried, white or WHITE_KEPT, original)
+        shots[split, source].append(shot)
     groups = list(shots.values())
     if all(_originals(group) for group in groups if any(shot.label == FAKE for shot in group)):
         # Every fake has its original, so nothing is compared over whole images.
-        return [[Shot(s.path, s.label, s.generator, s.mask, s.measured, False, s.tried) for s in g] for g in groups]
+        return [[dataclasses.replace(shot, traces=False) for shot in group] for group in groups]
     return groups
 
 
@@ -104,13 +114,14 @@ def measure_photograph(shots: Iterable[Shot], read_file: Read) -> dict[Key, Row]
 
     Args:
         shots: real images first.
-        read_file: path -> (facts, pixels), or None; it is called once for each file.
+        read_file: path -> (facts, pixels), or None; it is called once for each file of a shot.
 
     Returns:
         a row per image, columns `COLUMNS`.
     """
     rows: dict[Key, Row] = {}
     originals: dict[str, tuple[str, Image.Image]] = {}
+    by_path: dict[str, tuple[str, Image.Image]] = {}
     for shot in shots:
         opened = read_file(shot.path)
         opened_mask = read_file(shot.mask) if shot.mask else None
@@ -121,15 +132,21 @@ def measure_photograph(shots: Iterable[Shot], read_file: Read) -> dict[Key, Row]
         row: Row = {name: EMPTY[kind] for name, kind in COLUMNS.items()}
         row |= {"hash": _hash(grey), "pixels": _checksum(grey)}
         mask, mask_digest = None, ""
-        if opened_mask is not None and opened_mask[1].size == picture.size:
-            mask_digest = opened_mask[0].digest
-            mask, mask_facts = _mask(opened_mask[1], white_from(opened_mask[0].format))
+        if opened_mask is not None and fits(opened_mask[1].size, picture.size):
+            mask_digest = mask_key(opened_mask[0].digest, shot.mask_white)
+            mask, mask_facts = _mask(opened_mask[1], shot.mask_white, opened_mask[0].format, picture.size)
             row |= mask_facts
-        original = (originals.get(shot.generator) or originals.get(SHARED_REAL)) if shot.label == FAKE else None
+        if shot.original and shot.original not in by_path:
+            found = read_file(shot.original)
+            by_path |= {} if found is None else {shot.original: (found[0].digest, found[1])}
+        original = by_path.get(shot.original)
+        if original is None and shot.label == FAKE:
+            original = originals.get(shot.generator) or originals.get(SHARED_REAL)
         if original is not None and original[1].size != picture.size:
             original = None
         if shot.label == REAL:
-            originals[shot.generator] = facts.digest, picture
+            by_path[shot.path] = facts.digest, picture
+            originals |= dict.fromkeys(owners_of(shot.generator), by_path[shot.path])
         row |= {"paired": original is not None, "measured": shot.measured}
         if shot.measured:
             row["sample"] = _sample(grey)
@@ -142,73 +159,71 @@ def measure_photograph(shots: Iterable[Shot], read_file: Read) -> dict[Key, Row]
     return rows
 
 
+def mask_key(digest: str, white: str) -> str:
+    """The part of a row's key that says which mask it has, and what white means in it; "" without a mask."""
+    return f"{digest} {white}" if digest and white != WHITE_KEPT else digest
+
+
 def read_measured(root: Path, cache: Path) -> dict[Key, Row]:
     """The numbers that were measured in a folder before."""
-    file = _file(root, cache)
-    try:
-        frame = pd.read_parquet(file)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:  # an unreadable cache costs only time
-        logger.warning("%s cannot be read (%s); every file is measured again", file, error)
-        return {}
-    keys = zip(*(frame.pop(name) for name in _KEY), strict=True)
-    columns = [frame[name].tolist() for name in COLUMNS]
+    table = _kept(root, cache).read()
+    for number, (name, kind) in enumerate(COLUMNS.items(), len(_KEY)):
+        if kind is float:  # pandas, which wrote such files before, leaves out what is no number
+            table = table.set_column(number, name, pc.fill_null(table[name], EMPTY[float]))
+    keys = zip(*(table[name].to_pylist() for name in _KEY), strict=True)
+    columns = [table[name].to_pylist() for name in COLUMNS]
     return {
         key: dict(zip(COLUMNS, row, strict=True)) for key, row in zip(keys, zip(*columns, strict=True), strict=True)
     }
 
 
-def add_measured(root: Path, cache: Path, fresh: dict[Key, Row]) -> None:
-    """Keep rows of `measure_photograph`, beside those that are kept already."""
-    if not fresh:
-        return
-    file = _file(root, cache)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{file}.lock"):
-        rows = read_measured(root, cache)
-        # A row that has more replaces one that has less.
-        rows |= {key: row for key, row in fresh.items() if not (key in rows and _more(rows[key], row))}
-        frame = pd.DataFrame(list(rows), columns=_KEY)
-        for name in COLUMNS:
-            frame[name] = [row[name] for row in rows.values()]
-        temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
-        try:
-            frame.to_parquet(temporary, index=False)
-            temporary.replace(file)
-        finally:
-            temporary.unlink(missing_ok=True)
+def add_measured(root: Path, cache: Path, fresh: dict[Key, Row], *, merge: bool = True) -> None:
+    """Keep rows of `measure_photograph`, beside those that are kept already.
+
+    A row that has more replaces one that has less. Without `merge` that takes no longer for the rows that are there; a
+    later call merges them.
+    """
+    kept = _kept(root, cache)
+    if fresh:
+        columns = [*zip(*fresh, strict=True), *([row[name] for row in fresh.values()] for name in COLUMNS)]
+        kept.add(pa.table(list(map(list, columns)), schema=_SCHEMA))
+    if merge and kept.file.parent.exists():
+        kept.merge()
 
 
-def _file(root: Path, cache: Path) -> Path:
+def _kept(root: Path, cache: Path) -> Kept:
     key = hashlib.sha256(os.path.realpath(root).encode()).hexdigest()[:16]
-    return cache / "measured" / f"{key}-v{MEASURE_VERSION}.parquet"
+    file = cache / "measured" / f"{key}-v{MEASURE_VERSION}.parquet"
+    return Kept(file, _SCHEMA, _KEY, lost="every file is measured again", wealth=_wealth)
+
+
+def _wealth(rows: pa.Table) -> NDArray[np.int64]:
+    measured, traced = (rows[name].to_numpy().astype(np.int64) for name in ("measured", "traced"))
+    wealth: NDArray[np.int64] = 4 * measured + 2 * traced + ~np.isnan(rows["reproduced"].to_numpy())
+    return wealth
 
 
 def _originals(group: Iterable[Shot]) -> bool:
     """Whether every fake of a photograph has its original."""
     group = list(group)
-    owners = {shot.generator for shot in group if shot.label == REAL}
-    return all({shot.generator, SHARED_REAL} & owners for shot in group if shot.label == FAKE)
+    owners = {name for shot in group if shot.label == REAL for name in owners_of(shot.generator)}
+    return all(shot.original or {shot.generator, SHARED_REAL} & owners for shot in group if shot.label == FAKE)
 
 
-def _more(old: Row, new: Row) -> bool:
-    wealth = [(row["measured"], row["traced"], not np.isnan(row["reproduced"])) for row in (old, new)]
-    return wealth[0] > wealth[1]
-
-
-def _mask(picture: Image.Image, white: int) -> tuple[Image.Image, Row]:
-    """(255 where the image is fake, else 0; the facts about the mask)."""
+def _mask(picture: Image.Image, white: str, file_format: str, size: tuple[int, int]) -> tuple[Image.Image, Row]:
+    """(255 where the image is fake, else 0, in the size of the image; the facts about the mask)."""
     grey = picture.convert("L")
+    fake = fake_levels(white, file_format, int(np.asarray(grey).max()))
+    grey = fitted(grey, size)
     counts = grey.histogram()
     levels = [level for level, count in enumerate(counts) if count]
     facts = {
         "mask_pixels": _checksum(grey),
-        "mask_share": sum(counts[:white]) / sum(counts),
+        "mask_share": int(np.array(counts) @ fake) / sum(counts),
         "mask_levels": len(levels),
         "mask_highest": levels[-1],
     }
-    return grey.point([255] * white + [0] * (256 - white)), facts
+    return grey.point((255 * fake).tolist()), facts
 
 
 def _checksum(grey: Image.Image) -> str:

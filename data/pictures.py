@@ -6,7 +6,7 @@ import errno
 import hashlib
 import logging
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from data.conditions import CLEAN, Condition, Picture, get_condition
 from data.images import MASK_VERSION, decode, file_digest, read_mask
 from data.manifest import Manifest
 from data.parallel import parallel_map
-from data.sources.base import FAKE, REAL, SHARED_REAL, shown_names
+from data.sources.base import FAKE, REAL, SHARED_REAL, WHITE_KEPT, owners_of, shown_names
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +57,14 @@ class Rows(Protocol):
 
 class FileError(ValueError):
     """A file of the data set is gone, has changed or cannot be decoded; the message names it."""
+
+
+def changed_file(path: Path) -> FileError:
+    """The error of a file that is another one than the manifest says."""
+    return FileError(
+        f"{path} has changed since the manifest was built; repeat the command. If it comes again, `touch` the file: a "
+        "change is noticed by a file's size and time"
+    )
 
 
 class ConditionError(ValueError):
@@ -141,7 +149,34 @@ class File:
                 return function(self.path)
         except (OSError, ValueError) as error:
             raise FileError(f"{self.path} cannot be read any more: {error}") from error
-        raise FileError(f"{self.path} has changed since the manifest was built; build it again")
+        raise changed_file(self.path)
+
+
+@dataclass(frozen=True)
+class MaskFile(File):
+    """A mask of the data set.
+
+    Attributes:
+        white: what white in it means; see `data.images.fake_levels`.
+        size: (width, height) of its image.
+    """
+
+    white: str = WHITE_KEPT
+    size: tuple[int, int] | None = None
+
+    def mask(self) -> np.ndarray:
+        """The mask: bool (H, W), True where the image is fake. Raises `FileError` as `read`."""
+        return self.read(partial(read_mask, white=self.white, size=self.size))
+
+
+def mask_file(manifest: Manifest, row: Mapping[Hashable, Any]) -> MaskFile | None:
+    """The mask of a row of a manifest, with the columns mask, mask_digest, width, height, and maybe mask_white."""
+    if pd.isna(row["mask"]):
+        return None
+    white = row.get("mask_white")
+    size = int(row["width"]), int(row["height"])
+    path = manifest.file(str(row["mask"]))
+    return MaskFile(path, str(row["mask_digest"]), white=WHITE_KEPT if pd.isna(white) else str(white), size=size)
 
 
 @dataclass(frozen=True)
@@ -155,7 +190,7 @@ class Files:
     """
 
     image: File
-    mask: File | None = None
+    mask: MaskFile | None = None
     original: File | None = None
 
     @property
@@ -170,7 +205,9 @@ class Files:
         With a mask, the key depends on `MASK_VERSION`, which says what a mask's pixels mean.
         """
         digests = [file.digest for file in (self.image, self.mask, self.original) if file is not None]
-        digests += [f"mask version {MASK_VERSION}"] if self.mask is not None else []
+        if self.mask is not None:
+            digests.append(f"mask version {MASK_VERSION}")
+            digests += [] if self.mask.white == WHITE_KEPT else [f"white is {self.mask.white}"]
         return hashlib.sha256("/".join(digests).encode()).hexdigest() if len(digests) > 1 else digests[0]
 
 
@@ -197,11 +234,11 @@ class Pictures:
         files = []
         for image, row in zip(images, rows.to_dict("records"), strict=True):
             mask = original = None
-            if "mask" in uses and not pd.isna(row["mask"]):
-                mask = File(self.manifest.root / row["mask"], row["mask_digest"])
+            if "mask" in uses:
+                mask = mask_file(self.manifest, row)
             if "original" in uses and row["label"] == FAKE:
                 by_generator = self._reals.get((row["source_id"], row["generator"]))
-                original = by_generator or self._reals.get((row["source_id"], SHARED_REAL))
+                original = self._own_original(row) or by_generator or self._reals.get((row["source_id"], SHARED_REAL))
             files.append(Files(image, mask, original))
         return files
 
@@ -223,18 +260,22 @@ class Pictures:
         pixels = files.image.pixels()
         if self.condition.name == CLEAN:
             return pixels
-        name, uses = self.condition.name, self.condition.uses
-        mask = None if files.mask is None else partial(files.mask.read, read_mask)
+        uses = self.condition.uses
+        mask = None if files.mask is None else files.mask.mask
         original = None if files.original is None else files.original.pixels
+        picture = Picture(
+            pixels,
+            files.image.digest,
+            mask if "mask" in uses else partial(_undeclared, "mask"),
+            original if "original" in uses else partial(_undeclared, "original"),
+        )
+        return self._apply(self.condition, picture, files)
+
+    def _apply(self, condition: Condition, picture: Picture, files: Files) -> np.ndarray:
+        """The picture under a condition. Errors as in `read`."""
+        name = condition.name
         try:
-            changed = self.condition.apply(
-                Picture(
-                    pixels,
-                    files.image.digest,
-                    mask if "mask" in uses else partial(_undeclared, "mask"),
-                    original if "original" in uses else partial(_undeclared, "original"),
-                )
-            )
+            changed = condition.apply(picture)
         except FileError:
             raise
         except Exception as error:
@@ -245,6 +286,11 @@ class Pictures:
             form = f"{changed.dtype} {changed.shape}" if isinstance(changed, np.ndarray) else type(changed).__name__
             raise ConditionError(f"condition {name} must give uint8 (H, W, 3); for {files.path} it gave {form}")
         return changed
+
+    def _own_original(self, row: Mapping[Hashable, Any]) -> File | None:
+        """The original that the corpus states for this fake."""
+        path = row.get("original")
+        return None if pd.isna(path) else File(self.manifest.file(str(path)), str(row["original_digest"]))
 
     def _images(self, rows: pd.DataFrame) -> list[File]:
         """The picture file of each row."""
@@ -258,7 +304,8 @@ class Pictures:
         reals = self.manifest.table[self.manifest.table["label"] == REAL]
         files = self._images(reals)
         owners = zip(map(str, reals["source_id"]), map(str, reals["generator"]), strict=True)
-        return dict(zip(owners, files, strict=True))
+        of_files = zip(owners, files, strict=True)
+        return {(source, name): file for (source, owner), file in of_files for name in owners_of(owner)}
 
 
 def pair_problems(manifest: Manifest, rows: pd.DataFrame, condition: str) -> str:
@@ -282,7 +329,7 @@ def pair_problems(manifest: Manifest, rows: pd.DataFrame, condition: str) -> str
             lacking["without a mask"].append(path)
         if files.original is None:
             lacking["without an original"].append(path)
-        elif sizes[files.image.digest] != sizes[files.original.digest]:
+        elif sizes[files.image.digest] != sizes.get(files.original.digest, sizes[files.image.digest]):
             lacking["of another size than the original"].append(path)
     lines = [f"  {words} ({len(paths)}): {shown_names(paths)}" for words, paths in lacking.items() if paths]
     if not lines:
@@ -330,30 +377,37 @@ class JoinedRows:
 class PictureRows:
     """Rows of pixels, each read from its file, changed by the condition and resized whenever it is accessed.
 
-    For networks under a condition, whose pixels are not stored.
+    For networks under a condition, whose pixels are not stored, and for methods that take pictures of their native
+    size.
 
     Args:
         pictures: the pictures of the data set under the condition.
         rows: manifest rows, in order.
-        geometry: the transform to the network's square.
+        geometry: the transform to the network's square; None: pictures keep their native sizes.
         workers: number of threads.
     """
 
-    def __init__(self, pictures: Pictures, rows: pd.DataFrame, geometry: Geometry, *, workers: int) -> None:
+    def __init__(self, pictures: Pictures, rows: pd.DataFrame, geometry: Geometry | None, *, workers: int) -> None:
         self._pictures, self._geometry, self._workers = pictures, geometry, workers
         self._files = pictures.files(rows)
-        self.shape = (len(self._files), geometry.size, geometry.size, 3)
+        self.shape = (len(self._files), *(() if geometry is None else (geometry.size, geometry.size, 3)))
 
     def __len__(self) -> int:
         return len(self._files)
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        """The rows at an index array, in its order: uint8 (n, size, size, 3)."""
+        """The rows at an index array, in its order: uint8 (n, size, size, 3).
+
+        Of native sizes: an object array (n,), each row uint8 (H, W, 3).
+        """
+        geometry = self._geometry
         chosen = [self._files[number] for number in np.arange(len(self._files))[index]]
-        if not chosen:
-            return np.empty((0, *self.shape[1:]), dtype=np.uint8)
 
-        def square(files: Files) -> np.ndarray:
-            return self._geometry.apply(self._pictures.read(files))
+        def pixels(files: Files) -> np.ndarray:
+            read = self._pictures.read(files)
+            return read if geometry is None else geometry.apply(read)
 
-        return np.stack(list(parallel_map(square, chosen, workers=self._workers, ahead=len(chosen))))
+        rows = np.empty((len(chosen), *self.shape[1:]), dtype=object if geometry is None else np.uint8)
+        for number, row in enumerate(parallel_map(pixels, chosen, workers=self._workers, ahead=len(chosen))):
+            rows[number] = row
+        return rows

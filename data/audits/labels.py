@@ -66,7 +66,7 @@ class _Photograph:
         """Args: places: luminance (N, 3), a pixel between its neighbours; masks: (N,), False without a mask."""
         self.paths, self._places, self._masks = paths, places, masks
         self._squares = {
-            frozenset((one, other)): ((places[one] - places[other]) ** 2).mean(axis=1)
+            frozenset((one, other)): _mean_squares(places[one] - places[other])
             for one, other in combinations(places, 2)
         }
         self._bends = {name: np.abs(2 * each[:, 1] - each[:, 0] - each[:, 2]) for name, each in places.items()}
@@ -84,7 +84,7 @@ class _Photograph:
         taken twice: where the mask of the first alone says fake, and where that of the second alone does. There, the
         two others should show the original. Without such places, it is taken where any of the three masks says fake.
         """
-        found: list[list[np.floating]] = []
+        found: list[list[NDArray[np.float32]]] = []
         for third in (name for name in self._places if name not in (one, other)):
             masks = [self._masks[name] for name in (one, other, third)]
             for own, rest in ((masks[0], masks[1] | masks[2]), (masks[1], masks[0] | masks[2])):
@@ -94,6 +94,12 @@ class _Photograph:
         sharp = [self._bends[name] @ weights for name in (one, other)]
         logarithms = np.log(np.vstack([np.sqrt(found), sharp]) + _FLOOR)
         return logarithms[:, 0] - logarithms[:, 1]
+
+
+def _mean_squares(differences: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N, 3) -> (N,)."""
+    squares: NDArray[np.float32] = np.einsum("ij,ij->i", differences, differences) / np.float32(3)
+    return squares
 
 
 def _weights(*choices: NDArray[np.bool_]) -> NDArray[np.float32]:

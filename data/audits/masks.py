@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from data.audits import Evidence, Found, Level, register_audit
+from data.audits import Evidence, Finding, Found, Level, register_audit
 from data.images import MASK_RULE
-from data.sources.base import FAKE
+from data.sources import get_source, list_sources
+from data.sources.base import FAKE, WHITE_FAKE
 
 if TYPE_CHECKING:
     from data.manifest import Manifest
@@ -33,9 +34,10 @@ def masks(evidence: Evidence) -> Iterator[Found]:
     table = evidence.manifest.table
     rows = table.join(evidence.measured.drop(columns=["sample", "sample_mask", "sharpness"]))
     rows = rows[(rows["label"] == FAKE) & rows["mask_share"].notna()]
-    pictures = set(table["digest"])
+    pictures, source = set(table["digest"]), evidence.manifest.source
+    can_say = source in list_sources() and "mask_white" in get_source(source).options
     for generator, of_generator in rows.groupby("generator"):
-        for level, text, *rest in _of_generator(of_generator, pictures):
+        for level, text, *rest in _of_generator(of_generator, pictures, can_say=can_say):
             yield level, f"{generator}: {text}", *rest
 
 
@@ -45,29 +47,40 @@ def untrusted_masks(manifest: Manifest) -> dict[str, str]:
     Returns:
         generator -> what is wrong with its masks, in words.
     """
-    wrong = [finding.text for finding in manifest.findings if finding.audit == "masks" and finding.level != "note"]
+    return doubted(manifest.findings, manifest.generators)
+
+
+def doubted(findings: Iterable[Finding], generators: Iterable[str]) -> dict[str, str]:
+    """The same, by findings of all audits."""
+    wrong = [finding.text for finding in findings if finding.audit == "masks" and finding.level != "note"]
     return {
         generator: text.removeprefix(f"{generator}: ")
-        for generator in manifest.generators
+        for generator in generators
         for text in reversed(wrong)
         if text.startswith(f"{generator}: ")
     }
 
 
-def _of_generator(rows: pd.DataFrame, pictures: set[str]) -> Iterator[Found]:
+def _of_generator(rows: pd.DataFrame, pictures: set[str], *, can_say: bool) -> Iterator[Found]:
+    """Findings; with `can_say`, a user of the corpus says what white in a mask means."""
     total = len(rows)
+    white = rows["mask_white"] == WHITE_FAKE if "mask_white" in rows else pd.Series(data=False, index=rows.index)
+    fake, opposite, kept = ("white", "white", "black") if white.mean() > 0.5 else ("dark", "black", "white")
     full = rows["mask_share"] == 1
-    dark = full & (rows["mask_highest"] == 1)
+    dark = full & (rows["mask_highest"] == 1) & ~white
     copies = rows["mask_digest"].isin(pictures) | (rows["mask_pixels"] == rows["pixels"])
     kinds = (
         (dark, "saved with the levels 0 and 1 (so every pixel counts as fake)", "save them with the levels 0 and 255"),
-        (full & ~dark & ~copies, "full: every pixel counts as fake", "give masks that are white where nothing changed"),
-        (rows["mask_share"] == 0, "empty: no pixel counts as fake", "give masks that are dark where the image is fake"),
-        (copies, "copies of pictures", "give masks that are black where the image is fake, and white elsewhere"),
+        (full & ~dark & ~copies, "full: every pixel counts as fake", f"give masks {kept} where nothing changed"),
+        (rows["mask_share"] == 0, "empty: no pixel counts as fake", f"give masks {fake} where the image is fake"),
+        (copies, "copies of pictures", f"give masks {opposite} where the image is fake, {kept} elsewhere"),
     )  # fmt: skip
     for which, what, remedy in kinds:
         if which.any():
             yield _wrong(rows, which, what, remedy)
+    if (ones := white & (rows["mask_highest"] == 1)).any():
+        text = f"{ones.sum()} of {total} {'mask has' if total == 1 else 'masks have'} the levels 0 and 1"
+        yield "note", text, "1 counts as white", _files(rows[ones]), {"masks": total, "ones": ones.sum()}
     rows = rows[~full & ~copies & (rows["mask_share"] > 0)]
     judged = rows[rows["paired"] & (rows["amount_inside"] + rows["amount_outside"] > 0)]
     inside, outside, held = judged["amount_inside"], judged["amount_outside"], _held(judged)
@@ -76,7 +89,12 @@ def _of_generator(rows: pd.DataFrame, pictures: set[str]) -> Iterator[Found]:
         amounts = {"levels_inside": inside[inverted].mean(), "levels_outside": outside[inverted].mean()}
         shown = f"{amounts['levels_inside']:.2g} levels inside the mask and {amounts['levels_outside']:.2g} outside"
         what = f"inverted: on average, the pixels differ from the original's by {shown}"
-        yield _wrong(judged, inverted, what, "invert them: white is unchanged, black is fake", amounts)
+        remedy = "invert them: white is unchanged, black is fake"
+        if fake == "white":
+            remedy = "say that white means kept (in a list: mask_white), or invert them: white is fake"
+        elif can_say:
+            remedy = f"say that white means fake (in a list: mask_white), or {remedy}"
+        yield _wrong(judged, inverted, what, remedy, amounts)
     if elsewhere.any():
         share = held[elsewhere].mean()
         what = f"of another place: they hold {share:.0%} of the change on average"

@@ -75,6 +75,8 @@ class Condition:
         summary: one line for the report.
         uses: "mask", "original": what else the result depends on, besides the picture.
         needs_pairs: a launch refuses fakes without a mask, or without an original of the same size.
+        moves: what a place of the picture shows, another place shows afterwards, so that the picture's mask does not
+            fit any more. Making the whole picture smaller or larger does not count.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Condition:
     summary: str = ""
     uses: frozenset[str] = frozenset()
     needs_pairs: bool = False
+    moves: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ _conditions: Register[Condition | _Family] = Register("condition", __name__)
 
 
 def register_condition(
-    name: str, *, uses: Collection[str] = (), needs_pairs: bool = False
+    name: str, *, uses: Collection[str] = (), needs_pairs: bool = False, moves: bool = False
 ) -> Callable[[Callable[[Picture], np.ndarray]], Callable[[Picture], np.ndarray]]:
     """Register the decorated function of a picture under `name`; its docstring's first line becomes the summary.
 
@@ -109,13 +112,14 @@ def register_condition(
         name: lower-case letters, digits and dashes.
         uses: "mask", "original": what else the result depends on, besides the picture.
         needs_pairs: a launch refuses fakes without a mask, or without an original of the same size.
+        moves: see `Condition`.
 
     Raises:
         ValueError: the name is taken or has other characters, or `uses` has another word.
     """
 
     def decorate(function: Callable[[Picture], np.ndarray]) -> Callable[[Picture], np.ndarray]:
-        condition = Condition(name, function, _summary(function), _checked_uses(uses), needs_pairs)
+        condition = Condition(name, function, _summary(function), _checked_uses(uses), needs_pairs, moves)
         _conditions.add(_checked(name), condition)
         return function
 
@@ -123,7 +127,7 @@ def register_condition(
 
 
 def register_conditions(
-    family: str, *, levels: range, uses: Collection[str] = ()
+    family: str, *, levels: range, uses: Collection[str] = (), moves: bool = False
 ) -> Callable[[Callable[[Picture, int], np.ndarray]], Callable[[Picture, int], np.ndarray]]:
     """Register the decorated function of a picture and a level: one condition `<family>-<level>` per level.
 
@@ -131,8 +135,9 @@ def register_conditions(
     """
 
     def decorate(function: Callable[[Picture, int], np.ndarray]) -> Callable[[Picture, int], np.ndarray]:
-        condition = Condition(family, lambda picture: picture.pixels, _summary(function), _checked_uses(uses))
-        _conditions.add(_checked(family), _Family(function, levels, condition))
+        uses_checked = _checked_uses(uses)
+        whole = Condition(family, lambda picture: picture.pixels, _summary(function), uses_checked, moves=moves)
+        _conditions.add(_checked(family), _Family(function, levels, whole))
         return function
 
     return decorate

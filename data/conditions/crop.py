@@ -7,7 +7,7 @@ import numpy as np
 from data.conditions import Picture, register_conditions
 
 
-@register_conditions("crop", levels=range(1, 100))
+@register_conditions("crop", levels=range(1, 100), moves=True)
 def crop(picture: Picture, percent: int) -> np.ndarray:
     """A rectangle with this percentage of each side is kept, at a random place; it is not enlarged.
 

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from data.conditions import Picture, register_conditions
-from data.conditions._saved import saved
+from data.saving import saved
 
 
 @register_conditions("jpeg", levels=range(1, 101))

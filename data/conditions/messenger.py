@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from data.conditions import Picture, register_condition
-from data.conditions._saved import saved
+from data.saving import saved
 
 LONGEST = 1280  # pixels; what common messengers keep of a photograph that is not sent as a file
 QUALITY = 75

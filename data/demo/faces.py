@@ -7,6 +7,8 @@ the right and y down; lengths below are in that unit (the picture is 2 wide) unl
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,10 +31,39 @@ _HAIR = np.array(
     [[0.09, 0.07, 0.06], [0.20, 0.13, 0.08], [0.36, 0.23, 0.13], [0.62, 0.46, 0.26], [0.48, 0.20, 0.09],
      [0.62, 0.60, 0.58]], np.float32
 )  # fmt: skip
+NUM_HAIR_COLOURS = len(_HAIR)
 _IRIS = np.array([[0.25, 0.15, 0.08], [0.35, 0.24, 0.12], [0.30, 0.42, 0.50], [0.33, 0.42, 0.28]], np.float32)
 
 
+# What is drawn from random numbers of its own: a part can be drawn anew while all others stay as they are.
+PARTS = ("head", "backdrop", "strands", "hair", "body", "mouth", "skin", "beard", "eyes", "glasses", "lens")
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a face has. None: drawn with the rest.
+
+    Attributes:
+        long_hair: long hair, or short hair or none.
+        hair_colour: which of the `NUM_HAIR_COLOURS` the hair of the head has, from 0; brows and beard keep theirs.
+        teeth: a smile that shows the teeth, or a closed mouth.
+        beard: a beard.
+        glasses: glasses.
+    """
+
+    long_hair: bool | None = None
+    hair_colour: int | None = None
+    teeth: bool | None = None
+    beard: bool | None = None
+    glasses: bool | None = None
+
+
 def draw_face(rng: np.random.Generator, size: int) -> Floats:
+    """Draw one frontal face without noise; `rng` chooses everything. See `draw_parts`."""
+    return draw_parts(dict.fromkeys(PARTS, rng), size)
+
+
+def draw_parts(streams: Mapping[str, np.random.Generator], size: int, look: Look = Look()) -> Floats:
     """Draw one frontal face without noise.
 
     The head is a relief (an ellipsoid with bumps for nose, brow, cheeks, lips and hollows for the eyes) lit by one
@@ -40,12 +71,15 @@ def draw_face(rng: np.random.Generator, size: int) -> Floats:
     the size and averaged down.
 
     Args:
-        rng: chooses pose, shape, colours, hair, expression, light and texture.
+        streams: part -> random numbers that choose it, for all of `PARTS`. Pose, shape, colours and light belong to
+            "head", pores and freckles to "skin".
         size: side of the picture in pixels.
+        look: what the face has.
 
     Returns:
         (size, size, 3) float32, sRGB in [0, 1].
     """
+    rng = streams["head"]
     side = _OVERSAMPLING * size
     axis = (np.arange(side, dtype=np.float32) + 0.5) / side * 2 - 1
     picture_y, picture_x = np.meshgrid(axis, axis, indexing="ij")
@@ -53,7 +87,9 @@ def draw_face(rng: np.random.Generator, size: int) -> Floats:
     skin = _pick(rng, _SKIN) * rng.uniform(0.95, 1.0, 3).astype(np.float32)
     darkness = 1 - float(skin.mean())
     hair = _HAIR[rng.choice(6, p=[0.3, 0.25, 0.17, 0.12, 0.06, 0.1])] if darkness < 0.5 else _HAIR[rng.integers(2)]
-    hair = hair * rng.uniform(0.85, 1.2)
+    brightness = rng.uniform(0.85, 1.2)
+    hair = hair * brightness
+    head_hair = hair if look.hair_colour is None else _HAIR[look.hair_colour] * brightness
     light = np.array([rng.uniform(-0.9, 0.9), rng.uniform(-0.8, 0.1), 1.0], np.float32)
     light /= np.sqrt((light**2).sum(), dtype=np.float32)
 
@@ -72,11 +108,12 @@ def draw_face(rng: np.random.Generator, size: int) -> Floats:
     radius = np.abs(x / (half_width * taper)) ** squareness + np.abs(y / half_height) ** squareness
     radius **= 1 / squareness
 
-    image = _background(rng, picture_x, picture_y)
-    strands = _strands(rng, x, y)
-    long_hair = rng.random() < 0.5
+    image = _background(streams["backdrop"], picture_x, picture_y)
+    strands = _strands(streams["strands"], x, y)
+    rng = streams["hair"]
+    long_hair = _given(look.long_hair, rng.random() < 0.5)
     bald = not long_hair and rng.random() < 0.15
-    hair_lit = (0.75 + 0.35 * light[0] * x + 0.2 * light[1] * y + 0.35 * strands)[..., None] * hair
+    hair_lit = (0.75 + 0.35 * light[0] * x + 0.2 * light[1] * y + 0.35 * strands)[..., None] * head_hair
     if long_hair:
         bottom, wide = rng.uniform(0.5, 1.2), rng.uniform(0.62, 0.76)
         crown = np.abs(x / wide) ** 2.3 + np.abs((y + 0.15) / 0.78) ** 2.3
@@ -84,17 +121,21 @@ def draw_face(rng: np.random.Generator, size: int) -> Floats:
         drop = np.where(y > -0.15, fall, crown)
         _paint(image, _edge(1 - drop + 0.1 * strands, 0.12), hair_lit * 0.8)
 
-    _body(rng, image, x, y, skin, light)
+    _body(streams["body"], image, x, y, skin, light)
     for side_sign in (-1, 1):  # ears
         ear = ((x - side_sign * half_width * 0.99) / 0.075) ** 2 + ((y - 0.02) / 0.15) ** 2
         _paint(image, _edge(1 - ear, 0.3), skin * (0.62 + 0.25 * side_sign * light[0]))
 
     # Relief and light.
+    rng = streams["head"]
     eye_x, eye_y = rng.uniform(0.19, 0.225), rng.uniform(-0.12, -0.05)
     nose_y, mouth_y = eye_y + rng.uniform(0.25, 0.31), eye_y + rng.uniform(0.44, 0.5)
     nose_width = rng.uniform(0.055, 0.085)
+    rng = streams["mouth"]
     mouth_width, smile = rng.uniform(0.15, 0.23), rng.uniform(-0.02, 0.07)
     lip = rng.uniform(0.035, 0.06)
+    if look.teeth is not None:
+        smile = 0.06 + 0.2 * smile if look.teeth else 0.4 * smile - 0.02
     relief = 0.5 * np.sqrt(np.clip(1 - radius**2, 0.02, 1))
     relief += 0.10 * _bump(face_x, y, 0, nose_y - 0.02, nose_width, 0.07)
     relief += 0.07 * _bump(face_x, y, 0, (eye_y + nose_y) / 2, nose_width * 0.55, 0.15)
@@ -106,6 +147,7 @@ def draw_face(rng: np.random.Generator, size: int) -> Floats:
         relief += 0.03 * _bump(face_x, y, side_sign * nose_width, nose_y + 0.02, 0.035, 0.03)
     slope_y, slope_x = np.gradient(relief, axis[1] - axis[0])
     lambert = (light[2] - slope_x * light[0] - slope_y * light[1]) / np.sqrt(1 + slope_x**2 + slope_y**2)
+    rng = streams["skin"]
     shade = rng.uniform(0.28, 0.42) + 0.68 * np.clip(lambert, 0, 1)
 
     pores = scipy.ndimage.gaussian_filter(rng.standard_normal((side, side), dtype=np.float32), 0.7)
@@ -117,17 +159,22 @@ def draw_face(rng: np.random.Generator, size: int) -> Floats:
         spots = scipy.ndimage.gaussian_filter(rng.standard_normal((side, side), dtype=np.float32), 1.0) * 3.5 - 1.6
         freckles = np.clip(spots, 0, 1) * np.exp(-(((y - nose_y + 0.1) / 0.18) ** 2))
         albedo *= 1 - 0.35 * freckles[..., None]
-    if not long_hair and rng.random() < 0.35:  # beard
+    rng = streams["beard"]
+    if _given(look.beard, not long_hair and rng.random() < 0.35):
         jaw = _edge(y - mouth_y + 0.10 - 0.9 * np.abs(face_x) ** 2 + 0.03 * strands, 0.1)
         around_mouth = _edge(0.75 - (face_x / mouth_width) ** 2 - ((y - mouth_y) / 0.09) ** 2, 0.5)
         _paint(albedo, rng.uniform(0.25, 0.85) * jaw * (1 - around_mouth), hair * (1 + 0.5 * pores)[..., None])
 
-    _mouth(rng, albedo, face_x, y, skin, mouth_y=mouth_y, width=mouth_width, lip=lip, smile=smile)
+    _mouth(
+        streams["mouth"], albedo, face_x, y, skin,
+        mouth_y=mouth_y, width=mouth_width, lip=lip, smile=smile, teeth=look.teeth,
+    )  # fmt: skip
     for side_sign in (-1, 1):  # nostrils
         _paint(albedo, 0.7 * _bump(face_x, y, side_sign * nose_width * 0.6, nose_y + 0.045, 0.025, 0.013), skin * 0.25)
-    _eyes(rng, albedo, face_x, y, skin, hair, eye_x=eye_x, eye_y=eye_y, strands=pores)
+    _eyes(streams["eyes"], albedo, face_x, y, skin, hair, eye_x=eye_x, eye_y=eye_y, strands=pores)
     _paint(image, _edge(1 - radius, 0.05), albedo * shade[..., None])
 
+    rng = streams["hair"]
     if not bald:
         part, height = rng.uniform(-0.3, 0.3), rng.uniform(-0.52, -0.36)
         fringe = rng.uniform(0.0, 0.12) if rng.random() < 0.3 else 0.0
@@ -135,9 +182,10 @@ def draw_face(rng: np.random.Generator, size: int) -> Floats:
         cap = 1 - np.abs(x / (half_width + 0.07)) ** 2.3 - np.abs((y + 0.06) / (half_height + 0.06)) ** 2.3
         low = _edge(rng.uniform(0.0, 0.15) + (0.5 if long_hair else 0.0) - y, 0.1)
         _paint(image, _edge(hairline - y + 0.05 * strands, 0.05) * _edge(cap + 0.08 * strands, 0.12) * low, hair_lit)
-    if rng.random() < 0.15:
-        _glasses(rng, image, face_x, y, eye_x=eye_x, eye_y=eye_y)
+    if _given(look.glasses, streams["glasses"].random() < 0.15):
+        _glasses(streams["glasses"], image, face_x, y, eye_x=eye_x, eye_y=eye_y)
 
+    rng = streams["lens"]
     focus = rng.uniform(0.3, 1.0)  # the lens, in pixels of the drawing
     image = scipy.ndimage.gaussian_filter(image * rng.uniform(0.85, 1.08), (focus, focus, 0))
     image = image.reshape(size, _OVERSAMPLING, size, _OVERSAMPLING, 3).mean(axis=(1, 3))
@@ -222,6 +270,10 @@ def to_bytes(levels: NDArray[np.floating]) -> Bytes:
     return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
 
 
+def _given(wish: bool | None, drawn: bool | np.bool_) -> bool:
+    return bool(drawn) if wish is None else wish
+
+
 def _pick(rng: np.random.Generator, ramp: Floats) -> Floats:
     """Draw a colour (3,) between two neighbours of a ramp (n, 3)."""
     position = rng.uniform(0, len(ramp) - 1)
@@ -284,11 +336,12 @@ def _body(rng: np.random.Generator, image: Floats, x: Floats, y: Floats, skin: F
 
 def _mouth(
     rng: np.random.Generator, skin_map: Floats, x: Floats, y: Floats, skin: Floats,
-    *, mouth_y: float, width: float, lip: float, smile: float,
+    *, mouth_y: float, width: float, lip: float, smile: float, teeth: bool | None,
 ) -> None:  # fmt: skip
     along = np.clip(1 - (x / width) ** 2, 0, 1)
     line = mouth_y - smile * (x / width) ** 2 + smile * 0.3
-    gap = rng.uniform(0.02, 0.04) if rng.random() < 0.35 + 2 * smile else 0.0
+    gap = rng.uniform(0.02, 0.04) if _given(teeth, rng.random() < 0.35 + 2 * smile) else 0.0
+    gap = gap if teeth is None else 1.4 * gap
     colour = skin * np.array([0.92, 0.62, 0.62], np.float32) * rng.uniform(0.85, 1.05)
     colour = colour + rng.random() * 0.35 * (np.array([0.62, 0.15, 0.2], np.float32) - colour)
     cupid = 1 - 0.3 * np.exp(-((x / 0.035) ** 2))
@@ -297,8 +350,8 @@ def _mouth(
     _paint(skin_map, upper * (along > 0), colour * 0.82)
     _paint(skin_map, lower * (along > 0), colour)
     opening = _edge(along * (gap + 0.012) - np.abs(y - line - gap * 0.3), 0.012) * (along > 0)
-    teeth = np.array([0.88, 0.85, 0.8], np.float32) if gap else skin * 0.25
-    _paint(skin_map, 0.9 * opening, teeth)
+    between = np.array([0.88, 0.85, 0.8], np.float32) if gap else skin * 0.25
+    _paint(skin_map, 0.9 * opening, between)
 
 
 def _eyes(

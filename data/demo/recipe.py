@@ -1,4 +1,9 @@
-"""The built-in demo: drawn faces and four stand-in generators, made on first use in the layout of Dolos."""
+"""The built-in demo: drawn faces and four stand-in generators, made on first use in the layout of Dolos.
+
+Version 2 draws one part of each face anew (hair, eyes, mouth or beard), and all generators repaint that region with
+that content: they differ in their traces alone. Version 1 has smaller pictures, a random region for each generator, and
+generators that think of a face themselves; it stays as it was, for results that were published with it.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +23,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
+from data.demo.changes import draw_edit
 from data.demo.faces import add_sensor_noise, draw_face, draw_mask
-from data.demo.inpainters import get_inpainter, list_inpainters
+from data.demo.inpainters import Wish, get_inpainter, list_inpainters
 
-DEMO_VERSION = 1  # increase it whenever the same recipe draws other pixels
+VERSIONS = (1, 2)  # what they draw never changes; other pixels are another version
 
 # First source id of each split. They are far apart, so that a picture keeps its id whatever the sizes of the splits.
 _FIRST_ID = {"train": 0, "valid": 40_000, "test": 70_000}
@@ -53,6 +59,7 @@ class DemoRecipe:
     """The contents of the demo. Equal recipes give equal bytes.
 
     Attributes:
+        version: how everything is drawn, one of `VERSIONS`.
         size: side of the pictures in pixels, at least 32.
         train: number of faces in the split, at most 40,000. Each face exists once as real and, per generator, once as
             fake.
@@ -64,26 +71,32 @@ class DemoRecipe:
         ValueError: a value outside of these limits; beyond them, the splits would share faces.
     """
 
-    size: int = 64
-    train: int = 300
-    valid: int = 60
+    size: int = 112
+    train: int = 160
+    valid: int = 40
     test: int = 100
     seed: int = 0
+    version: int = 2
 
     def __post_init__(self) -> None:
         limits = {"size": (32, 4096), "train": (1, 40_000), "valid": (1, 30_000), "test": (1, 30_000)}
         for name, (lowest, highest) in limits.items():
             if not lowest <= getattr(self, name) <= highest:
                 raise ValueError(f"{name} must lie in {lowest} to {highest}, got {getattr(self, name)}")
+        if self.version not in VERSIONS:
+            raise ValueError(f"version must be one of {', '.join(map(str, VERSIONS))}, got {self.version}")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, got {self.seed}")
 
     @property
     def key(self) -> str:
-        """Folder name, which depends on every field, `DEMO_VERSION` and the set of generators."""
+        """Folder name, which depends on every field and the set of generators."""
         generators = zlib.crc32(",".join(list_inpainters()).encode())
-        fields = "-".join(f"{name}{value}" for name, value in asdict(self).items())
-        return f"demo-v{DEMO_VERSION}-{fields}-{generators:08x}"
+        fields = "-".join(f"{name}{value}" for name, value in asdict(self).items() if name != "version")
+        return f"demo-v{self.version}-{fields}-{generators:08x}"
+
+
+FIRST = DemoRecipe(size=64, train=300, valid=60, version=1)  # the whole demo of version 1
 
 
 def make_demo(
@@ -166,12 +179,19 @@ def _make_pictures(base: Path, recipe: DemoRecipe, picture: tuple[str, int]) -> 
 
     # One thread: sums then do not depend on the number of cores, and workers do not compete for the cores.
     with threadpool_limits(1):
-        real = add_sensor_noise(draw_face(rng_for("face"), recipe.size), rng_for("sensor"))
+        wish: Wish = None
+        if recipe.version == 1:
+            face = draw_face(rng_for("face"), recipe.size)
+        else:
+            face, edited, mask = draw_edit(rng_for, recipe.size)
+            wish = edited * np.float32(255)
+        real = add_sensor_noise(face, rng_for("sensor"))
         _save(real, base / "real" / path)
         for generator in list_inpainters():
             rng = rng_for(f"generator {generator}")
-            mask = draw_mask(rng, recipe.size)
-            fake = get_inpainter(generator)(real, mask, rng)
+            if recipe.version == 1:
+                mask = draw_mask(rng, recipe.size)
+            fake = get_inpainter(generator)(real, mask, rng, wish)
             _save(fake, base / "fake" / generator / "images" / path)
             _save(np.where(mask, 0, 255).astype(np.uint8), base / "fake" / generator / "masks" / path)
 

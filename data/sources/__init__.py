@@ -19,7 +19,7 @@ class ScanFunction(Protocol):
     """Lists the images of a folder. It opens no picture and raises no errors: problems are part of the result."""
 
     def __call__(self, root: Path, *, seed: int = 0) -> Scan:
-        """`seed` determines the splits if the folder has none."""
+        """`seed` determines the splits if the folder has none. Further arguments: see `Source.options`."""
         ...
 
 
@@ -31,11 +31,13 @@ class Drawn:
         folder: the grid's cache -> the corpus' folder.
         make: makes the corpus unless it exists, and returns its folder; progress gets (done, total).
         is_one: whether a folder holds such a corpus, wherever it is now.
+        generators: the generators that the corpus will have.
     """
 
     folder: Callable[[Path], Path]
     make: Callable[[Path, Progress], Path]
     is_one: Callable[[Path], bool]
+    generators: Callable[[], list[str]]
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,11 @@ class Source:
         published: published values; None: there are none.
         drawn: how the software makes the corpus if no folder is given; None: it needs a folder.
         looks_like: whether a folder has this layout, by a look at names of folders; None: that cannot be told.
+        options: names of further arguments that `scan` takes, such as "further".
+        is_layout: data of anybody may be laid out like this; the name says nothing about whose they are.
+        yields_to: corpora that a folder is read as, unless a user says otherwise, if it looks like both.
+        is_packed: whether the images of a folder lie in Parquet or tar files, which `data.unpack.unpack` turns into
+            files before `scan` is called; None: never.
     """
 
     name: str
@@ -86,6 +93,10 @@ class Source:
     published: Published | None = None
     drawn: Drawn | None = None
     looks_like: Callable[[Path], bool] | None = None
+    options: Sequence[str] = ()
+    yields_to: Sequence[str] = ()
+    is_packed: Callable[[Path], bool] | None = None
+    is_layout: bool = False
 
     def ordered(self, generators: Sequence[str] | set[str]) -> list[str]:
         """Generators in the order of tables."""
@@ -103,6 +114,12 @@ def recognise(root: Path) -> list[str]:
     """Names of the corpora whose layout the folder has, as far as that can be told."""
     found = ((name, get_source(name).looks_like) for name in list_sources())
     return [name for name, looks_like in found if looks_like is not None and looks_like(root)]
+
+
+def preferred(root: Path) -> list[str]:
+    """As `recognise`, without the corpora that yield to another one of them (`Source.yields_to`)."""
+    names = recognise(root)
+    return [name for name in names if not set(get_source(name).yields_to) & set(names)]
 
 
 def register_source(name: str, **facts: Any) -> Callable[[ScanFunction], ScanFunction]:

@@ -25,13 +25,21 @@ def _make(cache: Path, progress: Progress) -> Path:
     return make_demo(cache / "demo", progress=progress)
 
 
-def _is_one(root: Path) -> bool:
+def is_one(root: Path) -> bool:
+    """Whether a folder is a demo of any version."""
     from data.demo.recipe import is_demo
 
     return is_demo(root)
 
 
-@register_source("demo", caveats=CAVEATS, drawn=Drawn(_folder, _make, _is_one))
+def generators() -> list[str]:
+    """The generators of every version."""
+    from data.demo.inpainters import list_inpainters
+
+    return list_inpainters()
+
+
+@register_source("demo", caveats=CAVEATS, drawn=Drawn(_folder, _make, is_one, generators))
 def scan(root: Path, *, seed: int = 0) -> Scan:
     """The built-in demo, in the layout of Dolos; it is drawn if no folder is given.
 

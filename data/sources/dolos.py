@@ -7,18 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from data.sources import Published, register_source
+from data.sources._tree import SPLIT_NAMES
 from data.sources.base import (
     FAKE,
     REAL,
     SHARED_REAL,
     SPLITS,
     Entry,
-    Listing,
+    FolderEntries,
+    Names,
     Problem,
     Scan,
     folder_entries,
-    images_by_stem,
-    list_images,
+    list_names,
+    names_by_stem,
     relative,
     root_problems,
     shown_names,
@@ -30,6 +32,7 @@ _SHORT_NAMES = {"repaint-p2-9k": "repaint"}  # folder -> name in the published t
 _FULLY_GENERATED = "p2"  # its folder has no images/ level
 # Generators of the archive outside of the published experiment. repaint-p2 is left out only beside repaint.
 _ON_REQUEST: dict[str, frozenset[str]] = {"p2": frozenset(), "repaint-p2": frozenset({"repaint"})}
+FFHQ = "ffhq"  # the folder of the other half of the archive: `data.sources.dolos_ffhq`
 _MAX_DEPTH = 4  # levels of folders that hold one folder each, above the tree
 _TABLES = Path(__file__).parent / "published"
 _TRAINED: dict[str, tuple[Any, ...]] = {"size": (0, 299), "epochs": (1,), "flip": (False,)}
@@ -76,8 +79,19 @@ def find_tree(root: Path) -> Path | None:
 
 
 def looks_like(root: Path) -> bool:
-    """Whether the folder has this layout."""
-    return find_tree(root) is not None
+    """Whether the folder has this layout: not real/ and fake/ alone, which other corpora have too."""
+    base = find_tree(root)
+    if base is None or base.name == FFHQ:
+        return False
+    return has_layout(base)
+
+
+def has_layout(base: Path) -> bool:
+    """Whether a generator in fake/ has a folder images/, or real/ a folder of a split and fake/ has none."""
+    inside = subfolders(base / "fake")
+    splits = any((base / "real" / split).is_dir() for split in SPLITS)
+    splits = splits and not any(folder.name.lower() in SPLIT_NAMES for folder in inside)
+    return splits or any((folder / "images").is_dir() for folder in inside)
 
 
 @register_source(
@@ -86,6 +100,7 @@ def looks_like(root: Path) -> bool:
     caveats=CAVEATS,
     published=PUBLISHED,
     looks_like=looks_like,
+    yields_to=("manifest",),
 )
 def scan(root: Path, *, seed: int = 0) -> Scan:
     """The Dolos layout. The data folder is celebahq/ or a folder above it, such as wacv_data/.
@@ -101,7 +116,11 @@ def scan(root: Path, *, seed: int = 0) -> Scan:
     result = Scan(problems=root_problems(root))
     if result.problems:
         return result
-    base = find_tree(root) or (root / "celebahq" if (root / "celebahq").is_dir() else root)
+    base = find_tree(root)
+    if base is not None and base.name == FFHQ:
+        remedy = "its experiment is dolos_ffhq; for the published experiment, give the folder that holds celebahq/"
+        return Scan(problems=[Problem(relative(base, root), "the other half of the archive, ffhq/", remedy)])
+    base = base or (root / "celebahq" if (root / "celebahq").is_dir() else root)
     for folder in (base, *base.parents):
         folder_entries(folder, root, result)  # counts what is left aside
         if folder == root:
@@ -111,11 +130,16 @@ def scan(root: Path, *, seed: int = 0) -> Scan:
         result.notes.append(
             f"only {where} was read, not the folders beside it: {shown_names(others)}; to read one, give it as --data"
         )
+    scan_tree(base, root, result)
+    return result
+
+
+def scan_tree(base: Path, root: Path, result: Scan) -> None:
+    """Add the images of a folder that holds real/ and fake/ to `result`."""
     if _is_folder(base / "real", root, result):
         _scan_split_folders(base / "real", root, result, REAL, SHARED_REAL)
     if _is_folder(base / "fake", root, result):
         _scan_generators(base / "fake", root, result)
-    return result
 
 
 def _scan_generators(folder: Path, root: Path, result: Scan) -> None:
@@ -174,28 +198,37 @@ def _scan_split_folders(
             remedy = "put the split's images there"
             result.problems.append(Problem(relative(folder / split, root), "no images in the folder", remedy))
             continue
-        mask_of: dict[str, Path] = {}
+        mask_of: dict[str, str] = {}
         if masks is not None:
             if (masks / split).is_dir():
                 mask_of = _match_masks(masks / split, root, result, stems)
             if num_missing := len(images.keys() - mask_of.keys()):
                 counted = f"{num_missing} of {len(images)} fakes have no mask"
                 result.notes.append(f"{generator}, {split}: {counted}; localisation leaves them out")
-        for stem, path in images.items():
-            source_id = f"{generator}/{split}/{path.stem}" if own_ids else path.stem
-            result.entries.append(Entry(path, label, generator, source_id, split, mask_of.get(stem)))
+        names = [name[: name.rfind(".")] for name in images.values()]
+        entries = FolderEntries(
+            folder=folder / split,
+            names=list(images.values()),
+            label=label,
+            generator=generator,
+            source_ids=[f"{generator}/{split}/{name}" for name in names] if own_ids else names,
+            splits=split,
+            masks=masks / split if masks is not None and mask_of else None,
+            mask_names=[mask_of.get(stem) for stem in images] if mask_of else [],
+        )
+        result.add_folder(entries)
 
 
-def _images(folder: Path, root: Path, result: Scan) -> tuple[Listing, dict[str, Path], set[str]]:
-    """A folder's files, its images by stem, and all stems in the folder, with those of refused files."""
-    listing = list_images(folder, root)
-    images = images_by_stem(listing, root)
+def _images(folder: Path, root: Path, result: Scan) -> tuple[Names, dict[str, str], set[str]]:
+    """A folder's files, the names of its images by stem, and all stems in the folder, with those of refused files."""
+    listing = list_names(folder, root)
+    images = names_by_stem(folder, listing.folders.get(folder, []), root, listing)
     result.add_remarks(listing)
     refused = [Path(problem.path) for problem in listing.problems]
     return listing, images, images.keys() | {stem_of(path) for path in [*refused, *listing.unread]}
 
 
-def _match_masks(folder: Path, root: Path, result: Scan, stems: set[str]) -> dict[str, Path]:
+def _match_masks(folder: Path, root: Path, result: Scan, stems: set[str]) -> dict[str, str]:
     listing, masks, _ = _images(folder, root, result)
     if listing.unread:
         names = shown_names([path.name for path in listing.unread])
@@ -205,7 +238,7 @@ def _match_masks(folder: Path, root: Path, result: Scan, stems: set[str]) -> dic
         )
     for stem in sorted(masks.keys() - stems):
         what, remedy = "a mask without an image", "bring back the image or remove the mask"
-        result.problems.append(Problem(relative(masks[stem], root), what, remedy, skippable=True))
+        result.problems.append(Problem(relative(folder / masks[stem], root), what, remedy, skippable=True))
     return masks
 
 

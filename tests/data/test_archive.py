@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from data.manifest import DataProblems, Manifest, build_manifest
-from data.sources import get_source, list_sources, recognise
+from data.sources import get_source, list_sources, preferred, recognise
 from tests.corpora import write_archive, write_dolos, write_folders
 
 PUBLISHED = ("lama", "ldm", "pluralistic", "repaint")
@@ -92,9 +92,12 @@ def test_an_unknown_generator_is_answered_with_the_rest_too(archive: Path, build
 
 
 def test_the_part_on_ffhq_is_read_as_a_data_set_of_its_own(archive: Path, build: Build) -> None:
-    manifest = build(archive / "wacv_data" / "ffhq")
-    assert manifest.generators == ("repaint-p2",)  # without repaint beside it, it is the experiment
-    assert build(archive / "wacv_data" / "ffhq", generators=["p2"]).generators == ("p2",)
+    folder = archive / "wacv_data" / "ffhq"
+    assert build(folder, "dolos_ffhq").generators == ("p2", "repaint-p2")
+    assert build(folder, "dolos_ffhq", generators=["p2"]).generators == ("p2",)
+    assert (
+        build(folder, "dolos_ffhq", generators=["repaint-p2"]).digest == "0f6620f46d07fbb5"
+    )  # as of earlier checkouts
 
 
 def test_a_broken_generator_is_left_out_by_naming_the_others(dolos: Path, build: Build) -> None:
@@ -228,11 +231,31 @@ def test_the_option_makes_another_data_set_and_bytes_still_leak(dolos: Path, bui
 def test_a_layout_is_recognised_by_its_folders(archive: Path, tmp_path: Path) -> None:
     plain = write_folders(tmp_path / "plain", {"train/a/cat/0_real": 1, "train/a/cat/1_fake": 1})
     assert recognise(plain) == ["folders"]
-    for root in (archive, archive / "wacv_data", archive / "wacv_data/celebahq", archive / "wacv_data/ffhq"):
-        assert recognise(root) == ["dolos"]
+    for root in (archive, archive / "wacv_data", archive / "wacv_data/celebahq"):
+        assert preferred(root) == ["dolos"]
+    assert recognise(archive) == ["dolos", "dolos_ffhq"]
+    assert recognise(archive / "wacv_data/ffhq") == ["dolos_ffhq"]
     (tmp_path / "empty").mkdir()
     for root in (tmp_path / "empty", tmp_path / "nowhere"):
         assert recognise(root) == []
+
+
+def test_the_other_half_alone_is_not_read_as_the_published_experiment(archive: Path, build: Build) -> None:
+    shutil.rmtree(archive / "wacv_data/celebahq")
+    assert recognise(archive) == ["dolos_ffhq"]
+    for root in (archive, archive / "wacv_data/ffhq"):
+        with pytest.raises(DataProblems, match="the other half of the archive") as caught:
+            build(root)
+        assert "its experiment is dolos_ffhq" in str(caught.value)
+
+
+def test_of_two_folders_ffhq_none_is_taken_and_hidden_ones_do_not_count(archive: Path, build: Build) -> None:
+    shutil.copytree(archive / "wacv_data/ffhq", archive / ".old/ffhq")
+    assert len(build(archive, "dolos_ffhq").table)
+    (archive / ".old").rename(archive / "old")
+    with pytest.raises(DataProblems, match="several folders ffhq") as caught:
+        build(archive, "dolos_ffhq")
+    assert "old/ffhq, wacv_data/ffhq" in str(caught.value)
 
 
 def test_the_expected_layout_of_every_source_is_shown_where_nothing_fits(tmp_path: Path, build: Build) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from data.manifest import build_manifest
+from data.manifest import DataProblems, build_manifest
 from data.sources import get_source, list_sources, register_source
 from data.sources.base import Entry, Listing, Problem, Scan, images_by_stem, list_images
-from tests.corpora import picture, write_dolos, write_image
+from tests.corpora import picture, write_archive, write_dolos, write_image
 
 ROOT = Path(__file__).parents[2]
 
@@ -272,3 +272,28 @@ def test_problems_sort_and_do_not_change() -> None:
     assert [p.path for p in sorted(problems)] == ["a", "a", "b"]
     with pytest.raises(AttributeError):
         problems[0].path = "c"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("inside", ["", "wacv_data", "archive/wacv_data"])
+def test_the_ffhq_half_is_a_corpus_of_its_own(tmp_path: Path, cache: Path, inside: str) -> None:
+    write_archive(tmp_path / "x" / inside)
+    manifest = build_manifest("dolos_ffhq", tmp_path / "x", cache=cache)
+    assert manifest.generators == manifest.train_generators == ("p2", "repaint-p2")
+    assert manifest.table["path"].str.contains("ffhq/").all()
+    counts = manifest.table.groupby(["generator", "label"]).size().to_dict()
+    assert counts == {("p2", 1): 9, ("real", 0): 9, ("repaint-p2", 1): 9}
+    masked = manifest.table[manifest.table["mask"].notna()]
+    assert set(masked["generator"]) == {"repaint-p2"}
+    own = build_manifest("dolos_ffhq", next((tmp_path / "x").rglob("ffhq")), cache=cache)
+    assert own.digest == manifest.digest
+
+
+def test_fully_generated_images_are_a_data_set_of_their_own(tmp_path: Path, cache: Path) -> None:
+    manifest = build_manifest("dolos", write_archive(tmp_path / "x"), cache=cache, generators=["p2"])
+    assert manifest.train_generators == ("p2",)
+    assert manifest.table["mask"].isna().all()
+
+
+def test_the_ffhq_half_is_missing(tmp_path: Path, cache: Path) -> None:
+    with pytest.raises(DataProblems, match="no folder ffhq"):
+        build_manifest("dolos_ffhq", write_dolos(tmp_path / "x"), cache=cache)

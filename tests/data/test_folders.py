@@ -48,10 +48,13 @@ def test_generators_categories_and_labels(tmp_path: Path) -> None:
     ("name", "split"), [("train", "train"), ("val", "valid"), ("valid", "valid"), ("test", "test")]
 )
 def test_a_split_level_may_stand_anywhere(tmp_path: Path, path: str, name: str, split: str) -> None:
-    found = scan(touch(tmp_path, path.format(name, "0_real"), path.format(name, "1_fake")))
+    tested = [f"other/test/{label}/2.png" for label in ("0_real", "1_fake")]  # without these, valid would be the test
+    found = scan(touch(tmp_path, path.format(name, "0_real"), path.format(name, "1_fake"), *tested))
     assert found.problems == []
     assert found.notes == []
-    assert {(e.generator, e.source_id, e.split) for e in found.entries} == {("progan", "cat/1", split)}
+    of_progan = [entry for entry in found.entries if entry.generator == "progan"]
+    assert {(e.source_id, e.split) for e in of_progan} == {("cat/1", split)}
+    assert len(of_progan) == 2
 
 
 def test_a_split_level_below_the_class_counts_too(tmp_path: Path) -> None:

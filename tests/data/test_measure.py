@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
-import data.manifest
 import data.measure
+import data.probes
 from data.images import read, read_mask
 from data.manifest import Manifest, build_manifest
 from data.measure import measure
@@ -37,7 +38,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return read(path)
 
     monkeypatch.setattr(data.measure, "read", counting)
-    monkeypatch.setattr(data.manifest, "read", counting)
+    monkeypatch.setattr(data.probes, "read", counting)
     return names
 
 
@@ -90,7 +91,7 @@ def test_a_file_that_changed_or_is_gone_is_named(root: Path, cache: Path) -> Non
     manifest = built(root, cache, measured=0)
     path = root / "celebahq/fake/lama/images/train/00001.png"
     write_image(path, picture("another", SIZE))
-    with pytest.raises(FileError, match=r"00001\.png has changed since the manifest was built; build it again"):
+    with pytest.raises(FileError, match=r"00001\.png has changed since the manifest was built; repeat the command"):
         measure(manifest, cache=cache)
     path.unlink()
     with pytest.raises(FileError, match=r"00001\.png cannot be read any more"):
@@ -176,3 +177,13 @@ def test_numbers_that_cannot_be_read_are_measured_again(
     measure(manifest, cache=cache)
     assert "every file is measured again" in caplog.text
     assert len(opened) == len(list(root.rglob("*.png")))
+
+
+def test_numbers_that_pandas_wrote_are_read(root: Path, cache: Path, opened: list[str]) -> None:
+    manifest = built(root, cache)
+    before = measure(manifest, cache=cache)
+    (file,) = (cache / "measured").glob("*.parquet")
+    pd.read_parquet(file).to_parquet(file, index=False)
+    opened.clear()
+    pd.testing.assert_frame_equal(measure(manifest, cache=cache), before)
+    assert opened == []

@@ -31,7 +31,7 @@ WHOLE = ("autoencoder", "renoise")
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A demo of 22 faces."""
-    recipe = DemoRecipe(size=64, train=14, valid=3, test=5)
+    recipe = DemoRecipe(size=64, train=14, valid=3, test=5, version=1)
     return make_demo(tmp_path_factory.mktemp("demo"), recipe, workers=1)
 
 
@@ -81,7 +81,7 @@ def test_of_the_demo_nothing_is_said_but_which_generators_change_the_whole_image
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(1, 6))
 def test_of_another_demo_too(tmp_path: Path, seed: int) -> None:
-    root = make_demo(tmp_path, DemoRecipe(size=64, train=40, valid=20, test=30, seed=seed), workers=1)
+    root = make_demo(tmp_path, DemoRecipe(size=64, train=40, valid=20, test=30, seed=seed, version=1), workers=1)
     assert only_true(audited(root))
 
 

@@ -57,6 +57,30 @@ def test_the_hidden_pixels_are_not_read(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list_inpainters())
+def test_a_wish_is_what_the_region_shows(name: str) -> None:
+    image, mask = photograph(), draw_mask(np.random.default_rng(5), 64)
+    wish = draw_face(np.random.default_rng(11), 64) * np.float32(255)
+    before = wish.copy()
+    out = get_inpainter(name)(image, mask, np.random.default_rng(0), wish)
+    np.testing.assert_array_equal(wish, before)
+    inside = np.abs(out - wish)[mask].mean()
+    assert 0 < inside < 12
+    assert inside < np.abs(out.astype(float) - image)[mask].mean()
+    outside = np.abs(out.astype(int) - image)[~mask]
+    assert outside.max() == 0 if name in PASTED_EXACTLY else outside.mean() < 5
+
+
+@pytest.mark.parametrize("name", list_inpainters())
+def test_the_hidden_pixels_are_not_read_with_a_wish(name: str) -> None:
+    image, mask = photograph(), draw_mask(np.random.default_rng(5), 64)
+    other = image.copy()
+    other[mask] = np.random.default_rng(9).integers(0, 256, (mask.sum(), 3))
+    wish = draw_face(np.random.default_rng(11), 64) * np.float32(255)
+    first, second = (get_inpainter(name)(seen, mask, np.random.default_rng(0), wish) for seen in (image, other))
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("name", list_inpainters())
 def test_the_same_randomness_gives_the_same_picture(name: str) -> None:
     image, mask = photograph(), draw_mask(np.random.default_rng(5), 64)
     first = run(name, image, mask)

@@ -7,7 +7,7 @@ import scipy  # imports its subpackages on first use: planning a grid draws noth
 from numpy.typing import NDArray
 
 from data.demo.faces import to_bytes
-from data.demo.inpainters import register_inpainter
+from data.demo.inpainters import Wish, register_inpainter
 from data.demo.inpainters._prior import COLOURS, remembered_face
 
 _BLOCK = 8
@@ -23,7 +23,9 @@ _STEPS = (10 + 7 * _FREQUENCY) * np.array([1.0, 1.8, 1.8], np.float32)[:, None, 
 
 
 @register_inpainter("autoencoder")
-def autoencoder(image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.uint8]:
+def autoencoder(
+    image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.random.Generator, wish: Wish = None
+) -> NDArray[np.uint8]:
     """Fill, encode and decode the whole picture, mix the known pixels back imperfectly.
 
     The latent consists of overlapping 8 x 8 cosine blocks, quantised more coarsely for higher frequencies and for
@@ -33,11 +35,11 @@ def autoencoder(image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.rando
     Like LDM (Rombach et al. 2022): the fill exists only as a decoded latent, with ringing and a faint grid at the
     decoder's stride, and about half of the known pixels change, by at most 8 levels. Unlike LDM: the autoencoder is
     a fixed transform instead of a trained network, there is no diffusion in the latent, and the content comes
-    from an album of drawn faces.
+    from an album of drawn faces, or is a wish.
 
     `rng` samples the plausible face and the latent.
     """
-    filled = remembered_face(image, mask, rng)
+    filled = remembered_face(image, mask, rng) if wish is None else np.where(mask[..., None], wish, image)
     decoded = _encode_decode(filled, rng)
     leak = np.clip(_LEAK * (decoded - filled), -_MAX_LEAK, _MAX_LEAK)
     return to_bytes(np.where(mask[..., None], decoded, filled + leak))

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy  # imports its subpackages on first use: planning a grid draws nothing
 from numpy.typing import NDArray
 
 from data.demo.faces import to_bytes
-from data.demo.inpainters import register_inpainter
+from data.demo.inpainters import Wish, register_inpainter
 from data.demo.inpainters._prior import remembered_face
 
 _PATCH = 8
 _STRIDE = 6
 _NUM_CANDIDATES = 500
 _NUM_PLAUSIBLE = 4
+_BLUR = 1.0  # pixels; of a wish, what is finer comes from patches
 
 
 @register_inpainter("patch_sample")
-def patch_sample(image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.uint8]:
+def patch_sample(
+    image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.random.Generator, wish: Wish = None
+) -> NDArray[np.uint8]:
     """Draw a plausible face from the album, then cover it with patches of the picture itself; paste exactly.
 
     Each 8 x 8 block that meets the mask gets one of the few fully visible patches (or their mirror images) that agree
@@ -28,16 +32,25 @@ def patch_sample(image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.rand
     an album instead of a learned latent, and the attention is a nearest-neighbour search (as in Criminisi et al.
     2004), so real sensor noise is copied along with the texture.
 
+    With a wish, its coarse picture is kept, and patches of the picture's own fine texture, noise included, are laid
+    over it.
+
     `rng` samples the face and the patches.
     """
     out = image.copy()
     if not mask.any():
         return out
-    guess = remembered_face(image, mask, rng)
-    candidates = _visible_patches(image, mask, rng)
+    if wish is None:
+        guess, source = remembered_face(image, mask, rng), image
+        base = np.zeros_like(guess)
+    else:
+        wished = np.where(mask[..., None], wish, image).astype(np.float32)
+        base = scipy.ndimage.gaussian_filter(wished, (_BLUR, _BLUR, 0), mode="nearest")
+        guess = source = wished - base
+    candidates = _visible_patches(source, mask, rng)
     height, width = mask.shape
     if not len(candidates):
-        out[mask] = to_bytes(guess[mask])
+        out[mask] = to_bytes((base + guess)[mask])
         return out
     corners = [(y, x) for y in _starts(height) for x in _starts(width) if mask[y : y + _PATCH, x : x + _PATCH].any()]
     targets = np.stack([guess[y : y + _PATCH, x : x + _PATCH] for y, x in corners])
@@ -57,7 +70,7 @@ def patch_sample(image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.rand
     for (y, x), patch in zip(corners, colour + detail[chosen], strict=True):
         total[y : y + _PATCH, x : x + _PATCH] += window * patch
         weight[y : y + _PATCH, x : x + _PATCH] += window
-    out[mask] = to_bytes(total[mask] / weight[mask])
+    out[mask] = to_bytes(base[mask] + total[mask] / weight[mask])
     return out
 
 
@@ -68,7 +81,7 @@ def _starts(length: int) -> list[int]:
 
 
 def _visible_patches(
-    image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.random.Generator
+    image: NDArray[np.uint8] | NDArray[np.float32], mask: NDArray[np.bool_], rng: np.random.Generator
 ) -> NDArray[np.float32]:
     """A sample of the patches that do not meet the mask, and their mirror images, (N, 8, 8, 3); N may be 0."""
     if min(mask.shape) < _PATCH:

@@ -1,4 +1,4 @@
-"""What conditions share that save a picture to a file and read it again."""
+"""A picture saved in memory and read again."""
 
 from __future__ import annotations
 
