@@ -26,7 +26,7 @@ class Temperature:
         value: above 0; 1 changes nothing.
         ece_before: expected calibration error on the validation images, in [0, 1].
         ece_after: with the temperature; never above `ece_before`.
-        num_images: of the validation split that it rests on.
+        num_images: distinct images of the validation split that it rests on.
         note: why the temperature stays 1 where a fit was not taken; else "".
     """
 
@@ -41,7 +41,7 @@ class Temperature:
         return np.asarray(scores, dtype=np.float64) / self.value
 
 
-def fit_temperature(labels: np.ndarray, scores: np.ndarray) -> Temperature:
+def fit_temperature(labels: np.ndarray, scores: np.ndarray, *, num_images: int | None = None) -> Temperature:
     """The temperature with the lowest cross-entropy (Guo et al. 2017, arXiv 1706.04599). Call it with the *validation*.
 
     Fitted by scikit-learn's `CalibratedClassifierCV(method="temperature")`. The temperature stays 1, and `note` says
@@ -51,6 +51,7 @@ def fit_temperature(labels: np.ndarray, scores: np.ndarray) -> Temperature:
     Args:
         labels: int (N,), 0 = real, 1 = fake, both present.
         scores: (N,), log-odds of fake.
+        num_images: distinct images; None: N. Fewer than N where each image is scored under several conditions.
 
     Raises:
         ValueError: a class is missing, unequal lengths, or a score that is not finite.
@@ -60,20 +61,21 @@ def fit_temperature(labels: np.ndarray, scores: np.ndarray) -> Temperature:
         raise ValueError("a temperature needs one score per image, and both real (0) and fake (1) images")
     if not np.isfinite(scores).all():
         raise ValueError("some scores are not finite")
+    num_images = len(labels) if num_images is None else num_images
     before = expected_calibration_error(labels, scores)
     wrong = ((scores > 0) != (labels == FAKE)) & (scores != 0)
     if not wrong.any():
         note = "no validation image is on the wrong side of p = 0.5, so no temperature is the best one"
-        return Temperature(1.0, before, before, len(labels), note)
+        return Temperature(1.0, before, before, num_images, note)
     value = _fitted(labels, scores)
     if not 1 / _LARGEST < value < _LARGEST:
         note = "the scores say nothing about the validation images, so the best temperature would be infinite"
-        return Temperature(1.0, before, before, len(labels), note)
+        return Temperature(1.0, before, before, num_images, note)
     after = expected_calibration_error(labels, scores / value)
     if after > before:
         note = f"a temperature of {value:.3g} fits best, and would raise the calibration error to {after:.3f}"
-        return Temperature(1.0, before, before, len(labels), note)
-    return Temperature(value, before, after, len(labels))
+        return Temperature(1.0, before, before, num_images, note)
+    return Temperature(value, before, after, num_images)
 
 
 def reliability(labels: np.ndarray, scores: np.ndarray, *, num_bins: int = NUM_BINS) -> pd.DataFrame:
@@ -112,7 +114,11 @@ def expected_calibration_error(labels: np.ndarray, scores: np.ndarray, *, num_bi
     The paper bins the confidence in the predicted class; binning the probability of fake shows both sides of 0.5
     separately. Arguments as `reliability`.
     """
-    bins = reliability(labels, scores, num_bins=num_bins)
+    return error_of_bins(reliability(labels, scores, num_bins=num_bins))
+
+
+def error_of_bins(bins: pd.DataFrame) -> float:
+    """The expected calibration error of bins from `reliability`."""
     filled = bins[bins["num_images"] > 0]
     gaps = (filled["fake"] - filled["probability"]).abs()
     return float((filled["num_images"] * gaps).sum() / filled["num_images"].sum())

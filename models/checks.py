@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -11,8 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.detector import Examples
+from models.detector import Examples, Masks
 from models.weights import DAMAGE
+
+log = logging.getLogger(__name__)
 
 
 def check_examples(train: Examples, valid: Examples, classes: tuple[str, ...]) -> None:
@@ -22,15 +25,73 @@ def check_examples(train: Examples, valid: Examples, classes: tuple[str, ...]) -
         ValueError: a class without training images, no validation images, or a label out of range.
     """
     for name, examples in (("training", train), ("validation", valid)):
-        if len(examples.labels) == 0:
-            raise ValueError(f"the {name} split is empty; check the manifest's splits and generators")
-        if examples.labels.min() < 0 or examples.labels.max() >= len(classes):
-            raise ValueError(f"the {name} labels must lie in 0 .. {len(classes) - 1} ({', '.join(classes)})")
-    counts = np.bincount(train.labels, minlength=len(classes))
-    absent = [name for name, count in zip(classes, counts, strict=True) if count == 0]
+        _check_labels(name, examples, classes)
+    _check_classes("training", train, classes)
+
+
+def check_validation(valid: Examples, classes: tuple[str, ...]) -> None:
+    """Refuse examples from which a method that trains nothing cannot choose.
+
+    Raises:
+        ValueError: no validation images, a class without any, or a label out of range.
+    """
+    _check_labels("validation", valid, classes)
+    _check_classes("validation", valid, classes)
+
+
+def check_reals(train: Examples, valid: Examples) -> None:
+    """Refuse examples for a method that is trained on real images alone.
+
+    Raises:
+        ValueError: a split is empty, or has a fake.
+    """
+    for name, examples in (("training", train), ("validation", valid)):
+        _check_not_empty(name, examples)
+        if examples.labels.any():
+            raise ValueError("this method is trained on real images alone")
+
+
+def given_masks(examples: Examples) -> Masks:
+    """The masks of examples. Raises `ValueError` if there are none."""
+    if examples.masks is None:
+        raise ValueError("this method learns from masks, and was given none")
+    return examples.masks
+
+
+def check_masked(labels: np.ndarray, has_mask: np.ndarray, *, split: str = "training") -> None:
+    """Warn of fakes without a mask. Raises `ValueError` if no fake has one.
+
+    Args:
+        labels: int (N,), 0 = real.
+        has_mask: bool (N,); of real pictures it does not count.
+        split: "training" or "validation", for messages.
+    """
+    of_fakes = has_mask[labels != 0]
+    if len(of_fakes) and not of_fakes.any():
+        raise ValueError(f"no {split} fake has a mask, and this method learns from masks")
+    if without := int((~of_fakes).sum()):
+        log.warning("%d of %d %s fakes have no mask; nothing is learnt from them", without, len(of_fakes), split)
+
+
+def _check_not_empty(name: str, examples: Examples) -> None:
+    if len(examples.labels) == 0:
+        raise ValueError(f"the {name} split is empty; check the manifest's splits and generators")
+
+
+def _check_labels(name: str, examples: Examples, classes: tuple[str, ...]) -> None:
+    _check_not_empty(name, examples)
+    if examples.labels.min() < 0 or examples.labels.max() >= len(classes):
+        raise ValueError(f"the {name} labels must lie in 0 .. {len(classes) - 1} ({', '.join(classes)})")
+
+
+def _check_classes(name: str, examples: Examples, classes: tuple[str, ...]) -> None:
+    counts = np.bincount(examples.labels, minlength=len(classes))
+    absent = [label for label, count in zip(classes, counts, strict=True) if count == 0]
     if absent:
         missing = ", ".join(absent)
-        raise ValueError(f"no training image of class {missing} among {len(train.labels)}: add some, or drop the class")
+        raise ValueError(
+            f"no {name} image of class {missing} among {len(examples.labels)}: add some, or drop the class"
+        )
 
 
 def check_pixels(pixels: np.ndarray, size: int) -> None:

@@ -29,21 +29,40 @@ class Rows(Protocol):
     def __getitem__(self, index: np.ndarray) -> np.ndarray: ...
 
 
+class Masks(Protocol):
+    """Read-only masks that are gathered by index."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: np.ndarray) -> Sequence[np.ndarray | None]: ...
+
+
 @dataclass(frozen=True)
 class Examples:
-    """Inputs with their class numbers. A further input of training, such as masks, becomes a field with a default.
+    """Inputs with their class numbers. A further input of training becomes a field with a default.
 
     Attributes:
-        inputs: features, float32 (N, D), if the detector has an encoder; else pixels, uint8 (N, H, W, 3) in RGB.
+        inputs: features, float32 (N, D), if the detector has an encoder; else pixels, uint8 (N, H, W, 3) in RGB, or
+            pictures of their native sizes as an object array (N,), each uint8 (H, W, 3), if it has no geometry.
         labels: int64 (N,), indices into the detector's `classes`.
+        masks: the edited area of each picture, bool (H, W) in the picture's native size: nothing for a real picture,
+            None for a fake without a mask. None: the method does not ask for them.
+        recipes: int64 (N,), for a method that learns from self-edited pictures: by which of its recipes each picture is
+            made (see `models.needs.SelfEdits`). None: no such pictures.
     """
 
     inputs: Rows
     labels: np.ndarray
+    masks: Masks | None = None
+    recipes: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if len(self.inputs) != len(self.labels):
             raise ValueError(f"{len(self.inputs)} inputs but {len(self.labels)} labels")
+        if self.masks is not None and len(self.masks) != len(self.labels):
+            raise ValueError(f"{len(self.masks)} masks but {len(self.labels)} labels")
+        if self.recipes is not None and len(self.recipes) != len(self.labels):
+            raise ValueError(f"{len(self.recipes)} recipes but {len(self.labels)} labels")
 
 
 @dataclass(frozen=True)
@@ -129,11 +148,12 @@ class Detector(abc.ABC):
         classes: class names; class 0 is always "real".
         geometry: the transform from a picture to the detector's square input; None: it takes pictures of their native
             size.
-        encoder: `fit` and `predict` take this encoder's features; None: they take pixels.
+        encoder: `fit` and `predict` take this encoder's features; None: they take pixels. Without an encoder and
+            without a geometry, they take pictures of their native sizes as an object array.
         weights_note: origin of the backbone's weights, in words for a table ("random weights", "ImageNet",
             "weight-free"). Random weights must be named here, unless the method's name promises them.
         batch_halved: whether training ran out of the device's memory and continued with batches in two halves.
-        threshold: log-odds above which an image counts as fake, if `fit` chooses it, as for a method trained without
+        threshold: score above which an image counts as fake, if `fit` chooses it, as for a method trained without
             fakes; None: the grid chooses it on the validation split.
         known: what the known classes are like, set by the grid after `fit` or `load` for a task with images of no
             class; None: no such task.
@@ -167,6 +187,17 @@ class Detector(abc.ABC):
         """The parts for Grad-CAM, or None for a method without a differentiable spatial layer."""
         return None
 
+    def maps(self, pixels: np.ndarray) -> np.ndarray | None:
+        """Where pictures are fake, by the detector itself; None for a method that has no maps.
+
+        Args:
+            pixels: uint8 (N, H, W, 3): squares of the geometry, or pictures of one native size.
+
+        Returns:
+            float32 (N, h, w): the log-odds of fake of each cell of a grid that covers the pixels evenly.
+        """
+        return None
+
     def squares(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """Decoded pictures, uint8 (H, W, 3) of any sizes -> squares, uint8 (N, S, S, 3); see `Geometry` for alpha.
 
@@ -180,7 +211,17 @@ class Detector(abc.ABC):
     def inputs(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """Decoded pictures, uint8 (H, W, 3) of any sizes -> the inputs of `predict`: pixels or features."""
         pixels = images if self.geometry is None else self.squares(images)
-        return np.asarray(pixels) if self.encoder is None else self.encoder.encode(pixels)
+        if self.encoder is not None:
+            return self.encoder.encode(pixels)
+        return pixels if isinstance(pixels, np.ndarray) else of_native_size(pixels)
+
+
+def of_native_size(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Pictures, uint8 (H, W, 3) of any sizes -> an object array (N,) of them."""
+    rows = np.empty(len(images), dtype=object)
+    for number, image in enumerate(images):
+        rows[number] = image
+    return rows
 
 
 class TrainingDiverged(RuntimeError):

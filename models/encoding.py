@@ -1,4 +1,4 @@
-"""Encoders that compute features with a frozen backbone."""
+"""Encoders that compute features with a frozen backbone, and what Grad-CAM needs of one."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ import hashlib
 import re
 import threading
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 
-from models.backbones.base import Backbone
+from models.backbones import load_backbone
+from models.backbones.base import Backbone, BackboneRequest
 from models.checks import check_pixels
-from models.compute import Compute
+from models.compute import Compute, compute_on
+from models.configs import EncoderConfig
+from models.detector import BuildContext, CamTarget
 from models.geometry import Geometry
 from models.memory import in_batches, move
 
@@ -37,8 +42,7 @@ class FrozenEncoder:
         self.backbone = backbone
         self.compute = Compute() if compute is None else compute
         self.device = self.compute.device.type
-        pixels = backbone.preprocessing.size**2
-        self.batch_size = batch_size or max(1, min(MOST_AT_ONCE, PIXELS_AT_ONCE // pixels))
+        self.batch_size = batch_size or pictures_at_once(backbone.preprocessing.size)
         self.num_features = backbone.num_features
         geometry = backbone.preprocessing.geometry
         self.geometry: Geometry | None = dataclasses.replace(geometry, alpha=True) if backbone.alpha else geometry
@@ -91,6 +95,11 @@ class FrozenEncoder:
             return features.float()
 
 
+def pictures_at_once(size: int) -> int:
+    """How many pictures of size x size pixels a forward pass has, if they fit into memory; at least one."""
+    return max(1, min(MOST_AT_ONCE, PIXELS_AT_ONCE // size**2))
+
+
 def encoder_key(backbone: Backbone, compute: Compute | None = None) -> str:
     """Identifies features: family, architecture, weights, preprocessing, precision; at most 150 safe characters."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", backbone.name)
@@ -98,3 +107,55 @@ def encoder_key(backbone: Backbone, compute: Compute | None = None) -> str:
         name = f"{name[:51]}-{hashlib.sha256(backbone.name.encode()).hexdigest()[:8]}"
     parts = [backbone.family, name, backbone.weights_digest, backbone.preprocessing.key, backbone.mark]
     return "-".join(filter(None, [*parts, "" if compute is None else compute.key]))
+
+
+# The last backbone stays in the process: trials that a worker computes one after another mostly share it.
+load_backbone_once = lru_cache(maxsize=1)(load_backbone)
+
+
+def frozen_encoder(
+    family: str, config: EncoderConfig, context: BuildContext, *, policy: str | None = None, **preparation: Any
+) -> FrozenEncoder:
+    """The encoder of a method, with a backbone of a family of `models.backbones`.
+
+    Random weights always have seed 0: a frozen encoder belongs to the method, not to the trial, so all trials share its
+    features.
+
+    Args:
+        family: of the backbone.
+        config: of the method.
+        context: of the detector.
+        policy: how pictures become square (`models.geometry.Geometry`), in place of the configuration's `resize`.
+        preparation: further fields of `BackboneRequest`, where the family takes them.
+
+    Raises:
+        ValueError: the family has no such backbone.
+        WeightsError: the weights cannot be had or do not fit.
+    """
+    request = backbone_request(config, context, policy=policy, **preparation)
+    return FrozenEncoder(load_backbone_once(family, request), compute_on(context.device, config.precision))
+
+
+def backbone_request(
+    config: EncoderConfig, context: BuildContext, *, policy: str | None = None, **preparation: Any
+) -> BackboneRequest:
+    """The backbone that a configuration asks for; arguments as of `frozen_encoder`."""
+    policy = policy or (None if config.resize == "own" else config.resize)
+    size = config.size or None
+    return BackboneRequest(
+        config.backbone, config.weights, context.weight_files, policy=policy, size=size, **preparation
+    )
+
+
+def cam_through(backbone: Backbone, head: torch.nn.Module) -> CamTarget:
+    """A frozen backbone followed by a classifier of its features, on the backbone's device."""
+    module = torch.nn.Sequential(backbone, head.to(next(backbone.parameters()).device))
+    module.register_forward_pre_hook(_require_gradient)
+    layers, reshape = backbone.cam()
+    return CamTarget(module.eval(), layers, backbone.preprocessing.normalise, reshape)
+
+
+def _require_gradient(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
+    """Let gradients flow: no parameter of a frozen backbone requires one, so the picture must."""
+    (pictures,) = inputs
+    return pictures if pictures.requires_grad else pictures.detach().requires_grad_(torch.is_grad_enabled())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-POLICIES = ("squash", "crop", "pad")
+POLICIES = ("squash", "crop", "pad", "native")
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -28,8 +28,10 @@ class Geometry:
             "crop": timm's evaluation transform: resize the shorter side to floor(size / crop_fraction), then cut out
             the centre.
             "pad": Segment Anything's: resize the longer side to `size`, then fill the rest at the bottom and right.
+            "native": cut out the centre without a resize, as torchvision's CenterCrop; where a picture is smaller than
+            the square, it is in the middle and the rest is filled.
         crop_fraction: for "crop", in (0, 1].
-        fill: for "pad", the RGB colour of the filled part.
+        fill: for "pad" and "native", the RGB colour of the filled part.
         alpha: for "pad", add a fourth channel: 255 where the picture is, 0 where it was filled.
     """
 
@@ -58,7 +60,7 @@ class Geometry:
         parts = [self.policy, str(self.size), self.interpolation]
         if self.policy == "crop":
             parts.append(str(float(self.crop_fraction)))
-        if self.policy == "pad":
+        if self.policy in ("pad", "native"):
             parts.append(".".join(str(value) for value in self.fill))
         parts += ["alpha"] if self.alpha else []
         return "-".join(parts)
@@ -73,21 +75,27 @@ class Geometry:
             square[: image.shape[0], : image.shape[1], :3] = image
             square[: image.shape[0], : image.shape[1], 3:] = 255
             return square
+        if self.policy == "native":
+            square = np.full((self.size, self.size, 3), self.fill, dtype=np.uint8)
+            inside, shown = self._shown(shape)
+            square[inside] = image[shown]
+            return square
         top, left = self._corner(shape)
         return np.ascontiguousarray(image[top : top + self.size, left : left + self.size])
 
-    def invert(self, values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    def invert(self, values: np.ndarray, shape: tuple[int, int], *, outside: float = 0.0) -> np.ndarray:
         """Transform a map over the square to a map over the picture.
 
-        "squash" stretches the map. "pad" cuts the filled part off. "crop" gives 0 where the picture was cut off, which
-        no detector saw.
+        "squash" stretches the map. "pad" and "native" cut the filled part off. "crop" and "native" give `outside` where
+        the picture was cut off, which no detector saw.
 
         Args:
-            values: float (size, size), in [0, 1].
+            values: float (size, size).
             shape: (H, W) of the picture.
+            outside: the value of what no detector saw.
 
         Returns:
-            float32 (H, W), in [0, 1]; interpolated linearly.
+            float32 (H, W), in the range of the values and `outside`; interpolated linearly.
 
         Raises:
             ValueError: the map has another size.
@@ -95,24 +103,32 @@ class Geometry:
         if values.shape != (self.size, self.size):
             raise ValueError(f"the map has shape {values.shape}, the geometry makes {(self.size, self.size)}")
         values = np.asarray(values, dtype=np.float32)
+        low, high = min(float(values.min()), outside), max(float(values.max()), outside)
         height, width = self._resized(shape)
         if self.policy == "pad":
             values = values[:height, :width]
         elif self.policy == "crop":
             top, left = self._corner(shape)
-            canvas = np.zeros((height, width), dtype=np.float32)
+            canvas = np.full((height, width), outside, dtype=np.float32)
             canvas[top : top + self.size, left : left + self.size] = values
+            values = canvas
+        elif self.policy == "native":
+            canvas = np.full(shape, outside, dtype=np.float32)
+            inside, shown = self._shown(shape)
+            canvas[shown] = values[inside]
             values = canvas
         if values.shape != shape:
             picture = Image.fromarray(np.ascontiguousarray(values))
             values = np.asarray(picture.resize(shape[::-1], Image.Resampling.BILINEAR))
-        return np.clip(values, 0, 1)
+        return np.clip(values, low, high)
 
     def _resized(self, shape: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of a picture of this shape after resizing, before cutting or filling."""
         height, width = shape
         if self.policy == "squash":
             return self.size, self.size
+        if self.policy == "native":
+            return height, width
         if self.policy == "pad":
             scale = self.size / max(height, width)
             return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
@@ -124,6 +140,16 @@ class Geometry:
         """(top, left) of the centre that is cut out of the resized picture."""
         height, width = self._resized(shape)
         return round((height - self.size) / 2), round((width - self.size) / 2)
+
+    def _shown(self, shape: tuple[int, int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+        """For "native": where the picture is in the square, and which part of the picture that is."""
+        inside, shown = list[slice](), list[slice]()
+        for side, corner in zip(shape, self._corner(shape), strict=True):
+            length = min(side, self.size)
+            start, offset = (corner, 0) if side >= self.size else (0, (self.size - side) // 2)
+            inside.append(slice(offset, offset + length))
+            shown.append(slice(start, start + length))
+        return tuple(inside), tuple(shown)
 
     def _resize(self, image: np.ndarray, height: int, width: int) -> np.ndarray:
         if image.shape[:2] == (height, width):

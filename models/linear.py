@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-import warnings
-from functools import lru_cache
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from scipy.special import expit, softmax
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
-from models.backbones import load_backbone
-from models.backbones.base import Backbone, BackboneRequest
+from models.backbones.base import Backbone
 from models.checks import check_examples, load_tensors, matching_facts, softmax_loss
-from models.compute import compute_on
 from models.configs import LinearConfig, ProbeConfig
 from models.detector import (
     BuildContext,
@@ -32,8 +25,11 @@ from models.detector import (
     Rows,
     TrainingDiverged,
 )
-from models.encoding import FrozenEncoder, encoder_key
+from models.encoding import FrozenEncoder, cam_through, encoder_key, frozen_encoder
+from models.logistic import Objective, Solution, blocks
 from models.memory import in_batches, move
+from models.sizes import HELD
+from models.tiles import tiled
 
 log = logging.getLogger(__name__)
 
@@ -48,14 +44,15 @@ CONSTANT = 1e-6  # a feature counts as constant if its deviation is below this s
 
 ROWS_AT_ONCE = 4096  # rows of features that are read or scored at once; more would only need more memory
 
-Splits = dict[str, tuple[np.ndarray, np.ndarray]]  # "train" and "valid": features, float64 (N, D), and labels (N,)
+
+Splits = dict[str, tuple[Rows, np.ndarray]]  # "train" and "valid": features, float32 (N, D), and labels (N,)
 
 
 class LinearDetector(Detector):
     """A frozen encoder and a linear classifier on its features, which is saved as one `torch.nn.Linear(D, C)`.
 
-    Solver "lbfgs": scikit-learn finds the optimum, so the seed does not matter. Features are standardised with the
-    training set's mean and deviation, which are folded into the weights afterwards.
+    Solver "lbfgs": L-BFGS finds the optimum (`models.logistic`), so the seed does not matter. Features are standardised
+    with the training set's mean and deviation, which are folded into the weights afterwards.
 
     Solver "adam": the training loop of Ojha et al. (arXiv 2302.10174) with the constants of their published code: Adam
     without decay, learning rate 1e-4, batches of 256, at most 100 epochs, features without standardisation, initial
@@ -94,32 +91,32 @@ class LinearDetector(Detector):
     def fit(self, train: Examples, valid: Examples, session: FitSession) -> None:
         """Fit without checkpoints, which are not worth it. L-BFGS reports once, as epoch 1.
 
+        L-BFGS holds the features in memory, as float32. Adam reads them from the store batch by batch, if they are
+        more than `HELD`.
+
         Raises:
             ValueError: a class without training images, no validation images, or features that are not finite.
             TrainingDiverged: Adam's loss is not finite.
         """
         check_examples(train, valid, self.classes)
-        fit = self._fit_adam if self.config.solver == "adam" else self._fit_lbfgs
-        parts = {"train": train, "valid": valid}
-        weight, bias = fit({name: (self._gather(part.inputs), part.labels) for name, part in parts.items()}, session)
+        is_adam = self.config.solver == "adam"
+        num_bytes = 4 * self.encoder.num_features * (len(train.labels) + len(valid.labels))
+        read = self._checked if is_adam and num_bytes > HELD else self._gather
+        splits = {name: (read(part.inputs), part.labels) for name, part in {"train": train, "valid": valid}.items()}
+        weight, bias = (self._fit_adam if is_adam else self._fit_lbfgs)(splits, session)
         self._weight, self._bias = weight.astype(np.float32), bias.astype(np.float32)
 
     def _fit_lbfgs(self, splits: Splits, session: FitSession) -> tuple[np.ndarray, np.ndarray]:
-        """Weight (C, D) and bias (C,) at the optimum, with the best penalty if `l2` is 0. Changes the features."""
-        features = splits["train"][0]
-        mean, largest = features.mean(axis=0), np.maximum(features.max(axis=0), -features.min(axis=0))
-        for rows, _ in splits.values():
-            rows -= mean  # in place, because they may be gigabytes
-        deviation = np.sqrt(np.einsum("nd,nd->d", features, features) / len(features))
-        scale = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > CONSTANT * largest)
-        for rows, _ in splits.values():
-            rows *= scale
-
+        """Weight (C, D) and bias (C,) at the optimum, with the best penalty if `l2` is 0."""
+        features, labels = splits["train"]
+        assert isinstance(features, np.ndarray), "they are held in memory"
+        objective = Objective(features, labels, len(self.classes), constant=CONSTANT)
         best: tuple[dict[str, float], np.ndarray, np.ndarray] | None = None
-        # Each fit starts from the optimum of the stronger penalty before it.
-        model = LogisticRegression(max_iter=self.config.max_iterations, tol=TOLERANCE, warm_start=True)
+        start = objective.start()  # each fit starts from the optimum of the stronger penalty before it
         for l2 in (self.config.l2,) if self.config.l2 else L2_CHOICES:
-            weight, bias = self._solve(model, *splits["train"], l2)
+            start, solution = self._solve(objective, start, l2)
+            weight = per_class(torch.from_numpy(solution.coefficients)).numpy() * objective.scale
+            bias = per_class(torch.from_numpy(solution.intercept)).numpy() - weight @ objective.mean
             metrics = _metrics(weight, bias, splits) | {"l2": l2}
             log.info("l2 %g: validation loss %.4f", l2, metrics["valid/loss"])
             if best is not None and metrics["valid/loss"] > best[0]["valid/loss"]:
@@ -135,15 +132,14 @@ class LinearDetector(Detector):
                 metrics["l2"],
             )
         session.on_epoch(1, metrics)
-        return weight * scale, bias - (weight * scale) @ mean
+        return weight, bias
 
     def _fit_adam(self, splits: Splits, session: FitSession) -> tuple[np.ndarray, np.ndarray]:
         """Weight (C, D) and bias (C,) of the epoch with the best validation loss."""
-        features, labels = (torch.tensor(part) for part in splits["train"])
-        features = features.float()
+        features, labels = splits["train"][0], torch.tensor(splits["train"][1])
         num_functions = 1 if len(self.classes) == 2 else len(self.classes)
         generator = torch.Generator().manual_seed(self._seed)
-        weight = INITIAL_DEVIATION * torch.randn(num_functions, features.shape[1], generator=generator)
+        weight = INITIAL_DEVIATION * torch.randn(num_functions, self.encoder.num_features, generator=generator)
         bias = torch.zeros(num_functions)
         parameters = [weight.requires_grad_(), bias.requires_grad_()]
         optimiser = torch.optim.Adam(parameters, lr=self.config.learning_rate, weight_decay=self.config.l2)
@@ -152,10 +148,11 @@ class LinearDetector(Detector):
             order = torch.from_numpy(np.random.default_rng([self._seed, epoch]).permutation(len(labels)))
             for index in order.split(self.config.batch_size):
                 optimiser.zero_grad()
-                logits = torch.nn.functional.linear(features[index], *(_per_class(part) for part in parameters))
+                rows = torch.from_numpy(np.asarray(features[index.numpy()], dtype=np.float32))
+                logits = torch.nn.functional.linear(rows, *(per_class(part) for part in parameters))
                 torch.nn.functional.cross_entropy(logits, labels[index]).backward()
                 optimiser.step()
-            fitted = tuple(_per_class(part).detach().double().numpy() for part in parameters)
+            fitted = tuple(per_class(part).detach().double().numpy() for part in parameters)
             metrics = _metrics(fitted[0], fitted[1], splits)
             if not np.isfinite([metrics["train/loss"], metrics["valid/loss"]]).all():
                 raise TrainingDiverged(
@@ -169,46 +166,36 @@ class LinearDetector(Detector):
         log.info("epoch %d of %d is the best on validation", best[1], self.config.epochs)
         return best[2], best[3]
 
-    def _solve(
-        self, model: LogisticRegression, features: np.ndarray, labels: np.ndarray, l2: float
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Minimise mean cross-entropy + l2 / 2 |W|^2. Returns new arrays: weight (C, D) and bias (C,).
+    def _solve(self, objective: Objective, start: Solution, l2: float) -> tuple[Solution, Solution]:
+        """Minimise mean cross-entropy + l2 / 2 |W|^2: where the next penalty starts, and the result.
 
         With a weak penalty the gradient is small long before the optimum, above all where the classes are separable. So
         a fit goes on with a thousandth of the tolerance if it may be short of the optimum, and that result is taken if
         it differs. The next penalty starts from the first result in any case: a fit that was not short is the same as
         if nothing had gone on.
         """
-        model.set_params(C=1 / (l2 * len(labels)))  # scikit-learn minimises C * sum of cross-entropies + |W|^2 / 2
-        self._iterate(model, features, labels, l2)
-        first = coefficients, intercept = model.coef_.copy(), model.intercept_.copy()
-        scores = model.decision_function(features)
-        largest = np.abs(scores).max()
-        if _distance_bound(features, labels, scores, coefficients, l2) > SHORT * largest:
-            model.set_params(tol=TIGHT)
-            self._iterate(model, features, labels, l2)
-            if np.abs(model.decision_function(features) - scores).max() > SHORT * largest:
-                coefficients, intercept = model.coef_.copy(), model.intercept_.copy()
-            model.set_params(tol=TOLERANCE)
-            model.coef_, model.intercept_ = first
-        weight, bias = (_per_class(torch.from_numpy(part)).numpy() for part in (coefficients, intercept))
-        return weight, bias
+        first = self._iterate(objective, start, l2, TOLERANCE)
+        largest = objective.largest_difference(first, objective.start())
+        if objective.distance_bound(first, l2) > SHORT * largest:
+            further = self._iterate(objective, first, l2, TIGHT)
+            if objective.largest_difference(further, first) > SHORT * largest:
+                return first, further
+        return first, first
 
-    def _iterate(self, model: LogisticRegression, features: np.ndarray, labels: np.ndarray, l2: float) -> None:
-        """Fit from where the model is, with a warning if `max_iterations` are too few."""
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", ConvergenceWarning)
-            model.fit(features, labels)
-        if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
+    def _iterate(self, objective: Objective, start: Solution, l2: float, tolerance: float) -> Solution:
+        """Go on from a solution, with a warning if `max_iterations` are too few."""
+        found = objective.minimise(start, l2, tolerance=tolerance, max_iterations=self.config.max_iterations)
+        if not found.converged:
             log.warning(
                 "logistic regression (l2 %g) had not converged after %d iterations; raise max_iterations, or l2",
                 l2,
                 self.config.max_iterations,
             )
+        return found
 
     def predict(self, inputs: Rows) -> Prediction:
         """Features, float32 (N, D) -> logits; the embeddings are the features themselves."""
-        features = self._gather(inputs, np.float32)
+        features = self._gather(inputs)
         weight = self._weight.T.astype(np.float64)
         logits = np.empty((len(features), len(self.classes)), dtype=np.float32)
 
@@ -218,26 +205,41 @@ class LinearDetector(Detector):
         in_batches(score, len(features), ROWS_AT_ONCE)
         return Prediction(logits, features)
 
-    def _gather(self, inputs: Rows, dtype: npt.DTypeLike = np.float64) -> np.ndarray:
-        """All rows in a new array (N, D)."""
-        features = np.empty((len(inputs), self.encoder.num_features), dtype=dtype)
-        num_bad = 0
+    def _gather(self, inputs: Rows) -> np.ndarray:
+        """All rows in a new array, float32 (N, D)."""
+        features = np.empty((len(inputs), self.encoder.num_features), dtype=np.float32)
+
+        def keep(part: slice, rows: np.ndarray) -> None:
+            features[part] = rows
+
+        self._read(inputs, keep)
+        return features
+
+    def _checked(self, inputs: Rows) -> Rows:
+        """The rows as they are, after a look at all of them."""
+        self._read(inputs, lambda part, rows: None)
+        return inputs
+
+    def _read(self, inputs: Rows, use: Callable[[slice, np.ndarray], None]) -> None:
+        """Read all rows in order. Raises `ValueError` for another width, and for rows that are not finite."""
+        num_bad, width = 0, self.encoder.num_features
 
         def read(part: slice) -> None:
             nonlocal num_bad
             rows = inputs[np.arange(part.start, part.stop)]
-            if rows.shape[1:] != features.shape[1:]:
-                raise ValueError(f"features have shape {(len(inputs), *rows.shape[1:])}, expected {features.shape}")
+            if rows.shape[1:] != (width,):
+                raise ValueError(
+                    f"features have shape {(len(inputs), *rows.shape[1:])}, expected {(len(inputs), width)}"
+                )
             num_bad += int((~np.isfinite(rows)).any(axis=1).sum())
-            features[part] = rows
+            use(part, rows)
 
         in_batches(read, len(inputs), ROWS_AT_ONCE)
         if num_bad:
             raise ValueError(
-                f"{num_bad} of {len(features)} images have features "
+                f"{num_bad} of {len(inputs)} images have features "
                 "that are not finite; the encoder's weights or its precision are at fault"
             )
-        return features
 
     def save(self, folder: Path) -> None:
         """Write `head.pt`, the state of a `torch.nn.Linear(D, C)` on raw features, and `head.json` about it."""
@@ -265,24 +267,15 @@ class LinearDetector(Detector):
         return head.requires_grad_(False)
 
     def cam_target(self) -> CamTarget | None:
-        """The backbone followed by the fitted classifier, or None for an encoder without gradients."""
-        if self._backbone is None:
+        """The backbone followed by the fitted classifier, or None for an encoder without gradients, or of tiles."""
+        if self._backbone is None or self.geometry is None:
             return None
         if isinstance(self.encoder, FrozenEncoder):
             move(self._backbone, self.encoder.compute.device)
-        module = torch.nn.Sequential(self._backbone, self._head().to(next(self._backbone.parameters()).device))
-        module.register_forward_pre_hook(_require_gradient)
-        layers, reshape = self._backbone.cam()
-        return CamTarget(module.eval(), layers, self._backbone.preprocessing.normalise, reshape)
+        return cam_through(self._backbone, self._head())
 
 
-def _require_gradient(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
-    """Let gradients flow: no parameter of a frozen backbone requires one, so the picture must."""
-    (pictures,) = inputs
-    return pictures if pictures.requires_grad else pictures.detach().requires_grad_(torch.is_grad_enabled())
-
-
-def _per_class(functions: torch.Tensor) -> torch.Tensor:
+def per_class(functions: torch.Tensor) -> torch.Tensor:
     """Weights or biases of the decision functions -> of the classes' logits.
 
     Two classes have one decision function: each logit gets half of it, because only the difference matters.
@@ -290,60 +283,22 @@ def _per_class(functions: torch.Tensor) -> torch.Tensor:
     return torch.cat([-functions, functions]) / 2 if len(functions) == 1 else functions
 
 
-def _distance_bound(
-    features: np.ndarray, labels: np.ndarray, scores: np.ndarray, coefficients: np.ndarray, l2: float
-) -> float:
-    """How far a row's decision function can be from its value at the optimum, at most.
-
-    The objective is strongly convex in the weights, so that they are at most |gradient| / l2 from the optimum.
-
-    Args:
-        features: (N, D).
-        labels: int (N,).
-        scores: decision functions, (N,) for two classes, else (N, C).
-        coefficients: (1, D) or (C, D).
-        l2: weight of the penalty.
-    """
-    if scores.ndim == 1:
-        excess = (expit(scores) - labels)[:, None]
-    else:
-        excess = softmax(scores, axis=1)
-        excess[np.arange(len(labels)), labels] -= 1
-    gradient = excess.T @ features / len(labels) + l2 * coefficients
-    longest = np.sqrt(np.einsum("nd,nd->n", features, features).max())
-    return float(longest * np.linalg.norm(gradient) / l2)
-
-
 def _metrics(weight: np.ndarray, bias: np.ndarray, splits: Splits) -> dict[str, float]:
     """`<split>/loss` and `<split>/accuracy` of a classifier (C, D), (C,)."""
     metrics = {}
     for name, (rows, labels) in splits.items():
-        logits = rows @ weight.T + bias
-        metrics[f"{name}/loss"] = softmax_loss(logits, labels)
-        metrics[f"{name}/accuracy"] = float((logits.argmax(axis=1) == labels).mean())
+        loss = right = 0.0
+        for part, block in blocks(rows, weight.shape[1]):
+            logits = block @ weight.T + bias
+            loss += softmax_loss(logits, labels[part]) * len(block)
+            right += float((logits.argmax(axis=1) == labels[part]).sum())
+        metrics[f"{name}/loss"], metrics[f"{name}/accuracy"] = loss / len(labels), right / len(labels)
     return metrics
 
 
-# The last backbone stays in the process: trials that a worker computes one after another mostly share it.
-_load_backbone_once = lru_cache(maxsize=1)(load_backbone)
-
-
 def probe_backbone(family: str, config: LinearConfig, context: BuildContext, **preparation: Any) -> LinearDetector:
-    """A linear classifier on a frozen backbone of a family of `models.backbones`.
-
-    Random weights always have seed 0: a frozen encoder belongs to the method, not to the trial, so all trials share its
-    features. `preparation`: further fields of `BackboneRequest`, where the family takes them.
-
-    Raises:
-        ValueError: the family has no such backbone.
-        WeightsError: the weights cannot be had or do not fit.
-    """
-    policy = None if config.resize == "own" else config.resize
-    size = config.size or None
-    request = BackboneRequest(
-        config.backbone, config.weights, context.weight_files, policy=policy, size=size, **preparation
-    )
-    backbone = _load_backbone_once(family, request)
-    encoder = FrozenEncoder(backbone, compute_on(context.device, config.precision))
+    """A linear classifier on a frozen backbone; arguments and errors as of `models.encoding.frozen_encoder`."""
+    frozen = frozen_encoder(family, config, context, **preparation)
+    backbone, encoder = frozen.backbone, tiled(frozen, config.resize)
     note = backbone.weights_note
     return LinearDetector(encoder, context.classes, config, weights_note=note, backbone=backbone, seed=context.seed)

@@ -38,3 +38,23 @@ def resized_to(size: int) -> PictureNeeds:
     224 x 89,600,000, and under the others nothing is left of it.
     """
     return PictureNeeds(max_ratio=max(1.0, min(MAX_RATIO, MAX_PIXELS // max(1, size) ** 2)))
+
+
+@dataclass(frozen=True)
+class SelfEdits:
+    """The self-edited pictures that a method learns from: real photographs, and the same with one region edited.
+
+    A split has as many real as edited versions. If it has more photographs than `most`, some of them take part.
+
+    Attributes:
+        recipe: how regions are drawn, edited and processed; a name in `data.self_edited`.
+        versions: edited versions of each photograph, at most.
+        most: edited versions of all training photographs, at most, if these have 256 x 256 pixels; of larger ones
+            fewer, so that the time of training is bounded (`data.self_edited.SelfEdited`).
+        most_valid: likewise, of validation photographs; 0: this recipe is for training alone.
+    """
+
+    recipe: str
+    versions: int
+    most: int
+    most_valid: int

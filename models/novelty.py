@@ -7,6 +7,7 @@ distances of the validation images, which the covariance has not seen. Nothing h
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import zipfile
 from collections.abc import Mapping
@@ -85,7 +86,14 @@ class Novelty:
         return cls(mean, scale, components, variances, rest, limit, facts)
 
 
-def fit_novelty(train: np.ndarray, valid: np.ndarray, photographs: np.ndarray, *, num_looks: int = 1) -> Novelty:
+def fit_novelty(
+    train: np.ndarray,
+    valid: np.ndarray,
+    photographs: np.ndarray,
+    *,
+    num_looks: int = 1,
+    num_images: int | None = None,
+) -> Novelty:
     """Learn what training embeddings are like, and find the limit on validation embeddings.
 
     Args:
@@ -95,12 +103,11 @@ def fit_novelty(train: np.ndarray, valid: np.ndarray, photographs: np.ndarray, *
             other, so that the fitted limit rests on as many observations as there are photographs.
         num_looks: how many embeddings of the same pictures have a limit each; they share what may be beyond
             (Bonferroni).
+        num_images: distinct validation images, where each takes part under several conditions; None: V.
 
     Raises:
         ValueError: too few images, or embeddings that are not finite.
     """
-    from sklearn.covariance import ledoit_wolf_shrinkage
-
     train, valid = np.asarray(train, dtype=np.float64), np.asarray(valid, dtype=np.float64)
     num_photographs = len(set(np.asarray(photographs).tolist()))
     if len(train) < 2 or num_photographs < 2:
@@ -108,7 +115,35 @@ def fit_novelty(train: np.ndarray, valid: np.ndarray, photographs: np.ndarray, *
             f"{len(train)} training images and {num_photographs} validation photographs are too few to say what "
             "training images are like; 2 of each are the least"
         )
-    if not (np.isfinite(train).all() and np.isfinite(valid).all()):
+    if not np.isfinite(valid).all():
+        raise ValueError("some embeddings are not finite")
+    novelty = without_limit(train)
+    num_images = len(valid) if num_images is None else num_images
+    limit, fitted = limit_of(novelty.distances(valid), num_photographs, num_looks=num_looks, num_images=num_images)
+    facts = {
+        **novelty.facts,
+        "num_valid": num_images,
+        "num_photographs": num_photographs,
+        "fitted": fitted,
+    }
+    return dataclasses.replace(novelty, limit=limit, facts=facts)
+
+
+def without_limit(train: np.ndarray) -> Novelty:
+    """What training embeddings (N, D) are like, with a limit of 1.
+
+    Raises:
+        ValueError: fewer than 2 embeddings, all of them equal, or one that is not finite.
+    """
+    from sklearn.covariance import ledoit_wolf_shrinkage
+
+    train = np.asarray(train, dtype=np.float64)
+    if len(train) < 2:
+        raise ValueError(
+            f"{len(train)} training images are too few to say what they are like: 2 are the least; "
+            "add real training photographs, or leave the method out"
+        )
+    if not np.isfinite(train).all():
         raise ValueError("some embeddings are not finite")
     mean, deviation = train.mean(axis=0), train.std(axis=0)
     varies = deviation > _CONSTANT * np.abs(train).max(axis=0)
@@ -124,27 +159,20 @@ def fit_novelty(train: np.ndarray, valid: np.ndarray, photographs: np.ndarray, *
     mean_variance = total / dimensions
     left = max(dimensions - num_kept, 1)
     rest = (1 - shrinkage) * max(total - own.sum(), 0.0) / left + shrinkage * mean_variance
-    novelty = Novelty(
+    return Novelty(
         mean.astype(np.float32),
         scale.astype(np.float32),
         directions[:num_kept].astype(np.float16),
         ((1 - shrinkage) * own + shrinkage * mean_variance).astype(np.float32),
         float(max(rest, np.finfo(np.float32).tiny)),
         1.0,
-        {},
+        {"shrinkage": shrinkage, "num_train": len(train)},
     )
-    limit, fitted = limit_of(novelty.distances(valid), num_photographs, num_looks=num_looks)
-    facts = {
-        "shrinkage": shrinkage,
-        "num_train": len(train),
-        "num_valid": len(valid),
-        "num_photographs": num_photographs,
-        "fitted": fitted,
-    }
-    return Novelty(novelty.mean, novelty.scale, novelty.components, novelty.variances, novelty.rest, limit, facts)
 
 
-def limit_of(distances: np.ndarray, num_photographs: int, *, num_looks: int = 1) -> tuple[float, str]:
+def limit_of(
+    distances: np.ndarray, num_photographs: int, *, num_looks: int = 1, num_images: int | None = None
+) -> tuple[float, str]:
     """The limit from the distances of validation images, and in words how it was found.
 
     From `ENOUGH` images on: the quantile itself. Of fewer: that of a new observation of a log-normal distribution,
@@ -155,16 +183,18 @@ def limit_of(distances: np.ndarray, num_photographs: int, *, num_looks: int = 1)
         distances: (V,), above 0.
         num_photographs: distinct source photographs, at least 2.
         num_looks: as in `fit_novelty`.
+        num_images: as in `fit_novelty`.
     """
+    num_images = len(distances) if num_images is None else num_images
     quantile = 1 - (1 - QUANTILE) / num_looks
     share = f"{100 * quantile:g} %"
-    if len(distances) >= ENOUGH:
-        return float(np.quantile(distances, quantile)), f"{share} quantile of {len(distances)} validation images"
+    if num_images >= ENOUGH:
+        return float(np.quantile(distances, quantile)), f"{share} quantile of {num_images} validation images"
     low, middle, high = np.quantile(np.log(distances), [0.25, 0.5, 0.75])
     width = max((high - low) / (2 * norm.ppf(0.75)), _NARROWEST)
     reach = t.ppf(quantile, num_photographs - 1) * np.sqrt(1 + 1 / num_photographs)
     words = (
-        f"{share} of a log-normal distribution fitted to the quartiles of {len(distances)} validation images of "
+        f"{share} of a log-normal distribution fitted to the quartiles of {num_images} validation images of "
         f"{num_photographs} photographs"
     )
     return float(np.exp(min(middle + reach * width, 500.0))), words

@@ -76,6 +76,11 @@ class KnownClasses:
         covariance, _ = ledoit_wolf(train - means[index], assume_centered=True)
         variances, directions = np.linalg.eigh(covariance)
         kept = variances > _NO_VARIANCE * max(variances[-1], 0.0)
+        if not kept.any() and len(numbers) == len(self.labels):
+            raise ValueError(
+                "each class has one training image, so there is no deviation within a class to measure distances in; "
+                "take more training images (a larger limit), or leave the open set out"
+            )
         if not kept.any():
             raise ValueError(
                 "all training embeddings of each class are equal, so there is no distance in deviations; the detector "

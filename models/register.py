@@ -57,14 +57,16 @@ class Register(Generic[T]):
 
     def get(self, name: str) -> T:
         """Look an entry up. Raises `KeyError`, which lists all names and suggests a similar name."""
-        names = self.names()
-        if name not in self._entries:
-            raise no_entry(self._kind, name, names)
+        if not self._complete or name not in self._entries:
+            names = self.names()  # imports the modules
+            if name not in self._entries:
+                raise no_entry(self._kind, name, names)
         return self._entries[name]
 
 
 def no_entry(kind: str, name: str, names: Sequence[str]) -> KeyError:
     """The error of a failed look-up: it lists all names and suggests a similar name."""
-    near = difflib.get_close_matches(name, names, n=1)
+    begins = [other for other in names if len(name) > 2 and other.startswith(name)]
+    near = begins or difflib.get_close_matches(name, names, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     return KeyError(f"no {kind} named {name!r}{hint}; there are: {', '.join(names)}")

@@ -5,19 +5,25 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
 from models.detector import BuildContext, Detector
-from models.needs import PictureNeeds
+from models.needs import PictureNeeds, SelfEdits
 from models.register import Register
 from models.validation import in_words
+
+if TYPE_CHECKING:
+    from models.sizes import Footprint
 
 Build = Callable[[Any, BuildContext], Detector]
 Needs = Callable[[Any], PictureNeeds]
 Complete = Callable[[dict[str, Any]], dict[str, Any]]
 OfConfig = Callable[[Any], bool]
+Edits = Callable[[Any], tuple[SelfEdits, ...]]
+Pretrained = tuple[str, str, str]  # family of backbones, architecture, weights string
+FAMILY = "family:"  # before a word of `DetectorInfo.family`, where methods are named
 
 
 def _any_size(config: Any) -> PictureNeeds:
@@ -26,6 +32,14 @@ def _any_size(config: Any) -> PictureNeeds:
 
 def _always(config: Any) -> bool:
     return True
+
+
+def _never(config: Any) -> bool:
+    return False
+
+
+def _one_backbone(family: str) -> Callable[[Any], tuple[Pretrained, ...]]:
+    return lambda config: ((family, config.backbone, config.weights),)
 
 
 class ForPictures(Protocol):
@@ -50,6 +64,11 @@ class DetectorInfo:
         summary: one line that describes the method.
         small: settings that make the method small enough for the demo and for tests, without a download.
         needs_fakes: whether the method learns from fakes; if not, it is trained once, on real images only.
+        self_edits: configuration -> the self-edited pictures that the method learns from, in place of fakes, by one or
+            more recipes. Training photographs and their edits fit, validation photographs and their edits choose. None:
+            no such pictures.
+        log_odds: whether the detector's score is the log-odds of fake. If not, it has no probability, and no values at
+            p = 0.5.
         picture_needs: configuration -> the sizes of pictures that the method can take.
         depends_on_seed: configuration -> whether another seed may give another detector. If not, a trial runs with one
             seed alone, and its seed variance is zero.
@@ -57,8 +76,15 @@ class DetectorInfo:
             settings that are missing. None: there is nothing to add.
         for_pictures: (completed configuration, square=whether all pictures of the data set are square) -> the
             configuration of trials on them. None: it is the same for all.
+        test_only: the method comes trained, as a file, and `fit` trains nothing: one row, trained on no generator.
         reference: a row to compare methods with, and no method of anybody: it takes part only in a grid with controls,
             and in no ranking.
+        family: a word for methods of one kind, for `--methods family:WORD`; "": of no family.
+        reads_masks: configuration -> whether `fit` needs the edited area of each training and validation picture
+            (`Examples.masks`).
+        pretrained: configuration -> the backbones whose weights the method loads, whatever these are. None: the method
+            has no weights, or does not say which.
+        footprint: configuration -> what its trials keep on disk (`models.sizes`), for a plan. None: not known.
     """
 
     name: str
@@ -68,11 +94,18 @@ class DetectorInfo:
     summary: str
     small: Mapping[str, Any] = field(default_factory=dict)
     needs_fakes: bool = True
+    self_edits: Edits | None = None
+    log_odds: bool = True
     picture_needs: Needs = _any_size
     depends_on_seed: OfConfig = _always
     complete: Complete | None = None
     for_pictures: ForPictures | None = None
     reference: bool = False
+    family: str = ""
+    test_only: bool = False
+    reads_masks: OfConfig = _never
+    pretrained: Callable[[Any], tuple[Pretrained, ...]] | None = None
+    footprint: Callable[[Any], Footprint | None] | None = None
 
 
 _detectors: Register[DetectorInfo] = Register("method", "models.detectors")
@@ -84,6 +117,34 @@ def list_references() -> list[str]:
     return [name for name in list_detectors() if detector_info(name).reference]
 
 
+def expand_methods(words: Iterable[str]) -> list[str]:
+    """Each method once, in the order given; `family:WORD` becomes the methods of that family, in alphabetical order.
+
+    `-NAME` leaves a method out that a word before it named. Does not look other names of methods up.
+
+    Raises:
+        KeyError: no such family, with a list of the families; or nothing to leave out.
+    """
+    families: dict[str, list[str]] = {}
+    for name in list_detectors():
+        families.setdefault(detector_info(name).family, []).append(name)
+    families.pop("", None)
+    methods: list[str] = []
+    for word in words:
+        family = word.removeprefix(FAMILY)
+        if word.startswith("-"):
+            if word[1:] not in methods:
+                raise KeyError(f"{word} leaves {word[1:]!r} out, which no word before it names")
+            methods = [name for name in methods if name != word[1:]]
+        elif not word.startswith(FAMILY):
+            methods.append(word)
+        elif family in families:
+            methods += families[family]
+        else:
+            raise KeyError(f"no family of methods named {family!r}; there are: {', '.join(sorted(families))}")
+    return list(dict.fromkeys(methods))
+
+
 def register_detector(
     name: str,
     *,
@@ -91,15 +152,23 @@ def register_detector(
     gpu_share: float,
     small: Mapping[str, Any] | None = None,
     needs_fakes: bool = True,
+    self_edits: Edits | None = None,
+    log_odds: bool = True,
     picture_needs: Needs = _any_size,
     depends_on_seed: OfConfig = _always,
     complete: Complete | None = None,
     for_pictures: ForPictures | None = None,
     reference: bool = False,
+    family: str = "",
+    test_only: bool = False,
+    reads_masks: OfConfig | bool = False,
+    pretrained: str | Callable[[Any], tuple[Pretrained, ...]] | None = None,
+    footprint: Callable[[Any], Footprint | None] | None = None,
 ) -> Callable[[Build], Build]:
     """Register the decorated builder under `name`; its docstring's first line becomes the summary.
 
-    The arguments are the fields of `DetectorInfo`.
+    The arguments are the fields of `DetectorInfo`. A method that is test-only needs no fakes. `pretrained` may be the
+    family of the backbone that the settings `backbone` and `weights` name.
 
     Raises:
         ValueError: the name is taken, or `config` is not an instance of a frozen dataclass.
@@ -117,12 +186,19 @@ def register_detector(
             build,
             summary,
             small=dict(small or {}),
-            needs_fakes=needs_fakes,
+            needs_fakes=needs_fakes and not test_only,
+            self_edits=self_edits,
+            log_odds=log_odds,
             picture_needs=picture_needs,
             depends_on_seed=depends_on_seed,
             complete=complete,
             for_pictures=for_pictures,
             reference=reference,
+            family=family,
+            test_only=test_only,
+            reads_masks=reads_masks if callable(reads_masks) else (_always if reads_masks else _never),
+            pretrained=_one_backbone(pretrained) if isinstance(pretrained, str) else pretrained,
+            footprint=footprint,
         )
         _detectors.add(name, info)
         return build
@@ -156,6 +232,20 @@ def resolve_config(name: str, overrides: Mapping[str, Any] | None = None) -> dic
         return values if info.complete is None else info.complete(values)
     except ValueError as error:
         raise ValueError(str(error).replace("METHOD", name)) from None
+
+
+def is_small(name: str, config: Mapping[str, Any]) -> bool:
+    """Whether a configuration is a method's small form: its small network, or all small settings if it names none.
+
+    False for a method that this checkout does not have, and for one that has no small form of its own.
+    """
+    if name not in list_detectors():
+        return False
+    info = detector_info(name)
+    telling = {"backbone"} & info.small.keys() or info.small.keys()
+    default = {setting: getattr(info.config, setting) for setting in telling}
+    small = {setting: info.small[setting] for setting in telling}
+    return small != default and all(config.get(setting) == value for setting, value in small.items())
 
 
 def size_check(configs: Iterable[tuple[str, Mapping[str, Any]]]) -> Callable[[int, int], str]:
@@ -192,6 +282,23 @@ def depends_on_seed(name: str, config: Mapping[str, Any]) -> bool:
         return info.depends_on_seed(dataclasses.replace(info.config, **config))
     except (TypeError, ValueError):
         return True
+
+
+def self_edits(name: str, config: Mapping[str, Any]) -> tuple[SelfEdits, ...]:
+    """The self-edited pictures that a method learns from, by its resolved configuration; empty: no such pictures."""
+    info = detector_info(name)
+    return () if info.self_edits is None else info.self_edits(dataclasses.replace(info.config, **config))
+
+
+def reads_masks(name: str, config: Mapping[str, Any]) -> bool:
+    """Whether a method learns from masks, by its resolved configuration."""
+    info = detector_info(name)
+    return info.reads_masks(dataclasses.replace(info.config, **config))
+
+
+def gives_log_odds(name: str) -> bool:
+    """Whether the scores of a method are log-odds of fake; those of a method that this checkout lacks count as such."""
+    return name not in list_detectors() or detector_info(name).log_odds
 
 
 def _needs_of(name: str, config: Mapping[str, Any]) -> PictureNeeds:

@@ -1,7 +1,8 @@
-"""A network that trains in full: Adam, cross-entropy, checkpoints within an epoch."""
+"""Networks that train: Adam, checkpoints within an epoch, halved batches; and a timm network that trains on pixels."""
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import json
 import logging
@@ -13,11 +14,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.backbones.base import BackboneRequest
+from models.backbones.base import BackboneRequest, seeded
 from models.backbones.timm import timm_cam, timm_classifier, timm_num_features, without_weights
 from models.checks import check_examples, check_pixels, load_tensors, matching_facts, softmax_loss
 from models.compute import compute_on
-from models.configs import NetworkConfig
+from models.configs import NetworkConfig, TrainingConfig
 from models.detector import (
     BuildContext,
     CamTarget,
@@ -30,6 +31,7 @@ from models.detector import (
     TrainingDiverged,
 )
 from models.memory import fits, in_batches, move
+from models.tiles import NATIVE, means, pictures_of, random_part, tiles_in_batches
 from models.weights import weights_note
 
 log = logging.getLogger(__name__)
@@ -41,15 +43,40 @@ State = dict[str, Any]
 
 
 class Batch(NamedTuple):
-    """Training images in the host's memory: pixels uint8 (N, H, W, 3), whether to mirror each (N,), labels (N,)."""
+    """Training images in the host's memory.
 
-    pixels: torch.Tensor
+    Attributes:
+        rows: pixels uint8 (N, H, W, 3), or features float32 (N, D).
+        mirrored: whether to mirror each, bool (N,).
+        labels: int64 (N,).
+        targets: what the loss compares the outputs with: the labels, unless a method says otherwise.
+    """
+
+    rows: torch.Tensor
     mirrored: torch.Tensor
     labels: torch.Tensor
+    targets: torch.Tensor
 
 
-class NetworkDetector(Detector):
-    """A timm network with its own classifier, trained on pixels.
+class Outputs(NamedTuple):
+    """What a network gives in training.
+
+    Attributes:
+        logits: (N, C).
+        embeddings: (N, D), the classifier's inputs; None where the loss does not ask for them.
+        cells: (N, C, h, w), logits of places of the picture; None for a method that has none.
+    """
+
+    logits: torch.Tensor
+    embeddings: torch.Tensor | None = None
+    cells: torch.Tensor | None = None
+
+
+class TrainedDetector(Detector):
+    """A network that trains with Adam, on pixels or on features. A subclass says what goes in and what comes out.
+
+    A method that trains in another way overrides `outputs`, `loss` or `learning_rate`. Only parameters that require a
+    gradient train.
 
     Initial weights, the order of the images, their mirroring and dropout depend only on (seed, epoch, step), so a
     checkpoint needs no state of a random generator: on a CPU, an interrupted training ends bit by bit like an
@@ -58,34 +85,79 @@ class NetworkDetector(Detector):
     If the forward or backward pass of a step runs out of the device's memory, this step and all later steps are
     computed in two halves whose gradients are added: one step of the optimiser on the same images, equal up to
     rounding. Batch normalisation is the exception: its statistics are those of half a batch, its running averages are
-    updated twice per step, and the layers before the one that ran out have seen that first batch once more.
-    `batch_halved` records it.
+    updated twice per step, and the layers before the one that ran out have seen that first batch once more. So is a
+    loss over pairs of images: it sees the pairs inside each half. `batch_halved` records it.
 
     Args:
+        network: from `rows` prepared by `prepared` to logits; moved to the device when it is first used.
         config: hyper-parameters.
-        context: classes, seed, device, weight files.
-
-    Raises:
-        ValueError: timm has no such network.
-        WeightsError: the weights cannot be had or do not fit.
+        context: classes, seed, device.
+        num_features: D of the embeddings.
     """
 
-    def __init__(self, config: NetworkConfig, context: BuildContext) -> None:
-        request = BackboneRequest(
-            config.backbone, config.weights, context.weight_files, context.seed, config.resize, config.size or None
-        )
-        network, self.preprocessing = timm_classifier(
-            without_weights(request) if context.restoring else request, len(context.classes)
-        )
+    config: TrainingConfig
+    mirrors = False  # whether half of the training images are mirrored
+
+    def __init__(self, network: nn.Module, config: TrainingConfig, context: BuildContext, *, num_features: int) -> None:
         self.config = config
         self.classes = context.classes
-        self.geometry = self.preprocessing.geometry
-        self.weights_note = weights_note(config.weights, context.weight_files)
+        self._num_features = num_features
         self._seed = context.seed
         self._compute = compute_on(context.device, config.precision)
         self._device = self._compute.device
-        self._network = cast(Any, network)  # timm's methods are not nn.Module's; moved when it is first used
+        self._network = cast(Any, network)  # timm's methods are not nn.Module's
         self._scored_at_once = config.batch_size
+
+    # What a subclass says --------------------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def gather(self, inputs: Rows, index: np.ndarray) -> torch.Tensor:
+        """Rows in the host's memory. Raises `ValueError` where they have another shape than the network takes."""
+
+    @abc.abstractmethod
+    def prepared(self, rows: torch.Tensor, mirrored: torch.Tensor | None = None) -> torch.Tensor:
+        """Rows on the device -> what the network takes. `mirrored`, bool (N,), says which images are mirrored."""
+
+    @abc.abstractmethod
+    def embed(self, x: torch.Tensor) -> torch.Tensor:
+        """What the network takes -> embeddings (N, D)."""
+
+    @abc.abstractmethod
+    def classify(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Embeddings float32 (N, D) -> logits (N, C)."""
+
+    @abc.abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """What a saved network must agree in with the detector that loads it, as plain JSON types."""
+
+    def training_rows(
+        self, train: Examples, index: np.ndarray, mirrored: np.ndarray, epoch: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a step of an epoch (from 1) trains on: rows as `gather` gives them, and the loss's targets.
+
+        `index` and `mirrored` have one entry per image. The rows are mirrored later, by `prepared`.
+        """
+        return self.gather(train.inputs, index), as_tensor(train.labels[index])
+
+    def outputs(self, x: torch.Tensor) -> Outputs:
+        """What the network takes -> what the loss takes, with gradients."""
+        return Outputs(self._network(x))
+
+    def scored(self, embeddings: torch.Tensor) -> Outputs:
+        """What `embed` gives, in float32 -> logits (N, C) and embeddings (N, D) of a prediction."""
+        return Outputs(self.classify(embeddings), embeddings)
+
+    def loss(self, outputs: Outputs, targets: torch.Tensor) -> torch.Tensor:
+        """The mean loss per image, a float32 scalar. `outputs` may have 16 bits."""
+        return nn.functional.cross_entropy(outputs.logits.float(), targets)
+
+    def validated(self, valid: Examples) -> np.ndarray:
+        """Logits of the validation images, float (N, C), after each epoch: its loss chooses the epoch."""
+        return self.predict(valid.inputs).logits
+
+    def learning_rate(self, epoch: int, step: int, num_steps: int) -> float:
+        """Adam's learning rate in a step (from 0, of `num_steps`) of an epoch (from 1)."""
+        return self.config.learning_rate
 
     # Training --------------------------------------------------------------------------------------------------------
 
@@ -102,10 +174,9 @@ class NetworkDetector(Detector):
         """
         check_examples(train, valid, self.classes)
         move(self._network, self._device)
-        if self.config.compile:  # not in the constructor: Grad-CAM needs hooks, which a compiled network lacks
-            self._network.compile()
+        self.before_training()
         optimiser = torch.optim.Adam(
-            self._network.parameters(),
+            [parameter for parameter in self._network.parameters() if parameter.requires_grad],
             lr=self.config.learning_rate,
             weight_decay=self.config.weight_decay,
             fused=True if self._device.type == "cuda" else None,  # None: torch's choice
@@ -138,6 +209,8 @@ class NetworkDetector(Detector):
                     sums.zero_()
                 self._network.train()
                 for step, batch in self._training_batches(train, epoch, first_step):
+                    for group in optimiser.param_groups:
+                        group["lr"] = self.learning_rate(epoch, step, num_steps)
                     self._step((epoch, step), batch, optimiser, scaler, sums[:, step])
                     due = session.checkpoint_due()
                     if due or step % CHECK_EVERY == CHECK_EVERY - 1:
@@ -147,6 +220,7 @@ class NetworkDetector(Detector):
                 first_step = 0
                 self._check(sums[0], epoch)
                 metrics = self._epoch_metrics(sums, train, valid)
+                metrics["learning_rate"] = self.learning_rate(epoch, 0, num_steps)
                 if not np.isfinite(metrics["valid/loss"]):
                     raise self._diverged(f"the validation loss after epoch {epoch} is {metrics['valid/loss']}")
                 if best is None or metrics["valid/loss"] < best["loss"]:
@@ -159,16 +233,20 @@ class NetworkDetector(Detector):
             log.info("epoch %d of %d is the best on validation", best["epoch"], self.config.epochs)
             self._network.load_state_dict(best["network"])
 
+    def before_training(self) -> None:
+        """Whatever a subclass does with the network, on its device, before the first step or before it is resumed."""
+
     def _training_batches(self, train: Examples, epoch: int, first_step: int) -> Iterator[tuple[int, Batch]]:
         """(step, batch) in the host's memory, starting at `first_step`."""
         generator = np.random.default_rng([self._seed, epoch])
         order = generator.permutation(len(train.labels))
-        mirrored = generator.random(len(order)) < (0.5 if self.config.flip else 0.0)
+        mirrored = generator.random(len(order)) < (0.5 if self.mirrors else 0.0)
         batches = _batches(len(order), self.config.batch_size)
         for step in range(first_step, len(batches)):
             index = order[batches[step]]
-            pixels = self._gather(train.inputs, index)
-            yield step, Batch(pixels, *map(_as_tensor, (mirrored[batches[step]], train.labels[index])))
+            flips = mirrored[batches[step]]
+            rows, targets = self.training_rows(train, index, flips, epoch)
+            yield step, Batch(rows, as_tensor(flips), as_tensor(train.labels[index]), targets)
 
     def _step(
         self,
@@ -226,14 +304,13 @@ class NetworkDetector(Detector):
         num_images = len(batch.labels)
         num_parts = 2 if self.batch_halved and num_images >= SMALLEST_HALVED else 1
         for part in zip(*(tensor.chunk(num_parts) for tensor in batch), strict=True):
-            pixels, mirrored, truth = map(self._to_device, part)
-            pixels = torch.where(mirrored[:, None, None, None], pixels.flip(2), pixels)
+            rows, mirrored, truth, targets = map(self._to_device, part)
             with self._compute.autocast():
-                logits = self._network(self.preprocessing.normalise(pixels))
-            loss = nn.functional.cross_entropy(logits.float(), truth)
+                outputs = self.outputs(self.prepared(rows, mirrored))
+            loss = self.loss(outputs, targets)
             scaler.scale(loss * (len(truth) / num_images)).backward()
             sums[0] += loss.detach() * len(truth)
-            sums[1] += (logits.detach().argmax(dim=1) == truth).sum()
+            sums[1] += (outputs.logits.detach().argmax(dim=1) == truth).sum()
 
     def _restore(
         self, state: State, optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler, sums: torch.Tensor
@@ -253,13 +330,12 @@ class NetworkDetector(Detector):
 
     def _epoch_metrics(self, sums: torch.Tensor, train: Examples, valid: Examples) -> dict[str, float]:
         loss, accuracy = (sums.double().sum(dim=1) / len(train.labels)).tolist()
-        logits = self.predict(valid.inputs).logits
+        logits = self.validated(valid)
         return {
             "train/loss": loss,
             "train/accuracy": accuracy,
             "valid/loss": softmax_loss(logits, valid.labels),
             "valid/accuracy": float((logits.argmax(axis=1) == valid.labels).mean()),
-            "learning_rate": self.config.learning_rate,
         }
 
     def _check(self, losses: torch.Tensor, epoch: int) -> None:
@@ -276,7 +352,7 @@ class NetworkDetector(Detector):
     # Inference -------------------------------------------------------------------------------------------------------
 
     def predict(self, inputs: Rows) -> Prediction:
-        """Score every row once, in order: uint8 (N, H, W, 3). The embeddings are the classifier's inputs.
+        """Score every row once, in order. The embeddings are the classifier's inputs.
 
         The classifier always computes in 32 bits, so that scores of different images do not collide. If memory runs
         out, fewer images are scored at once.
@@ -287,25 +363,20 @@ class NetworkDetector(Detector):
         network = self._network.eval()
         move(network, self._device)
         logits = np.empty((len(inputs), len(self.classes)), dtype=np.float32)
-        embeddings = np.empty((len(inputs), timm_num_features(network)), dtype=np.float32)
+        embeddings = np.empty((len(inputs), self._num_features), dtype=np.float32)
 
         @torch.inference_mode()
         def score(part: slice) -> None:
-            pixels = self._to_device(self._gather(inputs, np.arange(part.start, part.stop)))
+            rows = self._to_device(self.gather(inputs, np.arange(part.start, part.stop)))
             with self._compute.autocast(), self._compute.exactly():
-                features = network.forward_features(self.preprocessing.normalise(pixels))
-                embedding = network.forward_head(features, pre_logits=True)
-            embedding = embedding.float()
-            embeddings[part] = embedding.cpu().numpy()
-            logits[part] = network.get_classifier()(embedding).cpu().numpy()
+                embedding = self.embed(self.prepared(rows))
+            outputs = self.scored(embedding.float())
+            assert outputs.embeddings is not None
+            embeddings[part] = outputs.embeddings.cpu().numpy()
+            logits[part] = outputs.logits.cpu().numpy()
 
         self._scored_at_once = in_batches(score, len(inputs), self._scored_at_once)
         return Prediction(logits, embeddings)
-
-    def _gather(self, inputs: Rows, index: np.ndarray) -> torch.Tensor:
-        pixels = inputs[index]
-        check_pixels(pixels, self.preprocessing.size)
-        return _as_tensor(pixels)
 
     def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
         if self._device.type == "cuda":  # from pinned memory, so that this process need not wait for the copy
@@ -315,13 +386,10 @@ class NetworkDetector(Detector):
     # Files -----------------------------------------------------------------------------------------------------------
 
     def save(self, folder: Path) -> None:
-        """Write `model.pt`, timm's own state dict, and `model.json`, which describes the network.
-
-        `timm.create_model(backbone, num_classes=C)` loads it, with `img_size=size` for a transformer at another size.
-        """
+        """Write `model.pt`, the network's state dict, and `model.json`, which describes the network."""
         state = {name: tensor.cpu().contiguous() for name, tensor in self._network.state_dict().items()}
         torch.save(state, folder / "model.pt")
-        facts = self._facts() | {"config": dataclasses.asdict(self.config)}
+        facts = self.facts() | {"config": dataclasses.asdict(self.config)}
         (folder / "model.json").write_text(json.dumps(facts, indent=2), encoding="utf-8")
 
     def load(self, folder: Path) -> None:
@@ -331,14 +399,108 @@ class NetworkDetector(Detector):
             ValueError: it is another network, has other classes or is damaged; or its preprocessing was different when
                 it was trained, as after an update of timm.
         """
-        matching_facts(folder / "model.json", self._facts())
+        matching_facts(folder / "model.json", self.facts())
         state = load_tensors(folder / "model.pt")
         try:
             self._network.load_state_dict(state)
         except RuntimeError as error:
-            raise ValueError(f"{folder / 'model.pt'} does not fit {self.config.backbone}: {error}") from None
+            raise ValueError(f"{folder / 'model.pt'} does not fit this network: {error}") from None
 
-    def _facts(self) -> dict[str, Any]:
+
+class NetworkDetector(TrainedDetector):
+    """A timm network with its own classifier, trained on pixels: squares uint8 (N, S, S, 3).
+
+    With `resize=native` it takes pictures of their native sizes. It trains on one square of each, at a place that
+    follows from (seed, epoch, number of the image); a prediction is the mean over tiles that cover the picture. There
+    is no Grad-CAM then.
+
+    `model.pt` has timm's names: `timm.create_model(backbone, num_classes=C)` loads it, with `img_size=size` for a
+    transformer at another size.
+
+    Args:
+        config: hyper-parameters.
+        context: classes, seed, device, weight files.
+
+    Raises:
+        ValueError: timm has no such network.
+        WeightsError: the weights cannot be had or do not fit.
+    """
+
+    config: NetworkConfig
+
+    def __init__(self, config: NetworkConfig, context: BuildContext) -> None:
+        request = BackboneRequest(
+            config.backbone, config.weights, context.weight_files, context.seed, config.resize, config.size or None
+        )
+        network, self.preprocessing = timm_classifier(
+            without_weights(request) if context.restoring else request, len(context.classes)
+        )
+        self.config = config
+        with seeded(context.seed):
+            self.adapt(network)
+        super().__init__(network, config, context, num_features=timm_num_features(network))
+        self.mirrors = config.flip
+        self._square = self.preprocessing.geometry
+        self.geometry = None if config.resize == NATIVE else self._square
+        self.weights_note = weights_note(config.weights, context.weight_files)
+
+    def adapt(self, network: Any) -> None:
+        """Change a timm network with its weights, or freeze parts of it; torch's generator is seeded. Here: nothing."""
+
+    def before_training(self) -> None:
+        """Compile the network, if asked. Not in the constructor: Grad-CAM needs hooks, which a compiled one lacks."""
+        if self.config.compile:
+            self._network.compile()
+
+    def gather(self, inputs: Rows, index: np.ndarray) -> torch.Tensor:
+        """See `TrainedDetector`."""
+        pixels = inputs[index]
+        check_pixels(pixels, self.preprocessing.size)
+        return as_tensor(pixels)
+
+    def training_rows(
+        self, train: Examples, index: np.ndarray, mirrored: np.ndarray, epoch: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `TrainedDetector`."""
+        if self.geometry is not None:
+            return super().training_rows(train, index, mirrored, epoch)
+        pictures = zip(pictures_of(train.inputs, index), index, strict=True)
+        squares = [self._square.apply(self.crop(picture, int(number), epoch)) for picture, number in pictures]
+        return as_tensor(np.stack(squares)), as_tensor(train.labels[index])
+
+    def crop(self, picture: np.ndarray, number: int, epoch: int) -> np.ndarray:
+        """The part of a picture, or of its mask, that an epoch trains on with `resize=native`; at most a square."""
+        return random_part(picture, self._square.size, np.random.default_rng([self._seed, epoch, number]))
+
+    def predict(self, inputs: Rows) -> Prediction:
+        """See `TrainedDetector`."""
+        if self.geometry is not None:
+            return super().predict(inputs)
+        logits = np.empty((len(inputs), len(self.classes)), dtype=np.float32)
+        embeddings = np.empty((len(inputs), self._num_features), dtype=np.float32)
+        for part, tiles, counts in tiles_in_batches(pictures_of(inputs, np.arange(len(inputs))), self._square):
+            found = super().predict(tiles)
+            logits[part], embeddings[part] = means(found.logits, counts), means(found.embeddings, counts)
+        return Prediction(logits, embeddings)
+
+    def prepared(self, rows: torch.Tensor, mirrored: torch.Tensor | None = None) -> torch.Tensor:
+        """See `TrainedDetector`."""
+        if mirrored is not None:
+            rows = torch.where(mirrored[:, None, None, None], rows.flip(2), rows)
+        return self.preprocessing.normalise(rows)
+
+    def embed(self, x: torch.Tensor) -> torch.Tensor:
+        """See `TrainedDetector`."""
+        embeddings: torch.Tensor = self._network.forward_head(self._network.forward_features(x), pre_logits=True)
+        return embeddings
+
+    def classify(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """See `TrainedDetector`."""
+        logits: torch.Tensor = self._network.get_classifier()(embeddings)
+        return logits
+
+    def facts(self) -> dict[str, Any]:
+        """See `TrainedDetector`."""
         return {
             "backbone": self.config.backbone,
             "num_classes": len(self.classes),
@@ -347,8 +509,10 @@ class NetworkDetector(Detector):
             "preprocessing": json.loads(json.dumps(dataclasses.asdict(self.preprocessing))),  # tuples become lists
         }
 
-    def cam_target(self) -> CamTarget:
-        """The network and its last feature map."""
+    def cam_target(self) -> CamTarget | None:
+        """The network and its last feature map; None with `resize=native`."""
+        if self.geometry is None:
+            return None
         move(self._network, self._device)
         layers, reshape = timm_cam(self._network, self.preprocessing.size)
         return CamTarget(self._network.eval(), layers, self.preprocessing.normalise, reshape)
@@ -366,5 +530,6 @@ def _batches(num_rows: int, batch_size: int) -> list[slice]:
     return [slice(start, end) for start, end in zip(starts, [*starts[1:], num_rows], strict=True)]
 
 
-def _as_tensor(array: np.ndarray) -> torch.Tensor:
+def as_tensor(array: np.ndarray) -> torch.Tensor:
+    """A tensor of an array's content, which is copied only if torch cannot take it as it is."""
     return torch.from_numpy(np.require(array, requirements=["C", "W"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from pydantic import ValidationError
@@ -31,6 +32,8 @@ def _wrong(error: dict[str, Any]) -> str:
         return str(context["error"])
     if kind == "literal_error":
         what = f"one of {context['expected']}".replace(" or ", ", ")
+    elif isinstance(value, float) and not math.isfinite(value):
+        what = "a finite number"
     elif kind in _BOUNDS:
         bound, words = _BOUNDS[kind]
         what = f"{words} {context[bound]:g}"

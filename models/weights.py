@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import re
 import struct
 import zipfile
 from collections import Counter
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     StateDict = dict[str, torch.Tensor]
 
 PACKAGED = "package:efficientnet-lite0"
-NETWORK_TIMEOUT_S = 8.0
 # Where trainers put a network's tensors in a checkpoint, the preferred name first.
 _NESTED_UNDER = (
     "state_dict", "model", "model_state", "state_dict_ema", "model_state_dict", "net", "network", "module", "backbone",
@@ -43,7 +41,7 @@ DAMAGE = (
 )  # fmt: skip
 _DEEPEST = 4  # levels of nesting, and parts of a prefix
 _SAVE_ONE = "save the one that is meant as a file of its own, with torch.save(state_dict, FILE)"
-_REMEDY = (
+OTHER_WEIGHTS = (
     "give a local file with --weights METHOD=FILE, or choose random weights with --weights METHOD=random, "
     "which every table will then say"
 )
@@ -200,83 +198,6 @@ def rename_by_order(state: StateDict, like: Mapping[str, torch.Tensor], *, sourc
                 f"{tuple(expected.shape)}"
             )
     return dict(zip(like, state.values(), strict=True))
-
-
-# Downloads -----------------------------------------------------------------------------------------------------------
-
-
-def cannot_fetch(what: str, why: object = "no connection?") -> WeightsError:
-    """The error for weights that cannot be downloaded."""
-    reason = re.sub(r"\s+", " ", str(why)).strip()[:200]
-    return WeightsError(f"cannot fetch the weights of {what} ({reason}); {_REMEDY}")
-
-
-def hub_file(repository: str, names: Sequence[str], *, what: str) -> Path:
-    """The first of `names` that a Hugging Face repository has, from the local cache or downloaded.
-
-    Without a network, huggingface_hub repeats every request for 46 s (measured). So this looks into the cache first,
-    then asks the server once, with a timeout, and downloads only if the server answered.
-
-    Args:
-        repository: "owner/name" or "owner/name@revision".
-        names: file names, the preferred name first.
-        what: the model's name, for the message.
-
-    Raises:
-        WeightsError: no connection, no such repository, or the repository has none of the files.
-    """
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
-    from huggingface_hub.errors import EntryNotFoundError
-
-    repository, _, tag = repository.rstrip("/").partition("@")
-    revision = tag or None
-    for name in names:
-        cached = try_to_load_from_cache(repository, name, revision=revision)
-        if isinstance(cached, str):
-            return Path(cached)
-    for name in names:
-        try:
-            get_hf_file_metadata(hf_hub_url(repository, name, revision=revision), timeout=NETWORK_TIMEOUT_S)
-            return Path(hf_hub_download(repository, name, revision=revision))
-        except EntryNotFoundError as error:
-            if getattr(error, "response", None) is None:  # no server answered
-                raise cannot_fetch(what) from error
-        except Exception as error:  # network, permission, offline mode: the types differ between versions
-            raise cannot_fetch(what, _network_reason(error)) from error
-    raise cannot_fetch(what, f"{repository} has none of {', '.join(names)}")
-
-
-def url_file(url: str, *, what: str) -> Path:
-    """A published file by its address, from torch's cache or downloaded.
-
-    The digest in the file's name ("sam_vit_b_01ec64.pth") is checked.
-
-    Raises:
-        WeightsError: no connection, or the content has another digest.
-    """
-    import urllib.request
-
-    import torch
-
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
-    prefix = re.search(r"[-_]([a-f0-9]{6,})\.", path.name)
-    if not path.is_file():
-        try:
-            head = urllib.request.Request(url, method="HEAD")  # noqa: S310  # only published addresses
-            urllib.request.urlopen(head, timeout=NETWORK_TIMEOUT_S).close()  # noqa: S310
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(path), prefix.group(1) if prefix else None)
-        except (OSError, RuntimeError) as error:
-            raise cannot_fetch(what, _network_reason(error)) from error
-    if prefix and not file_digest(path, length=64).startswith(prefix.group(1)):
-        raise WeightsError(f"{path} is not the published file (its digest differs): delete it, then try again")
-    return path
-
-
-def _network_reason(error: BaseException) -> str:
-    text = str(error) or type(error).__name__
-    unreachable = ("not known", "resolution", "unreachable", "timed out", "timeout", "connect", "offline", "network")
-    return f"no connection? {text}" if any(word in text.lower() for word in unreachable) else text
 
 
 # Files ---------------------------------------------------------------------------------------------------------------

@@ -19,14 +19,13 @@ from models.backbones.base import Backbone, BackboneRequest, Cam, TokenGrid, nea
 from models.backbones.timm import timm_cam
 from models.configs import colours
 from models.detector import WeightsError
+from models.hubs import HubFile, hub_file, url_file
 from models.preprocessing import Preprocessing
 from models.weights import (
     WeightsSource,
-    hub_file,
     load_strictly,
     local_source,
     read_state_dict,
-    url_file,
     without_prefix,
     without_wrappers,
 )
@@ -53,7 +52,22 @@ _OPENAI = {
 }
 
 
-@register_family("open_clip")
+def clip_files(name: str, weights: str) -> list[HubFile]:
+    """The published files of an architecture; errors as of `load_backbone`."""
+    import open_clip
+
+    if name.startswith("hf-hub:"):
+        repository = name.removeprefix("hf-hub:")
+        return [HubFile(name, repository, (_CONFIG,)), HubFile(name, repository, _FILES)]
+    if name.startswith("local-dir:"):
+        raise ValueError(f"{name} has no weights of its own: give a file with --weights METHOD=FILE, or random")
+    register_architectures()
+    if open_clip.get_model_config(name) is None:
+        raise ValueError(f"open_clip has no architecture {name!r}; {nearest(name, open_clip.list_models())}")
+    return [_published(name, _tag(name, weights.partition(":")[2])[1])]
+
+
+@register_family("open_clip", files=clip_files)
 def clip_backbone(request: BackboneRequest) -> Backbone:
     """The image tower of an open_clip model; features are `encode_image`, before L2 normalisation.
 
@@ -72,6 +86,24 @@ def clip_backbone(request: BackboneRequest) -> Backbone:
 
     Grad-CAM reads the first norm of the last block. After the last block only the class token is pooled, so patch
     tokens there get no gradient. Before the block's attention they do, through its keys and values.
+    """
+    tower, preprocessing, source = clip_tower(request)
+    return Backbone(
+        tower,
+        family="open_clip",
+        name=request.name,
+        num_features=_width(tower, preprocessing.size),
+        preprocessing=preprocessing,
+        source=source,
+        pool=_pooled_only,
+        find_cam=tower_cam,
+    )
+
+
+def clip_tower(request: BackboneRequest) -> tuple[Any, Preprocessing, WeightsSource]:
+    """The image tower of a request with its weights, its preprocessing, and where the weights come from.
+
+    The errors are those of `load_backbone`.
     """
     import open_clip
 
@@ -102,12 +134,14 @@ def clip_backbone(request: BackboneRequest) -> Backbone:
         refuse_other_activation(name, f"the weights {tag_name!r}", bool(known.get("quick_gelu", False)))
         if given:
             raise ValueError(f"the weights {tag_name!r} of {name} bring their own {' and '.join(given)}: do not set it")
-        source = WeightsSource(f"hub:{tag_name}", _hub_file(name, known))
+        file = _published(name, known)
+        path = hub_file(file.repository, file.names, what=name) if file.repository else url_file(file.url, what=name)
+        source = WeightsSource(f"hub:{tag_name}", path)
     else:
         known = published_preparation(name)
     preparation = {**known, **given}
     if request.policy is not None:
-        preparation["resize_mode"] = next(mode for mode, policy in _POLICIES.items() if policy == request.policy)
+        preparation["resize_mode"] = request.policy
     if missing := [field for field in _PREPARATION if field not in preparation]:
         raise ValueError(_ask(name, missing))
     if source is None:
@@ -139,18 +173,9 @@ def clip_backbone(request: BackboneRequest) -> Backbone:
         mean=three(preparation["mean"]),
         std=three(preparation["std"]),
         interpolation=preparation["interpolation"],
-        policy=_POLICIES[preparation["resize_mode"]],
+        policy=request.policy or _POLICIES[preparation["resize_mode"]],
     )
-    return Backbone(
-        tower,
-        family="open_clip",
-        name=name,
-        num_features=_width(tower, preprocessing.size),
-        preprocessing=preprocessing,
-        source=source,
-        pool=_pooled_only,
-        find_cam=_cam,
-    )
+    return tower, preprocessing, source
 
 
 @contextlib.contextmanager
@@ -266,12 +291,12 @@ def _tag(name: str, tag: str) -> tuple[str, Mapping[str, Any]]:
     return tag, config
 
 
-def _hub_file(name: str, tag: Mapping[str, Any]) -> Path:
+def _published(name: str, tag: Mapping[str, Any]) -> HubFile:
     if not tag.get("hf_hub"):
-        return url_file(tag["url"], what=name)
+        return HubFile(name, url=tag["url"])
     repository, _, file = tag["hf_hub"].rpartition("/")
     safe = re.sub(r"\.(bin|pth)$", ".safetensors", file)
-    return hub_file(repository, list(dict.fromkeys([safe, file])) if file else _FILES, what=name)
+    return HubFile(name, repository, tuple(dict.fromkeys([safe, file])) if file else _FILES)
 
 
 def openai_archives() -> frozenset[str]:
@@ -330,7 +355,8 @@ def _width(tower: nn.Module, size: int) -> int:
         return _pooled_only(tower.eval()(torch.zeros(1, 3, size, size))).shape[-1]
 
 
-def _cam(tower: Any, size: int) -> Cam:
+def tower_cam(tower: Any, size: int) -> Cam:
+    """Layers and reshape function for Grad-CAM on an image tower (see `clip_backbone`)."""
     if hasattr(tower, "transformer"):
         transformer = tower.transformer
         return [transformer.resblocks[-1].ln_1], TokenGrid(1, batch_first=getattr(transformer, "batch_first", False))

@@ -11,23 +11,34 @@ from torch import nn
 from models.backbones import register_family
 from models.backbones.base import Backbone, BackboneRequest, seeded, three
 from models.detector import WeightsError
+from models.hubs import HubFile, url_file
 from models.preprocessing import Preprocessing
 from models.weights import (
     WeightsSource,
     load_strictly,
     local_source,
     read_state_dict,
-    url_file,
     without_prefix,
     without_wrappers,
 )
 
-_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
-_FILES = {"vit_b": "sam_vit_b_01ec64.pth", "vit_l": "sam_vit_l_0b3195.pth", "vit_h": "sam_vit_h_4b8939.pth"}
-NAMES = (*_FILES, "demo")
+URL = "https://dl.fbaipublicfiles.com/segment_anything/"
+FILES = {"vit_b": "sam_vit_b_01ec64.pth", "vit_l": "sam_vit_l_0b3195.pth", "vit_h": "sam_vit_h_4b8939.pth"}
+NAMES = (*FILES, "demo")
 
 
-@register_family("sam")
+def sam_files(name: str, weights: str) -> list[HubFile]:
+    """The file of published weights; errors as of `load_backbone`."""
+    if name not in NAMES:
+        raise ValueError(f"SAM has no encoder {name!r}; there are: {', '.join(NAMES)}")
+    if weights != "hub":
+        raise WeightsError(f"SAM's weights have no tags: 'hub', not {weights!r}")
+    if name not in FILES:
+        raise WeightsError(f"there are no published weights of SAM's {name!r}: use random weights, or vit_b")
+    return [HubFile(f"SAM {name}", url=URL + FILES[name])]
+
+
+@register_family("sam", files=sam_files)
 def sam_backbone(request: BackboneRequest) -> Backbone:
     """The image encoder of SAM: "vit_b", "vit_l", "vit_h", or "demo", a small encoder of the same kind at 64 pixels.
 
@@ -51,11 +62,8 @@ def sam_backbone(request: BackboneRequest) -> Backbone:
         raise ValueError(f"SAM has no encoder {name!r}; there are: {', '.join(NAMES)}")
     source = local_source(weights, weight_files=request.weight_files, seed=request.seed)
     if source is None:
-        if weights != "hub":
-            raise WeightsError(f"SAM's weights have no tags: 'hub', not {weights!r}")
-        if name not in _FILES:
-            raise WeightsError(f"there are no published weights of SAM's {name!r}: use random weights, or vit_b")
-        source = WeightsSource("hub", url_file(_URL + _FILES[name], what=f"SAM {name}"))
+        (file,) = sam_files(name, weights)
+        source = WeightsSource("hub", url_file(file.url, what=file.what))
 
     encoder: Any
     with seeded(request.seed):

@@ -17,6 +17,7 @@ from models.registry import register_detector
     config=LinearConfig(backbone="resnet18", weights="random"),
     gpu_share=0.25,
     picture_needs=lambda config: resized_to(config.size),
+    pretrained="timm",
     small={"backbone": "test_resnet", "size": 64},
     reference=True,
     depends_on_seed=starts_at_random,

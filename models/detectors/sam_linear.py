@@ -11,6 +11,7 @@ from models.configs import SamConfig, starts_at_random
 from models.detector import BuildContext, Detector
 from models.needs import resized_to
 from models.registry import register_detector
+from models.sizes import frozen
 
 
 def for_pictures(config: dict[str, Any], *, square: bool) -> dict[str, Any]:
@@ -22,9 +23,12 @@ def for_pictures(config: dict[str, Any], *, square: bool) -> dict[str, Any]:
 @register_detector(
     "sam_linear",
     config=SamConfig(backbone="vit_b", weights="hub"),
+    family="published",
     gpu_share=0.5,
     picture_needs=lambda config: resized_to(config.size),
     depends_on_seed=starts_at_random,
+    pretrained="sam",
+    footprint=frozen("sam"),
     small={"backbone": "demo", "weights": "random"},
     for_pictures=for_pictures,
 )

@@ -11,13 +11,17 @@ from models.configs import NetworkConfig
 from models.detector import BuildContext, Detector
 from models.needs import resized_to
 from models.registry import register_detector
+from models.sizes import trained
 
 
 @register_detector(
     "xception_pretrained",
     config=NetworkConfig(backbone="xception41.tf_in1k", weights="hub", learning_rate=1e-4),
+    family="published",
     gpu_share=0.5,
     picture_needs=lambda config: resized_to(config.size),
+    pretrained="timm",
+    footprint=trained,
     small={
         "backbone": "tf_efficientnet_lite0",
         "weights": "package:efficientnet-lite0",

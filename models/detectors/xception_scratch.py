@@ -10,13 +10,17 @@ from models.configs import NetworkConfig
 from models.detector import BuildContext, Detector
 from models.needs import resized_to
 from models.registry import register_detector
+from models.sizes import trained
 
 
 @register_detector(
     "xception_scratch",
     config=NetworkConfig(backbone="xception41", weights="random", learning_rate=1e-3),
+    family="published",
     gpu_share=0.5,
     picture_needs=lambda config: resized_to(config.size),
+    pretrained="timm",
+    footprint=trained,
     small={"backbone": "test_resnet", "size": 64, "epochs": 12, "flip": True},
 )
 def build(config: NetworkConfig, context: BuildContext) -> Detector:

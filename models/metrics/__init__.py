@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,9 @@ from models.detector import DETECTION_CLASSES
 from models.register import Register
 
 AT_VALIDATION = "_valid_threshold"  # suffix of the name of a metric at the threshold from the validation split
+
+
+Rates = tuple[np.ndarray, np.ndarray, np.ndarray]  # false positive rates, true positive rates, thresholds
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,23 @@ class Answers:
     def from_logits(cls, labels: np.ndarray, logits: np.ndarray, classes: Sequence[str]) -> Answers:
         """Answer with the class that has the highest of the logits (N, C); of equal logits, the first."""
         return cls(np.asarray(labels), np.asarray(logits).argmax(axis=1), tuple(classes))
+
+    @cached_property
+    def roc(self) -> Rates:
+        """False and true positive rates and thresholds, at every score; real or fake only."""
+        return self.weighted_roc(None)
+
+    def weighted_roc(self, weights: np.ndarray | None) -> Rates:
+        """The same where images count as often as their weights (N,) say; None: once."""
+        from sklearn.metrics import roc_curve
+
+        rates: Rates = roc_curve(self.labels, self.scores, sample_weight=weights, drop_intermediate=False)
+        return rates
+
+    def of(self, images: np.ndarray) -> Answers:
+        """The answers for some of the images, bool (N,)."""
+        scores = None if self.scores is None else self.scores[images]
+        return Answers(self.labels[images], self.answered[images], self.classes, scores)
 
     def at(self, threshold: float) -> Answers:
         """The same images with another threshold."""
@@ -148,14 +169,21 @@ list_metrics = _metrics.names
 
 def metrics_for(classes: Sequence[str]) -> list[Metric]:
     """Every metric that applies to these classes, in the order of their positions."""
-    binary = tuple(classes) == DETECTION_CLASSES
+    return list(_metrics_for(tuple(classes), tuple(_metrics.names())))
+
+
+@lru_cache(maxsize=64)
+def _metrics_for(classes: tuple[str, ...], names: tuple[str, ...]) -> tuple[Metric, ...]:
+    """Of the register with these names; every interval asks for them."""
+    binary = classes == DETECTION_CLASSES
     metrics: list[Metric] = []
-    for entry in map(_metrics.get, _metrics.names()):
+    for entry in map(_metrics.get, names):
         if not isinstance(entry, Metric):
             metrics += [] if binary else map(entry, classes)
         elif entry.task in ("any", "binary" if binary else "several"):
             metrics.append(entry)
-    return sorted(metrics, key=lambda metric: (metric.position is None, metric.position or 0, metric.name))
+    metrics.sort(key=lambda metric: (metric.position is None, metric.position or 0, metric.name))
+    return tuple(metrics)
 
 
 def get_metric(name: str) -> Metric:
@@ -183,6 +211,11 @@ def measure(answers: Answers, threshold: float | None = None) -> dict[str, float
         chosen = answers.at(threshold)
         values |= {metric.name + AT_VALIDATION: metric.value(chosen) for metric in metrics if not metric.ranks}
     return values
+
+
+def is_at_half(name: str) -> bool:
+    """Whether a metric of real and fake, by its logged name, is one at p = 0.5, and so needs log-odds of fake."""
+    return not name.endswith(AT_VALIDATION) and not get_metric(name).ranks
 
 
 def reported(logged: Iterable[str]) -> list[str]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.metrics import accuracy_score
 
 from models.metrics import Answers, Metric, register_metric
 
 
 def value(answers: Answers, weights: np.ndarray | None = None) -> float:
     """Right answers over all answers."""
-    return float(accuracy_score(answers.labels, answers.answered, sample_weight=weights))
+    return float(np.average(answers.labels == answers.answered, weights=weights))
 
 
 def shares(answers: Answers) -> list[tuple[float, np.ndarray]]:

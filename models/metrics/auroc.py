@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.metrics import auc, roc_curve
+from sklearn.metrics import auc
 
 from models.metrics import Answers, Metric, register_metric
 
 
 def value(answers: Answers, weights: np.ndarray | None = None) -> float:
     """Ties count one half. At 0, all pairs are in the wrong order."""
-    rates = roc_curve(answers.labels, answers.scores, sample_weight=weights, drop_intermediate=False)
+    rates = answers.roc if weights is None else answers.weighted_roc(weights)
     return float(auc(rates[0], rates[1]))
 
 

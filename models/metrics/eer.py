@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.metrics import roc_curve
 
 from models.metrics import Answers, Metric, register_metric
 
 
 def value(answers: Answers, weights: np.ndarray | None = None) -> float:
     """The false positive rate at the threshold where it equals the false negative rate."""
-    rates = roc_curve(answers.labels, answers.scores, sample_weight=weights, drop_intermediate=False)
+    rates = answers.roc if weights is None else answers.weighted_roc(weights)
     false_positives, true_positives = rates[0], rates[1]
     # along the curve, false positive rate minus false negative rate rises strictly from -1 to 1
     return float(np.interp(0.0, false_positives + true_positives - 1.0, false_positives))
@@ -25,7 +24,7 @@ def influence(answers: Answers) -> np.ndarray:
     """
     assert answers.scores is not None
     fake = answers.labels == 1
-    rates = roc_curve(answers.labels, answers.scores, drop_intermediate=False)
+    rates = answers.roc
     finite = np.concatenate([[answers.scores.max()], rates[2][1:]])
     threshold = np.interp(0.0, rates[0] + rates[1] - 1.0, finite)
     called = answers.scores >= threshold

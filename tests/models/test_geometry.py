@@ -96,14 +96,14 @@ def test_keys_name_what_the_result_depends_on_and_nothing_else() -> None:
     assert Geometry(8, policy="crop", crop_fraction=1).key == Geometry(8, policy="crop", crop_fraction=1.0).key
     variants = [Geometry(s, i, p, c) for s in (1, 11) for i in INTERPOLATIONS for p in POLICIES for c in (0.5, 0.25)]
     keys = {geometry.key for geometry in variants}
-    assert len(keys) == 2 * 4 * (1 + 2 + 1)
+    assert len(keys) == 2 * 4 * (1 + 2 + 1 + 1)
     assert all(re.fullmatch(r"[a-z0-9.-]+", key) for key in keys)
 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"policy": "stretch"}, "squash, crop, pad"),
+        ({"policy": "stretch"}, "squash, crop, pad, native"),
         ({"interpolation": "cubic"}, "nearest, bilinear, bicubic, lanczos"),
         ({"size": 0}, "at least one pixel"),
         ({"crop_fraction": 0.0}, "crop_fraction"),
@@ -156,3 +156,22 @@ def test_the_filled_part_is_cut_off() -> None:
 def test_a_map_of_another_size_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\(16, 16\).*\(32, 32\)"):
         Geometry(32).invert(np.zeros((16, 16)), (50, 50))
+
+
+@pytest.mark.parametrize("shape", [(48, 48), (61, 80), (50, 301), (33, 20), (20, 90), (90, 21)])
+def test_native_is_the_centre_crop_of_torchvision(shape: tuple[int, int]) -> None:
+    from torchvision.transforms import CenterCrop
+
+    image = np.random.default_rng(0).integers(1, 256, (*shape, 3), dtype=np.uint8)
+    expected = np.asarray(CenterCrop(48)(Image.fromarray(image)))
+    np.testing.assert_array_equal(Geometry(48, policy="native").apply(image), expected)
+
+
+@pytest.mark.parametrize("shape", [(48, 48), (61, 80), (33, 20), (20, 90)])
+def test_a_map_returns_to_its_place_without_a_resize(shape: tuple[int, int]) -> None:
+    geometry, picture = Geometry(48, policy="native"), np.random.default_rng(0).random(shape, dtype=np.float32)
+    as_pixels = np.repeat((255 * picture).astype(np.uint8)[:, :, None], 3, axis=2)
+    back = geometry.invert(geometry.apply(as_pixels)[..., 0] / np.float32(255), shape)
+    seen = back > 0
+    np.testing.assert_array_equal(back[seen], (as_pixels[..., 0] / np.float32(255))[seen])
+    assert seen.sum() > 0.98 * min(48, shape[0]) * min(48, shape[1])  # a pixel may be 0

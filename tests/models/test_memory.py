@@ -122,7 +122,8 @@ def test_the_gradients_of_two_halves_are_those_of_the_whole_batch() -> None:
         detector = network()
         detector.batch_halved = halved
         labels = make_labels(2, 8, seed=3)[:num_rows]
-        batch = Batch(*map(torch.from_numpy, (make_images(labels, seed=3), labels % 2 == 0, labels)))
+        tensors = map(torch.from_numpy, (make_images(labels, seed=3), labels % 2 == 0, labels, labels))
+        batch = Batch(*tensors)
         sums = torch.full((2,), 7.0)
         scaler = torch.amp.GradScaler("cpu", enabled=False)
         detector._network.train()

@@ -50,7 +50,7 @@ def test_every_method_takes_the_smallest_and_the_narrowest_picture_that_it_accep
         assert needs.problem(width, height) == ""
         inputs = detector.inputs([np.full((height, width, 3), 128, dtype=np.uint8)])
         assert len(inputs) == 1
-        assert np.isfinite(inputs).all()
+        assert np.isfinite(inputs[0].astype(float)).all()
 
 
 def test_what_the_methods_of_this_project_need() -> None:

@@ -62,6 +62,25 @@ def test_the_limit_of_many_images_is_counted() -> None:
     assert words == "99.5 % quantile of 1001 validation images"
 
 
+def test_images_under_several_conditions_do_not_count_several_times() -> None:
+    """15 images under 40 conditions are 600 distances, and too few images for the quantile to be counted."""
+    train, valid = embeddings(300), np.tile(embeddings(15, seed=1), (40, 1))
+    novelty = fit_novelty(train, valid, np.tile(np.arange(15), 40), num_images=15)
+    assert novelty.facts["num_valid"] == 15
+    assert novelty.facts["fitted"] == (
+        "99.5 % of a log-normal distribution fitted to the quartiles of 15 validation images of 15 photographs"
+    )
+    assert novelty.limit == limit_of(novelty.distances(valid), 15, num_images=15)[0]
+    assert "quantile of 600" in fit_novelty(train, valid, np.tile(np.arange(15), 40)).facts["fitted"]
+
+
+def test_pictures_under_many_conditions_are_no_more_pictures() -> None:
+    distances = np.exp(np.array([-2, -norm.ppf(0.75), 0, norm.ppf(0.75), 2]))
+    again = limit_of(np.repeat(distances, 100), 5, num_images=5)
+    assert again[1] == limit_of(distances, 5)[1]
+    assert again[0] == pytest.approx(limit_of(distances, 5)[0], rel=1e-2)
+
+
 @pytest.mark.parametrize("num_valid", [60, 600])
 def test_of_pictures_alike_about_one_in_200_is_beyond_the_limit(num_valid: int) -> None:
     novelty = fit_novelty(embeddings(300), embeddings(num_valid, seed=1), np.arange(num_valid))

@@ -184,6 +184,11 @@ def test_classes_that_are_points_have_no_distance_in_deviations() -> None:
         KnownClasses(column(1, 1, 2, 2), np.array([0, 0, 1, 1])).mahalanobis(column(1))
 
 
+def test_one_training_image_per_class_is_said() -> None:
+    with pytest.raises(ValueError, match=r"each class has one training image, .* take more training images"):
+        KnownClasses(column(1, 2, 3), np.array([0, 1, 2])).mahalanobis(column(1))
+
+
 def test_from_its_file_it_gives_the_same_scores(tmp_path: Path) -> None:
     known, points = drawn(11), drawn(12).embeddings
     known.save(tmp_path / "known.npz")

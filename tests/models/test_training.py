@@ -133,7 +133,7 @@ def test_every_image_is_seen_once_an_epoch(num_rows: int) -> None:
         [
             (int(pixels[0, 0, 0]), int(label))
             for _, batch in batches
-            for pixels, label in zip(batch.pixels, batch.labels, strict=True)
+            for pixels, label in zip(batch.rows, batch.labels, strict=True)
         ]
         for batches in (detector._training_batches(Examples(images, labels), epoch, 0) for epoch in (1, 2))
     ]

@@ -34,6 +34,7 @@ class Settings:
         ({"rate": "low"}, "m.rate must be a number; got 'low'"),
         ({"rate": float("inf")}, "m.rate must be a finite number; got inf"),
         ({"share": 1}, "m.share must be below 1; got 1"),
+        ({"share": float("nan")}, "m.share must be a finite number; got nan"),
         ({"solver": "sgd"}, "m.solver must be one of 'lbfgs', 'adam'; got 'sgd'"),
         ({"flip": "perhaps"}, "m.flip must be true or false; got 'perhaps'"),
         ({"solver": 3}, "m.solver must be one of 'lbfgs', 'adam'; got 3"),

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
 
 from models.configs import NetworkConfig
 from models.detector import BuildContext, Detector, Examples, FitSession
-from models.registry import create_detector, detector_info, resolve_config
+from models.registry import create_detector, detector_info, resolve_config, self_edits
 
 DETECTION = ("real", "fake")
 ATTRIBUTION = ("real", "lama", "ldm", "repaint", "pluralistic")
@@ -24,7 +25,7 @@ def make_images(labels: np.ndarray, seed: int) -> np.ndarray:
     generator = np.random.default_rng(seed)
     coarse = generator.normal(128, 20, (len(labels), SIDE // 8, SIDE // 8, 3))
     images = coarse.repeat(8, axis=1).repeat(8, axis=2) + generator.normal(0, 6, (len(labels), SIDE, SIDE, 3))
-    stripes = np.arange(SIDE)[:, None] + np.zeros(SIDE, dtype=int)
+    stripes = 1 + np.arange(SIDE)[:, None] + np.zeros(SIDE, dtype=int)  # no edge at even rows alone: npr sees 2 x 2
     for image, label in zip(images, labels, strict=True):
         if label:
             image += 25.0 * ((stripes // (label + 1)) % 2)[:, :, None]
@@ -46,14 +47,65 @@ def small(name: str, classes: tuple[str, ...] = DETECTION, seed: int = 0, **over
     """The small form of a method by its name, or with the other solver as "<method>+adam"."""
     name, _, solver = name.partition("+")
     info = detector_info(name)
-    quick = QUICK if isinstance(info.config, NetworkConfig) else {}
+    own = not isinstance(info.config, NetworkConfig) or "batch_size" in info.small  # its small form says how it trains
+    quick = {} if own else QUICK
     config = resolve_config(name, {**info.small, **quick, **(ADAM if solver else {}), **overrides})
     return create_detector(name, config, BuildContext(classes, seed=seed))
 
 
-def examples(detector: Detector, num_each: int, seed: int, *, fakes: bool = True) -> Examples:
+class MadeMasks:
+    """Masks in memory."""
+
+    def __init__(self, masks: Sequence[np.ndarray | None]) -> None:
+        self.masks = masks
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def __getitem__(self, index: np.ndarray) -> list[np.ndarray | None]:
+        return [self.masks[int(number)] for number in index]
+
+
+def make_masks(labels: np.ndarray) -> MadeMasks:
+    """Fakes of `make_images` have stripes everywhere; of an eighth, at the top, the masks say nothing."""
+    masks = np.zeros((len(labels), SIDE, SIDE), dtype=bool)
+    masks[labels > 0, SIDE // 8 :] = True
+    return MadeMasks(list(masks))
+
+
+def examples(detector: Detector, num_each: int, seed: int, *, fakes: bool = True, masks: bool = False) -> Examples:
     labels = make_labels(len(detector.classes) if fakes else 1, num_each, seed)
-    return Examples(detector.inputs(list(make_images(labels, seed))), labels)
+    inputs = detector.inputs(list(make_images(labels, seed)))
+    return Examples(inputs, labels, make_masks(labels) if masks else None)
+
+
+class Masks(list[np.ndarray | None]):
+    """Masks that are gathered by index."""
+
+    def __getitem__(self, index: Any) -> Any:  # a list takes one number alone
+        return [super(Masks, self).__getitem__(number) for number in np.arange(len(self))[index]]
+
+
+def self_edited(detector: Detector, name: str, num_each: int, seed: int, edit_seed: int = 0) -> Examples:
+    """Real images, and the same with a region blurred, once per recipe of the method; both seeds make the regions."""
+    reals = make_images(np.zeros(num_each, dtype=np.int64), seed)
+    rng = np.random.default_rng([seed, edit_seed])
+    images, masks = list[np.ndarray](), Masks()
+    for real in reals:
+        top, left = rng.integers(0, SIDE // 4, size=2)
+        mask = np.zeros((SIDE, SIDE), dtype=bool)
+        mask[top : top + SIDE // 2, left : left + SIDE // 2] = True
+        blurred = gaussian_filter(real, (1.0, 1.0, 0))
+        images += [real, np.where(mask[:, :, None], blurred, real)]
+        list.extend(masks, [np.zeros_like(mask), mask])
+    edits = self_edits(name, resolve_config(name, detector_info(name).small))
+    count = len(edits)
+    return Examples(
+        detector.inputs(images * count),
+        np.tile([0, 1], num_each * count),
+        Masks(list(masks) * count),
+        np.repeat(np.arange(count), len(images)),
+    )
 
 
 class Recorder:

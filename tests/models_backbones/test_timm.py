@@ -218,6 +218,12 @@ def test_another_size_of_a_transformer(tmp_path: Path) -> None:
         timm_backbone("test_vit", weights=weights, weight_files=files)
 
 
+@pytest.mark.parametrize(("size", "nearest"), [(7, 16), (40, 32), (72, 64)])
+def test_a_side_into_which_patches_do_not_fit_is_refused(size: int, nearest: int) -> None:
+    with pytest.raises(ValueError, match=f"patches of 16 pixels: set size to a multiple, such as {nearest}"):
+        timm_backbone("test_vit", weights="random", size=size)
+
+
 def test_preprocessing_is_the_networks_own() -> None:
     own = timm.get_pretrained_cfg("xception41")
     preprocessing = timm_backbone("xception41", weights="random", size=128).preprocessing
@@ -235,7 +241,7 @@ def test_unknown_names_list_near_ones() -> None:
         timm_backbone("xception41.openai", weights="random")
     with pytest.raises(WeightsError, match=r"there are: xception41\.tf_in1k"):
         timm_backbone("xception41", weights="hub:openai")
-    with pytest.raises(KeyError, match="open_clip, sam, timm"):
+    with pytest.raises(KeyError, match="open_clip, open_clip_blocks, sam, timm"):
         load_backbone("dino", "vit", weights="random")
 
 

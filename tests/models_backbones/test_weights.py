@@ -15,16 +15,15 @@ import torch
 from safetensors.torch import save_file
 
 from models.detector import WeightsError
+from models.hubs import hub_file, url_file
 from models.weights import (
     PACKAGED,
     file_digest,
-    hub_file,
     load_strictly,
     local_source,
     parse_weights_argument,
     read_state_dict,
     rename_by_order,
-    url_file,
     weights_note,
     without_prefix,
     without_wrappers,
@@ -455,7 +454,7 @@ def test_a_published_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(urllib.request, "urlopen", _open_local(urllib.request.urlopen))
     path = url_file(source.as_uri(), what="net")
     assert path.read_bytes() == content
-    assert path.parent == tmp_path / "torch_hub" / "checkpoints"
+    assert path.parent == tmp_path / "torch" / "hub" / "checkpoints"
     source.unlink()
     assert url_file(source.as_uri(), what="net") == path  # from the cache
     path.write_bytes(b"cut off")
@@ -497,3 +496,28 @@ def test_sparse_and_complex_tensors_are_refused(tmp_path: Path, tensor: torch.Te
     torch.save({"a": tensor, "b": torch.zeros(2)}, tmp_path / "network.pt")
     with pytest.raises(WeightsError, match=r"holds sparse or complex tensors \(a\): save it as dense real ones"):
         read_state_dict(tmp_path / "network.pt")
+
+
+@pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+def test_offline_mode_asks_nobody_and_says_what_is_missing(
+    tmp_path: Path, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("a server was asked")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", refuse)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+    monkeypatch.setenv(variable, "1")
+    with pytest.raises(
+        WeightsError, match=rf"of x .*{variable} forbids .*owner/name: a or b is missing .*fetch-weights"
+    ):
+        hub_file("owner/name", ["a", "b"], what="x")
+    folder = tmp_path / "torch" / "hub" / "checkpoints"
+    with pytest.raises(
+        WeightsError, match=rf"{variable} forbids .*net_0123ab\.pth is missing in {folder}.*fetch-weights"
+    ):
+        url_file("https://x.org/net_0123ab.pth", what="net")
+    folder.mkdir(parents=True)
+    (folder / "net.pth").touch()
+    assert url_file("https://x.org/net.pth", what="net") == folder / "net.pth"
