@@ -1,16 +1,17 @@
 #!/usr/bin/env python
+# PYTHON_ARGCOMPLETE_OK
 """Run, plan or follow an experiment grid.
 
-python launch.py                        the built-in demo, nothing needed
-python launch.py dolos --data DIR       the published experiment on the Dolos data set
-python launch.py folders --data DIR     the same on <generator>/0_real, <generator>/1_fake
+python launch.py                      the built-in demo, nothing needed
+python launch.py dolos --data DIR     the published experiment, on Dolos
+python launch.py folders --data DIR   the same on <name>/0_real, <name>/1_fake
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-import shlex
+import os
 import signal
 import sys
 from collections.abc import Collection, Sequence
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.addresses import without_passwords
+from grid.command_line import STATUSES, Parser, add_version
 from grid.commands import (
     BAD_INPUT,
     INTERRUPTED,
@@ -45,6 +47,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         BadInputError: a command and an experiment have the same name.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions; the line so far is in COMP_LINE
+        line = os.environ.get("COMP_LINE", "").split()
+        words = line[[Path(word).name for word in line].index(Path(__file__).name) + 1 :]
     commands = list_commands()
     if twice := set(commands) & set(list_experiments()):
         raise BadInputError(
@@ -53,16 +58,28 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     named = bool(words) and words[0] in commands
     name = words.pop(0) if named else RUN
     command = get_command(name)
-    parser = argparse.ArgumentParser(
-        prog=f"launch.py {name}", description=command.summary, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog=f"launch.py {name}", description=command.summary, epilog=STATUSES)
     if not named:
-        listed = "".join(f"  {title:<14} {get_command(title).summary}\n" for title in commands)
+        listed = "".join(f"  {title:<14}  {get_command(title).summary}\n" for title in commands)
         parser.prog, parser.description = "launch.py", __doc__
-        parser.epilog = f"commands (python launch.py COMMAND --help):\n{listed}"
+        parser.epilog = f"commands (python launch.py COMMAND --help):\n{listed}\n{STATUSES}"
+        add_version(parser)
     command.add_options(parser)
     parser.add_argument("--verbose", action="store_true", help="log what the parts do; full tracebacks")
-    return argparse.Namespace(**vars(parser.parse_args(words)), command=name)
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+    parsed = parser.parse_args(words)
+    as_yaml = ""
+    if "config" in vars(parsed):  # a launch
+        from grid.launch_file import as_file, words_of
+
+        if parsed.config is not None:
+            given = parsed.experiment != parser.get_default("experiment")
+            parsed = parser.parse_args([*words_of(parsed.config, parser, named=given), *words])
+        as_yaml = as_file(parsed, parser, command="" if name == RUN else name)
+    return argparse.Namespace(**vars(parsed), command=name, as_yaml=as_yaml)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -100,21 +117,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def show_results(console: Console, uri: str, experiment: str, data: str, keys: Collection[str]) -> None:
-    """Print the tables of the finished trials among these, and the address of the MLflow UI."""
-    from analysis.controls import beside_references, methods_alone
-    from analysis.store import open_store
-    from analysis.text import print_controls, print_results
+    """Print the tables of the finished trials among these, and the commands for the report and the MLflow UI."""
+    from grid.garbage import no_search_for_garbage
+    from grid.steps import step
 
-    store = open_store(experiment, tracking_uri=uri, data=data, unfinished=True)
-    methods, beside = methods_alone(store), beside_references(store)
-    results = methods.results()
-    print_results(results[results["key"].isin(set(keys))], console, methods, beside)
+    with no_search_for_garbage(), step(console, "reading the results"):
+        from analysis.commands import next_commands
+        from analysis.controls import beside_references, methods_alone
+        from analysis.store import open_store
+        from analysis.text import PRINTED, print_controls, print_results
+
+        store = open_store(experiment, tracking_uri=uri, data=data, unfinished=True)
+        methods, beside = methods_alone(store), beside_references(store)
+        results = methods.results(binary_metrics=PRINTED)
+    asked = results["key"].isin(set(keys))
+    print_results(results if asked.all() else results[asked], console, methods, beside)
     print_controls(store, beside, keys, console)
-    mlflow = Path(sys.executable).with_name("mlflow")
-    shown = without_passwords(uri)
-    if not uri.startswith("http"):
-        shown = shlex.join([str(mlflow), "ui", "--backend-store-uri", shown])
-    console.print(f"\nMLflow UI:  {shown}", highlight=False, markup=False, soft_wrap=True)
+    for what, command in next_commands(uri, experiment).items():
+        console.print(f"{what:<10} {command}", highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

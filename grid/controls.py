@@ -42,11 +42,11 @@ def kind_of(task: str, method: str) -> str:
     A method or a task that this checkout does not have is neither.
     """
     from grid.tasks import list_controls
-    from models.registry import list_references
+    from models.registry import detector_info, list_detectors
 
     if task in list_controls():
         return CONTROL
-    return REFERENCE if method in list_references() else METHOD
+    return REFERENCE if method in list_detectors() and detector_info(method).reference else METHOD
 
 
 def task_words(task: str, method: str) -> str:
@@ -122,7 +122,7 @@ def references(manifest: Manifest, measured: pd.DataFrame, train_sets: Sequence[
     for train in (train for train in train_sets if train.generators):
         score = _by_headers(manifest, train)
         threshold = _area_threshold(manifest, area, train)
-        for generator in manifest.generators:
+        for generator in manifest.tested_generators:
             rows = _cell(manifest, TEST, generator)
             for reference, values in (
                 (HEADERS_ONLY, score.loc[rows.index].to_numpy()),

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from grid import names
 from grid.launches import newest_launch
 from grid.local_store import StoreError
-from grid.plan import FINISHED
+from grid.plan import FINISHED, TEST, TRAIN
 from grid.records import speaking_runs, state_of
+from grid.uris import local_path
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -141,13 +142,26 @@ def data_profile(parent: Run) -> dict[str, Any]:
     return _input_of(parent, "profile", {"num_rows": int, "generators": list, "images": dict})
 
 
-def data_address(parent: Run) -> str | None:
-    """The address of the data folder of a grid's run; None if the launch died before it was logged.
+def train_generators(profile: Mapping[str, Any]) -> list[str]:
+    """The generators of a data set that can be trained on, from `data_profile`; empty if that lacks its generators."""
+    images = profile.get("images", {})
+    return [name for name in profile.get("generators", ()) if TRAIN in images.get(name, (TRAIN,))]
+
+
+def untested_generators(profile: Mapping[str, Any]) -> list[str]:
+    """The generators of a data set without test images, from `data_profile`; empty if that lacks its generators."""
+    images = profile.get("images", {})
+    return [name for name in profile.get("generators", ()) if TEST not in images.get(name, (TEST,))]
+
+
+def data_folder(parent: Run) -> str:
+    """The data folder of a grid's run, or its address; "DIR" if the launch died before it was logged.
 
     Raises:
         StoreError: it is damaged.
     """
-    return _input_of(parent, "source", {"uri": str}).get("uri")
+    uri: str = _input_of(parent, "source", {"uri": str}).get("uri") or "DIR"
+    return str(local_path(uri) or uri)
 
 
 def _input_of(parent: Run, name: str, kinds: Mapping[str, type]) -> dict[str, Any]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import tempfile
 import traceback
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from data.addresses import without_passwords
+
+log = logging.getLogger(__name__)
 
 FOLDERS = "--runs and --cache"
 GOES_ON = "the same command goes on from the last checkpoints"
@@ -108,3 +111,12 @@ def keep_traceback(error: BaseException) -> str:
         Path(name).write_text(text, encoding="utf-8", errors="replace")
         return f"{said}. The traceback is in {name}"
     return f"{said}\n{text}"
+
+
+@contextmanager
+def only_warned(what: str) -> Iterator[None]:
+    """Turn an error into a warning that begins with `what`: around what only shows results that are kept elsewhere."""
+    try:
+        yield
+    except Exception as error:  # no trial or grid is lost for it, whatever it is
+        log.warning("%s: %s: %s", what, type(error).__name__, error)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from data.conditions import CLEAN
+from data.sources.base import UNNAMEABLE
 
 # Tags of every run.
 ROLE = "grid.role"  # GRID_ROLE or TRIAL_ROLE
@@ -24,6 +26,7 @@ HEARTBEAT = "grid.heartbeat"
 
 EXPERIMENT = "grid.experiment"  # name in `grid.experiments`; the MLflow experiment may have another name
 OPTIONS = "grid.options"  # options of the newest launch that another launch of the same grid needs, as typed
+LAUNCH_FILE = "grid.launch_file"  # the newest launch as a file for --config
 DATA_OPTIONS = "grid.data_options"  # the only one of these two tags on grids from before EXPERIMENT and OPTIONS
 
 # Tags of a trial's run.
@@ -47,6 +50,7 @@ VALIDATED = "grid.validated"
 NEVER = "never: the checkpoint is lost"
 # "true": the run keeps its validation scores, a temperature and what its pictures are like; absent on older runs
 CALIBRATED = "grid.calibrated"
+EMBEDDED = "grid.embedded"  # of how many test images embeddings are kept; absent: of all
 BATCH_HALVED = "grid.batch_halved"  # "true": GPU memory ran out, and training went on with two halves per batch
 VERSIONS = "grid.versions"
 ERROR = "grid.error"
@@ -58,6 +62,7 @@ PARENT_RUN = "mlflow.parentRunId"
 GIT_COMMIT = "mlflow.source.git.commit"
 SOURCE_NAME = "mlflow.source.name"
 USER = "mlflow.user"
+DESCRIPTION = "mlflow.note.content"  # Markdown on the run's page
 
 # Metrics of a trial: `train/…` and `valid/…` per epoch, then once:
 THRESHOLD = "valid/threshold"  # log-odds of fake, chosen on the trial's validation split
@@ -67,6 +72,8 @@ CALIBRATION_METRICS = "calibration/"  # how the next three begin; on the trial's
 TEMPERATURE = "calibration/temperature"
 ECE_BEFORE = "calibration/ece_before"  # expected calibration error
 ECE_AFTER = "calibration/ece_after"  # with the temperature
+MAPS = "maps/"  # how metrics of a detector's own maps begin, see `map_metric`
+SUMMARY = "summary/"  # how means over cells begin, see `summary_metric`
 # Only with --local-copies: what this trial copied to its node's disk. Other trials may have copied the rest.
 COPY_SECONDS = "copy/seconds"  # includes waiting for other trials
 COPIED_BYTES = "copy/bytes"
@@ -80,11 +87,11 @@ DATA_WORDS = (
 
 def check_generators(generators: Iterable[str]) -> None:
     """Raise `ValueError` for generators whose names MLflow refuses in a metric's name, or that read as two names."""
-    bad = [name for name in generators if not re.fullmatch(r"[\w .:-]+", name, re.ASCII)]
+    bad = [name for name in generators if name in ("", ".", "..") or UNNAMEABLE.search(name)]
     if bad:
         raise ValueError(
             f"rename these generators' folders: {', '.join(map(repr, bad))}; "
-            "MLflow takes letters, digits, spaces and _ - . : in the names of metrics"
+            "MLflow takes letters, digits, spaces and _ - . : in the names of metrics, and neither . nor .. alone"
         )
 
 
@@ -94,6 +101,7 @@ def metric_name(tested_on: str, metric: str, condition: str = CLEAN) -> str:
     return f"{test}/{tested_on}/{metric}"
 
 
+@lru_cache(maxsize=2**16)  # the runs of a grid share their names
 def parse_metric(name: str) -> tuple[str, str, str] | None:
     """(condition, tested on, metric) of a test metric; None for any other name."""
     match = re.fullmatch(r"test(?:\.([^/]+))?/([^/]*)/(.*)", name)
@@ -111,6 +119,23 @@ def parse_validation_metric(name: str) -> str | None:
     return match[1] if match else None
 
 
+def map_metric(generator: str, metric: str) -> str:
+    """`maps/<generator>/<metric>`: of a detector's own maps, beside the masks of a generator's test fakes."""
+    return f"{MAPS}{generator}/{metric}"
+
+
+def summary_metric(kind: str, metric: str, variant: str = "") -> str:
+    """`summary/in-domain/auroc` of a trial; with the variant of a method before the kind, in the grid's run.
+
+    Args:
+        kind: a mean of `grid.means`.
+        metric: name of a metric.
+        variant: name of a variant; marks that MLflow refuses in the name of a metric become spaces.
+    """
+    method = " ".join(UNNAMEABLE.sub(" ", variant).split())
+    return "/".join(filter(None, (SUMMARY.rstrip("/"), method, kind.removesuffix(" mean"), metric)))
+
+
 def condition_artifact(condition: str, name: str) -> str:
     """The artifact's path: `name` for clean pictures, else `conditions/<condition>/<name>`."""
     return name if condition == CLEAN else f"conditions/{condition}/{name}"
@@ -118,16 +143,21 @@ def condition_artifact(condition: str, name: str) -> str:
 
 # Artifacts of a trial's run.
 SCORES = "scores.parquet"  # one row per unique test image; one file per condition
-EMBEDDINGS = "embeddings.npy"  # float16 (N, D), rows as in SCORES
+EMBEDDINGS = "embeddings.npy"  # float16 (N, D), rows as in SCORES, or (M, D): those of EMBEDDED_ROWS
+EMBEDDED_ROWS = "embeddings-rows.npy"  # int (M,), rows of SCORES; only where a trial keeps a sample
 CHECKPOINT = "checkpoint"  # folder, written by the detector
 KNOWN_CLASSES = "known.npz"  # in CHECKPOINT, for a task with images of no class: training embeddings of the classes
 VALIDATION_FOLDER = "validation"
 VALIDATION_SCORES = "validation/scores.parquet"  # one row per validation image of every generator
 CALIBRATION = "validation/calibration.json"  # the temperature, and facts of each look
+LOCALISATION = "maps/localisation.parquet"  # one row per test fake with a mask; absent for a method without maps
+LOCALISATION_FACTS = "maps/localisation.json"  # thresholds, and the fakes that were left out
 FACTS = "facts.json"  # of the scores under a condition: device, node, versions and warnings
 SPEC = "spec.json"
 TRACEBACK = "traceback.txt"
 WARNINGS = "warnings.txt"  # warnings that the trial logged; absent if there are none
+
+PREVIEW = "preview"  # folder of pictures that the UI shows: the cells, ROC curves, the worst mistakes
 
 # Artifacts of the grid's parent run.
 REPORT = "report"  # folder: the report of `python -m analysis`, with index.html

@@ -13,6 +13,8 @@ from models.registry import detector_info
 
 ACCELERATOR = "accelerator_type:"  # prefix of Ray's resource for a GPU type; a node with such GPUs has 1 of it
 ACCELERATOR_PART = 0.001  # the amount that Ray's own option `accelerator_type` requests
+ASKED_FROM = 10**9  # bytes of rows from which on a trial requests memory; smaller trials start as they always did
+PROCESS_MEMORY = 15 * 10**8  # bytes of a worker with torch, without rows
 GPU_MEMORY = "gpu-memory-gb"  # a node's label with the memory of each of its GPUs; Ray has no such resource
 ROUNDING = 1e-9
 
@@ -118,10 +120,17 @@ def _in_all(nodes: Sequence[Node], amount: Callable[[Node], float]) -> float:
     return max(sums.values())
 
 
-def trial_demand(method: str, settings: RunSettings, nodes: Sequence[Node]) -> Demand:
+def trial_demand(method: str, settings: RunSettings, nodes: Sequence[Node], *, rows_memory: int = 0) -> Demand:
     """The resources that a trial of the method requests on a cluster of these nodes.
 
     A trial that needs a GPU type or GPU memory requests it on a cluster without GPUs too, and is then infeasible.
+
+    Args:
+        method: name of the method.
+        settings: what the launch asks for; its `memory_per_trial` counts before the rows.
+        nodes: of the cluster.
+        rows_memory: bytes of `grid.host_memory.memory_of_rows`. From `ASKED_FROM` on, they are requested together with
+            those of the process, where any node says how much memory it has.
     """
     settings = settings.for_method(method)
     needs_gpu = bool(settings.accelerator or settings.gpu_memory)
@@ -129,6 +138,8 @@ def trial_demand(method: str, settings: RunSettings, nodes: Sequence[Node]) -> D
     resources = {"CPU": settings.cpus_per_trial, "GPU": share}
     if settings.memory_per_trial:
         resources["memory"] = int(settings.memory_per_trial * 1e9)
+    elif rows_memory >= ASKED_FROM and any("memory" in node.resources for node in nodes):
+        resources["memory"] = PROCESS_MEMORY + rows_memory
     if share and settings.accelerator:
         resources[ACCELERATOR + settings.accelerator] = ACCELERATOR_PART
     if not share or not settings.gpu_memory:
@@ -154,6 +165,11 @@ def check_feasible(demands: Mapping[str, Demand], nodes: Sequence[Node]) -> None
         *(f"  {number} × {kind}" for kind, number in kinds.items()),
         "lower --cpus-per-trial, --gpus-per-trial, --memory-per-trial or --gpu-memory, or name another --accelerator",
     ]
+    if any("memory" in demand.resources for demand in refused.values()):
+        lines.append(
+            "memory is asked for where a launch gives --memory-per-trial, and for the features and embeddings of many "
+            "images; --memory-per-trial GB sets another amount, and --limit N takes fewer images"
+        )
     if any(demand.gpu_memory for demand in refused.values()):
         lines.append(
             "a trial needs a GPU with --gpu-memory divided by its GPU share; a GPU counts if its node declares the "

@@ -6,18 +6,22 @@ import argparse
 import dataclasses
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.conditions import CLEAN, SETS, expand, get_condition, joined, members
+from data.conditions import CLEAN, PASTE_BACK, SETS, expand, get_condition, joined, members
+from data.sources import get_source
+from grid.command_line import Numbers, completes
 from grid.commands import BadInputError, list_commands
+from grid.corpora import add_corpus_options, corpus_problems, only_tested
 from grid.equal_size import SMALLEST, EqualSize, check, largest
 from grid.experiments import Experiment, list_experiments, load_experiment
+from grid.masks import edits_problems
 from grid.names import PER_METHOD
 from grid.plan import TEST, TRAIN, VALID
-from grid.tasks import DETECTION, get_task, list_controls, list_tasks
+from grid.tasks import DETECTION, get_task, list_controls, list_tasks, to_train_on
 
 if TYPE_CHECKING:
     from data.manifest import Manifest
@@ -25,12 +29,21 @@ if TYPE_CHECKING:
     from grid.spec import TrialSpec
 
 ROOT = Path(__file__).resolve().parents[1]
+NOT_DRAWN = "0" * 16  # in place of the digest of images that are not made yet
 # Options that another launch of the same grid needs, besides those that choose trials and the store.
 REPEATED = (
-    "generators", "limit", "split_seed", "names_per_split", "skip_bad", "accept_audit", "cache", "local_copies",
+    "generators", "limit", "split_seed", "names_per_split", "root", "list", "generator_from", "skip_bad",
+    "source_from", "mask_white", "accept_audit", "cache", "local_copies",
     "device", "cpus_per_trial", "gpus_per_trial", "memory_per_trial", "accelerator", "gpu_memory", "max_concurrent",
     "address", "local",
 )  # fmt: skip
+
+
+def add_cache_options(parser: argparse.ArgumentParser, what: str) -> None:
+    """Where a command that looks at data alone keeps what it finds; `what` says what that is."""
+    where = parser.add_argument_group("where")
+    where.add_argument("--runs", type=Path, default=ROOT / "runs", metavar="DIR", help="as of the grid")
+    where.add_argument("--cache", type=Path, metavar="DIR", help=f"{what}; default: RUNS/cache")
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -53,23 +66,22 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         "--names-per-split", action="store_true",
         help="file names restart in each split: the same name in two splits is two photographs",
     )  # fmt: skip
+    add_corpus_options(data)
     data.add_argument("--skip-bad", action="store_true", help="leave bad files out, and record how many")
     data.add_argument(
         "--accept-audit", action="extend", type=_names, default=[], metavar="NAME",
-        help="start the grid although this audit fails (several: A,B); kept with the results, and said above them",
+        help="start the grid although this audit fails (several: A,B); kept with the results, and said above them. "
+        "masks: also use masks that the audit does not trust",
     )  # fmt: skip
 
 
 def add_trial_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose trials."""
     what = parser.add_argument_group("what to run")
-    what.add_argument("--methods", type=_names, metavar="A,B", help="only these methods")
-    what.add_argument("--tasks", type=_names, metavar="A,B", help=f"only these of {', '.join(list_tasks())}")
-    what.add_argument(
-        "--controls", action="store_true",
-        help="add null controls and reference rows, which say whether results can be believed "
-        "(docs/believe/controls.md); on a finished grid, only these run",
-    )  # fmt: skip
+    _add_methods(what)
+    tasks = what.add_argument("--tasks", type=_names, metavar="A,B", help=f"only these of {', '.join(list_tasks())}")
+    completes(tasks, list_tasks)
+    _add_forms(what)
     what.add_argument(
         "--train-on", metavar="SETS",
         help="training sets, separated by commas: each (default for detection), all, all-but-one, all-but-X, X, A+B; "
@@ -97,11 +109,47 @@ def add_trial_options(parser: argparse.ArgumentParser) -> None:
         "--conditions NAME",
     )  # fmt: skip
     what.add_argument(
-        "--seeds", type=int, nargs="+", metavar="N", help="training seeds; default: those of the experiment"
-    )
+        "--seeds", action=Numbers, nargs="+", metavar="N",
+        help="training seeds, 0,1,2; default: those of the experiment",
+    )  # fmt: skip
+    _add_settings(what)
+
+
+def add_method_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose methods and their settings, as a launch has them."""
+    what = parser.add_argument_group("which methods")
+    _add_methods(what)
+    _add_forms(what)
+    _add_settings(what)
+
+
+def _add_methods(what: argparse._ArgumentGroup) -> None:
+    methods = what.add_argument(
+        "--methods", type=_names, metavar="A,B",
+        help="only these methods; family:WORD for those of a kind: family:published, family:baselines; -NAME leaves "
+        "one of them out",
+    )  # fmt: skip
+    completes(methods, _method_words)
+
+
+def _add_forms(what: argparse._ArgumentGroup) -> None:
+    what.add_argument(
+        "--small", action="store_true",
+        help="every method in its small form, as in the demo: small networks, and random weights where real ones would "
+        "be downloaded. It tries a grid out on your data; its values say nothing about a method",
+    )  # fmt: skip
+    what.add_argument(
+        "--controls", action="store_true",
+        help="add null controls and reference rows, which say whether results can be believed "
+        "(docs/believe/controls.md); on a finished grid, only these run",
+    )  # fmt: skip
+
+
+def _add_settings(what: argparse._ArgumentGroup) -> None:
     what.add_argument(
         "--weights", action="append", default=[], metavar="METHOD=W",
-        help="weights of a method: a local file, hub, hub:TAG or random",
+        help="weights of a method: a local file, hub, hub:TAG or random; METHOD.backbone_weights=W for the backbone of "
+        "a method whose weights are those of its classifier",
     )  # fmt: skip
     what.add_argument(
         "--set", action="append", default=[], metavar="METHOD.NAME=VALUE",
@@ -154,7 +202,17 @@ def add_place_options(parser: argparse.ArgumentParser) -> None:
 
 def add_experiment(parser: argparse.ArgumentParser) -> None:
     """Add the experiment as a positional argument."""
-    parser.add_argument("experiment", nargs="?", default="demo", help=f"one of: {', '.join(list_experiments())}")
+    words = parser.add_argument(
+        "experiment", nargs="?", default="demo", help=f"one of: {', '.join(list_experiments())}"
+    )
+    completes(words, lambda: [*list_experiments(), *list_commands()])
+
+
+def _method_words() -> list[str]:
+    from models.registry import FAMILY, detector_info, list_detectors
+
+    names = list_detectors()
+    return [*names, *sorted({f"{FAMILY}{family}" for name in names if (family := detector_info(name).family)})]
 
 
 @dataclass(frozen=True)
@@ -188,43 +246,68 @@ class Launch:
             BadInputError: a generator's name is not allowed, a training set does not exist, or there is no trial.
         """
         from grid import names, train_sets
-        from models.registry import depends_on_seed, detector_info
+        from models.registry import detector_info
 
-        options = self.options
         square = bool((manifest.table["width"] == manifest.table["height"]).all())
         suited = {method: detector_info(method).for_pictures for method in self.configs}
         configs = {
             method: config if (suit := suited[method]) is None else suit(config, square=square)
             for method, config in self.configs.items()
         }
+        untested = set(manifest.generators) - set(manifest.tested_generators)
         try:
             names.check_generators(manifest.generators)
             train_sets.check_names(manifest.generators)
-            trials = [
-                trial
-                for train_condition in self.train_conditions
-                for trial in self.experiment.trials(
-                    generators=manifest.generators,
-                    configs=configs,
-                    tasks=self.tasks,
-                    seeds=options.seeds or self.experiment.seeds,
-                    data=manifest.digest,
-                    train_on=options.train_on,
-                    train_condition=train_condition,
-                    without_fakes=[method for method in self.configs if not detector_info(method).needs_fakes],
-                    without_seeds=[method for method, config in configs.items() if not depends_on_seed(method, config)],
-                )
-            ]
-            trials = self._of_equal_size(trials, manifest)
-        except ValueError as error:
-            raise BadInputError(str(error)) from error
-        trials = [trial for trial in trials if trial.task == DETECTION or not detector_info(trial.method).reference]
-        if not trials:
-            raise BadInputError("these options leave no trial to run")
+            all_trials = self._trials(manifest.train_generators, manifest.digest, configs, untested)
+            trials = self._of_equal_size(all_trials, manifest)
+        except (ValueError, BadInputError) as error:
+            raise BadInputError(f"{error}{only_tested(manifest)}") from error
         from grid.controls import control_problems
 
         if problems := control_problems(trials, manifest):
             raise BadInputError("\n".join(problems))
+        return trials
+
+    def trials_before_drawing(self, generators: Sequence[str]) -> list[TrialSpec]:
+        """All trials of a grid whose images are not drawn yet. Their keys are not those that they will have.
+
+        Args:
+            generators: those that the corpus will have.
+
+        Raises:
+            BadInputError: as `trials`.
+        """
+        chosen = self.options.generators or generators
+        try:
+            return self._trials(sorted(set(generators) & set(chosen)), NOT_DRAWN, self.configs)
+        except ValueError as error:
+            raise BadInputError(str(error)) from error
+
+    def _trials(
+        self, generators: Sequence[str], digest: str, configs: Mapping[str, Any], untested: Collection[str] = ()
+    ) -> list[TrialSpec]:
+        from models.registry import depends_on_seed, detector_info
+
+        options = self.options
+        trials = [
+            trial
+            for train_condition in self.train_conditions
+            for tasks, trained in to_train_on(self.tasks, generators, untested)
+            for trial in self.experiment.trials(
+                generators=trained,
+                configs=configs,
+                tasks=tasks,
+                seeds=options.seeds or self.experiment.seeds,
+                data=digest,
+                train_on=options.train_on,
+                train_condition=train_condition,
+                without_fakes=[method for method in self.configs if not detector_info(method).needs_fakes],
+                without_seeds=[method for method, config in configs.items() if not depends_on_seed(method, config)],
+            )
+        ]
+        trials = [trial for trial in trials if trial.task == DETECTION or not detector_info(trial.method).reference]
+        if not trials:
+            raise BadInputError("these options leave no trial to run")
         return trials
 
     def _of_equal_size(self, trials: list[TrialSpec], manifest: Manifest) -> list[TrialSpec]:
@@ -263,7 +346,9 @@ class Launch:
         words: list[str] = []
         for name in REPEATED:
             value = getattr(self.options, name)
-            if value != parser.get_default(name):
+            if name == "root":
+                words += [word for root in value for word in ("--root", root)]
+            elif value != parser.get_default(name):
                 words.append(option_of(name))
                 words += [] if value is True else [",".join(value) if isinstance(value, list) else str(value)]
         short = {setting: name for name, setting in PER_METHOD.items()}
@@ -278,11 +363,9 @@ def resolve(options: argparse.Namespace) -> Launch:
     Raises:
         BadInputError: there are mistakes; the message has all of them.
     """
-    try:
-        experiment = load_experiment(options.experiment)
-    except KeyError as error:
-        raise BadInputError(f"{error.args[0]}; commands: {', '.join(list_commands())}") from error
+    experiment = _experiment(options.experiment)
     problems = []
+    problems += corpus_problems(options, get_source(experiment.source))
     if options.limit is not None and options.limit < 1:
         problems.append(f"limit must be at least 1, got {options.limit}")
     if options.equal_size not in (None, SMALLEST):
@@ -305,6 +388,7 @@ def resolve(options: argparse.Namespace) -> Launch:
     problems += _audit_problems(options.accept_audit)
     configs, weight_files, by_method = _methods(options, experiment, problems)
     problems += _ray_problems(options)
+    problems += edits_problems(configs, trained)
     settings = _settings(options, weight_files, by_method, problems)
     if settings is not None and not problems:
         problems = _gpu_problems(options, settings, list(configs))
@@ -314,6 +398,35 @@ def resolve(options: argparse.Namespace) -> Launch:
     settings = dataclasses.replace(settings, keep_decoded=_read_repeatedly(conditions, train_conditions))
     name = options.experiment_name or experiment.name
     return Launch(options, experiment, name, settings, configs, tasks, conditions, train_conditions)
+
+
+def resolve_methods(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], dict[str, Path]]:
+    """The configurations by method that a command line chooses (`add_method_options`), and local weights by digest.
+
+    Raises:
+        BadInputError: there are mistakes; the message has all of them.
+    """
+    problems: list[str] = []
+    configs, weight_files, _ = _methods(options, _experiment(options.experiment), problems)
+    if problems:
+        raise BadInputError("\n".join(problems))
+    return configs, weight_files
+
+
+def _experiment(name: str) -> Experiment:
+    """The experiment of that name. Raises `BadInputError`, which lists experiments, commands and near words."""
+    try:
+        return load_experiment(name)
+    except KeyError as error:
+        raise BadInputError(f"{error.args[0]}; commands: {', '.join(list_commands())}{_method_hint(name)}") from error
+
+
+def _method_hint(name: str) -> str:
+    """The end of a message about a word that is no experiment and is the name of a method, or its beginning."""
+    from models.registry import list_detectors
+
+    near = [method for method in list_detectors() if len(name) > 2 and method.startswith(name)]
+    return f". {', '.join(near)}: a method; choose methods with --methods {','.join(near)}" if near else ""
 
 
 def option_of(setting: str) -> str:
@@ -326,6 +439,12 @@ def _conditions(options: argparse.Namespace, problems: list[str]) -> tuple[list[
     trained, scored, equal = options.train_condition, list(options.conditions), options.equalise
     if equal is None:
         return trained or [CLEAN], scored
+    if equal == PASTE_BACK:
+        problems.append(
+            f"--equalise {equal} does not make real and fake alike, because it changes fakes alone; to train and score "
+            f"on pasted fakes: --train-condition {equal} --conditions {equal}"
+        )
+        return [CLEAN], scored
     if equal == CLEAN or equal in SETS or len(members(equal)) > 1 or "," in equal:
         problems.append(
             f"--equalise wants one condition that changes pictures, such as jpeg-95; got {equal!r}. For several: "
@@ -357,34 +476,47 @@ def _methods(
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Path], dict[str, dict[str, Any]]]:
     """Configurations by method, local weights by digest, and overrides of `RunSettings` by method."""
     from models.detector import WeightsError
-    from models.registry import detector_info, list_references, resolve_config
+    from models.registry import detector_info, expand_methods, list_references, resolve_config
     from models.weights import parse_weights_argument
 
     chosen: dict[str, dict[str, Any]] = {}
-    methods = options.methods or experiment.methods
+    is_small = experiment.small or options.small
+    try:
+        methods = expand_methods(options.methods or experiment.methods)
+    except KeyError as error:
+        problems.append(f"--methods: {error.args[0]}")
+        methods = []
     for method in dict.fromkeys([*methods, *(list_references() if options.controls else ())]):
         try:
             info = detector_info(method)
         except KeyError as error:
             problems.append(str(error.args[0]))
             continue
-        chosen[method] = {**(info.small if experiment.small else {}), **experiment.methods.get(method, {})}
+        chosen[method] = {**(info.small if is_small else {}), **experiment.methods.get(method, {})}
     by_method: dict[str, dict[str, Any]] = {}
     for text in options.set:
         _set(text, chosen, by_method, problems)
     weight_files: dict[str, Path] = {}
     for text in options.weights:
-        method, _, value = text.partition("=")
+        target, _, value = text.partition("=")
+        method, _, setting = target.partition(".")
         if method not in chosen or not value:
             problems.append(f"--weights wants METHOD=W with METHOD of {', '.join(chosen)}; got {text!r}")
             continue
+        files = [field.name for field in dataclasses.fields(detector_info(method).config)]
+        files = [name for name in files if name.endswith("weights")]
+        setting = setting or "weights"
+        if setting not in files:
+            own = ", ".join(files) or "none"
+            problems.append(f"--weights {text}: {method} has no setting {setting!r}; for weights it has: {own}")
+            continue
         try:
-            chosen[method]["weights"], path = parse_weights_argument(value)
+            chosen[method][setting], path = parse_weights_argument(value)
         except WeightsError as error:
             problems.append(f"--weights {text}: {error}")
             continue
         if path is not None:
-            weight_files[chosen[method]["weights"].split(":")[1]] = path.resolve()
+            weight_files[chosen[method][setting].split(":")[1]] = path.resolve()
     configs = {}
     for method, overrides in chosen.items():
         try:

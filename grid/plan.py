@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any
 
 from data.conditions import CLEAN
 from grid.spec import TrialSpec
@@ -73,6 +74,16 @@ class Work:
         """What a fitted detector is to score, in words."""
         return ", ".join([*(["validation images"] if self.validates else []), *self.conditions])
 
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return dataclasses.asdict(self) | {"spec": self.spec.to_dict(), "conditions": list(self.conditions)}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Work:
+        """The inverse of `to_dict`."""
+        own = {"spec": TrialSpec.from_dict(fields["spec"]), "conditions": tuple(fields["conditions"])}
+        return cls(**{**fields, **own})
+
     def __str__(self) -> str:
         name = f"{self.spec.task} {self.spec.name}"
         if self.fits:
@@ -89,7 +100,7 @@ class Plan:
     Attributes:
         trials: all trials, in order.
         states: key -> state, for trials that have a run.
-        conditions: the conditions to score every trial under, "clean" first.
+        conditions: the conditions to score every trial of a method under, "clean" first.
     """
 
     trials: tuple[TrialSpec, ...]
@@ -101,9 +112,10 @@ class Plan:
         return self.states[trial.key].state if trial.key in self.states else PENDING
 
     def missing(self, trial: TrialSpec) -> tuple[str, ...]:
-        """The conditions that the trial has not been scored under."""
+        """The conditions that the trial has not been scored under; controls and references have clean ones alone."""
         scored = self.states[trial.key].conditions if trial.key in self.states else ()
-        return tuple(name for name in self.conditions if name not in scored)
+        asked = self.conditions if has_conditions(trial.task, trial.method) else (CLEAN,)
+        return tuple(name for name in asked if name not in scored)
 
     @cached_property
     def pending(self) -> tuple[Work, ...]:
@@ -124,6 +136,14 @@ class Plan:
     def finished(self) -> tuple[TrialSpec, ...]:
         """The trials that are fitted already."""
         return tuple(trial for trial in self.trials if self.state(trial) == FINISHED)
+
+
+@cache
+def has_conditions(task: str, method: str) -> bool:
+    """Whether trials are scored under `--conditions`: those of methods are, controls and references are not."""
+    from grid.controls import METHOD, kind_of
+
+    return kind_of(task, method) == METHOD
 
 
 def lacks_validation(spec: TrialSpec, state: TrialState) -> bool:
@@ -151,16 +171,20 @@ class Inputs:
         spec: any trial with this method and configuration.
         condition: of the pictures.
         splits: the splits that take part, and maybe `LOOK`; () for the whole data set.
+        recipe: of the self-edited pictures that the spec is trained on and validated with, before the condition; "":
+            they are the pictures of the data set.
     """
 
     spec: TrialSpec
     condition: str = CLEAN
     splits: tuple[str, ...] = ()
+    recipe: str = ""
 
     @property
     def name(self) -> str:
-        """The method, and the condition unless it is "clean"; for display."""
-        return self.spec.method if self.condition == CLEAN else f"{self.spec.method}, {self.condition}"
+        """The method, the recipe of self-edited pictures, and the condition unless it is "clean"; for display."""
+        words = [self.spec.method, *([f"self-edited {self.recipe}"] if self.recipe else [])]
+        return ", ".join([*words, *([] if self.condition == CLEAN else [self.condition])])
 
     def rows(self, manifest: Manifest) -> pd.DataFrame:
         """The manifest's rows of these splits."""
@@ -192,8 +216,16 @@ def splits_of_training(spec: TrialSpec) -> tuple[str, ...]:
     return () if spec.train_conditions == (CLEAN,) else (TRAIN, VALID)
 
 
-def distinct_inputs(work: Sequence[Work]) -> list[Inputs]:
-    """The inputs of all work, one per method, configuration and condition."""
+def distinct_inputs(
+    work: Sequence[Work], recipes: Callable[[TrialSpec], Sequence[str]] = lambda spec: ()
+) -> list[Inputs]:
+    """The inputs of all work, one per method, configuration and condition.
+
+    Args:
+        work: of any trials.
+        recipes: the recipes of the self-edited pictures that a trial learns from; these are inputs of their own, which
+            depend on the seed, too.
+    """
     inputs: dict[tuple[object, ...], Inputs] = {}
     for item in work:
         spec, training = item.spec, item.spec.train_conditions
@@ -207,4 +239,9 @@ def distinct_inputs(work: Sequence[Work]) -> list[Inputs]:
             shared = inputs.setdefault((spec.method, spec.config, condition), Inputs(spec, condition, splits))
             joined = tuple(dict.fromkeys([*shared.splits, *splits])) if shared.splits and splits else ()
             inputs[spec.method, spec.config, condition] = dataclasses.replace(shared, splits=joined)
-    return list(inputs.values())
+    edited: dict[tuple[object, ...], Inputs] = {}
+    for spec in (item.spec for item in work):
+        for recipe, condition in itertools.product(recipes(spec), spec.train_conditions):
+            key = (spec.method, spec.config, condition, recipe, spec.seed, spec.equal_size)
+            edited.setdefault(key, Inputs(spec, condition, (TRAIN, VALID), recipe))
+    return [*inputs.values(), *edited.values()]

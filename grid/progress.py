@@ -56,13 +56,16 @@ class GridProgress:
         self._console = console
         self._names = {item.key: str(item) for item in work}
         self._before, self._total = finished, finished + len(work)
+        self._methods = {item.key: (item.spec.task, item.spec.method, item.fits) for item in work}
         self._running: dict[str, str] = {}
-        self._started = time.monotonic()
+        self._begun: dict[str, float] = {}
+        self._seconds: dict[tuple[str, str, bool], list[float]] = {}  # of trials that ended, by what they are
+        self._at_once = 1
         self.done: set[str] = set()
         self.failed: dict[str, str] = {}
         columns = ("{task.description}", BarColumn(20), MofNCompleteColumn(), "{task.fields[note]}")
         self._bars = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-        self._bar = self._bars.add_task("trials", total=self._total, completed=finished, note="")
+        self._bar = self._bars.add_task("trials", total=self._total, completed=finished, note="starting workers")
 
     def __enter__(self) -> GridProgress:
         self._bars.start()
@@ -76,15 +79,17 @@ class GridProgress:
         name = escape(self._names[event.key])
         if event.kind == STARTED:
             self._running.setdefault(event.key, "")
+            self._begun.setdefault(event.key, time.monotonic())
+            self._at_once = max(self._at_once, len(self._running))
         elif event.kind == REPORTED:
             shown = [form.format(event.metrics[metric]) for metric, form in _SHOWN.items() if metric in event.metrics]
             self._running[event.key] = ", ".join(shown)
         elif event.kind == DONE:
-            self._running.pop(event.key, None)
+            self._ended(event.key)
             self.done.add(event.key)
             self._line(f"[green]done[/]    {name}")
         elif event.kind == FAILED:
-            self._running.pop(event.key, None)
+            self._ended(event.key)
             self.failed[event.key] = event.error
             self._line(f"[red]failed[/]  {name}: {escape(event.error)}")
         latest = next((text for text in reversed(self._running.values()) if text), "")
@@ -95,10 +100,24 @@ class GridProgress:
         count = self._before + len(self.done) + len(self.failed)
         self._console.print(f"{count:>3}/{self._total}  {text}", highlight=False)
 
+    def _ended(self, key: str) -> None:
+        self._running.pop(key, None)
+        if key in self._begun:
+            self._seconds.setdefault(self._methods[key], []).append(time.monotonic() - self._begun[key])
+
     def _left(self) -> str:
-        ended = len(self.done) + len(self.failed)
-        if not ended:
+        """The time that the rest takes: each trial as long as the mean of its kind, or else of all that ended."""
+        if not self._seconds:
             return "unknown time"
-        rest = self._total - self._before - ended
-        seconds = (time.monotonic() - self._started) / ended * rest
-        return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s" if seconds >= 60 else f"{seconds:.0f} s"
+        everything = [seconds for of_kind in self._seconds.values() for seconds in of_kind]
+        left, longest = 0.0, 0.0
+        for key, kind in self._methods.items():
+            if key in self.done or key in self.failed:
+                continue
+            of_kind = self._seconds.get(kind, everything)
+            expected = sum(of_kind) / len(of_kind)
+            if key in self._running and key in self._begun:
+                expected = max(expected - (time.monotonic() - self._begun[key]), 0.0)
+            left, longest = left + expected, max(longest, expected)
+        seconds = max(left / self._at_once, longest)
+        return f"about {seconds // 60:.0f} min {seconds % 60:02.0f} s" if seconds >= 60 else f"about {seconds:.0f} s"

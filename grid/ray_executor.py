@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,17 +20,22 @@ from ray import tune
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 from ray.tune import Callback, Checkpoint, CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.experiment import Trial
+from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from data.manifest import Manifest
 from data.pictures import ConditionError
+from data.splits import sizes_of_groups
 from grid.checkpoints import remove_states
 from grid.cluster import cluster_nodes, connect
+from grid.host_memory import memory_of_rows
 from grid.nodes import ACCELERATOR, Demand, check_feasible, num_gpus, slots, trial_demand
 from grid.plan import Inputs, Work, distinct_inputs
 from grid.preparing import Board, Survey, prepare_input, survey_input
 from grid.runner import DONE, FAILED, REPORTED, STARTED, PermanentFailureError, TrialEvent, execute
 from grid.settings import ClusterError, RunSettings
 from grid.tracking import Tracker
+from grid.trial import recipes
 from models.detector import MemoryExhausted
 
 IMAGES_PER_TASK = 128  # at least, for a preparing task: its worker takes seconds to start
@@ -75,7 +80,7 @@ class RayExecutor:
     def prepare(self, work: Sequence[Work], progress: Callable[[str, int, int], None]) -> None:
         """See `grid.runner.Executor`: one survey per distinct input, then tasks that share what is missing."""
         nodes = cluster_nodes()
-        needed = {f"{inputs.spec.key} {inputs.condition}": inputs for inputs in distinct_inputs(work)}
+        needed = {f"{inputs.spec.key} {inputs.name}": inputs for inputs in distinct_inputs(work, recipes)}
         methods = {inputs.spec.method for inputs in needed.values()}
         demands = {method: trial_demand(method, self.settings, nodes) for method in methods}
         check_feasible(demands, nodes)
@@ -213,29 +218,42 @@ class RayExecutor:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _tune(self, work: Sequence[Work], folder: Path, at_once: int, watch: Callable[[TrialEvent], None]) -> None:
-        by_key = {item.key: item for item in work}
         nodes = cluster_nodes()
-        demands: dict[str, Demand] = {}
+        manifests = {data: Manifest.load(self.settings.manifests / data) for data in {item.spec.data for item in work}}
+        sizes = {data: sizes_of_groups(manifest.table) for data, manifest in manifests.items()}
+        trials: list[dict[str, Any]] = []
+        asked: list[Demand] = []  # each once
         for item in work:
-            demand = trial_demand(item.spec.method, self.settings, nodes)
-            on_cpu = (item.spec.method, item.spec.config) in self._fit_on_cpu
-            demands[item.key] = demand.without_gpu() if on_cpu else demand
+            rows_memory = memory_of_rows(item.spec, sizes[item.spec.data])
+            demand = trial_demand(item.spec.method, self.settings, nodes, rows_memory=rows_memory)
+            demand = demand.without_gpu() if (item.spec.method, item.spec.config) in self._fit_on_cpu else demand
+            if demand not in asked:
+                asked.append(demand)
+            trials.append({"key": item.key, "work": item.to_dict(), "demand": asked.index(demand)})
+        with_memory = [
+            (trial["work"]["spec"]["method"], asked[trial["demand"]])
+            for trial in trials
+            if "memory" in asked[trial["demand"]].resources
+        ]
+        check_feasible(dict(sorted(with_memory, key=lambda pair: pair[1].resources["memory"])), nodes)  # the largest
         settings, tracker, do = self.settings, self.tracker, self.compute
 
+        # Tune reads these two functions again for every trial, so what there is once per trial is in its configuration.
         def compute(config: dict[str, Any]) -> None:
-            key = config["trial"]
-            do(by_key[key], settings, tracker, demands[key].share)
+            work = Work.from_dict(config["trial"]["work"])
+            do(work, settings, tracker, asked[config["trial"]["demand"]].share)
 
         def placement(config: dict[str, Any]) -> tune.PlacementGroupFactory:
-            demand = demands[config["trial"]]
+            demand = asked[config["trial"]["demand"]]
             labels = [dict(demand.labels)] if demand.labels else None
             return tune.PlacementGroupFactory([dict(demand.resources)], bundle_label_selector=labels)
 
         folder.parent.mkdir(parents=True, exist_ok=True)
         Tuner(
             tune.with_resources(compute, placement),
-            param_space={"trial": tune.grid_search(list(by_key))},
             tune_config=TuneConfig(
+                search_alg=_InOrder(trials),
+                num_samples=len(trials),
                 max_concurrent_trials=at_once or None,
                 trial_name_creator=_key_of,
                 trial_dirname_creator=_key_of,
@@ -253,7 +271,27 @@ class RayExecutor:
 
 
 def _key_of(trial: Trial) -> str:
-    return str(trial.config["trial"])
+    return str(trial.config["trial"]["key"])
+
+
+class _InOrder(Searcher):
+    """Gives Tune the trials of a list, one after the other; Tune's own `grid_search` copies the list for each trial."""
+
+    def __init__(self, trials: Iterable[Mapping[str, Any]]) -> None:
+        super().__init__()
+        self._rest = iter(trials)
+
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        return {"trial": next(self._rest)}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        pass
+
+    def save(self, checkpoint_path: str) -> None:  # no experiment is restored
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError("MLflow knows what is finished, and the next launch runs the rest")
 
 
 class _Watcher(Callback):

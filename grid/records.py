@@ -11,7 +11,7 @@ import ssl
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,7 @@ from data.conditions import CLEAN
 from grid import names
 from grid.equal_size import EqualSize
 from grid.faults import in_one_line, locked_store
+from grid.local_runs import read_histories, read_runs
 from grid.local_store import LOCK_SECONDS, StoreError, artifact_folder, check_file
 from grid.plan import FAILED, FINISHED, INTERRUPTED, RUNNING, TrialState
 from grid.train_sets import TrainSet
@@ -107,9 +108,18 @@ class Records(StoreAccess):
             f"tags.`{names.ROLE}` = '{names.GRID_ROLE}'" + (f" and tags.`{names.DATA}` = '{data}'" if data else "")
         )
 
-    def trials(self) -> list[Run]:
-        """The runs of all trials, the oldest first."""
-        return self._search(f"tags.`{names.ROLE}` = '{names.TRIAL_ROLE}'")
+    def trials(self, *, params: bool = True, metrics: Sequence[str] = ("*",)) -> list[Run]:
+        """The runs of all trials, the oldest first, without their inputs.
+
+        Args:
+            params: False leaves out the parameters where that is quicker, as in a local store.
+            metrics: patterns (`*`, `?`) of names of metrics; others are left out where that is quicker.
+        """
+        file = sqlite_file(self.uri)
+        if file is None:
+            return self._search(f"tags.`{names.ROLE}` = '{names.TRIAL_ROLE}'")
+        with self._asking():
+            return read_runs(file, self.experiment_id, names.ROLE, names.TRIAL_ROLE, params=params, metrics=metrics)
 
     def runs_of(self, key: str) -> list[Run]:
         """The runs of one trial, the oldest first."""
@@ -122,8 +132,8 @@ class Records(StoreAccess):
 
     def states(self, keys: Iterable[str]) -> dict[str, TrialState]:
         """Key -> state of these trials, without those that have no run."""
-        chosen = set(keys)
-        return {key: trial_state(run) for key, run in speaking_runs(self.trials()).items() if key in chosen}
+        chosen, runs = set(keys), speaking_runs(self.trials(params=False, metrics=()))
+        return {key: trial_state(run) for key, run in runs.items() if key in chosen}
 
     def plan(self, grid: Run) -> dict[str, dict[str, Any]]:
         """Key -> fields of the spec, for every trial that was ever planned in a grid; see `TrialSpec.from_dict`.
@@ -143,6 +153,26 @@ class Records(StoreAccess):
         """Every logged point of a metric."""
         with self._asking():
             return list(self.client.get_metric_history(run_id, metric))
+
+    def histories(self, metrics: Mapping[str, Collection[str]]) -> Iterator[tuple[str, str, int, float]]:
+        """Every logged point of metrics of many runs: run id, metric, step and value, in the order of `history`.
+
+        Of a local store with one query; of a server with one request per run and metric.
+
+        Args:
+            metrics: run id -> names of its metrics.
+        """
+        file = sqlite_file(self.uri)
+        if file is None:
+            for run_id, chosen in metrics.items():
+                for metric in chosen:
+                    yield from ((run_id, metric, point.step, point.value) for point in self.history(run_id, metric))
+            return
+        with self._asking():
+            found = read_histories(file, metrics)
+        for run_id, chosen in metrics.items():
+            for metric in chosen:
+                yield from ((run_id, metric, *point) for point in found.get((run_id, metric), ()))
 
     def text(self, run: Run, name: str) -> str | None:
         """The newest content of a text artifact at the top of a run; None if there is none.
@@ -312,7 +342,7 @@ def answering(uri: str) -> Iterator[None]:
     """Turn what MLflow raises in a block into `StoreError`."""
     try:
         yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         raise _unreachable(uri, error) from error
 
 

@@ -20,12 +20,16 @@ from data.pictures import ConditionError
 from grid import names
 from grid.checkpoints import LostCheckpointError, latest_state, remove_states, write_state
 from grid.devices import use_device
-from grid.faults import FaultError, fault, in_one_line
+from grid.faults import FaultError, fault, in_one_line, only_warned
+from grid.localisation import localise
+from grid.means import summary_of_trial
 from grid.plan import FINISHED, Work, distinct_inputs, lacks_validation
 from grid.preparing import kept_warnings, prepare_input
+from grid.previews import Previews, make_previews
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
-from grid.trial import build, fit, restore, score, versions
+from grid.tasks import DETECTION
+from grid.trial import Scored, build, fit, recipes, restore, score, versions
 from grid.validation import Validated, validate
 from models.detector import Detector, FitSession, TrainingDiverged, WeightsError
 from models.geometry import Geometry
@@ -168,8 +172,14 @@ def _fit_and_score(
                     metrics |= validated.metrics
                     tags |= {names.VALIDATED: "true", names.CALIBRATED: "true"}
                 scored = score(spec, fitted.detector, settings, threshold=fitted.threshold, copied=copied)
+                localised = localise(spec, fitted.detector, settings)
+                previews = _previews(spec, scored, settings, fitted.threshold)
+                metrics |= summary_of_trial(spec.train_set, scored.metrics) if spec.task == DETECTION else {}
                 metrics |= {names.SECONDS: time.monotonic() - started} | copied
-                run.finish(scored, metrics, tags, folder, warnings.getvalue(), validated=validated)
+                run.finish(
+                    scored, metrics, tags, folder, warnings.getvalue(), validated=validated, localised=localised,
+                    previews=previews,
+                )  # fmt: skip
         except Exception as error:
             said = fault(error, cache=settings.cache)
             try:
@@ -179,6 +189,13 @@ def _fit_and_score(
                     raise
             raise error
     _score_conditions(work, settings, run, lambda: (fitted.detector, fitted.threshold, device))
+
+
+def _previews(spec: TrialSpec, scored: Scored, settings: RunSettings, threshold: float | None) -> Previews | None:
+    """Pictures for the UI; None where they cannot be drawn, which is warned of."""
+    with only_warned("the previews of a trial are not drawn"):
+        return make_previews(spec, scored, settings, threshold=threshold)
+    return None
 
 
 def _score_conditions(
@@ -253,7 +270,7 @@ class LocalExecutor:
 
     def prepare(self, work: Sequence[Work], progress: Callable[[str, int, int], None]) -> None:
         """See `Executor`. Where a condition fails, the trials that need it record the error."""
-        for inputs in distinct_inputs(work):
+        for inputs in distinct_inputs(work, recipes):
             try:
                 prepare_input(inputs, self.settings, self._share(inputs.spec), partial(progress, inputs.name))
             except ConditionError as error:

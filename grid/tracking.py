@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,11 +35,12 @@ from grid import names
 from grid.checkpoints import LostCheckpointError
 from grid.commit import git_state
 from grid.controls import References, detection_train_sets, kind_of
-from grid.faults import in_one_line
+from grid.faults import in_one_line, only_warned
 from grid.launches import ENDED, Launch, machine, newest_launch, process_start, still_alive
 from grid.local_store import adopt_moved, artifact_folder, find_moved, make_file
 from grid.plan import FINISHED, RUNNING
 from grid.spec import TrialSpec
+from grid.summaries import describe_trial, summaries
 from grid.tasks import class_names
 from grid.train_sets import TrainSet
 from grid.uris import sqlite_file, store_variable
@@ -47,6 +48,8 @@ from grid.uris import sqlite_file, store_variable
 if TYPE_CHECKING:
     from data.manifest import Manifest
     from data.verdict import Verdict
+    from grid.localisation import Localised
+    from grid.previews import Previews
     from grid.trial import Scored
     from grid.validation import Validated
 
@@ -88,6 +91,7 @@ class Tracker(StoreAccess):
             names.TRAIN_GENERATORS: str(spec.train_set),
             names.SEED: str(spec.seed),
             names.DATA: spec.data,
+            names.DESCRIPTION: describe_trial(spec),
             **({names.CONTROL: kind} if (kind := kind_of(spec.task, spec.method)) else {}),
             **({names.TRAIN_CONDITION: spec.train_condition} if spec.train_condition != CLEAN else {}),
             **({names.EQUAL_SIZE: str(spec.equal_size)} if spec.equal_size else {}),
@@ -97,6 +101,8 @@ class Tracker(StoreAccess):
         if unfinished:
             run_id = unfinished[-1].info.run_id
             client.update_run(run_id, status="RUNNING")
+            if unfinished[-1].data.tags.get(names.DESCRIPTION):  # a person may have changed it
+                del all_tags[names.DESCRIPTION]
         else:
             run_id = client.create_run(self.experiment_id, tags=all_tags, run_name=spec.name).info.run_id
         # For every run, because the process that created it may have died here; the same values again are harmless.
@@ -165,7 +171,7 @@ class Tracker(StoreAccess):
         client.log_inputs(parent_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "train, valid, test")])])
         asked = sorted((conditions_of(grid) | set(conditions)) - {CLEAN})
         tags = {**(launched or {}), names.CONDITIONS: ",".join(asked), names.TEST_IMAGES: manifest.fingerprint}
-        client.log_batch(parent_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        _tag(client, grid, tags)
         client.log_text(parent_id, "".join(f"{note}\n" for note in manifest.remarks), names.NOTES)
         if verdict is not None:
             _log_verdict(self.records, grid, verdict)
@@ -257,7 +263,11 @@ class Tracker(StoreAccess):
                     write(ENDED)
 
     def close_grid(self, *, complete: bool) -> None:
-        """End the parent run; the next launch opens it again."""
+        """End the parent run, with each method's means in it; the next launch opens it again."""
+        with only_warned("the means of the methods are not kept with the grid"), answering(self.uri):
+            grid = self.client.get_run(self.parent_id)
+            metrics, tags = summaries(self.records, grid)
+            _tag(self.client, grid, tags, _points(metrics, step=0))
         self.client.set_terminated(self.parent_id, "FINISHED" if complete else "FAILED")
 
 
@@ -350,6 +360,8 @@ class TrialRun(StoreAccess):
         warnings: str = "",
         *,
         validated: Validated | None = None,
+        localised: Localised | None = None,
+        previews: Previews | None = None,
     ) -> None:
         """Log all results of a trial, then end its run: a FINISHED run is always complete.
 
@@ -360,14 +372,23 @@ class TrialRun(StoreAccess):
             checkpoint: folder with the fitted detector.
             warnings: lines that were logged as warnings.
             validated: artifacts of the validation images; its metrics are among `metrics`. None: the task has none.
+            localised: what the detector's own maps say of the masks; None: there are no maps or no masks.
+            previews: pictures for the UI; None: the task has none.
         """
         if warnings:
             self.client.log_text(self.run_id, warnings, names.WARNINGS)
-        if validated is not None:
-            self._log_validated(validated)
+        for written in (validated, localised):
+            if written is not None:
+                self._log_written(written)
+        metrics = {**metrics, **(localised.metrics if localised is not None else {})}
         self._log_scores(scored, with_embeddings=True)
         self.client.log_artifacts(self.run_id, str(checkpoint), names.CHECKPOINT)
+        if scored.embedded is not None:
+            tags = {**tags, names.EMBEDDED: str(len(scored.embedded))}
         self._log_final({**metrics, **scored.metrics}, {**tags, names.ERROR: ""})
+        if previews is not None:
+            with only_warned("the previews of a trial are not kept"):
+                self._log_written(previews)
         self.client.set_terminated(self.run_id, "FINISHED")
 
     def add_scores(self, scored: Scored, facts: Mapping[str, str]) -> None:
@@ -391,7 +412,7 @@ class TrialRun(StoreAccess):
 
         A metric that the run has already stays as it is.
         """
-        self._log_validated(validated)
+        self._log_written(validated)
         tags = {names.VALIDATED: "true", names.CALIBRATED: "true"}
         run = self.client.get_run(self.run_id)
         if run.data.tags.get(names.CONDITION_ERROR, "").startswith(f"{names.ON_VALIDATION}: "):
@@ -399,9 +420,9 @@ class TrialRun(StoreAccess):
         new = {name: value for name, value in validated.metrics.items() if name not in run.data.metrics}
         self._log_final(new, tags)
 
-    def _log_validated(self, validated: Validated) -> None:
+    def _log_written(self, result: Validated | Localised | Previews) -> None:
         with tempfile.TemporaryDirectory() as name:
-            validated.write(Path(name))
+            result.write(Path(name))
             self.client.log_artifacts(self.run_id, name)
 
     def never_validate(self, error: LostCheckpointError, traceback: str) -> None:
@@ -423,16 +444,17 @@ class TrialRun(StoreAccess):
             path = folder / names.condition_artifact(scored.condition, names.SCORES)
             path.parent.mkdir(parents=True, exist_ok=True)
             scored.scores.to_parquet(path, index=False)
-            if with_embeddings:
+            if with_embeddings and (scored.embedded is None or len(scored.embedded)):
                 np.save(folder / names.EMBEDDINGS, scored.embeddings)
+                if scored.embedded is not None:
+                    np.save(folder / names.EMBEDDED_ROWS, scored.embedded)
             self.client.log_artifacts(self.run_id, str(folder))
 
     def _log_final(self, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
-        logged = self.client.get_run(self.run_id).data.metrics
+        run = self.client.get_run(self.run_id)
         # Only new values: an attempt that died here may have logged some, and a second point would be a duplicate.
-        final = {metric: value for metric, value in metrics.items() if logged.get(metric) != value}
-        entries = [RunTag(key, value) for key, value in tags.items()]
-        self.client.log_batch(self.run_id, metrics=_points(final, step=0), tags=entries)
+        final = {metric: value for metric, value in metrics.items() if run.data.metrics.get(metric) != value}
+        _tag(self.client, run, tags, _points(final, step=0))
 
     def fail(self, error: BaseException, traceback: str, warnings: str = "") -> None:
         """Record why the trial failed, and end its run."""
@@ -441,22 +463,6 @@ class TrialRun(StoreAccess):
         self.client.log_text(self.run_id, traceback, names.TRACEBACK)
         self.client.set_tag(self.run_id, names.ERROR, _one_line(error))
         self.client.set_terminated(self.run_id, "FAILED")
-
-
-def open_grid(
-    uri: str,
-    experiment: str,
-    manifest: Manifest,
-    trials: Iterable[TrialSpec],
-    artifacts: Path,
-    *,
-    conditions: Iterable[str] = (),
-    launched: Mapping[str, str] | None = None,
-) -> Tracker:
-    """`find_grid`, then `Tracker.record_launch`, for a caller that nobody can be in the way of."""
-    tracker = find_grid(uri, experiment, manifest, artifacts)
-    tracker.record_launch(manifest, trials, conditions=conditions, launched=launched)
-    return tracker
 
 
 def find_grid(uri: str, experiment: str, manifest: Manifest, artifacts: Path) -> Tracker:
@@ -599,6 +605,14 @@ def keep_report(uri: str, parent_id: str, folder: Path) -> None:
         if not local.exists():
             find_moved(uri, run.info.experiment_id)  # refused, rather than the old folder made again
         shutil.copytree(folder, local / names.REPORT, dirs_exist_ok=True)
+
+
+def _tag(client: MlflowClient, run: Run, tags: Mapping[str, str], points: Sequence[Metric] = ()) -> None:
+    """Log metrics and tags in one request, then take away the tags whose new value is empty."""
+    entries = [RunTag(key, value) for key, value in tags.items() if value]
+    client.log_batch(run.info.run_id, metrics=points, tags=entries)
+    for key in [key for key, value in tags.items() if not value and key in run.data.tags]:
+        client.delete_tag(run.info.run_id, key)
 
 
 def _points(metrics: Mapping[str, float], *, step: int) -> list[Metric]:

@@ -136,5 +136,8 @@ def _existing(name: str, everything: Sequence[str], word: str) -> str:
 def _without(name: str, everything: Sequence[str], word: str) -> list[str]:
     rest = [other for other in everything if other != name]
     if not rest:
-        raise ValueError(f"--train-on {word}: the data have one generator, {name}, so none is left to train on")
+        raise ValueError(
+            f"--train-on {word}: the data have one generator, {name}, so none is left to train on; add images of "
+            f"another generator, or train on {name} alone (--train-on {EACH})"
+        )
     return rest

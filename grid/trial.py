@@ -6,7 +6,7 @@ import errno
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -16,25 +16,30 @@ from platform import python_version
 import numpy as np
 import pandas as pd
 
-from data.conditions import CLEAN, get_condition
+from data.conditions import CLEAN, Condition, get_condition
 from data.manifest import Manifest
+from data.masks import ManifestMasks
 from data.pictures import Decoded, JoinedRows, PictureRows, Pictures
+from data.self_edited import SelfEdited, SelfEditedMasks, Version
 from data.store import DISK_FULL, ArrayStore, feature_store, fill_features, fill_pixels, pixel_store
 from grid import names
 from grid.equal_size import choose
 from grid.plan import TEST, TRAIN, VALID, Inputs, splits_of_training
+from grid.samples import kept_embeddings
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
 from grid.tasks import get_task
 from models.detector import BuildContext, Detector, Examples, FitSession, Rows, fake_scores
 from models.geometry import Geometry
+from models.metrics import is_at_half
 from models.open_set import COLUMN, KnownClasses, fit_known, unknown_scores
-from models.registry import create_detector, size_check
+from models.registry import create_detector, gives_log_odds, is_small, reads_masks, self_edits, size_check
 from models.scoring import choose_threshold
 
 # The packages that a result may depend on.
 PACKAGES = ("torch", "timm", "open_clip_torch", "segment-anything", "scikit-learn", "numpy", "pillow")
 Progress = Callable[[int, int], None]
+SMALL = ", small form"  # after the origin of the weights, in every table that says it
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +52,8 @@ class Fitted:
         detector: the detector.
         threshold: log-odds of fake, chosen on the validation split; None for a task without a threshold.
         metrics: the threshold, under its name in `grid.names`; empty without a threshold.
-        tags: names of `grid.names` -> device, weights, whether the batch was halved, versions of packages.
+        tags: names of `grid.names` -> device, weights and whether it is the method's small form, whether the batch was
+            halved, versions of packages.
     """
 
     detector: Detector
@@ -66,13 +72,15 @@ class Scored:
         scores: one row per unique test image: path, digest, source_id, generator, label (0 real, 1 fake), condition,
             one column `logit_<class>` per class, for a binary task `score` (log-odds of fake), and for a task with
             images of no class one column `unknown_<score>` per score of `models.open_set`.
-        embeddings: float16 (N, D), rows as in `scores`.
+        embeddings: float16 (M, D), the rows of `scores` that `embedded` names.
+        embedded: int (M,), rows of `scores` in ascending order; None: all of them.
     """
 
     condition: str
     metrics: dict[str, float]
     scores: pd.DataFrame
     embeddings: np.ndarray
+    embedded: np.ndarray | None = None
 
 
 def build(spec: TrialSpec, settings: RunSettings, device: str) -> Detector:
@@ -102,17 +110,20 @@ def restore(spec: TrialSpec, weight_files: dict[str, Path], device: str, checkpo
 # Inputs --------------------------------------------------------------------------------------------------------------
 
 
-def shared_store(detector: Detector, cache: Path, condition: str) -> ArrayStore | None:
-    """The store of the features or clean pixels that this detector takes; None for pixels under another condition."""
+def shared_store(detector: Detector, cache: Path, condition: str | Condition) -> ArrayStore | None:
+    """The store of the features or clean squares of pixels that this detector takes; None for other pixels."""
+    condition = get_condition(condition) if isinstance(condition, str) else condition
     if detector.encoder is not None:
-        return feature_store(cache, detector.encoder.key, detector.encoder.num_features, get_condition(condition))
-    return pixel_store(cache, _geometry(detector)) if condition == CLEAN else None
+        return feature_store(cache, detector.encoder.key, detector.encoder.num_features, condition)
+    stored = condition.name == CLEAN and detector.geometry is not None
+    return pixel_store(cache, _geometry(detector)) if stored else None
 
 
 def missing_inputs(detector: Detector, manifest: Manifest, settings: RunSettings, inputs: Inputs) -> int:
     """The number of pictures whose pixels or features are not in the store; 0 for inputs that are not stored."""
-    store = shared_store(detector, settings.cache, inputs.condition)
-    return store.missing(_pictures(manifest, inputs, settings).keys(inputs.rows(manifest))) if store else 0
+    pictures = _pictures(manifest, inputs, settings)
+    store = shared_store(detector, settings.cache, pictures.condition)
+    return store.missing(set(pictures.keys(_rows(manifest, inputs)))) if store else 0
 
 
 def fill_inputs(
@@ -127,10 +138,10 @@ def fill_inputs(
 
     Processes that fill the same store at the same time share the work.
     """
-    store = shared_store(detector, settings.cache, inputs.condition)
+    pictures, rows = _pictures(manifest, inputs, settings), _rows(manifest, inputs)
+    store = shared_store(detector, settings.cache, pictures.condition)
     if store is None:
         return
-    pictures, rows = _pictures(manifest, inputs, settings), inputs.rows(manifest)
     workers = _threads(settings)
     if detector.encoder is None:
         fill_pixels(store, pictures, rows, _geometry(detector), workers=workers, progress=progress)
@@ -160,15 +171,15 @@ def prepare_inputs(
     `COPIED_BYTES` and `COPY_SECONDS` in `copied`.
     """
     pictures = _pictures(manifest, inputs, settings)
-    store = shared_store(detector, settings.cache, inputs.condition)
-    source = shared_store(detector, settings.local_copies or settings.cache, inputs.condition)
+    store = shared_store(detector, settings.cache, pictures.condition)
+    source = shared_store(detector, settings.local_copies or settings.cache, pictures.condition)
     if store is None or source is None:
-        return PictureRows(pictures, rows, _geometry(detector), workers=_threads(settings))
+        return PictureRows(pictures, rows, detector.geometry, workers=_threads(settings))
     keys = pictures.keys(rows)
     for _ in range(2):  # the copy of a damaged shard fails; the second round computes the shard again and copies it
         with suppress(KeyError):
             return source.open(keys)
-        if missing := store.missing(keys):
+        if missing := store.missing(set(keys)):
             log.warning("%d images are missing in %s; the trial itself computes them", missing, store.folder)
             fill_inputs(detector, manifest, settings, inputs)
         if settings.local_copies is None:
@@ -187,10 +198,62 @@ def prepare_inputs(
     return source.open(keys)
 
 
+def pictures_under(condition: str, manifest: Manifest, settings: RunSettings) -> Pictures:
+    """A data set's pictures; where a launch reads them under several conditions, each file is decoded once."""
+    return Pictures(manifest, condition, decoded=_decoded(settings))
+
+
 def _pictures(manifest: Manifest, inputs: Inputs, settings: RunSettings) -> Pictures:
-    """The pictures of inputs; where a launch reads them under several conditions, each file is decoded once."""
-    decoded = Decoded(settings.cache, settings.keep_decoded) if settings.keep_decoded else None
-    return Pictures(manifest, inputs.condition, decoded=decoded)
+    """The pictures of inputs, self-edited where a recipe says so."""
+    if inputs.recipe:
+        return _self_edited(manifest, inputs, settings)
+    return pictures_under(inputs.condition, manifest, settings)
+
+
+def _self_edited(manifest: Manifest, inputs: Inputs, settings: RunSettings) -> SelfEdited:
+    spec = inputs.spec
+    (edits,) = (edits for edits in self_edits(spec.method, dict(spec.config)) if edits.recipe == inputs.recipe)
+    return SelfEdited(
+        manifest, edits.recipe, seed=spec.seed, versions=edits.versions,
+        most={TRAIN: edits.most, VALID: edits.most_valid}, condition=inputs.condition, decoded=_decoded(settings),
+    )  # fmt: skip
+
+
+def edited_versions(
+    spec: TrialSpec, manifest: Manifest, settings: RunSettings, split: str, conditions: Sequence[str]
+) -> list[tuple[SelfEdited, Version]]:
+    """The self-edited versions of a split, and what reads each; empty for a trial that learns from other images.
+
+    Args:
+        spec: the trial.
+        manifest: of its data set.
+        settings: folders.
+        split: "train" or "valid".
+        conditions: under each of which all versions are there once, in the order of `examples`.
+    """
+    rows = training_rows(spec, manifest, split)
+    parts = [
+        _self_edited(manifest, Inputs(spec, condition, (TRAIN, VALID), recipe), settings)
+        for recipe in recipes(spec)
+        for condition in conditions
+    ]
+    return [(part, version) for part in parts for version in part.versions(rows)]
+
+
+def recipes(spec: TrialSpec) -> tuple[str, ...]:
+    """The recipes of the self-edited pictures that a trial learns from; empty: it learns from the data set's images."""
+    return tuple(edits.recipe for edits in self_edits(spec.method, dict(spec.config)))
+
+
+def _decoded(settings: RunSettings) -> Decoded | None:
+    return Decoded(settings.cache, settings.keep_decoded) if settings.keep_decoded else None
+
+
+def _rows(manifest: Manifest, inputs: Inputs) -> pd.DataFrame:
+    """The manifest's rows of inputs; of self-edited pictures the rows of the photographs."""
+    if not inputs.recipe:
+        return inputs.rows(manifest)
+    return pd.concat([training_rows(inputs.spec, manifest, split) for split in (TRAIN, VALID)])
 
 
 def training_inputs(
@@ -242,6 +305,47 @@ def training_rows(spec: TrialSpec, manifest: Manifest, split: str) -> pd.DataFra
     return choose(rows, numbers, spec.equal_size.of(split))
 
 
+def examples(
+    spec: TrialSpec,
+    detector: Detector,
+    manifest: Manifest,
+    settings: RunSettings,
+    split: str,
+    *,
+    copied: dict[str, float] | None = None,
+) -> Examples:
+    """What a trial is trained on, or validated on: the data set's images, or self-edited versions of real ones.
+
+    Args:
+        spec: the trial.
+        detector: of `spec`.
+        manifest: of its data set.
+        settings: folders and cores.
+        split: "train" or "valid".
+        copied: as in `prepare_inputs`.
+    """
+    rows, conditions = training_rows(spec, manifest, split), spec.train_conditions
+    if not recipes(spec):
+        inputs = training_inputs(spec, detector, manifest, rows, settings, splits_of_training(spec), copied=copied)
+        labels = get_task(spec.task, spec.seed).class_numbers(rows, spec.classes)
+        copies = len(conditions)
+        masks = ManifestMasks(manifest, rows, copies=copies) if reads_masks(spec.method, dict(spec.config)) else None
+        return Examples(inputs, np.tile(labels, copies), masks)
+    everything = [
+        Inputs(spec, condition, (TRAIN, VALID), recipe) for recipe in recipes(spec) for condition in conditions
+    ]
+    parts = [prepare_inputs(detector, manifest, rows, settings, inputs, copied=copied) for inputs in everything]
+    pictures = [_self_edited(manifest, inputs, settings) for inputs in everything]
+    labels = np.concatenate([part.labels(rows) for part in pictures])
+    numbers = [recipes(spec).index(inputs.recipe) for inputs in everything]
+    return Examples(
+        parts[0] if len(parts) == 1 else JoinedRows(parts),
+        labels,
+        SelfEditedMasks(pictures, rows),
+        np.repeat(numbers, [len(part) for part in parts]),
+    )
+
+
 def fit(
     spec: TrialSpec,
     settings: RunSettings,
@@ -268,15 +372,7 @@ def fit(
     set_threads(settings)
     manifest = Manifest.load(settings.manifests / spec.data)
     task, detector = get_task(spec.task, spec.seed), build(spec, settings, device)
-    splits = splits_of_training(spec)
-
-    def examples(split: str) -> Examples:
-        rows = training_rows(spec, manifest, split)
-        pixels_or_features = training_inputs(spec, detector, manifest, rows, settings, splits, copied=copied)
-        labels = task.class_numbers(rows, spec.classes)
-        return Examples(pixels_or_features, np.tile(labels, len(spec.train_conditions)))
-
-    train, valid = examples(TRAIN), examples(VALID)
+    train, valid = (examples(spec, detector, manifest, settings, split, copied=copied) for split in (TRAIN, VALID))
     detector.fit(train, valid, session)
     detector.save(checkpoint_to)
     if task.scores_unknown:
@@ -290,7 +386,7 @@ def fit(
         metrics[names.THRESHOLD] = threshold
     tags = {
         names.DEVICE: device,
-        names.WEIGHTS: detector.weights_note,
+        names.WEIGHTS: detector.weights_note + (SMALL if is_small(spec.method, dict(spec.config)) else ""),
         names.BATCH_HALVED: str(detector.batch_halved).lower(),
         names.VERSIONS: versions(),
     }
@@ -341,8 +437,11 @@ def score(
         names.metric_name(tested_on, metric, condition): value
         for tested_on, values in measured.items()
         for metric, value in values.items()
+        if gives_log_odds(spec.method) or not is_at_half(metric)
     }
-    return Scored(condition, metrics, scores, prediction.embeddings.astype(np.float16))
+    embedded = kept_embeddings(scores, task)
+    kept = prediction.embeddings if embedded is None else prediction.embeddings[embedded]
+    return Scored(condition, metrics, scores, kept.astype(np.float16), embedded)
 
 
 def versions() -> str:

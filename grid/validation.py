@@ -15,19 +15,22 @@ import pandas as pd
 
 from data.conditions import get_condition
 from data.manifest import Manifest
-from data.pictures import ConditionError, FileError, Pictures
+from data.pictures import ConditionError, FileError
 from data.store import feature_store, fill_features
 from grid import names
 from grid.plan import LOOK, TRAIN, VALID, look_rows
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
 from grid.tasks import get_task
-from grid.trial import set_threads, training_inputs, training_rows
+from grid.trial import edited_versions, examples, pictures_under, recipes, set_threads, training_inputs, training_rows
 from models.calibration import Temperature, fit_temperature
 from models.detector import Detector, fake_scores
 from models.novelty import Novelty, fit_novelty
+from models.registry import gives_log_odds
 from models.residuals import MIN_SIDE, NUM_FEATURES, ResidualEncoder
 from models.scoring import cell_metrics
+
+FEW_EDITS = 100  # self-edited validation pictures below which a run notes that its threshold rests on few
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +43,10 @@ class Validated:
         metrics: by their names in `grid.names`: AUROC per generator, and the temperature with its calibration errors.
         scores: one row per validation image of every generator: path, digest, source_id, generator, label,
             condition, and score (log-odds of fake).
-        temperature: from the validation images of the trial's own training set; None if those have no fakes.
+        temperature: from the validation images of the trial's own training set, or from self-edited ones where the
+            method learns from these; None if those have no fakes, or the score is no log-odds.
         looks: name in `names.LOOKS` -> what pictures of the data set are like, by that look.
-        notes: why a look or the temperature is missing, in words.
+        notes: why a look or the temperature is missing or uncertain, in words.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
@@ -108,7 +112,22 @@ def validate(
         if len(set(numbers[cell])) == 2:
             values = cell_metrics(numbers[cell], scores["score"].to_numpy()[cell], 0.0)
             metrics[names.validation_metric(generator)] = values["auroc"]
-    temperature, notes = _temperature(spec, manifest, rows, scores["score"].to_numpy(), numbers)
+    if not gives_log_odds(spec.method):
+        temperature, notes = None, [f"no temperature: the score of {spec.method} is no log-odds"]
+    elif recipes(spec):
+        own = examples(spec, detector, manifest, settings, VALID, copied=copied)
+        versions = edited_versions(spec, manifest, settings, VALID, spec.train_conditions[:1])
+        distinct = len({version.key for _, version in versions})  # a real version may be there several times
+        scored = fake_scores(detector.predict(own.inputs).logits)
+        temperature, notes = fit_temperature(own.labels, scored, num_images=distinct), []
+        if (edits := sum(version.edited for _, version in versions)) < FEW_EDITS:
+            photographs = len({version.image.digest for _, version in versions})
+            notes.append(
+                f"the threshold and the temperature rest on {edits} edits of {photographs} validation photographs, "
+                f"fewer than {FEW_EDITS}: they may lie far from the best ones"
+            )
+    else:
+        temperature, notes = _temperature(spec, manifest, rows, scores["score"].to_numpy(), numbers)
     if temperature is not None:
         metrics |= {
             names.TEMPERATURE: temperature.value,
@@ -124,7 +143,12 @@ def validate(
             notes.append(f"{name}: {embeddings}")
             continue
         try:
-            looks[name] = fit_novelty(*embeddings, rows["source_id"].to_numpy()[valid], num_looks=num_looks)
+            looks[name] = fit_novelty(
+                *embeddings,
+                rows["source_id"].to_numpy()[valid],
+                num_looks=num_looks,
+                num_images=rows.index[valid].nunique(),
+            )
         except ValueError as error:
             notes.append(f"{name}: {error}")
     return Validated(metrics, scores, temperature, looks, tuple(notes))
@@ -136,7 +160,8 @@ def _temperature(
     own = rows.index.isin(training_rows(spec, manifest, VALID).index)
     if len(set(numbers[own])) < 2:
         return None, ["no temperature: the trial's own validation images have no fakes"]
-    return fit_temperature(numbers[own], scores[own]), []
+    num_images = int(own.sum()) // len(spec.train_conditions)  # each picture is scored under each condition
+    return fit_temperature(numbers[own], scores[own], num_images=num_images), []
 
 
 def _looks(
@@ -165,7 +190,7 @@ def _residuals(manifest: Manifest, rows: list[pd.DataFrame], settings: RunSettin
     """Residual statistics of the pictures of each frame, from the store of features that all trials share."""
     encoder = ResidualEncoder()
     store = feature_store(settings.cache, encoder.key, NUM_FEATURES, get_condition(condition))
-    pictures = Pictures(manifest, condition)
+    pictures = pictures_under(condition, manifest, settings)
     workers = max(1, round(settings.cpus_per_trial))
     fill_features(
         store, pictures, pd.concat(rows), None, encoder.encode, batch=32, workers=workers,

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from grid.command_line import on_stderr, print_json
 from grid.commands import BAD_INPUT, OK, BadInputError, Context, register_command
 from grid.experiments import list_experiments
-from grid.options import ROOT, Launch, add_data_options, resolve
+from grid.options import Launch, add_cache_options, add_data_options, resolve
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from data.manifest import Manifest
     from data.verdict import Verdict
 
@@ -27,9 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the verdict and all findings as JSON, nothing else")
     add_data_options(parser)
-    where = parser.add_argument_group("where")
-    where.add_argument("--runs", type=Path, default=ROOT / "runs", metavar="DIR", help="as of the grid")
-    where.add_argument("--cache", type=Path, metavar="DIR", help="what was measured is kept here; default: RUNS/cache")
+    add_cache_options(parser, "what was measured is kept here")
 
 
 @register_command("audit", add_options)
@@ -44,11 +39,11 @@ def audit(options: argparse.Namespace, context: Context) -> int:
             context.console.print(refusal, highlight=False, markup=False)
     else:
         try:
-            manifest, verdict = _audited(options, Context(_on_stderr(), context.show_results))
+            manifest, verdict = _audited(options, Context(on_stderr(), context.show_results))
         except BadInputError as error:
-            print(json.dumps({"error": str(error)}, indent=1))
+            print_json({"error": str(error)})
             return BAD_INPUT
-        print(json.dumps(_in_plain_types(manifest, verdict), indent=1))
+        print_json(_in_plain_types(manifest, verdict))
     return BAD_INPUT if verdict.refused else OK
 
 
@@ -62,18 +57,6 @@ def _audited(options: argparse.Namespace, context: Context) -> tuple[Manifest, V
     accepted = launch.options.accept_audit
     manifest, verdict, _ = judged(manifest, context.console, cache=launch.settings.cache, accepted=accepted)
     return manifest, verdict
-
-
-def _on_stderr() -> Console:
-    """A console on standard error, where log messages go too from here on: standard output holds the JSON alone."""
-    from rich.console import Console
-    from rich.logging import RichHandler
-
-    console = Console(stderr=True)
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, RichHandler):
-            handler.console = console
-    return console
 
 
 def _launch(options: argparse.Namespace) -> Launch:
@@ -93,11 +76,11 @@ def _recognised(data: str | None) -> str:
         BadInputError: that cannot be told; the message lists the experiments.
     """
     from data.addresses import is_url
-    from data.sources import recognise
+    from data.sources import preferred
 
     if data is None:
         return "demo"
-    names = [] if is_url(data) else recognise(Path(data).resolve())
+    names = [] if is_url(data) else preferred(Path(data).resolve())
     if len(names) != 1:
         listed = ", ".join(list_experiments())
         raise BadInputError(f"name the experiment: python launch.py audit NAME --data …; there are: {listed}")

@@ -8,12 +8,14 @@ import os
 import shlex
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grid import names
-from grid.commands import OK, SOME_FAILED, BadInputError, Context, register_command
+from grid.command_line import on_stderr, print_json
+from grid.commands import BAD_INPUT, OK, SOME_FAILED, BadInputError, Context, register_command
 from grid.faults import fault
 from grid.local_store import Reserve
 from grid.options import (
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
     from data.manifest import Manifest
     from data.verdict import Verdict
     from grid.experiments import Experiment
-    from grid.plan import Plan, TrialState, Work
+    from grid.foresight import Kind
+    from grid.plan import Plan, TrialState
     from grid.progress import GridProgress
     from grid.runner import Executor
     from grid.settings import RunSettings
@@ -48,9 +51,14 @@ NOTE = "yellow"
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The experiment, and everything about it."""
     add_experiment(parser)
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE",
+        help="a YAML file with options as keys, such as `methods: [clip_linear]`; words given here come on top",
+    )  # fmt: skip
     instead = parser.add_argument_group("instead of running it")
     instead.add_argument("--plan", action="store_true", help="print what would run and stop; starts no trial")
     instead.add_argument("--status", action="store_true", help="print a grid's progress from MLflow; starts nothing")
+    instead.add_argument("--json", action="store_true", help="with --plan or --status: print JSON, and nothing else")
     add_data_options(parser)
     add_trial_options(parser)
     add_place_options(parser)
@@ -59,13 +67,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 @register_command("run", add_options)
 def run(options: argparse.Namespace, context: Context) -> int:
     """Run an experiment; what is finished is never run again."""
-    launch = resolve(options)
+    if options.json and not (options.plan or options.status):
+        raise BadInputError(
+            "--json is for --plan and --status; results as JSON are in the report's tables and in MLflow"
+        )
+    if options.json:
+        context = Context(on_stderr(), context.show_results)
     try:
+        launch = resolve(options)
         return _run(launch, context)
-    except BadInputError:
-        raise
+    except BadInputError as error:
+        if not options.json:
+            raise
+        print_json({"error": str(error)})
+        return BAD_INPUT
     except Exception as error:
-        said = fault(error, cache=launch.settings.cache)
+        said = fault(error, cache=options.cache or options.runs / "cache")
         if said is None:
             raise
         raise BadInputError(said) from error
@@ -76,7 +93,7 @@ def _run(launch: Launch, context: Context) -> int:
     if options.status:
         from grid.commands.status import print_status
 
-        return print_status(launch.name, launch.settings.tracking_uri, context.console)
+        return print_status(launch.name, launch.settings.tracking_uri, context.console, in_json=options.json)
     _check_gpu(launch)
     _check_temporary_folder(launch)
     for method, config in launch.configs.items():
@@ -89,15 +106,14 @@ def _run(launch: Launch, context: Context) -> int:
             )
     manifest = read_data(launch, context.console)
     if manifest is None:
-        context.console.print(
-            f"the images of {launch.experiment.source} are not made yet, so every trial is pending; "
-            "a launch without --plan makes them"
-        )
-        return OK
+        return plan_before_drawing(launch, context.console)
 
     from grid.audit import audit, check_verdict, print_verdict, refusal_of
+    from grid.masks import check_conditions, check_masks_to_learn, with_trusted_masks
     from grid.plan import make_plan
+    from grid.printed_plan import look_ahead, plan_as_json, print_plan
     from grid.settings import ClusterError, InfeasibleError
+    from grid.steps import step
 
     check_pairs(manifest, launch)
     settings, accepted = launch.settings, options.accept_audit
@@ -110,18 +126,30 @@ def _run(launch: Launch, context: Context) -> int:
     for task, methods in launch.without_trials(trials).items():
         console = context.console
         console.print(f"note: no {task} trial of {', '.join(methods)} with these training sets", style=NOTE)
-    plan = make_plan(trials, known_states(trials, launch.name, launch.settings), launch.conditions)
+    with step(context.console, "reading the MLflow store", in_logs=False):
+        states = known_states(trials, launch.name, launch.settings)
+    plan = make_plan(trials, states, launch.conditions)
+    check_masks_to_learn(manifest, verdict, [work.spec for work in plan.pending if work.fits])
     if options.plan:
-        print_plan(plan, launch.settings, context.console)
+        with step(context.console, "looking at weights, GPU, time and disk", in_logs=False):
+            ahead = look_ahead(plan, launch, manifest, known_durations(launch.name, launch.settings))
+    if options.plan and "mask_white" in manifest.table.columns:
+        note_masks(manifest, settings.cache, context.console)
+    if options.plan and options.json:
+        print_json(plan_as_json(plan, ahead) | {"stops": refusal_of(verdict) if plan.pending else None})
+        return OK
+    if options.plan:
+        print_plan(plan, ahead, context.console)
         console = context.console
         console.print("audits that look at pixels run before the grid, or by `python launch.py audit`")
         if plan.pending and (refusal := refusal_of(verdict)):
             console.print(f"a launch without --plan stops: {refusal}", style=NOTE, highlight=False, markup=False)
         return OK
     assert measured is not None, "None is for plans alone"
-    failed = False
+    measured, failed = with_trusted_masks(manifest, measured, verdict), False
     if plan.pending:
         check_verdict(verdict)
+        check_conditions(manifest, verdict, plan.pending)
     from grid.records import StoreError
 
     if not plan.pending:
@@ -177,9 +205,10 @@ def read_data(launch: Launch, console: Console) -> Manifest | None:
     """Validate the corpus and save its manifest where the trials find it; None: a plan of a demo not drawn yet."""
     from data.addresses import is_url
     from data.fetch import FetchError, fetch
-    from data.manifest import DataProblems, build_manifest
+    from data.manifest import BadGeneratorsError, DataProblems, build_manifest
     from data.photographs import PER_GROUP
     from data.sources import get_source
+    from grid.corpora import corpus_options, unpacked
     from grid.progress import counting
     from models.registry import size_check
 
@@ -191,7 +220,7 @@ def read_data(launch: Launch, console: Console) -> Manifest | None:
     if options.data is None and drawn is None:
         raise BadInputError(f"{launch.experiment.name} needs --data DIR, the folder of the corpus")
     if options.data is not None:
-        check_layout(options.data, launch.experiment)
+        check_layout(options.data, launch.experiment, lists=options.list)
     check_writable(settings.cache, *([] if options.plan else [settings.runs]))
     with counting(console) as count:
         if drawn is not None:
@@ -201,9 +230,10 @@ def read_data(launch: Launch, console: Console) -> Manifest | None:
                 root = fetch(options.data, settings.cache / "corpora", progress=partial(count, "fetching files"))
             except FetchError as error:
                 raise BadInputError(str(error)) from error
-            check_layout(str(root), launch.experiment, shown=options.data)
+            check_layout(str(root), launch.experiment, shown=options.data, lists=options.list)
         else:
             root = Path(options.data).resolve()
+        root = unpacked(root, source, options, settings.cache, partial(count, "unpacking MiB"))
         try:
             manifest = build_manifest(
                 source.name,
@@ -217,10 +247,11 @@ def read_data(launch: Launch, console: Console) -> Manifest | None:
                 size_check=size_check(launch.configs.items()),
                 progress=partial(count, "reading images"),
                 measured_per_group=0 if options.plan else PER_GROUP,
+                **corpus_options(options),
             )
         except DataProblems as error:
             raise BadInputError(str(error)) from error
-        except ValueError as error:
+        except BadGeneratorsError as error:
             raise BadInputError(f"--generators: {error}") from error
     manifest.save(settings.manifests / manifest.digest)
     console.print(manifest.summary(), highlight=False, markup=False)
@@ -231,11 +262,25 @@ def read_data(launch: Launch, console: Console) -> Manifest | None:
     if options.generators and not options.train_on:
         console.print(
             f"note: only {', '.join(manifest.generators)} take part, in training and in tests; to train on these and "
-            f"test on every generator, give --train-on {','.join(manifest.generators)} in place of --generators",
+            f"test on every generator, give --train-on {','.join(manifest.train_generators)} in place of --generators",
             style=NOTE,
             highlight=False,
         )
     return manifest
+
+
+def note_masks(manifest: Manifest, cache: Path, console: Console) -> None:
+    """Print what a sample of masks says beside the originals, where the corpus says what white in a mask means."""
+    from data.masks import check_sample
+    from data.pictures import FileError
+
+    try:
+        num_pairs, findings = check_sample(manifest, cache=cache)
+    except FileError as error:
+        raise BadInputError(str(error)) from error
+    for finding in findings:
+        text = f"masks of a sample ({num_pairs} beside their originals): {finding}"
+        console.print(text, style=NOTE, highlight=False, markup=False)
 
 
 def check_pairs(manifest: Manifest, launch: Launch) -> None:
@@ -258,13 +303,14 @@ def check_pairs(manifest: Manifest, launch: Launch) -> None:
             raise BadInputError(problem)
 
 
-def check_layout(data: str, experiment: Experiment, *, shown: str = "") -> None:
+def check_layout(data: str, experiment: Experiment, *, shown: str = "", lists: str = "") -> None:
     """Refuse a folder that the experiment is not about: photographs for the demo, or the layout of another corpus.
 
     Args:
         data: `--data`; a bucket is looked at once it is fetched.
         experiment: the experiment.
         shown: the address to name in the message; "": `data`.
+        lists: `--list`; whoever names files that list the images has chosen the layout.
 
     Raises:
         BadInputError: the message names the experiment that fits.
@@ -288,7 +334,7 @@ def check_layout(data: str, experiment: Experiment, *, shown: str = "") -> None:
             f"the experiment is {experiment.name}, which draws its own images; a report would call those in {shown} "
             f"drawn faces\n{layout}{commands}"
         )
-    if names and source.looks_like is not None and source.name not in names:
+    if names and source.looks_like is not None and source.name not in names and not lists:
         raise BadInputError(f"{shown} has the layout of {names[0]}, not of {source.name}: {commands}")
 
 
@@ -322,6 +368,33 @@ def known_states(trials: Sequence[TrialSpec], name: str, settings: RunSettings) 
         raise BadInputError(str(error)) from error
 
 
+def known_durations(name: str, settings: RunSettings) -> dict[Kind, list[float]]:
+    """Kind -> seconds of the finished trials of that kind in MLflow; see `known_states`."""
+    file = sqlite_file(settings.tracking_uri)
+    if file is not None and not file.exists():
+        return {}
+
+    from grid.foresight import kind_of
+    from grid.plan import FINISHED
+    from grid.records import StoreError, open_records, speaking_runs, state_of
+    from grid.spec import TrialSpec
+
+    durations: dict[Kind, list[float]] = {}
+    try:
+        records = open_records(settings.tracking_uri, name)
+        if records is None:
+            return {}
+        planned = {key: fields for grid in records.grids() for key, fields in records.plan(grid).items()}
+        for key, run in speaking_runs(records.trials(params=False, metrics=[names.SECONDS])).items():
+            seconds = run.data.metrics.get(names.SECONDS)
+            if state_of(run) == FINISHED and seconds is not None and key in planned:
+                with suppress(TypeError, ValueError):  # a trial of another checkout says nothing about this one's
+                    durations.setdefault(kind_of(TrialSpec.from_dict(planned[key])), []).append(seconds)
+    except StoreError as error:
+        raise BadInputError(str(error)) from error
+    return durations
+
+
 def run_pending(
     plan: Plan, launch: Launch, manifest: Manifest, verdict: Verdict, measured: pd.DataFrame, console: Console
 ) -> bool:
@@ -329,13 +402,16 @@ def run_pending(
     from grid import tracking
     from grid.plan import make_plan
     from grid.runner import check_detectors
+    from grid.steps import step
     from models.detector import WeightsError
     from models.metrics import list_metrics
 
     settings = launch.settings
     list_metrics()  # an error in a metric's file shows now, and not after the training
+    specs = [work.spec for work in plan.pending]
     try:
-        geometries = check_detectors([work.spec for work in plan.pending], settings)
+        with step(console, f"checking the weights of {', '.join(dict.fromkeys(spec.method for spec in specs))}"):
+            geometries = check_detectors(specs, settings)
     except WeightsError as error:
         raise BadInputError(str(error)) from error
     cropping = [method for method, geometry in geometries.items() if geometry and geometry.policy == "crop"]
@@ -346,9 +422,11 @@ def run_pending(
             style=NOTE,
             highlight=False,
         )
-    tracker = tracking.find_grid(settings.tracking_uri, launch.name, manifest, settings.runs / "artifacts")
+    with step(console, "opening the MLflow store"):
+        tracker = tracking.find_grid(settings.tracking_uri, launch.name, manifest, settings.runs / "artifacts")
     with tracker.claim() as lost:
         launched = {names.EXPERIMENT: launch.experiment.name, names.OPTIONS: launch.repeated()}
+        launched |= {names.LAUNCH_FILE: launch.options.as_yaml} if launch.options.as_yaml else {}
         tracker.record_launch(manifest, plan.trials, conditions=plan.conditions, launched=launched, verdict=verdict)
         record_areas(tracker, manifest, measured)
         record_references(launch, manifest, measured)
@@ -359,7 +437,7 @@ def run_pending(
 
 
 def record_areas(tracker: Tracker, manifest: Manifest, measured: pd.DataFrame) -> None:
-    """Keep the edited area of each test fake that has a mask with the grid, once, for the report."""
+    """Keep the edited area of each test fake that has a mask to be trusted with the grid, once, for the report."""
     from grid.plan import TEST
 
     masked = (manifest.table["split"] == TEST) & measured["mask_share"].notna()
@@ -382,6 +460,7 @@ def record_references(launch: Launch, manifest: Manifest, measured: pd.DataFrame
 def run_claimed(plan: Plan, launch: Launch, tracker: Tracker, lost: Event, console: Console) -> bool:
     """Do what is pending of a grid that nobody else runs. Returns whether any trial failed."""
     from grid.checkpoints import remove_states
+    from grid.printed_plan import in_words
     from grid.progress import GridProgress, counting
     from grid.runner import LocalExecutor
     from models.detector import MemoryExhausted
@@ -392,7 +471,7 @@ def run_claimed(plan: Plan, launch: Launch, tracker: Tracker, lost: Event, conso
     keys = [work.key for work in pending]
     # Those that finished in a launch that was killed have left theirs behind.
     remove_states(settings.checkpoints(tracker.parent_id), {trial.key for trial in plan.finished})
-    console.print(_in_words(plan, pending))
+    console.print(in_words(plan, pending))
 
     def execute(executor: Executor) -> GridProgress:
         with counting(console) as count:
@@ -434,13 +513,16 @@ def on_ray(
     """Execute on the cluster of this machine or at the address that was given, or on a Ray of our own."""
     from grid import cluster
     from grid.ray_executor import RayExecutor
+    from grid.steps import step
 
     options, settings = launch.options, launch.settings
     address = options.address or os.environ.get("RAY_ADDRESS") or cluster.find_cluster()
     if address and (options.num_gpus, options.num_cpus) != (None, None):
         raise BadInputError(f"--num-gpus and --num-cpus are about a Ray of our own; here is one at {address}")
     connection = {"address": address, "num_gpus": options.num_gpus, "num_cpus": options.num_cpus}
-    with cluster.session(check_gpus=settings.device != "cpu", **connection):
+    with ExitStack() as opened:
+        with step(console, _starting(address, options)):
+            opened.enter_context(cluster.session(check_gpus=settings.device != "cpu", **connection))
         if address:
             console.print(f"Ray cluster at {address}: {cluster.describe_cluster()}", highlight=False)
         if sqlite_file(settings.tracking_uri) is not None and len(cluster.cluster_nodes()) > 1:
@@ -453,57 +535,35 @@ def on_ray(
         return execute(RayExecutor(settings, tracker, connection))
 
 
-def _in_words(plan: Plan, pending: Sequence[Work]) -> str:
-    fits = sum(work.fits for work in pending)
-    words = f"{len(plan.trials)} trials, {len(plan.finished)} finished before, {fits} to run"
-    scored = len(pending) - fits
-    what = (
-        "under further conditions"
-        if any(work.conditions for work in pending if not work.fits)
-        else "on validation images"
-    )
-    return words + (f", {scored} to score {what}" if scored else "")
+def _starting(address: str | None, options: argparse.Namespace) -> str:
+    """What the first connection to Ray is, in words."""
+    if address:
+        return f"joining the Ray cluster at {address}"
+    import torch
+
+    cores = os.cpu_count() if options.num_cpus is None else options.num_cpus
+    gpus = torch.cuda.device_count() if options.num_gpus is None else options.num_gpus
+    return f"starting Ray ({cores} core{'s' if cores != 1 else ''}, {gpus or 'no'} GPU{'s' if gpus > 1 else ''})"
 
 
-def print_plan(plan: Plan, settings: RunSettings, console: Console) -> None:
-    """Every trial with its state and what it would ask for."""
-    from rich.table import Table
+def plan_before_drawing(launch: Launch, console: Console) -> int:
+    """The plan of a grid whose images a launch would make first: every trial is pending, and has no key yet."""
+    from data.sources import get_source
+    from grid.plan import make_plan
+    from grid.printed_plan import look_ahead, plan_as_json, print_plan
+    from grid.steps import step
 
-    from grid.controls import task_words
-    from models.registry import depends_on_seed, detector_info
-
-    def asks_for(method: str) -> dict[str, str]:
-        own = settings.for_method(method)
-        share = own.gpu_share(detector_info(method).gpu_share, gpus_available=1)
-        return {
-            "GPU share": f"{share:g}",
-            "GPU type": own.accelerator if share else "",
-            "GPU GB": f"{own.gpu_memory:g}" if share and own.gpu_memory else "",
-            "CPU cores": f"{own.cpus_per_trial:g}",
-            "memory GB": f"{own.memory_per_trial:g}" if own.memory_per_trial else "",
-        }
-
-    asked = {method: asks_for(method) for method in {trial.method for trial in plan.trials}}
-    shown = [column for column in next(iter(asked.values())) if any(row[column] for row in asked.values())]
-    scoring = {work.key: f"finished; to score: {work.scores}" for work in plan.pending if not work.fits}
-    table = Table(title=_in_words(plan, plan.pending))
-    for column in ("task", "trial", "key", "state", *shown):
-        table.add_column(column)
-    once: dict[str, None] = {}
-    for trial in plan.trials:
-        row = asked[trial.method]
-        state = scoring.get(trial.key, plan.state(trial))
-        table.add_row(
-            task_words(trial.task, trial.method), trial.name, trial.key, state, *(row[column] for column in shown)
-        )
-        if not depends_on_seed(trial.method, dict(trial.config)):
-            once[trial.method] = None
-    console.print(table)
-    if once:
-        console.print(f"once, with the first seed, because the results do not depend on it: {', '.join(once)}")
-    if settings.accelerator or settings.gpu_memory or settings.by_method:
-        console.print("whether a node has what is asked for is seen when the grid starts")
-    console.print(
-        "Without a GPU the shares are ignored. Frozen methods need the GPU only while their features are computed, "
-        "unless one was asked for"
-    )
+    drawn = get_source(launch.experiment.source).drawn
+    assert drawn is not None, "only such images are made"
+    plan = make_plan(launch.trials_before_drawing(drawn.generators()), {}, launch.conditions)
+    note = f"the images of {launch.experiment.source} are not made yet; a launch without --plan makes them"
+    with step(console, "looking at weights and GPU", in_logs=False):
+        ahead = look_ahead(plan, launch, None, {})
+    if launch.options.json:
+        content = plan_as_json(plan, ahead)
+        trials = [trial | {"key": None} for trial in content["trials"]]
+        print_json(content | {"trials": trials, "stops": None, "note": note})
+        return OK
+    print_plan(plan, ahead, console)
+    console.print(note)
+    return OK

@@ -6,9 +6,10 @@ import argparse
 import shlex
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data.addresses import without_passwords
+from grid.command_line import print_json
 from grid.commands import OK, BadInputError, Context, register_command
 from grid.options import ROOT, add_experiment
 from grid.uris import tracking_uri
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.console import Console
+
+LATEST = ("train/", "valid/")  # metrics of a running trial that are shown
+METRICS = ("test/*/accuracy", *(f"{name}*" for name in LATEST))  # all that are read
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--experiment-name", metavar="NAME", help="name of the MLflow experiment; default: the experiment's name"
     )
+    parser.add_argument("--json", action="store_true", help="print JSON, and nothing else")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", metavar="DIR", help="MLflow's local store")
 
 
@@ -38,48 +43,53 @@ def status(options: argparse.Namespace, context: Context) -> int:
         uri = tracking_uri(runs)
     except ValueError as error:  # a path that no store can have
         raise BadInputError(str(error)) from error
-    return print_status(options.experiment_name or options.experiment, uri, context.console)
+    return print_status(options.experiment_name or options.experiment, uri, context.console, in_json=options.json)
 
 
-def print_status(name: str, uri: str, console: Console) -> int:
-    """The trials of each of an experiment's grids, with their states.
+def print_status(name: str, uri: str, console: Console, *, in_json: bool = False) -> int:
+    """The trials of each of an experiment's grids, with their states and figures; failed ones first.
 
     Args:
         name: of the MLflow experiment.
         uri: tracking URI.
         console: where to.
+        in_json: print JSON to standard output, and nothing else.
 
     Raises:
         BadInputError: nothing was launched there yet, or MLflow cannot be read.
     """
-    from rich.markup import escape
-    from rich.table import Table
+    from grid.steps import step
 
-    from data.conditions import CLEAN
-    from grid import names
-    from grid.controls import task_words
-    from grid.datasets import list_data_sets
-    from grid.launches import newest_launch
-    from grid.plan import INTERRUPTED, RUNNING, make_plan
-    from grid.records import StoreError, conditions_of, damaged_plan, open_records, speaking_runs, trial_state
-    from grid.spec import TrialSpec
-    from grid.tasks import list_tasks
+    with step(console, "reading the MLflow store", in_logs=False):  # importing MLflow takes seconds
+        from rich.markup import escape
 
+        from data.conditions import CLEAN
+        from grid import names
+        from grid.datasets import list_data_sets
+        from grid.launches import newest_launch
+        from grid.overview import Row, as_json, failures, means_so_far, print_rows
+        from grid.plan import FINISHED, INTERRUPTED, RUNNING, make_plan
+        from grid.records import StoreError, conditions_of, damaged_plan, open_records, speaking_runs, trial_state
+        from grid.spec import TrialSpec
+        from grid.tasks import list_tasks
     try:
-        records = open_records(uri, name)
+        with step(console, "reading the MLflow store", in_logs=False):
+            records = open_records(uri, name)
+            grids = [] if records is None else records.grids()
+            all_trials = [] if records is None else records.trials(params=False, metrics=METRICS)
         if records is None:
             raise BadInputError(
                 f"no MLflow experiment named {name!r} at {without_passwords(uri)}; nothing was launched there yet"
                 + _others(uri)
             )
-        grids, all_trials = records.grids(), records.trials()
         runs = speaking_runs(all_trials)
         known = {key: trial_state(run) for key, run in runs.items()}
+        found, tasks = list[dict[str, Any]](), {*list_tasks()}
         data_sets = {data.digest: data for data in list_data_sets(grids, all_trials)}
         for grid in reversed(grids):
             planned = records.plan(grid).values()
             try:
-                trials = [TrialSpec.from_dict(fields) for fields in planned if fields["task"] in list_tasks()]
+                trials = [TrialSpec.from_dict(fields) for fields in planned if fields["task"] in tasks]
             except (TypeError, ValueError) as error:
                 raise damaged_plan(grid, error) from error
             states = {trial.key: known[trial.key] for trial in trials if trial.key in known}
@@ -90,27 +100,49 @@ def print_status(name: str, uri: str, console: Console) -> int:
             plan = make_plan(trials, states, sorted(conditions_of(grid) - {CLEAN}))
             scoring = {work.key: work.scores for work in plan.pending if not work.fits}
             counts: Counter[str] = Counter()
-            table = Table()
-            for column in ("task", "trial", "state", "latest"):
-                table.add_column(column)
+            rows, errors = [], dict[str, str]()
             for trial in plan.trials:
                 state, run = plan.state(trial), runs.get(trial.key)
-                tags = run.data.tags if run is not None else {}
-                note = tags.get(names.ERROR) or tags.get(names.CONDITION_ERROR, "")
-                if run is not None and state == RUNNING:
-                    metrics = sorted(run.data.metrics.items())
-                    note = ", ".join(f"{metric} {value:.3f}" for metric, value in metrics if "/" in metric)
-                elif trial.key in scoring:
+                tags, metrics = (run.data.tags, run.data.metrics) if run is not None else ({}, {})
+                if said := tags.get(names.ERROR) or tags.get(names.CONDITION_ERROR, ""):
+                    errors[trial.key] = said
+                figures = means_so_far(metrics, trial) if state == FINISHED else {}
+                if state == RUNNING:
+                    figures = {name: value for name, value in sorted(metrics.items()) if name.startswith(LATEST)}
+                if trial.key in scoring:
                     state = f"{state}; to score: {scoring[trial.key]}"
                 counts[state] += 1
-                table.add_row(task_words(trial.task, trial.method), trial.name, state, escape(note))
+                rows.append(Row(trial, state, figures))
             title = f"{grid.info.run_name}: {data_sets[grid.data.tags[names.DATA]]}"
-            console.print(title, style="italic", highlight=False, markup=False, soft_wrap=True)
-            console.print(table)
             summary = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+            if in_json:
+                found.append(
+                    {
+                        "grid": grid.info.run_name,
+                        "data": grid.data.tags[names.DATA],
+                        "counts": dict(counts),
+                        "trials": [
+                            as_json(
+                                row.trial,
+                                state=plan.state(row.trial),
+                                to_score=[*plan.missing(row.trial)] if row.trial.key in scoring else [],
+                                error=errors.get(row.trial.key),
+                                figures=row.figures,
+                            )
+                            for row in rows
+                        ],
+                    }
+                )
+                continue
+            console.print(title, style="italic", highlight=False, markup=False, soft_wrap=not console.is_terminal)
+            for said in failures([(row.trial, errors[row.trial.key]) for row in rows if row.trial.key in errors]):
+                console.print(f"[red]failed[/]  {escape(said)}", highlight=False)
+            print_rows(rows, console, figures="accuracy own / unseen")
             console.print(f"{summary} of {len(plan.trials)}\n")
-            if unknown := sorted({fields["task"] for fields in planned} - {*list_tasks()}):
+            if unknown := sorted({fields["task"] for fields in planned} - tasks):
                 console.print(f"trials of {', '.join(unknown)} are left out: this checkout has no such task\n")
+        if in_json:
+            print_json({"experiment": name, "grids": found})
     except StoreError as error:
         raise BadInputError(str(error)) from error
     return OK

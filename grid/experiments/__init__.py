@@ -32,7 +32,7 @@ def cross_generator_trials(
     """Every method with every training set of every task.
 
     Args:
-        generators: all generators of the data set.
+        generators: those of the data set that can be trained on; the others are only tested.
         configs: method -> its whole configuration.
         tasks: names in `grid.tasks`.
         seeds: training seeds; every trial runs once per seed, if its method depends on the seed.
@@ -53,7 +53,9 @@ def cross_generator_trials(
             for task in asked:
                 if number and method in without_seeds and not task.is_control:
                     continue
-                if method not in without_fakes:
+                if not generators and task.needs_fakes:
+                    train_sets = []
+                elif method not in without_fakes:
                     sets = task.train_sets(train_on, generators)
                     train_sets = [train for train in sets if train.generators or task.is_control]
                 else:

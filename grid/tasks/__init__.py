@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from data.register import Register
@@ -29,8 +29,11 @@ class Task(abc.ABC):
         is_binary: the classes are real and fake. An image then has a score, the log-odds of fake; a threshold comes
             from the validation split; and results form a matrix with one cell per generator that is tested on.
         needs_fakes: it makes no sense for methods that are trained without fakes.
+        tests_what_it_trains: generators without test images are not trained on: each is a class, whose accuracy would
+            not be known.
         scores_unknown: test images may be of no class, so a trial keeps scores of "unknown" (`models.open_set`), in
             columns of its scores.
+        shows_embeddings: reports show the test embeddings of its trials, so they are kept of large test sets, too.
         is_control: a null control. Its values are no results: they stand in a section of their own, and say whether
             results can be believed. Methods that are trained without fakes have no trials of it.
     """
@@ -40,7 +43,9 @@ class Task(abc.ABC):
     train_on: ClassVar[str]
     is_binary: ClassVar[bool]
     needs_fakes: ClassVar[bool] = True
+    tests_what_it_trains: ClassVar[bool] = False
     scores_unknown: ClassVar[bool] = False
+    shows_embeddings: ClassVar[bool] = False
     is_control: ClassVar[bool] = False
 
     def for_seed(self, seed: int) -> Task:
@@ -149,6 +154,23 @@ def get_task(name: str, seed: int | None = None) -> Task:
     return task if seed is None else task.for_seed(seed)
 
 
+def to_train_on(
+    tasks: Sequence[str], generators: Sequence[str], untested: Collection[str]
+) -> list[tuple[list[str], list[str]]]:
+    """(tasks, generators that their trials may be trained on); see `Task.tests_what_it_trains`.
+
+    Args:
+        tasks: names in `grid.tasks`.
+        generators: those of the data set that can be trained on.
+        untested: generators without test images.
+    """
+    tested = [name for name in generators if name not in untested]
+    if len(tested) == len(generators):
+        return [(list(tasks), tested)]
+    parts = ([name for name in tasks if get_task(name).tests_what_it_trains is strict] for strict in (False, True))
+    return [(part, names) for part, names in zip(parts, (list(generators), tested), strict=True) if part]
+
+
 def class_names(rows: pd.DataFrame) -> np.ndarray:
     """Each row's class by who made it: "real" for every real image, else its generator; object (N,)."""
     names: np.ndarray = rows["generator"].where(rows["label"] == 1, REAL).to_numpy(object)
@@ -162,4 +184,4 @@ def cell_rows(rows: pd.DataFrame, generator: str) -> np.ndarray:
 
 def generators_of(rows: pd.DataFrame) -> list[str]:
     """Who made the fakes among these rows, in the order in which they come."""
-    return [str(name) for name in dict.fromkeys(rows.loc[rows["label"] == 1, "generator"])]
+    return [str(name) for name in rows.loc[rows["label"] == 1, "generator"].unique()]

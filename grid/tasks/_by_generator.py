@@ -17,6 +17,7 @@ class ByGenerator(Task):
     """One class for real images and one per generator of the training set."""
 
     is_binary = False
+    tests_what_it_trains = True
 
     def classes(self, train: TrainSet) -> tuple[str, ...]:
         """See `Task`."""
@@ -24,7 +25,7 @@ class ByGenerator(Task):
 
     def class_numbers(self, rows: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
         """See `Task`: -1 for the fakes of a generator that is no class."""
-        import numpy as np
+        import pandas as pd
 
-        number = {name: position for position, name in enumerate(classes)}
-        return np.array([number.get(name, -1) for name in class_names(rows)], dtype=np.int64)
+        numbers: np.ndarray = pd.Index(list(classes)).get_indexer(pd.Index(class_names(rows))).astype("int64")
+        return numbers

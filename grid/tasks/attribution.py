@@ -21,6 +21,7 @@ class Attribution(ByGenerator):
     name = ATTRIBUTION
     heading = "accuracy over all classes, and of each class"
     train_on = ALL
+    shows_embeddings = True
 
     def train_sets(self, train_on: str | None, generators: Sequence[str]) -> list[TrainSet]:
         """See `Task`; what the user asked for holds for detection alone."""

@@ -37,7 +37,7 @@ class OpenSet(ByGenerator):
         if len(generators) < FEWEST_GENERATORS:
             raise ValueError(
                 f"the task {self.name} leaves each generator out in turn and tells at least two others apart, so it "
-                f"needs at least {FEWEST_GENERATORS} generators; the data have {len(generators)}: "
+                f"needs at least {FEWEST_GENERATORS} generators to train on; the data have {len(generators)}: "
                 f"{', '.join(generators)}. Leave the task out of --tasks, or add images of another generator"
             )
         asked = [] if train_on is None else parse_train_sets(train_on, generators)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,16 +25,10 @@ class Outcome:
         return " ".join(self.printed.split())
 
     @property
-    def rows(self) -> list[list[str]]:
-        """The cells of every table with borders, headings first; the lines of one cell are joined by a space."""
-        rows: list[list[str]] = []
-        for line in self.printed.splitlines():
-            cells = [cell.strip() for cell in re.split("[│┃]", line)[1:-1]]
-            if cells and not cells[0]:
-                rows[-1] = [f"{above} {below}".strip() for above, below in zip(rows[-1], cells, strict=True)]
-            elif cells:
-                rows.append(cells)
-        return rows
+    def trials(self) -> list[dict[str, Any]]:
+        """What `--json` printed of each trial, of all grids."""
+        content = json.loads(self.printed)
+        return [trial for grid in content.get("grids", [content]) for trial in grid["trials"]]
 
 
 Command = Callable[..., Outcome]

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 import launch
-from grid import tracking
 from grid.spec import TrialSpec
 from grid.tasks import ATTRIBUTION
 from tests.grid.command import Command, Outcome
 from tests.grid.fitting import NETWORK, Bench, Result
-from tests.grid.grids import fresh_store, make_manifest, make_settings, write_obvious
+from tests.grid.grids import fresh_store, make_manifest, make_settings, open_grid, write_obvious
 from tests.grid.running import Calls, Grid, MakeGrid
 
 
@@ -46,7 +45,7 @@ def make_grid(tmp_path: Path, obvious: Path, new_store: Callable[[Path], str]) -
         settings = make_settings(tmp_path / name, uri, **changes)
         settings = dataclasses.replace(settings, cache=tmp_path / "cache")
         manifest = make_manifest(obvious, settings)
-        tracker = tracking.open_grid(uri, "dolos", manifest, [], settings.runs / "artifacts")
+        tracker = open_grid(uri, "dolos", manifest, [], settings.runs / "artifacts")
         return Grid(settings, manifest, tracker)
 
     return make

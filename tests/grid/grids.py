@@ -21,7 +21,7 @@ from grid.plan import Work
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
 from grid.tasks import DETECTION, WHOLE
-from grid.tracking import TrialRun
+from grid.tracking import Tracker, TrialRun, find_grid
 from grid.trial import Scored
 from models.registry import detector_info, resolve_config
 from models.scoring import attribution_metrics, cell_metrics
@@ -196,3 +196,19 @@ def planted_result(
     tags = {names.DEVICE: "cpu", names.WEIGHTS: "random weights"}
     tags |= {names.VALIDATED: "true", names.CALIBRATED: "true"} if spec.task == DETECTION else {}
     return Planted(Scored(condition, metrics, table, np.eye(4, dtype=np.float16)), others, tags)
+
+
+def open_grid(
+    uri: str,
+    experiment: str,
+    manifest: Manifest,
+    trials: Iterable[TrialSpec],
+    artifacts: Path,
+    *,
+    conditions: Iterable[str] = (),
+    launched: Mapping[str, str] | None = None,
+) -> Tracker:
+    """`find_grid`, then `Tracker.record_launch`, for a caller that nobody can be in the way of."""
+    tracker = find_grid(uri, experiment, manifest, artifacts)
+    tracker.record_launch(manifest, trials, conditions=conditions, launched=launched)
+    return tracker

@@ -16,7 +16,7 @@ from grid import names, tracking
 from grid.records import open_records
 from tests.corpora import save_as_jpeg, write_dolos
 from tests.grid.command import Command, mlflow_runs
-from tests.grid.grids import make_spec, paper_manifest
+from tests.grid.grids import make_spec, open_grid, paper_manifest
 
 pytestmark = pytest.mark.usefixtures("nothing_from_outside")
 
@@ -175,7 +175,7 @@ def test_what_was_accepted_once_stays_accepted(store: str, tmp_path: Path) -> No
 
 def test_a_grid_of_before_has_no_verdict(store: str, tmp_path: Path) -> None:
     manifest = paper_manifest(tmp_path / "images")
-    tracking.open_grid(store, "dolos", manifest, [make_spec(manifest.digest)], tmp_path / "artifacts")
+    open_grid(store, "dolos", manifest, [make_spec(manifest.digest)], tmp_path / "artifacts")
     assert open_store("dolos", tracking_uri=store, unfinished=True).verdict is None
     tracking.keep_verdict(store, "another", manifest.digest, Verdict((), ()))
     assert open_records(store, "another") is None  # nothing is made for it

@@ -23,13 +23,13 @@ from grid import names, tracking
 from grid.launches import machine, newest_launch, process_start
 from grid.records import StoreError
 from grid.tracking import Tracker
-from tests.grid.grids import make_spec, paper_manifest
+from tests.grid.grids import make_spec, open_grid, paper_manifest
 
 
 @pytest.fixture
 def tracker(store: str, tmp_path: Path) -> Tracker:
     manifest = paper_manifest(tmp_path / "images")
-    return tracking.open_grid(store, "dolos", manifest, [make_spec(manifest.digest)], tmp_path / "runs" / "artifacts")
+    return open_grid(store, "dolos", manifest, [make_spec(manifest.digest)], tmp_path / "runs" / "artifacts")
 
 
 @pytest.fixture(autouse=True)
@@ -237,7 +237,7 @@ def test_of_two_parent_runs_that_were_made_at_once_everybody_takes_the_older(tra
     manifest = paper_manifest(tmp_path / "images")
     tags = {names.ROLE: names.GRID_ROLE, names.DATA: manifest.digest}
     tracker.client.create_run(tracker.experiment_id, tags=tags)
-    again = tracking.open_grid(tracker.uri, "dolos", manifest, [], tmp_path / "runs" / "artifacts")
+    again = open_grid(tracker.uri, "dolos", manifest, [], tmp_path / "runs" / "artifacts")
     assert again.parent_id == tracker.parent_id
 
 
@@ -248,7 +248,7 @@ def test_of_two_parent_runs_the_one_in_use_is_taken_whatever_the_clock_of_the_ot
     tags = {names.ROLE: names.GRID_ROLE, names.DATA: manifest.digest}
     tracker.client.create_run(tracker.experiment_id, tags=tags, start_time=1)  # by a machine whose clock is behind
     with tracker.claim():
-        again = tracking.open_grid(tracker.uri, "dolos", manifest, [], tmp_path / "runs" / "artifacts")
+        again = open_grid(tracker.uri, "dolos", manifest, [], tmp_path / "runs" / "artifacts")
     assert again.parent_id == tracker.parent_id
 
 

@@ -144,8 +144,9 @@ def test_the_published_experiment_changes_no_default_of_a_published_method() -> 
     assert all(load_experiment("dolos").methods[method] == {} for method in PUBLISHED)
 
 
-def test_the_demo_needs_no_download() -> None:
-    for config in configs("demo").values():
+@pytest.mark.parametrize("name", ["demo", "demo1"])
+def test_the_demo_needs_no_download(name: str) -> None:
+    for config in configs(name).values():
         weights = str(config.get("weights", "random"))
         assert weights == "random" or weights.startswith("package:")
 

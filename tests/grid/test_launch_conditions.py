@@ -11,8 +11,9 @@ import pytest
 
 import data.pictures
 from data.conditions import Picture, register_condition
-from data.images import decode
+from data.images import decode, file_digest
 from grid import names
+from tests.data import plants
 from tests.grid.command import Command, mlflow_runs
 from tests.grid.grids import SIDE
 from tests.grid.running import Calls
@@ -85,14 +86,16 @@ def test_a_plan_and_the_status_say_what_is_still_to_be_scored(dolos: Command, co
     dolos(*arguments)
     plan = dolos(*arguments, "--conditions", "jpeg-75,jpeg-50", "--plan")
     assert "2 trials, 2 finished before, 0 to run, 2 to score under further conditions" in plan.text
-    assert [row[3] for row in plan.rows[1:]] == ["finished; to score: jpeg-75, jpeg-50"] * 2
+    assert plan.text.count("finished; to score: jpeg-75, jpeg-50") == 2
     dolos(*arguments, "--conditions", "jpeg-75", "--train-on", "lama")
     plan = dolos(*arguments, "--conditions", "jpeg-75", "--plan")
     assert "2 trials, 2 finished before, 0 to run, 1 to score under further conditions" in plan.text
-    assert [row[3] for row in plan.rows[1:]] == ["finished", "finished; to score: jpeg-75"]
+    planned = dolos(*arguments, "--conditions", "jpeg-75", "--plan", "--json").trials
+    assert [(trial["state"], trial["to_score"]) for trial in planned] == [("finished", []), ("finished", ["jpeg-75"])]
     # the grid was asked for jpeg-75, and one of its trials lacks it
+    known = command("status", "dolos", "--json").trials
+    assert [(trial["state"], trial["to_score"]) for trial in known] == [("finished", []), ("finished", ["jpeg-75"])]
     status = command("status", "dolos")
-    assert [row[2:] for row in status.rows[1:]] == [["finished", ""], ["finished; to score: jpeg-75", ""]]
     assert "1 finished, 1 finished; to score: jpeg-75 of 2" in status.text
 
 
@@ -113,10 +116,10 @@ def test_a_condition_that_fails_is_told_kept_out_of_the_tables_and_tried_again(
     error = run.data.tags[names.CONDITION_ERROR]
     assert error.startswith(f"{TOY}: ConditionError: condition {TOY} failed on ")
     assert error.endswith(".png: RuntimeError('the toy is broken')")
-    (row,) = command("status", "dolos").rows[1:]
-    assert row[2] == f"finished; to score: {TOY}"
-    assert row[3].startswith(error[:40])  # the middle of a long line is cut
-    assert row[3].endswith("RuntimeError('the toy is broken')")
+    (trial,) = command("status", "dolos", "--json").trials
+    assert (trial["state"], trial["to_score"], trial["error"]) == ("finished", [TOY], error)
+    said = command("status", "dolos").text
+    assert said.index("RuntimeError('the toy is broken')") < said.index(f"finished; to score: {TOY}")
     outcome = dolos(*arguments)
     assert outcome.status == 0
     assert "1 trials, 1 finished before, 0 to run, 1 to score under further conditions" in outcome.text
@@ -143,8 +146,9 @@ def test_training_under_a_condition_is_another_grid_of_trials_beside_the_clean_o
 # Several conditions in one launch
 
 
+@pytest.mark.parametrize("methods", ["residual_linear,xception_scratch", "xception_scratch"])
 def test_in_one_launch_no_picture_is_decoded_twice(
-    dolos: Command, obvious: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch
+    dolos: Command, obvious: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch, methods: str
 ) -> None:
     decoded: list[Path] = []
 
@@ -153,10 +157,11 @@ def test_in_one_launch_no_picture_is_decoded_twice(
         return decode(path)
 
     monkeypatch.setattr(data.pictures, "decode", counting)
-    arguments = ("--methods", "residual_linear,xception_scratch", "--tasks", "detection", "--train-on", "lama", *TINY)
-    outcome = dolos(*arguments, "--conditions", "jpeg-75,paste-back", "--train-condition", "jpeg-95+clean")
+    arguments = ("--methods", methods, "--tasks", "detection", "--train-on", "lama", *TINY)
+    conditions = ("--conditions", "jpeg-75,paste-back", "--train-condition", "jpeg-95+clean")
+    outcome = dolos(*arguments, *conditions, "--accept-audit", "masks")  # all masks are the same
     assert outcome.status == 0
-    assert len(calls.fits) == 2
+    assert len(calls.fits) == len(methods.split(","))
     pictures = {path for path in obvious.rglob("*.png") if "masks" not in path.parts}
     assert {path.resolve() for path in decoded} == {path.resolve() for path in pictures}
     assert len(decoded) == len(pictures)
@@ -173,7 +178,8 @@ def test_training_conditions_are_trials_of_their_own_and_a_set_is_one_trial(
     trials = {"residual_linear/lama/seed0", "residual_linear/lama/clean+jpeg-75/seed0"}
     assert {run.info.run_name for run in runs_of} == trials
     assert "all 2 trials are finished" in dolos(*arguments, *sets).text
-    assert {tuple(row[1:3]) for row in command("status", "dolos").rows[1:]} == {(trial, "finished") for trial in trials}
+    known = {(trial["train_condition"], trial["state"]) for trial in command("status", "dolos", "--json").trials}
+    assert known == {("clean", "finished"), ("clean+jpeg-75", "finished")}
 
 
 def test_equalise_is_one_condition_in_training_and_in_tests(dolos: Command, runs: Path) -> None:
@@ -196,7 +202,7 @@ def test_fakes_without_mask_or_original_stop_a_launch_that_wants_them_pasted(
     name = sorted((lacking / "celebahq/fake/lama/masks/test").iterdir())[0].name
     (lacking / "celebahq/fake/lama/masks/test" / name).unlink()
     arguments = ("dolos", "--data", lacking, "--local", "--methods", "residual_linear")
-    for option in ("--conditions", "--train-condition", "--equalise"):
+    for option in ("--conditions", "--train-condition"):
         outcome = command(*arguments, option, "paste-back")
         assert outcome.status == 2
         assert "paste-back needs the mask of each fake, and its original in the same size; 1 of " in outcome.text
@@ -205,8 +211,37 @@ def test_fakes_without_mask_or_original_stop_a_launch_that_wants_them_pasted(
     assert command(*arguments, "--conditions", "jpeg-75", "--plan").status == 0
 
 
+def test_masks_that_the_audit_does_not_trust_switch_paste_back_and_edited_areas_off(
+    command: Command, tmp_path: Path, obvious: Path, runs: Path, calls: Calls
+) -> None:
+    wrong = tmp_path / "wrong"
+    shutil.copytree(obvious, wrong)
+    plants.change(plants.masks(wrong, "lama"), plants.levels(lambda levels: (levels > 0).astype(np.uint8)))
+    for number, path in enumerate(plants.masks(wrong, "ldm")):  # no two are the same
+        plants.change([path], plants.levels(lambda levels, shift=number: np.roll(levels, shift, axis=0)))
+    arguments = ("dolos", "--data", wrong, "--local", "--seeds", "0", "--methods", "residual_linear")
+    arguments += ("--tasks", "detection", "--train-on", "ldm")
+    for option in ("--conditions", "--train-condition"):
+        outcome = command(*arguments, option, "paste-back")
+        assert outcome.status == 2
+        assert "paste-back reads masks, and the audit does not trust those of these generators: lama: 20 of 20" in (
+            outcome.text
+        )
+        assert "ldm: " not in outcome.text.partition("of these generators: ")[2]
+        assert "Or give --accept-audit masks: the masks are used as they are" in outcome.text
+    assert calls.fits == []
+    assert command(*arguments).status == 0
+    (file,) = runs.rglob(names.AREAS)
+    folders = {name: wrong / "celebahq" / "fake" / name / "images" / "test" for name in ("lama", "ldm")}
+    fakes = {name: {file_digest(path) for path in folder.iterdir()} for name, folder in folders.items()}
+    assert set(json.loads(file.read_text())) == fakes["ldm"]
+    assert command(*arguments, "--conditions", "paste-back", "--accept-audit", "masks").status == 0
+    assert set(json.loads(file.read_text())) == fakes["lama"] | fakes["ldm"]
+
+
 def test_edited_areas_are_read_once_and_kept_with_the_grid(dolos: Command, runs: Path) -> None:
     arguments = ("--methods", "residual_linear", "--tasks", "detection", "--train-on", "lama")
+    arguments += ("--accept-audit", "masks")  # all masks are the same
     dolos(*arguments)
     (file,) = runs.rglob(names.AREAS)
     areas = json.loads(file.read_text())

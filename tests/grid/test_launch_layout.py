@@ -68,13 +68,11 @@ def test_where_no_layout_is_recognised_every_experiment_is_named(command: Comman
     (tmp_path / "my data").mkdir()
     outcome = command("--data", tmp_path / "my data")
     assert outcome.status == 2
-    assert (
-        f"name the experiment: python launch.py dolos --data '{tmp_path / 'my data'}' or python launch.py folders"
-        in (outcome.text)
-    )
+    assert f"name the experiment: python launch.py benco --data '{tmp_path / 'my data'}' or python" in outcome.text
+    assert f"or python launch.py folders --data '{tmp_path / 'my data'}'" in outcome.text
     bucket = command("--data", "s3://me:secret@bucket/folder")
     assert bucket.status == 2
-    assert "name the experiment: python launch.py dolos --data s3://bucket/folder" in bucket.text
+    assert "name the experiment: python launch.py benco --data s3://bucket/folder" in bucket.text
     nowhere = command("--data", tmp_path / "nowhere")
     assert nowhere.status == 2
     assert "does not exist or is not a folder" in nowhere.text

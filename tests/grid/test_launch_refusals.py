@@ -31,8 +31,11 @@ def images(obvious: Path) -> Path:
 
 
 BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "experiment": (("doloss",), ("no experiment named 'doloss' (did you mean 'dolos'?)", "demo, dolos, folders")),
-    "experiment that is a corpus": (("foldrs",), ("(did you mean 'folders'?); there are: demo, dolos, folders",)),
+    "experiment": (
+        ("doloss",),
+        ("no experiment named 'doloss' (did you mean 'dolos'?)", "demo, demo1, dolos, dolos_ffhq"),
+    ),
+    "experiment that is a corpus": (("foldrs",), ("(did you mean 'folders'?); there are: benco, demo, demo1, dolos",)),
     "method": (("dolos", "--methods", "clip"), ("no method named 'clip'", "there are:", "clip_linear")),
     "task": (("dolos", "--tasks", "detect"), ("--tasks: no task named 'detect'", "there are: attribution, detection")),
     "condition": (
@@ -42,7 +45,7 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "level of a condition": (("dolos", "--conditions", "jpeg-101"), ("--conditions: no condition named 'jpeg-101'",)),
     "training condition": (
         ("dolos", "--train-condition", "jpeg"),
-        ("--train-condition: no condition named 'jpeg'; there are: blur-1…10, clean",),
+        ("--train-condition: no condition named 'jpeg' (did you mean 'jpeg-1…100'?); there are: blur-1…10, clean",),
     ),
     "set without method": (("dolos", "--set", "epochs=2"), ("--set wants METHOD.NAME=VALUE, got 'epochs=2'",)),
     "set without value": (("dolos", "--set", "sam_linear.l2"), ("--set wants METHOD.NAME=VALUE",)),
@@ -97,6 +100,10 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("--equalise jpeg-95 trains under jpeg-95, and --train-condition clean contradicts it",),
     ),
     "nothing to equalise by": (("dolos", "--equalise", "clean"), ("wants one condition that changes pictures",)),
+    "equalise what changes fakes alone": (
+        ("dolos", "--equalise", "paste-back"),
+        ("does not make real and fake alike", "--train-condition paste-back --conditions paste-back"),
+    ),
     "several to equalise by": (
         ("dolos", "--equalise", "robustness"),
         ("wants one condition that changes pictures", "--train-condition A,B --conditions A,B"),

@@ -12,9 +12,9 @@ from grid import names
 from grid.progress import GridProgress
 from grid.runner import DONE, FAILED, STARTED, TrialEvent
 from grid.spec import TrialSpec
-from grid.tracking import Tracker, open_grid
+from grid.tracking import Tracker
 from tests.grid.command import Command, mlflow_runs
-from tests.grid.grids import SIDE, make_spec, paper_manifest, work_of
+from tests.grid.grids import COUNTS, SIDE, make_spec, open_grid, paper_manifest, work_of
 
 pytestmark = pytest.mark.usefixtures("nothing_from_outside")
 
@@ -44,23 +44,85 @@ def test_a_plan_lists_every_trial_and_starts_nothing(dolos: Command, runs: Path)
 def test_a_plan_shows_what_each_trial_would_ask_for(command: Command, images: Path) -> None:
     arguments = ("dolos", "--data", images, "--plan", "--tasks", "attribution")
 
-    def rows(*more: str) -> dict[str, list[str]]:
-        """First cell of a row that is not the same in all -> those that say what is asked for."""
-        return {row[1].partition("/")[0]: row[4:] for row in command(*arguments, *more).rows}
+    def asked(*more: str) -> dict[str, str]:
+        return {trial["method"]: ", ".join(trial["asks_for"]) for trial in command(*arguments, "--json", *more).trials}
 
-    plain = rows("--methods", "residual_linear,clip_linear")
-    assert plain == {"trial": ["GPU share", "CPU cores"], "residual_linear": ["0", "1"], "clip_linear": ["0.25", "1"]}
-    asked = rows(
+    two = ("--methods", "residual_linear,clip_linear")
+    assert asked(*two) == {
+        "residual_linear": "no GPU, 1 CPU core",
+        "clip_linear": "GPU share 0.25, 1 CPU core",
+    }
+    assert "residual_linear no GPU, 1 CPU core" in command(*arguments, *two).text
+    assert asked(
         "--methods", "residual_linear,clip_linear,sam_linear", "--memory-per-trial", "6", "--set",
         "sam_linear.memory=40", "--accelerator", "T4", "--set", "sam_linear.accelerator=A100", "--set",
-        "clip_linear.gpu_memory=4", "--set", "sam_linear.gpus=1",
-    )  # fmt: skip
-    assert asked == {
-        "trial": ["GPU share", "GPU type", "GPU GB", "CPU cores", "memory GB"],
-        "residual_linear": ["0", "", "", "1", "6"],
-        "clip_linear": ["0.25", "T4", "4", "1", "6"],
-        "sam_linear": ["1", "A100", "", "1", "40"],
-    }
+        "clip_linear.gpu_memory=4", "--set", "sam_linear.gpus=1", "--cpus-per-trial", "2",
+    ) == {
+        "residual_linear": "no GPU, 2 CPU cores, 6 GB of memory",
+        "clip_linear": "GPU share 0.25, on T4, 4 GB of GPU memory, 2 CPU cores, 6 GB of memory",
+        "sam_linear": "GPU share 1, on A100, 2 CPU cores, 40 GB of memory",
+    }  # fmt: skip
+
+
+def test_a_plan_says_what_a_launch_needs(dolos: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    arguments = ("--plan", "--methods", "sam_linear,residual_linear", "--device", "cpu")
+    plan = json.loads(dolos(*arguments, "--json").printed)
+    (held,) = plan["weights"]["sam_linear"]
+    assert (held["state"], held["num_bytes"]) == ("fetch", 374_942_912)
+    assert held["files"] == ["https://dl.fbaipublicfiles.com/segment_anything/sam_vit_b_01ec64.pth"]
+    assert plan["weights"]["residual_linear"] == []
+    assert plan["missing"] == [
+        "weights of sam_linear (vit_b, hub weights): not here; a launch fetches them (about 375 MB)"
+    ]
+    images = sum(COUNTS.values()) * 3  # real, lama, ldm
+    assert plan["disk"]["stores"] == {
+        "features of vit_b, own": images * (4 * 256 + 65), "features of residuals": images * (4 * 1056 + 65)
+    }  # fmt: skip
+    assert plan["time"]["stated_core_seconds"] == pytest.approx(images * (25.9 + 0.008632))
+    text = dolos(*arguments).text
+    assert "weights: not here; a launch fetches them (about 375 MB)" in text
+    assert "missing: weights of sam_linear (vit_b" in text
+    assert "core-hours for 6 trials on a CPU (docs/cost.md)" in text
+    assert "disk: about" in text
+
+
+def test_a_plan_takes_the_time_of_finished_trials_of_the_same_kind(dolos: Command, runs: Path) -> None:
+    grid = ("--methods", "xception_scratch", *TINY, "--tasks", "detection", "--train-on", "lama")
+    assert dolos(*grid, "--seeds", "0", "--local").status == 0
+    (trial,) = mlflow_runs(runs, "trial")
+    plan = json.loads(dolos(*grid, "--seeds", "0,1,2", "--plan", "--json").printed)
+    seconds = trial.data.metrics[names.SECONDS]
+    assert plan["time"]["measured_trials"] == 2
+    assert plan["time"]["measured_seconds"] == pytest.approx(2 * seconds)
+    assert plan["time"]["unknown_trials"] == {}
+    other = dolos("--methods", "xception_scratch", *TINY, "--tasks", "detection", "--train-on", "ldm,all", "--plan")
+    assert "for 1 trial, as trials of their kinds took here" in other.text  # ldm alone is as large as lama
+    assert "time: not known for 1 of xception_scratch: no trial of this kind has finished here" in other.text
+
+
+def test_a_plan_names_backbone_and_weights_and_merges_seeds(command: Command, images: Path) -> None:
+    plan = command(
+        "dolos", "--data", images, "--plan", "--methods", "xception_scratch", "--seeds", "0,1", "--tasks=attribution"
+    )
+    assert "xception_scratch [xception41, random weights]" in plan.text
+    assert "attribution lama + ldm 0, 1 pending" in plan.text
+    one = command(
+        "dolos", "--data", images, "--plan", "--methods", "xception_scratch", "--seeds", "0", "--tasks=attribution"
+    )
+    assert "attribution lama + ldm one seed (0) pending" in one.text
+
+
+def test_json_is_all_that_a_plan_prints_and_its_errors_are_json_too(command: Command, images: Path) -> None:
+    outcome = command("dolos", "--data", images, "--plan", "--json", "--methods", "residual_linear")
+    assert json.loads(outcome.printed)["to_run"] == len(outcome.trials) == 3
+    assert {len(trial["key"]) for trial in outcome.trials} == {16}
+    refused = command("dolos", "--plan", "--json")
+    assert (refused.status, json.loads(refused.printed)) == (
+        2,
+        {"error": "dolos needs --data DIR, the folder of the corpus"},
+    )
+    assert "--json is for --plan and --status" in command("dolos", "--data", images, "--json").text
 
 
 def test_a_plan_makes_no_store(command: Command, images: Path, runs: Path) -> None:
@@ -72,6 +134,12 @@ def test_a_plan_of_a_demo_that_is_not_drawn_draws_nothing(command: Command, runs
     outcome = command("--plan")
     assert outcome.status == 0
     assert "a launch without --plan makes them" in outcome.text
+    assert "25 trials, 0 finished before, 25 to run" in outcome.text
+    assert outcome.printed.count("pending") == 25
+    assert "xception_pretrained [tf_efficientnet_lite0, ImageNet (packaged)]" in outcome.text
+    assert not runs.exists()
+    listed = command("--plan", "--json", "--generators", "renoise", "--tasks", "detection").trials
+    assert {(*trial["trained_on"], trial["state"], trial["key"]) for trial in listed} == {("renoise", "pending", None)}
     assert not runs.exists()
 
 
@@ -79,7 +147,7 @@ def test_a_plan_knows_what_is_finished(dolos: Command) -> None:
     dolos("--methods", "residual_linear", "--tasks", "attribution")
     outcome = dolos("--methods", "residual_linear", "--plan")
     assert "3 trials, 1 finished before, 2 to run" in outcome.text
-    states = [row[3] for row in outcome.rows[1:]]
+    states = [trial["state"] for trial in dolos("--methods", "residual_linear", "--plan", "--json").trials]
     assert (states.count("finished"), states.count("pending")) == (1, 2)
 
 

@@ -23,7 +23,7 @@ from grid import local_store, names, records, tracking
 from grid.local_store import ARTIFACTS, Reserve, check_file, make_file
 from grid.records import StoreError, open_records
 from tests.grid.command import Command, mlflow_runs
-from tests.grid.grids import make_spec, paper_manifest
+from tests.grid.grids import make_spec, open_grid, paper_manifest
 
 pytestmark = pytest.mark.usefixtures("nothing_from_outside")
 ARGUMENTS = ("--methods", "residual_linear", "--tasks", "attribution")
@@ -141,7 +141,7 @@ def test_a_file_that_is_no_store_is_not_asked_whether_a_server_runs(tmp_path: Pa
 def locked(store: str, tmp_path: Path) -> Callable[[], sqlite3.Connection]:
     """Another program locks the store until its connection is closed."""
     manifest = paper_manifest(tmp_path / "images")
-    tracking.open_grid(store, "dolos", manifest, [make_spec(manifest.digest)], tmp_path / "runs" / "artifacts")
+    open_grid(store, "dolos", manifest, [make_spec(manifest.digest)], tmp_path / "runs" / "artifacts")
 
     def lock() -> sqlite3.Connection:
         connection = sqlite3.connect(file_of(store), isolation_level=None, check_same_thread=False)
@@ -273,7 +273,7 @@ def test_an_experiment_without_runs_is_moved_too(store: str, runs: Path, tmp_pat
     uri, manifest = moved_to(moved, runs), paper_manifest(tmp_path / "images")
     if made:
         runs.mkdir()  # the launch's own, for a cache
-    tracking.open_grid(uri, "dolos", manifest, [make_spec(manifest.digest)], runs / ARTIFACTS)
+    open_grid(uri, "dolos", manifest, [make_spec(manifest.digest)], runs / ARTIFACTS)
     (grid,) = mlflow_runs(moved, "grid")
     assert (moved / ARTIFACTS / grid.info.run_id / "artifacts" / names.PLAN).is_file()
     assert not (runs / ARTIFACTS).exists()
@@ -284,7 +284,7 @@ def test_a_report_of_a_store_that_was_moved_is_kept_there_and_changes_no_path(
     store: str, runs: Path, tmp_path: Path
 ) -> None:
     manifest, report, moved = paper_manifest(tmp_path / "images"), tmp_path / "report", tmp_path / "moved"
-    grid = tracking.open_grid(store, "dolos", manifest, [make_spec(manifest.digest)], runs / ARTIFACTS)
+    grid = open_grid(store, "dolos", manifest, [make_spec(manifest.digest)], runs / ARTIFACTS)
     before = places(store)
     (report / "tables").mkdir(parents=True)
     (report / "tables" / "cells.csv").write_text("a,b")
@@ -305,7 +305,7 @@ def test_artifacts_in_another_folder_than_the_store_stay_there(
 ) -> None:
     manifest, artifacts = paper_manifest(tmp_path / "images"), tmp_path / "other" / "artifacts"
     for _ in range(2):
-        tracking.open_grid(store, "dolos", manifest, [make_spec(manifest.digest)], artifacts)
+        open_grid(store, "dolos", manifest, [make_spec(manifest.digest)], artifacts)
     assert [path.name for path in artifacts.iterdir()] == [
         run.info.run_id for run in mlflow_runs(file_of(store).parent, "grid")
     ]

@@ -38,7 +38,7 @@ def test_artifacts_of_clean_pictures_lie_where_they_always_did() -> None:
     assert names.condition_artifact("jpeg-75", names.SCORES) == "conditions/jpeg-75/scores.parquet"
 
 
-@pytest.mark.parametrize("name", ["sd (v1.5)", "a+b", "a,b", "dall·e", "a/b", ""])
+@pytest.mark.parametrize("name", ["sd (v1.5)", "a+b", "a,b", "dall·e", "a/b", "", ".", ".."])
 def test_generators_that_mlflow_could_not_hold_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="rename these generators' folders") as caught:
         names.check_generators(["lama", name])

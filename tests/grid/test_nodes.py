@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from grid.nodes import Demand, Node, check_feasible, num_gpus, slots, trial_demand
+from grid.nodes import ASKED_FROM, PROCESS_MEMORY, Demand, Node, check_feasible, num_gpus, slots, trial_demand
 from grid.settings import InfeasibleError, RunSettings
 
 A100 = Node({"CPU": 8, "GPU": 2, "memory": 64e9, "accelerator_type:A100": 1}, {"gpu-memory-gb": "40"})
@@ -31,6 +32,20 @@ def test_by_default_a_trial_asks_for_a_core_and_its_methods_share(plain: RunSett
     assert trial_demand("clip_linear", plain, ALL) == Demand({"CPU": 1, "GPU": 0.25})
     assert trial_demand("clip_linear", plain, [CORES]) == Demand({"CPU": 1, "GPU": 0})
     assert trial_demand("residual_linear", plain, ALL) == Demand({"CPU": 1, "GPU": 0})
+
+
+def test_many_rows_ask_for_memory_where_nodes_say_how_much_they_have(plain: RunSettings) -> None:
+    def asked(rows_memory: int, nodes: Sequence[Node] = ALL, **settings: object) -> float:
+        more = dataclasses.replace(plain, **settings)  # type: ignore[arg-type]
+        return trial_demand("clip_linear", more, nodes, rows_memory=rows_memory).resources.get("memory", 0)
+
+    assert asked(ASKED_FROM - 1) == 0
+    assert asked(ASKED_FROM) == ASKED_FROM + PROCESS_MEMORY
+    assert asked(5 * ASKED_FROM, [Node({"CPU": 4})]) == 0
+    assert asked(5 * ASKED_FROM, memory_per_trial=3) == 3e9
+    too_much = trial_demand("clip_linear", plain, ALL, rows_memory=300 * 10**9)
+    with pytest.raises(InfeasibleError, match="--memory-per-trial GB sets another amount, and --limit N"):
+        check_feasible({"clip_linear": too_much}, ALL)
 
 
 def test_a_method_asks_for_what_was_said_for_it_and_the_others_for_what_holds_for_all(plain: RunSettings) -> None:
@@ -120,6 +135,8 @@ def test_the_refusal_names_methods_demands_nodes_and_remedies(plain: RunSettings
         "  1 × 4 CPU, 1 GPU (memory not declared), 16 GB of memory",
         "  1 × 64 CPU, 256 GB of memory",
         "lower --cpus-per-trial, --gpus-per-trial, --memory-per-trial or --gpu-memory, or name another --accelerator",
+        "memory is asked for where a launch gives --memory-per-trial, and for the features and embeddings of many "
+        "images; --memory-per-trial GB sets another amount, and --limit N takes fewer images",
         "a trial needs a GPU with --gpu-memory divided by its GPU share; a GPU counts if its node declares the "
         'memory with the label gpu-memory-gb: `labels: {gpu-memory-gb: "24"}` of the node type in the cluster '
         "file, or `ray start --labels=gpu-memory-gb=24` on the node (docs/cluster.md)",

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from data.conditions import SETS, list_conditions
+from grid.command_line import Parser
 from grid.commands import (
     BadInputError,
     Context,
@@ -23,7 +24,8 @@ from grid.experiments import PUBLISHED, list_experiments
 from grid.options import Launch, resolve
 from grid.tasks import ATTRIBUTION, DETECTION
 from launch import parse_arguments
-from models.registry import detector_info, resolve_config
+from models.registry import detector_info, is_small, resolve_config
+from models.weights import file_digest
 from tests.grid.grids import paper_manifest
 
 
@@ -56,11 +58,79 @@ def test_the_published_experiment_is_every_method_as_it_is() -> None:
 
 
 def test_the_demo_has_the_small_configuration_of_every_method() -> None:
-    assert launch().configs == {method: resolve_config(method, detector_info(method).small) for method in PUBLISHED}
+    small = {method: resolve_config(method, detector_info(method).small) for method in PUBLISHED}
+    assert launch("demo1").configs == small
+    changed = {"size", "epochs", "batch_size"}  # pictures of the second version are larger
+    for method, config in launch("demo").configs.items():
+        assert {name for name, value in config.items() if value != small[method][name]} <= changed
 
 
 def test_a_method_that_the_experiment_does_not_name_can_be_asked_for() -> None:
     assert list(launch("dolos", "--methods", "sam_linear,clip_linear").configs) == ["sam_linear", "clip_linear"]
+
+
+def test_a_family_of_methods_by_its_word() -> None:
+    published = ["clip_linear", "sam_linear", "xception_pretrained", "xception_scratch"]
+    assert list(launch("dolos", "--methods", "family:published").configs) == published
+    assert list(launch("dolos", "--methods", "sam_linear,family:published").configs)[:2] == [
+        "sam_linear",
+        "clip_linear",
+    ]
+    baselines = {"effort", "ln_tuned", "residual_linear", "rine", "timm_linear"}
+    assert baselines <= set(launch("dolos", "--methods", "family:baselines,-univfd").configs)
+
+
+def test_a_method_may_be_left_out_of_a_family() -> None:
+    names = list(launch("dolos", "--methods", "family:published,-sam_linear").configs)
+    assert names == ["clip_linear", "xception_pretrained", "xception_scratch"]
+    assert problems("dolos", "--methods", "clip_linear,-sam_linear") == [
+        "--methods: -sam_linear leaves 'sam_linear' out, which no word before it names"
+    ]
+
+
+@pytest.mark.parametrize("family", ["published", "baselines"])
+def test_every_method_in_its_small_form(family: str) -> None:
+    resolved = launch("dolos", "--small", "--methods", f"family:{family}", "--set", "*.precision=tf32").configs
+    for method, config in resolved.items():
+        info = detector_info(method)
+        changed = {"precision": "tf32"} if hasattr(info.config, "precision") else {}
+        assert config == resolve_config(method, {**info.small, **changed})
+        assert is_small(method, config) == bool(info.small)
+        if not info.test_only:
+            assert not is_small(method, resolve_config(method))
+
+
+def test_a_method_that_comes_trained_needs_its_file(tmp_path: Path) -> None:
+    (message,) = problems("dolos", "--methods", "family:baselines")
+    assert message.startswith("univfd needs its published classifier, pretrained_weights/fc_weights.pth in https://")
+    assert message.endswith("--weights univfd=FILE; or leave univfd out, --methods family:baselines,-univfd")
+    assert problems("dolos", "--methods", "univfd", "--weights", f"univfd={tmp_path / 'a.pth'}")[0].startswith(
+        f"--weights univfd={tmp_path / 'a.pth'}: the weights '{tmp_path / 'a.pth'}': this file does not exist"
+    )
+    (tmp_path / "a.pth").write_bytes(b"a")
+    (tmp_path / "b.pth").write_bytes(b"b")
+    words = ("--weights", f"univfd={tmp_path / 'a.pth'}", "--weights", f"univfd.backbone_weights={tmp_path / 'b.pth'}")
+    resolved = launch("dolos", "--methods", "univfd", *words)
+    digests = {file_digest(path): path for path in (tmp_path / "a.pth", tmp_path / "b.pth")}
+    assert resolved.settings.weight_files == digests
+    config = resolved.configs["univfd"]
+    assert [config["weights"], config["backbone_weights"]] == [f"file:{digest}" for digest in digests]
+
+
+def test_weights_of_a_method_without_any() -> None:
+    assert problems("dolos", "--weights", "residual_linear=random") == [
+        "--weights residual_linear=random: residual_linear has no setting 'weights'; for weights it has: none"
+    ]
+    assert problems("dolos", "--weights", "clip_linear.head=random") == [
+        "--weights clip_linear.head=random: clip_linear has no setting 'head'; for weights it has: weights"
+    ]
+
+
+def test_an_unknown_family_is_refused_with_those_that_exist() -> None:
+    found = problems("dolos", "--methods", "family:publish")
+    assert found == [
+        "--methods: no family of methods named 'publish'; there are: baselines, no-generator, published, training-free"
+    ]
 
 
 def test_a_setting_goes_before_the_small_configuration() -> None:
@@ -210,8 +280,8 @@ def test_every_unknown_name_of_a_list_is_told() -> None:
         "--tasks: no task named 'detect' (did you mean 'detection'?)",
         "--conditions: no condition named 'a'",
         "--conditions: no condition named 'b'",
-        "no method named 'clip'",
-        "no method named 'sam'",
+        "no method named 'clip' (did you mean 'clip_linear'?)",
+        "no method named 'sam' (did you mean 'sam_linear'?)",
     ]
 
 
@@ -268,7 +338,11 @@ def test_the_training_condition_is_that_of_every_trial(tmp_path: Path) -> None:
         (("--train-on", ""), ("lama", "ldm"), "no generator named ''"),
         (("--train-on", "all-but-one"), ("lama",), "none is left to train on"),
         (("--train-on", "none"), ("lama", "ldm"), "these options leave no trial to run"),
-        (("--tasks", "detection,open_set"), ("lama", "ldm"), "needs at least 3 generators; the data have 2: lama, ldm"),
+        (
+            ("--tasks", "detection,open_set"),
+            ("lama", "ldm"),
+            "needs at least 3 generators to train on; the data have 2: lama, ldm",
+        ),
         ((), ("all", "ldm"), "rename these generators' folders: 'all'"),
         ((), ("sd (v1.5)",), "rename these generators' folders: 'sd (v1.5)'"),
         (("--seeds", "-1"), ("lama",), "a seed must not be negative, and below 2^63; got -1"),
@@ -338,6 +412,46 @@ def test_a_launch_with_what_is_repeated_has_the_same_settings(arguments: tuple[s
 # Commands ------------------------------------------------------------------------------------------------------------
 
 
+def test_seeds_are_separated_by_commas_or_blanks() -> None:
+    assert launch("dolos", "--seeds", "0,1,2").options.seeds == launch("dolos", "--seeds", "0", "1", "2").options.seeds
+    assert launch("dolos", "--seeds", "7").options.seeds == [7]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--seeds", "0,x"), "launch.py: error: argument --seeds: wants whole numbers, as in 0,1,2; got '0,x'; "),
+        (("--sedes", "1"), "launch.py: error: unrecognized arguments: --sedes (did you mean --seeds?); "),
+        (("status", "--jsn"), "launch.py status: error: unrecognized arguments: --jsn (did you mean --json?); "),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(
+    words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        parse_arguments(words)
+    told = capsys.readouterr()
+    assert (end.value.code, told.out) == (2, "")
+    assert told.err.startswith(said)
+    assert told.err.count("\n") == 1
+    assert "--help lists the options" in told.err
+
+
+def test_the_version_is_that_of_the_project_with_the_commit(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        parse_arguments(["--version"])
+    assert end.value.code == 0
+    assert re.fullmatch(
+        r"inpaint-grid \d+\.\d+\.\d+, commit (not known|[0-9a-f]{40}(, changed)?)\n", capsys.readouterr().out
+    )
+
+
+def test_help_says_what_the_exit_statuses_mean(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_arguments(["--help"])
+    assert "exit status: 0 done; 1 some trials failed" in capsys.readouterr().out
+
+
 def test_no_command_has_the_name_of_an_experiment() -> None:
     assert {"run", "status"} <= set(list_commands())
     assert not set(list_commands()) & set(list_experiments())
@@ -357,9 +471,30 @@ def test_every_command_has_a_summary_and_help(name: str, capsys: pytest.CaptureF
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse_arguments(["--help"])
-    said = capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
     for name in list_commands():
-        assert get_command(name).summary in said
+        assert f"{name} {get_command(name).summary}" in said
+
+
+@pytest.mark.parametrize("words", [[], *([name] for name in list_commands())], ids=" ".join)
+@pytest.mark.parametrize("columns", [80, 120])
+def test_help_fits_the_terminal(
+    words: list[str], columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with pytest.raises(SystemExit):
+        parse_arguments([*words, "--help"])
+    said = capsys.readouterr().out
+    assert [line for line in said.splitlines() if len(line) > columns] == []
+    assert "exit status: 0 done; 1 some trials failed" in said
+
+
+def test_a_line_of_two_columns_hangs_under_the_second_and_a_command_stays_whole() -> None:
+    parser = Parser(prog="x", description="Two words.\n\npython x.py A   first second third\npython x.py B   fourth")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "30")
+        said = parser.format_help()
+    assert "python x.py A   first second\n                third\npython x.py B   fourth\n" in said
 
 
 def test_a_bare_experiment_is_short_for_run() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,14 @@ def test_an_unfinished_trial_is_fitted_and_scored_under_all_of_them(state: str |
     (work,) = make_plan(TRIALS[:1], states, ["jpeg-75", "clean", "jpeg-75"]).pending
     assert work == Work(TRIALS[0], ("clean", "jpeg-75"))
     assert work.fits
+
+
+def test_controls_and_references_are_scored_on_clean_pictures_alone() -> None:
+    control = TrialSpec("shuffled_labels", "residual_linear", (), ("lama",), 0, "d")
+    reference = TrialSpec(DETECTION, "mean_brightness", (), ("lama",), 0, "d")
+    method = TrialSpec(DETECTION, "residual_linear", (), ("lama",), 0, "d")
+    plan = make_plan([control, reference, method], {control.key: finished(run_id="c")}, ["jpeg-75"])
+    assert plan.pending == (Work(reference, ("clean",)), Work(method, ("clean", "jpeg-75")))
 
 
 def test_clean_is_always_among_the_conditions_and_the_first() -> None:
@@ -281,3 +290,8 @@ def test_the_rows_of_inputs_are_those_of_their_splits(tmp_path: Path) -> None:
     fitting = Inputs(TRIALS[0], "jpeg-95", ("train", "valid")).rows(manifest)
     assert set(fitting["split"]) == {"train", "valid"}
     assert len(fitting) == 60
+
+
+def test_work_is_what_its_json_says() -> None:
+    work = Work(TRIALS[0], ("clean", "jpeg-75"), "run", validates=True)
+    assert Work.from_dict(json.loads(json.dumps(work.to_dict()))) == work

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 from ray._private.runtime_env.packaging import create_package
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError
@@ -117,13 +118,15 @@ def test_an_epoch_that_is_new_starts_the_count_of_failures_anew(
 
         def fit(self) -> None:
             trial: Any = SimpleNamespace(
-                config={"trial": trials[0].key}, run_metadata=SimpleNamespace(num_failures=0), last_result={}
+                config={"trial": {"key": trials[0].key}}, run_metadata=SimpleNamespace(num_failures=0), last_result={}
             )
             for epoch in (1, 1, 2, 1, 2, 3):
                 trial.run_metadata.num_failures += 1
                 self.watcher.on_trial_result(0, [], trial, {"epoch": epoch})
                 counts.append(trial.run_metadata.num_failures)
 
+    no_images = SimpleNamespace(table=pd.DataFrame(columns=["generator", "split", "label"]))
+    monkeypatch.setattr(ray_executor.Manifest, "load", lambda folder: no_images)
     monkeypatch.setattr(ray_executor, "Tuner", Tuner)
     monkeypatch.setattr(cluster, "find_cluster", lambda: None)
     monkeypatch.setattr(ray_executor.ray, "nodes", list)

@@ -12,7 +12,7 @@ import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from grid import names, tracking
+from grid import names
 from grid.plan import FAILED, FINISHED, INTERRUPTED, RUNNING
 from grid.records import (
     Records,
@@ -28,7 +28,7 @@ from grid.records import (
 )
 from grid.spec import TrialSpec
 from grid.tracking import Tracker
-from tests.grid.grids import make_spec, paper_manifest, planted_result
+from tests.grid.grids import make_spec, open_grid, paper_manifest, planted_result
 
 STATUSES = {"FINISHED": FINISHED, "RUNNING": RUNNING, "KILLED": INTERRUPTED, "FAILED": FAILED}
 
@@ -41,7 +41,7 @@ def spec(tmp_path: Path) -> TrialSpec:
 @pytest.fixture
 def tracker(store: str, spec: TrialSpec, tmp_path: Path) -> Tracker:
     manifest = paper_manifest(tmp_path / "images")
-    return tracking.open_grid(store, "dolos", manifest, [spec], tmp_path / "runs" / "artifacts")
+    return open_grid(store, "dolos", manifest, [spec], tmp_path / "runs" / "artifacts")
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_grids_and_trials_are_told_apart_and_chosen_by_the_data(
     tracker: Tracker, records: Records, spec: TrialSpec, tmp_path: Path
 ) -> None:
     other = paper_manifest(tmp_path / "images", num_each=11)
-    second = tracking.open_grid(tracker.uri, "dolos", other, [], tmp_path / "runs" / "artifacts")
+    second = open_grid(tracker.uri, "dolos", other, [], tmp_path / "runs" / "artifacts")
     mine = tracker.open_trial(spec, {}).run_id
     theirs = second.open_trial(dataclasses.replace(spec, data=other.digest), {}).run_id
     assert [run.info.run_id for run in records.grids()] == [tracker.parent_id, second.parent_id]
@@ -171,7 +171,7 @@ def test_a_damaged_plan_is_told_with_what_writes_it_again(
         records.plan(records.client.get_run(tracker.parent_id))
     assert "Launching the grid again writes it" in str(caught.value)
     manifest = paper_manifest(tmp_path / "images")
-    tracking.open_grid(tracker.uri, "dolos", manifest, [spec], tmp_path / "runs" / "artifacts")
+    open_grid(tracker.uri, "dolos", manifest, [spec], tmp_path / "runs" / "artifacts")
     assert list(records.plan(records.client.get_run(tracker.parent_id))) == [spec.key]
 
 

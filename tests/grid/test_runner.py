@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
-from grid import names, runner, tracking
+from grid import names, runner
 from grid.checkpoints import latest_state
 from grid.faults import FaultError
 from grid.plan import FAILED as FAILED_STATE
@@ -30,7 +30,7 @@ from grid.runner import (
 from grid.spec import TrialSpec
 from grid.tasks import ATTRIBUTION
 from models.detector import WeightsError
-from tests.grid.grids import make_settings, make_spec, work_of
+from tests.grid.grids import make_settings, make_spec, open_grid, work_of
 from tests.grid.running import Grid, MakeGrid, Watcher
 
 NETWORK: dict[str, Any] = {"epochs": 4, "batch_size": 4, "learning_rate": 3e-3, "flip": False}
@@ -243,7 +243,7 @@ def test_the_same_trial_of_another_grid_neither_goes_on_from_those_checkpoints_n
     before = latest_state(grid.checkpoints, spec.key)[1]
     namesake = dataclasses.replace(
         grid,
-        tracker=tracking.open_grid(grid.tracker.uri, "namesake", grid.manifest, [spec], grid.settings.runs / "other"),
+        tracker=open_grid(grid.tracker.uri, "namesake", grid.manifest, [spec], grid.settings.runs / "other"),
     )
     watcher = namesake.run(spec)
     assert watcher.epochs == [1, 2, 3, 4]

@@ -322,7 +322,9 @@ def test_open_set_leaves_each_generator_out_in_turn_or_those_that_are_asked_for(
 
 
 def test_open_set_with_two_generators_is_refused_with_what_to_do() -> None:
-    with pytest.raises(ValueError, match=r"needs at least 3 generators; the data have 2: lama, ldm\. Leave"):
+    with pytest.raises(
+        ValueError, match=r"needs at least 3 generators to train on; the data have 2: lama, ldm\. Leave"
+    ):
         get_task(OPEN_SET).train_sets(None, ("lama", "ldm"))
 
 

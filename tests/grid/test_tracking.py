@@ -20,7 +20,7 @@ from mlflow.tracking import MlflowClient
 from data.audits import Finding
 from data.manifest import Manifest
 from data.sources.base import Problem
-from grid import names, records, tracking
+from grid import names, records
 from grid.checkpoints import LostCheckpointError
 from grid.plan import FAILED, FINISHED, INTERRUPTED, RUNNING, TrialState
 from grid.records import StoreError, knock, open_records
@@ -28,7 +28,7 @@ from grid.spec import TrialSpec
 from grid.tasks import ATTRIBUTION
 from grid.tracking import Tracker, TrialRun
 from tests.grid import writer
-from tests.grid.grids import FACTS, make_spec, paper_manifest, planted_result
+from tests.grid.grids import FACTS, make_spec, open_grid, paper_manifest, planted_result
 
 EXPERIMENT = "dolos"
 
@@ -45,7 +45,7 @@ def spec(manifest: Manifest) -> TrialSpec:
 
 @pytest.fixture
 def tracker(store: str, manifest: Manifest, spec: TrialSpec, tmp_path: Path) -> Tracker:
-    return tracking.open_grid(store, EXPERIMENT, manifest, [spec], tmp_path / "runs" / "artifacts")
+    return open_grid(store, EXPERIMENT, manifest, [spec], tmp_path / "runs" / "artifacts")
 
 
 def run_of(trial: TrialRun) -> Run:
@@ -85,7 +85,7 @@ def test_a_grid_has_one_parent_run_however_often_it_is_launched(
     tracker: Tracker, manifest: Manifest, spec: TrialSpec, tmp_path: Path
 ) -> None:
     tracker.close_grid(complete=False)
-    again = tracking.open_grid(tracker.uri, EXPERIMENT, manifest, [spec], tmp_path / "runs" / "artifacts")
+    again = open_grid(tracker.uri, EXPERIMENT, manifest, [spec], tmp_path / "runs" / "artifacts")
     assert again.parent_id == tracker.parent_id
     assert len(runs_of(tracker, names.GRID_ROLE)) == 1
     assert tracker.client.get_run(tracker.parent_id).info.status == "RUNNING"
@@ -94,7 +94,7 @@ def test_a_grid_has_one_parent_run_however_often_it_is_launched(
 def test_another_data_set_has_a_parent_run_of_its_own(tracker: Tracker, tmp_path: Path) -> None:
     other = paper_manifest(tmp_path / "images", num_each=11)
     trial = make_spec(other.digest)
-    second = tracking.open_grid(tracker.uri, EXPERIMENT, other, [trial], tmp_path / "runs" / "artifacts")
+    second = open_grid(tracker.uri, EXPERIMENT, other, [trial], tmp_path / "runs" / "artifacts")
     assert second.experiment_id == tracker.experiment_id
     assert second.parent_id != tracker.parent_id
     assert [run.info.run_id for run in tracker.records.grids()] == [tracker.parent_id, second.parent_id]
@@ -113,7 +113,7 @@ def test_the_parent_run_records_the_data_and_how_much_of_it_was_left_out(
     store: str, manifest: Manifest, tmp_path: Path
 ) -> None:
     bad = Problem("real/test/7.png", "cannot be decoded", "copy it again", skippable=True)
-    tracker = tracking.open_grid(
+    tracker = open_grid(
         store, EXPERIMENT, dataclasses.replace(manifest, skipped=(bad, bad)), [], tmp_path / "runs" / "artifacts"
     )
     run = tracker.client.get_run(tracker.parent_id)
@@ -142,7 +142,7 @@ def test_the_plan_grows_over_launches_and_forgets_nothing(tracker: Tracker, mani
     first = [make_spec(manifest.digest, seed=seed) for seed in (0, 1)]
     second = [make_spec(manifest.digest, seed=seed) for seed in (1, 2)]
     for trials in (first, second):
-        tracking.open_grid(tracker.uri, EXPERIMENT, manifest, trials, tmp_path / "runs" / "artifacts")
+        open_grid(tracker.uri, EXPERIMENT, manifest, trials, tmp_path / "runs" / "artifacts")
     (run,) = tracker.records.grids()
     assert run.info.run_id == tracker.parent_id
     assert planned_in(tracker) == [make_spec(manifest.digest, seed=seed) for seed in (0, 1, 2)]
@@ -160,7 +160,7 @@ def test_a_folder_with_a_space_in_its_name_holds_a_store_like_any_other(
     new_store: Callable[[Path], str], manifest: Manifest, spec: TrialSpec, tmp_path: Path
 ) -> None:
     runs = tmp_path / "my runs"
-    tracker = tracking.open_grid(new_store(runs), EXPERIMENT, manifest, [spec], runs / "artifacts")
+    tracker = open_grid(new_store(runs), EXPERIMENT, manifest, [spec], runs / "artifacts")
     trial = tracker.open_trial(spec, {})
     planted_result(spec, {"lama": 0.9, "ldm": 0.6}).finish(trial, fitted(tmp_path))
     assert (runs / "artifacts" / trial.run_id / "artifacts" / names.SCORES).is_file()
@@ -207,6 +207,19 @@ def test_an_unfinished_trial_goes_on_in_its_own_run(tracker: Tracker, spec: Tria
     assert second.run_id == first.run_id
     assert [run.info.status for run in runs_of(tracker)] == ["RUNNING"]
     assert run_of(second).data.tags[names.NODE] == "two"
+
+
+def test_a_description_that_a_person_changed_outlives_a_retry(tracker: Tracker, spec: TrialSpec) -> None:
+    run = tracker.open_trial(spec, {})
+    first = tracker.client.get_run(run.run_id).data.tags[names.DESCRIPTION]
+    tracker.client.set_terminated(run.run_id, "FAILED")
+    assert tracker.open_trial(spec, {}).run_id == run.run_id
+    assert tracker.client.get_run(run.run_id).data.tags[names.DESCRIPTION] == first
+    tracker.client.set_tag(run.run_id, names.DESCRIPTION, "the fan of this machine was broken")
+    tracker.client.set_terminated(run.run_id, "FAILED")
+    assert tracker.open_trial(spec, {}).run_id == run.run_id
+    note = tracker.client.get_run(run.run_id).data.tags[names.DESCRIPTION]
+    assert note == "the fan of this machine was broken"
 
 
 def test_another_trial_has_another_run(tracker: Tracker, spec: TrialSpec) -> None:
@@ -389,7 +402,7 @@ def test_a_trial_that_succeeds_in_the_end_has_no_error_left(tracker: Tracker, sp
     tracker.open_trial(spec, {}).fail(ValueError("at first"), "Traceback")
     trial = tracker.open_trial(spec, {})
     planted_result(spec, {"lama": 0.9, "ldm": 0.6}).finish(trial, fitted(tmp_path))
-    assert run_of(trial).data.tags[names.ERROR] == ""
+    assert names.ERROR not in run_of(trial).data.tags
     assert len(runs_of(tracker)) == 1
 
 
@@ -457,11 +470,11 @@ def test_a_condition_that_failed_is_told_until_one_succeeds(
     run = run_of(finished)
     assert run.info.status == "FINISHED"
     assert run.data.tags[names.CONDITION_ERROR] == "jpeg-75: ValueError: no such thing"
-    assert run.data.tags[names.ERROR] == ""
+    assert names.ERROR not in run.data.tags
     kept = artifact(finished, "conditions/jpeg-75/traceback.txt", tmp_path / "back")
     assert kept.read_text().startswith("Traceback")
     finished.add_scores(planted_result(spec, CELLS, condition="jpeg-75").scored, FACTS)
-    assert run_of(finished).data.tags[names.CONDITION_ERROR] == ""
+    assert names.CONDITION_ERROR not in run_of(finished).data.tags
 
 
 def test_what_a_finished_trial_is_scored_with_comes_from_its_run(
@@ -486,12 +499,12 @@ def test_the_grids_run_holds_every_condition_that_was_ever_asked_for(
     tracker: Tracker, manifest: Manifest, spec: TrialSpec, tmp_path: Path
 ) -> None:
     def tag(*conditions: str) -> str:
-        again = tracking.open_grid(
+        again = open_grid(
             tracker.uri, EXPERIMENT, manifest, [spec], tmp_path / "runs" / "artifacts", conditions=conditions
         )
         return again.client.get_run(again.parent_id).data.tags[names.CONDITIONS]
 
-    assert tracker.client.get_run(tracker.parent_id).data.tags[names.CONDITIONS] == ""
+    assert names.CONDITIONS not in tracker.client.get_run(tracker.parent_id).data.tags
     assert tag("clean", "jpeg-75") == "jpeg-75"
     assert tag("clean", "jpeg-50") == "jpeg-50,jpeg-75"
     assert tag() == "jpeg-50,jpeg-75"
@@ -504,7 +517,7 @@ def test_the_grids_run_says_what_made_it_and_what_the_data_are_like(
     noted = dataclasses.replace(manifest, notes=("a folder was left aside",), findings=(finding,))
     launched = {names.EXPERIMENT: "dolos", names.OPTIONS: "--local"}
     for options in ("--local", "--device cpu"):
-        again = tracking.open_grid(
+        again = open_grid(
             tracker.uri, EXPERIMENT, noted, [spec], tmp_path / "runs" / "artifacts",
             launched=launched | {names.OPTIONS: options},
         )  # fmt: skip
@@ -538,7 +551,7 @@ def test_a_deleted_experiment_is_answered_with_the_command_that_restores_it(
     with pytest.raises(StoreError, match=remedy):
         open_records(tracker.uri, EXPERIMENT)
     with pytest.raises(StoreError, match=remedy):
-        tracking.open_grid(tracker.uri, EXPERIMENT, manifest, [], tmp_path / "artifacts")
+        open_grid(tracker.uri, EXPERIMENT, manifest, [], tmp_path / "artifacts")
 
 
 def test_a_server_that_does_not_answer_is_named_with_what_to_look_at(monkeypatch: pytest.MonkeyPatch) -> None:

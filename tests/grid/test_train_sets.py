@@ -237,3 +237,8 @@ def test_a_generators_name_with_a_separator_would_be_read_as_two(text: str) -> N
 
     with pytest.raises(ValueError, match="rename these generators' folders"):
         check_generators(["lama", text])
+
+
+def test_one_generator_alone_leaves_none_to_train_on_and_the_remedy_is_named() -> None:
+    with pytest.raises(ValueError, match=r"add images of another generator, .* \(--train-on each\)"):
+        parse_train_sets("all-but-one", ["lama"])

@@ -250,7 +250,8 @@ def test_a_result_says_where_its_weights_come_from_and_what_computed_it(
     spec, result = detection
     tags = result.fitted.tags
     assert tags[names.DEVICE] == "cpu"
-    assert tags[names.WEIGHTS] == {"residual_linear": "weight-free", "xception_scratch": "random weights"}[spec.method]
+    weights = {"residual_linear": "weight-free", "xception_scratch": "random weights, small form"}
+    assert tags[names.WEIGHTS] == weights[spec.method]
     assert {"torch", "timm", "numpy", "python"} <= json.loads(tags[names.VERSIONS]).keys()
     assert tags[names.BATCH_HALVED] == "false"
 

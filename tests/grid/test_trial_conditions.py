@@ -223,7 +223,9 @@ def test_a_detector_may_be_trained_on_each_picture_under_several_conditions(
 def test_its_validation_images_take_part_once_per_condition(bench: Bench) -> None:
     spec = bench.spec(train_condition="clean+jpeg-50")
     detector = bench.run(spec).fitted.detector
-    values = validate(spec, detector, bench.settings).metrics
+    validated = validate(spec, detector, bench.settings)
+    values = validated.metrics
+    assert validated.looks[names.OWN_LOOK].facts["num_valid"] == (bench.manifest.table["split"] == "valid").sum()
     rows = bench.manifest.select("valid", ["ldm"])
     clean = [decode(path) for path in bench.manifest.paths(rows)]
     scores = fake_scores(detector.predict(detector.inputs([*clean, *(as_jpeg(image, 50) for image in clean)])).logits)

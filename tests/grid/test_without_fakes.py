@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from analysis.__main__ import main
 from analysis.store import open_store
 from grid import names
 from grid.tasks import DETECTION
@@ -142,3 +144,35 @@ def test_methods_that_a_choice_of_training_sets_leaves_out_are_named(dolos: Comm
     assert outcome.status == 0
     assert "note: no detection trial of residual_linear with these training sets" in outcome.text
     assert dolos("--methods", "toy_one_class", "--tasks", "attribution").status == 2
+
+
+@pytest.mark.long
+def test_nothing_shows_a_probability_of_a_score_that_is_no_log_odds(
+    dolos: Command, runs: Path, tmp_path: Path, obvious: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = dolos("--methods", "real_only,self_edited_linear", "--conditions", "jpeg-50")
+    assert "real_only [weight-free]: accuracy at the threshold from validation (AUROC)" in outcome.text
+    uri = f"sqlite:///{runs / 'mlflow.db'}"
+    assert main(["--tracking-uri", uri, "--out", str(tmp_path / "report"), "--no-log", "--no-cam"]) == 0
+    tables = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "report" / "tables").glob("*.csv")}
+    figures = {path.name for path in (tmp_path / "report" / "figures").iterdir()}
+    assert not {name for name in figures if name.startswith("reliability") and "real_only" in name}
+    assert "real_only" not in tables["calibration.csv"] + tables["temperatures.csv"]
+    assert "self_edited_linear" in tables["temperatures.csv"]
+    assert not {name for name in tables if name.startswith("matrix-real_only-accuracy.")}
+    assert {name for name in figures if name.startswith("scores-real_only")}
+    report = str(tmp_path / "report")
+    assert main(["verify", "--tracking-uri", uri, "--cache", str(runs / "cache"), report]) == 0
+    picture = next((obvious / "celebahq" / "real" / "test").iterdir())
+    capsys.readouterr()
+    main(["predict", str(picture), "--best", "real_only", "--tracking-uri", uri, "--no-cam"])
+    captured = capsys.readouterr()
+    printed = captured.out + captured.err
+    assert "fake above a score of" in printed
+    assert "log-odds of fake" not in printed
+    assert "calibrated" not in printed
+    assert "no temperature: the score of real_only is no log-odds" in printed
+    main(["predict", str(picture), "--best", "real_only", "--tracking-uri", uri, "--no-cam", "--json"])
+    (answer,) = json.loads(capsys.readouterr().out)["images"]
+    assert answer["score"] > 0
+    assert answer["probability"] is answer["calibrated_probability"] is None

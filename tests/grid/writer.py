@@ -20,6 +20,7 @@ class Scored:
     condition: str = "clean"
     scores: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"score": [0.5]}))
     embeddings: np.ndarray = field(default_factory=lambda: np.zeros((1, 2), dtype=np.float16))
+    embedded: None = None
 
 
 def write_trial(start: Any, tracker: Tracker, spec: dict[str, Any], num_epochs: int, checkpoint: str) -> None:

@@ -1,0 +1,137 @@
+"""What the command lines of this project share: short errors with near words, lists, the version, the exit statuses."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import logging
+import re
+import sys
+import textwrap
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+STATUSES = """\
+exit status: 0 done; 1 some trials failed, or an error that nobody expected;
+2 bad input, nothing was started; 130 interrupted: the same command goes on"""
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Descriptions of paragraphs and of columns, which two spaces part, in the width of the terminal."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        filled, fill = [], partial(textwrap.fill, break_on_hyphens=False, break_long_words=False)
+        for paragraph in text.strip("\n").split("\n\n"):
+            lines = paragraph.split("\n")
+            if any("  " in line or line.startswith("python ") for line in lines):
+                for line in lines:
+                    columns = list(re.finditer(r"(?<=\S) {2,}(?=\S)", line))
+                    hanging = columns[0].end() if columns else 2
+                    filled.append(fill(line, width, subsequent_indent=" " * hanging) if line else "")
+            else:
+                filled.append(fill(" ".join(lines), width))
+            filled.append("")
+        return "\n".join(indent + line for line in "\n".join(filled[:-1]).split("\n"))
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that names a mistake in one line, with a similar option where there is one."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(formatter_class=_Help, **arguments)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As the base class; words that are left over are an error that suggests an option."""
+        found, extra = self.parse_known_args(args, namespace)
+        if extra:
+            known = [option for action in self._actions for option in action.option_strings]
+            near = difflib.get_close_matches(extra[0].partition("=")[0], known, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            self.error(f"unrecognized arguments: {' '.join(extra)}{hint}")
+        return found
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line and end with status 2."""
+        print(f"{self.prog}: error: {message}; {self.prog} --help lists the options", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def add_version(parser: argparse.ArgumentParser) -> None:
+    """Add `--version`."""
+    parser.add_argument("--version", action=_Version, help="print the version and the commit of the code")
+
+
+class _Version(argparse.Action):
+    """Reads the version only where it is asked for."""
+
+    def __init__(self, option_strings: list[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *arguments: Any) -> NoReturn:
+        from grid.commit import git_state
+
+        state = git_state()
+        commit = "commit not known" if state is None else f"commit {state[0]}{', changed' if state[1] else ''}"
+        print(f"inpaint-grid {version()}, {commit}")
+        parser.exit()
+
+
+def version() -> str:
+    """The version of this project, from `pyproject.toml`."""
+    with (_ROOT / "pyproject.toml").open("rb") as file:
+        return str(tomllib.load(file)["project"]["version"])
+
+
+class Numbers(argparse.Action):
+    """Whole numbers, separated by commas or blanks: `--seeds 0,1,2` and `--seeds 0 1 2`."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Store the numbers."""
+        words = [word for text in values for word in str(text).split(",")]
+        try:
+            numbers = [int(word) for word in words]
+        except ValueError:
+            wrong = " ".join(values)
+            raise argparse.ArgumentError(self, f"wants whole numbers, as in 0,1,2; got {wrong!r}") from None
+        setattr(namespace, self.dest, numbers)
+
+
+def completes(action: argparse.Action, words: Callable[[], Sequence[str]]) -> None:
+    """Let a shell complete the last of an option's words, which may be separated by commas."""
+
+    def complete(prefix: str, **about: object) -> list[str]:
+        before, comma, _ = prefix.rpartition(",")
+        return [f"{before}{comma}{word}" for word in words()]
+
+    action.completer = complete  # type: ignore[attr-defined]  # argcomplete reads it
+
+
+def on_stderr() -> Console:
+    """A console on standard error, where log messages go too from here on: standard output is left for JSON."""
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    console = Console(stderr=True)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, RichHandler):
+            handler.console = console
+    return console
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """Print to standard output, where nothing else is then printed."""
+    print(json.dumps(content, indent=1))

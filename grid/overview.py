@@ -1,0 +1,181 @@
+"""A grid's trials in the terminal, grouped by method so that 80 columns are enough, and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from data.conditions import CLEAN
+from grid.spec import TrialSpec
+from grid.tasks import DETECTION, list_tasks
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+MOST_FAILURES, MOST_ERRORS = 200, 20  # trials that failed, and errors of more of them, with a line each
+OWN, UNSEEN = "own", "unseen"  # generators that a detector was trained on, and others
+
+
+@dataclass(frozen=True)
+class Row:
+    """A trial with what is said about it.
+
+    Attributes:
+        trial: the trial.
+        state: in words, such as "pending".
+        figures: name -> value, for a column of their own; the mean over the trials of a line is shown.
+    """
+
+    trial: TrialSpec
+    state: str
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+def print_rows(
+    rows: Iterable[Row], console: Console, *, figures: str = "", asks: Mapping[str, str] | None = None
+) -> None:
+    """Print a table per method; trials that differ only in their seed share a line.
+
+    Args:
+        rows: of one grid.
+        console: where to.
+        figures: heading of the figures' column; "": there is none.
+        asks: method -> what its trials ask for, in words.
+    """
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    rows = list(rows)
+    generators = sorted({name for row in rows for name in row.trial.train_generators})
+    by_heading: dict[str, list[Row]] = {}
+    for row in rows:
+        by_heading.setdefault(heading(row.trial), []).append(row)
+    for title, of_method in by_heading.items():
+        console.print(f"[bold]{escape(title)}[/]", highlight=False)
+        if asked := (asks or {}).get(of_method[0].trial.method):
+            console.print(f"  {asked}", highlight=False)
+        sizes = {row.trial.equal_size for row in of_method if row.trial.equal_size is not None}
+        if len(sizes) == 1:
+            console.print(f"  {sizes.pop().words} (--equal-size)", highlight=False)
+        table = Table(box=box.SIMPLE_HEAD)
+        for column in ("task", "trained on", "seeds", "state", *([figures] if figures else [])):
+            table.add_column(column, overflow="fold")
+        for words, alike in _merged(of_method, generators, say_size=len(sizes) > 1).items():
+            cells = [words[0], words[1], seeds_in_words([row.trial.seed for row in alike]), words[2]]
+            table.add_row(*map(escape, cells), *([_means(alike)] if figures else []))
+        console.print(table)
+
+
+def failures(failed: Sequence[tuple[TrialSpec, str]]) -> list[str]:
+    """A line per failed trial with its error; of more than 200, a line per error, of at most 20 errors.
+
+    Args:
+        failed: trials with their errors.
+    """
+    from grid.controls import task_words
+
+    named = [(f"{task_words(trial.task, trial.method)} {trial.name}", error) for trial, error in failed]
+    if len(named) <= MOST_FAILURES:
+        return [f"{name}: {error}" for name, error in named]
+    by_error: dict[str, list[str]] = {}
+    for name, error in named:
+        by_error.setdefault(error, []).append(name)
+    lines = [f"{len(trials):,} trials, such as {trials[0]}: {error}" for error, trials in by_error.items()]
+    more = [f"{len(lines) - MOST_ERRORS:,} other errors; --json has all"] if len(lines) > MOST_ERRORS else []
+    return lines[:MOST_ERRORS] + more
+
+
+def label_of_trial(spec: TrialSpec) -> str:
+    """The method with its backbone, the origin of its weights, and whether it is in small form."""
+    from models.registry import is_small
+
+    label = heading(spec)
+    if not is_small(spec.method, dict(spec.config)):
+        return label
+    return f"{label[:-1]}, small form]" if label.endswith("]") else f"{label} [small form]"
+
+
+def heading(trial: TrialSpec) -> str:
+    """The method with its backbone and the origin of its weights: "xception_pretrained [xception41, hub weights]"."""
+    from models.detector import WeightsError
+    from models.weights import weights_note
+
+    config = dict(trial.config)
+    parts = [str(config["backbone"])] if config.get("backbone") else []
+    if "weights" in config:
+        try:
+            parts.append(weights_note(str(config["weights"])))
+        except WeightsError:  # of another checkout
+            parts.append(str(config["weights"]))
+    return f"{trial.method} [{', '.join(parts)}]" if parts else trial.method
+
+
+def seeds_in_words(seeds: Sequence[int]) -> str:
+    """Such as "0, 1, 2", or "one seed (0)", because "0" alone reads as "none"; of many "0 to 49 (50)"."""
+    return f"one seed ({seeds[0]})" if len(seeds) == 1 else list_of_seeds(seeds)
+
+
+def list_of_seeds(seeds: Sequence[int]) -> str:
+    """Such as "0", "0, 1, 2", or of many "0 to 49 (50)"."""
+    if len(seeds) > 10 and sorted(seeds) == list(range(min(seeds), max(seeds) + 1)):
+        return f"{min(seeds)} to {max(seeds)} ({len(seeds):,})"
+    return ", ".join(map(str, seeds))
+
+
+def trained_in_words(trial: TrialSpec, generators: Sequence[str], *, say_size: bool = True) -> str:
+    """What a trial is trained on: its training set, and what is special about it."""
+    parts = [trial.train_set.label(generators)]
+    parts += [f"under {trial.train_condition}"] if trial.train_condition != CLEAN else []
+    parts += [f"{trial.equal_size.train} of each class"] if trial.equal_size and say_size else []
+    return ", ".join(parts)
+
+
+def as_json(trial: TrialSpec, **more: Any) -> dict[str, Any]:
+    """A trial and what more is said about it, in plain JSON types."""
+    return {
+        "key": trial.key, "task": trial.task, "method": trial.method, "trained_on": list(trial.train_generators),
+        "train_condition": trial.train_condition, "seed": trial.seed, "config": dict(trial.config), **more,
+    }  # fmt: skip
+
+
+def means_so_far(metrics: Mapping[str, float], trial: TrialSpec) -> dict[str, float]:
+    """A detection trial's mean accuracies on clean test pictures, on its "own" generators and on "unseen" ones."""
+    from grid.means import CROSS_GENERATOR, IN_DOMAIN, summary_of_trial
+    from grid.names import summary_metric
+
+    if trial.task != DETECTION:
+        return {}
+    means = summary_of_trial(trial.train_set, metrics)
+    kinds = {OWN: summary_metric(IN_DOMAIN, "accuracy"), UNSEEN: summary_metric(CROSS_GENERATOR, "accuracy")}
+    return {kind: means[name] for kind, name in kinds.items() if name in means}
+
+
+def _merged(rows: Iterable[Row], generators: Sequence[str], *, say_size: bool) -> dict[tuple[str, str, str], list[Row]]:
+    """(task, trained on, state), all in words -> the trials."""
+    from grid.controls import task_words
+
+    ranks = {task: number for number, task in enumerate(list_tasks())}
+    merged: dict[tuple[str, str, str], list[Row]] = {}
+    words: dict[tuple[object, ...], tuple[str, str]] = {}  # thousands of trials differ in their seed alone
+    for row in sorted(rows, key=lambda row: ranks[row.trial.task]):
+        trial = row.trial
+        about = (trial.task, trial.method, trial.train_generators, trial.train_condition, trial.equal_size)
+        if about not in words:
+            trained = trained_in_words(trial, generators, say_size=say_size)
+            words[about] = (task_words(trial.task, trial.method), trained)
+        merged.setdefault((*words[about], row.state), []).append(row)
+    return merged
+
+
+def _means(rows: Sequence[Row]) -> str:
+    """Means of the trials' figures: "0.940 / 0.793" for accuracies, else with their names."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row.figures.items():
+            values.setdefault(name, []).append(value)
+    means = {name: f"{sum(found) / len(found):.3f}" for name, found in values.items()}
+    if means.keys() <= {OWN, UNSEEN}:
+        return " / ".join(means.get(name, "–") for name in (OWN, UNSEEN)) if means else ""
+    return ", ".join(f"{name} {mean}" for name, mean in means.items())
