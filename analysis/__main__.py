@@ -3,6 +3,7 @@
 python -m analysis                           the grid in runs/mlflow.db -> report/index.html
 python -m analysis --experiment dolos --compare clip_linear sam_linear
 python -m analysis predict IMAGE… --best METHOD     real or fake? (see: python -m analysis predict --help)
+python -m analysis explore                   a page to click in (see: python -m analysis explore --help)
 python -m analysis export DIR                what a paper would attach (see: python -m analysis export --help)
 python -m analysis verify                    derive the report's numbers again (see: python -m analysis verify --help)
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -19,19 +21,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.options import add_grid_options
+from grid.command_line import Parser, add_version
 from grid.commands import print_any_text
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+STATUSES = "exit status: 0 done; 1 an error that nobody expected; 2 bad input"
 OK, UNEXPECTED, BAD_INPUT = 0, 1, 2  # `predict` has one more, see `analysis.predict`
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line of the report; see `--help`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="python -m analysis", description=__doc__, epilog=STATUSES)
+    add_version(parser)
     grid = parser.add_argument_group("which grid")
     add_grid_options(grid)
     grid.add_argument("--spec-version", type=int, metavar="N", help="version of the runs, if there are several")
@@ -41,6 +44,26 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     report.add_argument("--transpose", action="store_true", help="matrices with rows trained on, columns tested on")
     report.add_argument("--projection", choices=("tsne", "umap"), default="tsne", help="umap needs umap-learn")
     report.add_argument("--no-log", dest="log", action="store_false", help="do not keep the report in MLflow")
+    report.add_argument(
+        "--one-file",
+        action="store_true",
+        help="put the pictures into index.html, to send the page alone; default: the page shows the files in "
+        "DIR/figures, so send the whole folder",
+    )
+    speed = parser.add_argument_group("how it is made")
+    speed.add_argument(
+        "--processes",
+        type=_positive,
+        metavar="N",
+        help="processes that draw pictures; default: one per core, at most 8",
+    )
+    speed.add_argument(
+        "--anew",
+        dest="keep",
+        action="store_false",
+        help="make every part anew; default: parts are kept in the folder report of the grid's cache, and taken from "
+        "there while runs, options, code and packages are the same. The folder may be deleted",
+    )
     cam = parser.add_argument_group("Grad-CAM, the one part that needs the images")
     cam.add_argument("--no-cam", dest="cam", action="store_false", help="leave Grad-CAM out")
     cam.add_argument("--images", type=Path, metavar="DIR", help="data folder; default: its path when the grid ran")
@@ -54,6 +77,8 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         help="weights of a frozen encoder, if they were a file",
     )  # fmt: skip
     options = parser.parse_args(arguments)
+    if options.processes is None:
+        options.processes = _one_per_core()
     options.command = shlex.join(["python", "-m", "analysis", *arguments])
     return options
 
@@ -77,6 +102,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from analysis.verify import command
 
         run, options = command.run, command.parse_arguments(words[1:])
+    elif words[:1] == ["explore"]:
+        from analysis.explore.command import explore
+        from analysis.explore.command import parse_arguments as parse
+
+        run, options = explore, parse(words[1:])
     else:
         run, options = _report, parse_arguments(words)
     from rich.console import Console
@@ -100,20 +130,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _report(options: argparse.Namespace, console: Console) -> int:
-    from analysis.detectors import local_weights
-    from analysis.parts import Options
-    from analysis.report import make_report
-    from analysis.store import open_store
+    from rich.console import Console
 
-    options.weight_files = local_weights(options.weight_files)
-    store = open_store(
-        options.experiment, tracking_uri=options.tracking_uri, data=options.data, spec_version=options.spec_version
-    )
+    from grid.steps import step
+
+    said = Console()
+    with step(said, "reading the MLflow store", in_logs=False):  # imports take seconds
+        from analysis.detectors import local_weights
+        from analysis.parts import Options
+        from analysis.report import make_report
+        from analysis.store import open_store
+
+        options.weight_files = local_weights(options.weight_files)
+        store = open_store(
+            options.experiment, tracking_uri=options.tracking_uri, data=options.data, spec_version=options.spec_version
+        )
     chosen = Options(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Options)})
-    with console.status("") as status:
-        page = make_report(store, options.out, chosen, say=lambda text: status.update(text.strip()))
-    console.print(f"the report is in {page}", highlight=False, markup=False, soft_wrap=True)
+    if said.is_terminal:
+        with said.status("") as status:
+            page = make_report(store, options.out, chosen, say=lambda text: status.update(text.strip()))
+    else:
+        page = make_report(store, options.out, chosen, say=lambda text: print(text.strip(), flush=True))
+    said.print(f"the report is in {page}", highlight=False, markup=False, soft_wrap=True)
     return OK
+
+
+def _one_per_core() -> int:
+    """As many processes as this one may use cores, at most 8: more than that the rest of a report cannot keep busy."""
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def _positive(text: str) -> int:

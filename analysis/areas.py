@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from analysis.cells import CELL, CROSS_GENERATOR, IN_DOMAIN
+from analysis.cells import CELL
 from analysis.intervals import Part, Sources, average, mean
 from analysis.store import Store
+from grid.means import CROSS_GENERATOR, IN_DOMAIN
 from grid.tasks import DETECTION, get_task
 from grid.train_sets import TrainSet
 from models.detector import DETECTION_CLASSES
@@ -47,7 +48,7 @@ def area_table(
     Returns:
         columns `COLUMNS`: one row per cell, metric and third, and rows of the kinds "in-domain mean" and
         "cross-generator mean" over the cells that have the third. `low` and `high` are 95 % intervals over source
-        images of the mean over seeds.
+        photographs of the mean over seeds.
 
     Raises:
         StoreError: scores are missing or cannot be read.
@@ -64,7 +65,7 @@ def area_table(
         for tested_on, cell in task.cells(scores, DETECTION_CLASSES).items():
             fakes = cell & (scores["label"] == 1).to_numpy() & np.isfinite(area)
             reals = cell & (scores["label"] == 0).to_numpy()
-            for third, chosen in _thirds(area, fakes).items():
+            for third, chosen in thirds(area, fakes).items():
                 facts[tested_on, third] = (float(area[chosen].min()), float(area[chosen].max()), int(chosen.sum()))
                 images = sources.cell(scores[chosen | reals])
                 for metric in metrics:
@@ -91,8 +92,13 @@ def area_table(
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _thirds(area: np.ndarray, fakes: np.ndarray) -> dict[str, np.ndarray]:
-    """Third -> which rows, bool (N,), of those thirds that have a fake."""
+def thirds(area: np.ndarray, fakes: np.ndarray) -> dict[str, np.ndarray]:
+    """Third -> which rows, bool (N,), of those thirds that have a fake.
+
+    Args:
+        area: float (N,), the share of each fake's mask.
+        fakes: bool (N,), the rows to split.
+    """
     if not fakes.any():
         return {}
     low, high = np.quantile(area[fakes], [1 / 3, 2 / 3])

@@ -1,4 +1,7 @@
-"""Grad-CAM (Selvaraju et al., arXiv 1610.02391, by the grad-cam package): where a detector's evidence lies."""
+"""Where a detector's evidence lies: by its own map if it has one, else by Grad-CAM.
+
+Grad-CAM is Selvaraju et al., arXiv 1610.02391, by the grad-cam package.
+"""
 
 from __future__ import annotations
 
@@ -15,27 +18,38 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
 from analysis.detectors import load_detector
 from analysis.store import Store, StoreError
+from analysis.verdicts import Judge
 from data.audits import Evidence, run_audits
 from data.images import decode, file_digest, read_mask
 from data.manifest import Manifest, build_manifest
 from data.measure import measure
 from data.photographs import PER_GROUP
+from data.pictures import mask_file
 from data.sources.base import FAKE as FAKE_LABEL
+from grid.corpora import corpus_options
 from grid.datasets import data_options
 from grid.plan import FINISHED
+from grid.spec import TrialSpec
 from grid.tasks import DETECTION
 from grid.uris import sqlite_file
 from models.detector import DETECTION_CLASSES, FAKE, Detector
+from models.maps import over_picture, picture_maps
 from models.registry import list_detectors, resolve_config, size_check
 
 if TYPE_CHECKING:
     import torch
 
+MOST_BYTES = 500_000_000  # of pictures that are held for the next run
 BATCH_PIXELS = 2_000_000  # per batch of pictures, of which there is at least one
-NO_LAYER = "this method has no layer for Grad-CAM: its features are statistics of the whole picture"
+OWN_MAP, GRAD_CAM = "map", "Grad-CAM"  # what explains a picture
+NO_LAYER = (
+    "this method has no layer for Grad-CAM: its features are statistics of the whole picture, or it "
+    "predicts the mean over tiles of a picture (resize=native)"
+)
 
 
 def cam_maps(
@@ -163,6 +177,31 @@ def image_maps(detector: Detector, images: Sequence[np.ndarray]) -> list[np.ndar
     ]
 
 
+@dataclass(frozen=True)
+class Explanation:
+    """Where a detector sees fake in some pictures.
+
+    Attributes:
+        kind: `OWN_MAP` or `GRAD_CAM`.
+        maps: float32 (H, W) each, in [0, 1]: the probability of fake of each place by the detector's own map; or
+            Grad-CAM, scaled to its own maximum.
+        grid: rows and columns of what the maps are enlarged from.
+    """
+
+    kind: str
+    maps: list[np.ndarray]
+    grid: tuple[int, int]
+
+
+def explain(detector: Detector, images: Sequence[np.ndarray]) -> Explanation | None:
+    """Explain decoded pictures, uint8 (H, W, 3) of any sizes; None for a method with neither maps nor Grad-CAM."""
+    if len(images) and (cells := picture_maps(detector, images)) is not None:
+        over = [over_picture(c, detector.geometry, i.shape[:2]) for c, i in zip(cells, images, strict=True)]
+        return Explanation(OWN_MAP, [expit(each).astype(np.float32) for each in over], cells[0].shape)
+    grid = cam_grid(detector)
+    return None if grid is None else Explanation(GRAD_CAM, image_maps(detector, images), grid)
+
+
 # Panels ---------------------------------------------------------------------------------------------------------------
 
 
@@ -173,11 +212,14 @@ class Column:
     Attributes:
         trained_on: a training set as text.
         log_odds: float (N,), log-odds of fake of the panel's pictures; None if there is a problem.
-        maps: Grad-CAM maps, float32 (H, W) each, in [0, 1]; None for a method without Grad-CAM, or with a problem.
-        grid: rows and columns of the layer that the maps are enlarged from; None as `maps`.
+        maps: as in `Explanation`; None for a method with neither maps nor Grad-CAM, or with a problem.
+        grid: as in `Explanation`; None as `maps`.
         run_id: id of the run.
         problem: why the column could not be made; "" if it could.
         loaded: whether the run's detector could be loaded.
+        kind: as in `Explanation`; "" without maps.
+        distances: how far each picture is from those that the run knows, over the limit beyond which there is no
+            verdict (`analysis.verdicts`); empty where it is not known.
     """
 
     trained_on: str
@@ -187,6 +229,8 @@ class Column:
     run_id: str = ""
     problem: str = ""
     loaded: bool = True
+    kind: str = ""
+    distances: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -210,6 +254,14 @@ class Panel:
     columns: list[Column]
 
 
+def _distances(judge: Judge, detector: Detector, images: Sequence[np.ndarray]) -> list[float]:
+    """See `Column`."""
+    if not judge.looks:
+        return []
+    judged = judge.judge(images, detector.predict(detector.inputs(images)).embeddings)
+    return [each.distance for each in judged if each.distance is not None]
+
+
 def make_panels(
     store: Store,
     manifest: Manifest,
@@ -218,6 +270,7 @@ def make_panels(
     count: int,
     device: str = "cpu",
     weight_files: Mapping[str, Path] | None = None,
+    also: Callable[[str, Detector, TrialSpec], None] = lambda run_id, detector, spec: None,
 ) -> list[Panel]:
     """A variant's panels, one per generator, with the first finished detection run of each training set.
 
@@ -230,6 +283,7 @@ def make_panels(
         count: pictures per panel.
         device: torch device string.
         weight_files: see `load_detector`.
+        also: called for each run that Grad-CAM explains, while its detector is loaded; must not raise.
 
     Raises:
         BadImage: a picture cannot be read.
@@ -238,7 +292,7 @@ def make_panels(
     runs = runs[(runs["variant"] == variant) & (runs["task"] == DETECTION) & (runs["state"] == FINISHED)]
     runs = runs.sort_values("seed", kind="stable").drop_duplicates("trained_on").sort_index()
     panels, chosen = [], []
-    for generator in manifest.generators:
+    for generator in manifest.tested_generators:
         rows = choose_images(manifest, generator, count)
         images, masks = read_images(manifest, rows), read_masks(manifest, rows)
         chosen.append(rows)
@@ -246,18 +300,22 @@ def make_panels(
     for run_id, trained_on in zip(runs["run_id"], runs["trained_on"], strict=True):
         columns, loaded = [], False
         try:
-            detector, _ = load_detector(store, run_id, device=device, weight_files=weight_files)
+            detector, spec = load_detector(store, run_id, device=device, weight_files=weight_files)
             loaded = True
-            scores, grid = store.scores(run_id), cam_grid(detector)
+            scores, judge = store.scores(run_id), Judge(store, run_id)
             for panel, rows in zip(panels, chosen, strict=True):
                 log_odds = scores_of_fakes(scores, panel.tested_on).loc[rows["digest"]].to_numpy()
-                maps = image_maps(detector, panel.images) if grid is not None else None
-                columns.append(Column(trained_on, log_odds, maps, grid, run_id))
+                found = explain(detector, panel.images)
+                maps, grid, kind = (None, None, "") if found is None else (found.maps, found.grid, found.kind)
+                distances = _distances(judge, detector, panel.images)
+                columns.append(Column(trained_on, log_odds, maps, grid, run_id, kind=kind, distances=distances))
         except Exception as error:  # whatever fails, the other runs still have their columns
             problem = str(error) or type(error).__name__
             columns = [Column(trained_on, None, None, None, run_id, problem, loaded)] * len(panels)
         for panel, column in zip(panels, columns, strict=True):
             panel.columns.append(column)
+        if any(column.kind == GRAD_CAM for column in columns):
+            also(run_id, detector, spec)
     return panels
 
 
@@ -319,10 +377,40 @@ def read_images(manifest: Manifest, rows: pd.DataFrame) -> list[np.ndarray]:
 
 def read_masks(manifest: Manifest, rows: pd.DataFrame) -> list[np.ndarray | None]:
     """Masks of these rows, bool (H, W), True where fake; None if a picture has none. Raises as `read_images`."""
+    files = [mask_file(manifest, row) for row in rows.to_dict("records")]
     return [
-        None if pd.isna(mask) else read_mask(_verified(manifest.root / str(mask), digest))
-        for mask, digest in zip(rows["mask"], rows["mask_digest"], strict=True)
+        None if file is None else read_mask(_verified(file.path, file.digest), white=file.white, size=file.size)
+        for file in files
     ]
+
+
+class ReadOnce:
+    """Pictures and masks of a data set that many runs look at: each is read once, as long as there is room."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        """Hold nothing yet. Masks are those of this manifest."""
+        self.manifest = manifest
+        self._held = dict[str, Any]()
+        self._room = MOST_BYTES
+
+    def images(self, rows: pd.DataFrame) -> list[np.ndarray]:
+        """As `read_images`."""
+        return self._each("image", rows, read_images)
+
+    def masks(self, rows: pd.DataFrame) -> list[np.ndarray | None]:
+        """As `read_masks`."""
+        return self._each("mask", rows, read_masks)
+
+    def _each(self, what: str, rows: pd.DataFrame, read: Callable[[Manifest, pd.DataFrame], list[Any]]) -> list[Any]:
+        names = [f"{what} of {path}" for path in rows["path"]]
+        for number, name in enumerate(names):
+            if name not in self._held and self._room > 0:
+                (self._held[name],) = read(self.manifest, rows.iloc[number : number + 1])
+                self._room -= 0 if self._held[name] is None else self._held[name].nbytes
+        return [
+            self._held[name] if name in self._held else read(self.manifest, rows.iloc[number : number + 1])[0]
+            for number, name in enumerate(names)
+        ]
 
 
 def _verified(path: Path, digest: str) -> Path:
@@ -380,7 +468,7 @@ def open_images(store: Store, *, root: Path | None = None, cache: Path | None = 
         if root is not None:
             manifest = dataclasses.replace(manifest, root=root.absolute())
     elif root is None:
-        raise StoreError(f"Grad-CAM needs the pictures of data set {store.data}, which has no manifest here; {remedy}")
+        raise StoreError(f"data set {store.data} has no manifest here, so its pictures cannot be read; {remedy}")
     else:
         options, check = data_options(store.parent.data.tags), _size_check(store)
         try:
@@ -396,6 +484,7 @@ def open_images(store: Store, *, root: Path | None = None, cache: Path | None = 
                     names_per_split=options.names_per_split,
                     size_check=check,
                     measured_per_group=PER_GROUP,
+                    **corpus_options(options),
                 )
                 evidence = Evidence(manifest, measure(manifest, cache=cache or Path(scratch)))
                 masks = run_audits(evidence, ["masks"])  # whose masks Grad-CAM must not be measured against

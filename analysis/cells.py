@@ -23,25 +23,26 @@ from analysis.intervals import (
     has_interval,
     mean,
 )
-from analysis.matrices import OVERALL, MatrixMeans, class_of, column_order, matrix_means, mean_of, pivot
+from analysis.matrices import OVERALL, MatrixMeans, class_of, column_order, matrix_means, pivot
 from analysis.seeds import NONE, Pool, Runs, SeedSpread, added, by_train_set, joined, of_sum, pooled
+from analysis.soundness import SOURCE_COLUMNS
 from analysis.store import Store, StoreError
 from data.conditions import CLEAN
 from grid import names
+from grid.means import CROSS_GENERATOR, IN_DOMAIN, mean_of
 from grid.tasks import ATTRIBUTION, DETECTION, REAL, Task, class_names, get_task
 from grid.train_sets import TrainSet
-from models.metrics import AT_VALIDATION, get_metric
-from models.registry import depends_on_seed
+from models.metrics import AT_VALIDATION, get_metric, is_at_half
+from models.registry import depends_on_seed, gives_log_odds
 
 # Ends of the kinds of means, where some training sets have one generator and others have several.
 ONE_GENERATOR, SEVERAL_GENERATORS = ", trained on one generator", ", trained on several generators"
 METHODS, THESE_RUNS = "the methods", "these runs"  # what a comparison is about
-CELL, IN_DOMAIN, CROSS_GENERATOR, GAP = "cell", "in-domain mean", "cross-generator mean", "gap"
+CELL, GAP = "cell", "gap"
 CELL_COLUMNS = [
     "kind", "task", "variant", "condition", "trained_on", "tested_on", "metric", "mean", "std", "num_seeds", "seeded",
     "low", "high", "one_more_low", "one_more_high", "run_ids",
 ]  # fmt: skip
-_SOURCES = ["source_id", "generator", "label"]
 
 Where = tuple[str, str, str]  # trained on, tested on, metric
 
@@ -355,7 +356,7 @@ class _Seeds:
 
 def _sources(store: Store, results: pd.DataFrame) -> Sources:
     """Every run was scored on the same images."""
-    return Sources([store.scores(results["run_id"].iloc[0], columns=_SOURCES)])
+    return Sources([store.scores(results["run_id"].iloc[0], columns=SOURCE_COLUMNS)])
 
 
 def _entries(
@@ -370,6 +371,8 @@ def _entries(
         classes = task.classes(TrainSet.parse(str(trained_on)))
         values: dict[Any, float] = logged.set_index(["tested_on", "metric"])["value"].to_dict()
         wanted = _metrics_of_run(values, metrics, classes, binary=task.is_binary)
+        if not gives_log_odds(str(logged["method"].iloc[0])):
+            wanted = [where for where in wanted if not is_at_half(where[1])]
         cells: dict[str, Cell] = {}
         if any(has_interval(classes, metric) for _, metric in wanted):
             tested = {tested_on for tested_on, _ in wanted}
@@ -442,15 +445,15 @@ def _read_cells(
     """Tested on -> its images; reads the run's scores, which must have images of each of `tested`."""
     columns = ["score"] if task.is_binary else [f"logit_{name}" for name in classes]
     try:
-        scores = store.scores(run_id, columns=[*_SOURCES, *columns], condition=condition)
-        numbers, rows = task.class_numbers(scores, classes), task.cells(scores, classes)
+        scores = store.scores(run_id, columns=[*SOURCE_COLUMNS, *columns], condition=condition)
+        numbers, rows = store.cell_rows.of(task, classes, scores)
         absent = sorted(tested - set(rows))
         if not task.is_binary:
             absent += [name for number, name in enumerate(classes) if number not in numbers]
         if absent:
             listed = ", ".join(dict.fromkeys(class_names(scores)))
             raise ValueError(f"they have no image of {', '.join(absent)}; there are: {listed}")
-        return {tested_on: sources.cell(scores[cell], numbers[cell]) for tested_on, cell in rows.items()}
+        return sources.cells(scores, numbers, rows)
     except StoreError:
         raise
     except (ValueError, KeyError) as error:

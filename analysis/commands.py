@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from data.addresses import without_passwords
 from data.conditions import CLEAN, is_condition
 from data.sources import get_source, list_sources
 from grid import names
 from grid.experiments import Experiment, list_experiments, load_experiment
-from grid.tasks import get_task, list_tasks
+from grid.tasks import get_task, list_tasks, to_train_on
 from grid.train_sets import ALL, TrainSet
 from grid.uris import STORE, sqlite_file, store_variable
 from models.registry import depends_on_seed
@@ -28,6 +30,7 @@ def launch_commands(
     mlflow_experiment: str,
     corpus: str,
     generators: Iterable[str],
+    untested: Collection[str] = (),
     data_folder: str,
     tags: Mapping[str, str],
     tracking_uri: str,
@@ -38,7 +41,8 @@ def launch_commands(
         trials: rows of `Store.runs()` with task, method, config, trained_on, train_condition, equal_size and seed.
         mlflow_experiment: name of the MLflow experiment.
         corpus: the data set's source.
-        generators: all generators of the data set.
+        generators: those of the data set that can be trained on.
+        untested: generators without test images.
         data_folder: folder of the images.
         tags: tags of the grid's run, with the experiment and options that made it.
         tracking_uri: of the store.
@@ -55,12 +59,13 @@ def launch_commands(
     if experiment.name != mlflow_experiment:
         store_options = ["--experiment-name", mlflow_experiment, *store_options]
 
-    all_generators = sorted(generators)
+    parts = to_train_on(list_tasks(), sorted(generators), untested)
+    generators_of = {task: names_ for tasks, names_ in parts for task in tasks}
     commands: dict[tuple[Any, ...], dict[str, list[str]]] = {}  # what a command runs -> method -> its settings
     by = ["method", "config", "train_condition", "equal_size"]
     for (method, config, *condition_and_size), rows in trials.groupby(by, sort=False):
         settings = _settings(str(method), json.loads(str(config)), experiment)
-        products = _products(rows, all_generators)
+        products = _products(rows, generators_of)
         if not depends_on_seed(str(method), json.loads(str(config))):  # a command runs it with its first seed alone
             products = [(tasks, (seed,), train_on) for tasks, seeds, train_on in products for seed in seeds]
         for product in products:
@@ -94,16 +99,22 @@ def _is_drawn(corpus: str, data_folder: str) -> bool:
     return drawn is not None and Path(data_folder).name == drawn.folder(Path()).name
 
 
-def _products(rows: pd.DataFrame, all_generators: list[str]) -> list[tuple[tuple[str, ...], tuple[int, ...], str]]:
-    """The trials of one method as products of tasks and seeds, each with the argument of --train-on."""
+def _products(
+    rows: pd.DataFrame, generators_of: Mapping[str, list[str]]
+) -> list[tuple[tuple[str, ...], tuple[int, ...], str]]:
+    """The trials of one method as products of tasks and seeds, each with the argument of --train-on.
+
+    `generators_of` has the generators that trials of a task may be trained on.
+    """
     seeds_of: dict[tuple[tuple[str, ...], str], list[int]] = {}
     for seed, of_seed in rows.groupby("seed"):
         tasks_of: dict[str, list[str]] = {}
         for task in list_tasks():
             train_sets = {TrainSet.parse(str(text)) for text in of_seed.loc[of_seed["task"] == task, "trained_on"]}
             if train_sets:
-                matches = [train_on for train_on in tasks_of if _gives(train_on, task, train_sets, all_generators)]
-                train_on = matches[0] if matches else _train_on(task, train_sets, all_generators)
+                own = generators_of[task]
+                matches = [train_on for train_on in tasks_of if _gives(train_on, task, train_sets, own)]
+                train_on = matches[0] if matches else _train_on(task, train_sets, own)
                 tasks_of.setdefault(train_on, []).append(task)
         for train_on, tasks in tasks_of.items():
             seeds_of.setdefault((tuple(tasks), train_on), []).append(int(str(seed)))
@@ -162,8 +173,21 @@ def _settings(method: str, config: Mapping[str, Any], experiment: Experiment) ->
     for name, value in config.items():
         if name in default and default[name] == value:
             continue
-        if name == "weights":
-            words += ["--weights", f"{method}={'FILE' if str(value).startswith('file:') else value}"]
+        if name.endswith("weights"):
+            target = method if name == "weights" else f"{method}.{name}"
+            words += ["--weights", f"{target}={'FILE' if str(value).startswith('file:') else value}"]
         else:
             words += ["--set", f"{method}.{name}={value}"]
     return words
+
+
+def next_commands(uri: str, experiment: str) -> dict[str, str]:
+    """The commands that a person may want next: the report's, and the MLflow UI's or the server's address."""
+    shown, python = without_passwords(uri), Path(sys.executable)
+    if python.is_relative_to(Path.cwd()):
+        python = python.relative_to(Path.cwd())
+    report = [str(python), "-m", "analysis", "--experiment", experiment]
+    if uri != f"sqlite:///{Path('runs', 'mlflow.db').resolve()}":
+        report += ["--tracking-uri", shown]
+    local = shlex.join([str(python.with_name("mlflow")), "ui", "--backend-store-uri", shown])
+    return {"report:": shlex.join(report), "MLflow UI:": shown if uri.startswith("http") else local}

@@ -12,13 +12,14 @@ import pandas as pd
 
 from analysis.cells import Where, detection_estimates
 from analysis.intervals import Estimate, Sources, average, difference
-from analysis.matrices import decimals, mean_of, trained_on_label
+from analysis.matrices import decimals, trained_on_label
 from analysis.store import SCORE_COLUMNS, Store, StoreError
 from grid import names
 from grid.controls import CELL_COLUMNS, CONTROL, METHOD, REFERENCE, References
+from grid.means import mean_of
 from grid.plan import FINISHED
 from grid.tasks import DETECTION, get_task, list_controls
-from grid.train_sets import TrainSet
+from grid.train_sets import NONE, TrainSet
 from models.detector import DETECTION_CLASSES
 from models.metrics import in_words
 
@@ -185,6 +186,18 @@ class Beside:
             rows.append(row)
         return pd.DataFrame(rows)
 
+    def without(self) -> list[str]:
+        """One sentence per method of which some cells have no reference beside them, as after a grid has grown."""
+        known, sentences = {where for cells in self.references.values() for where in cells}, []
+        for variant, own in self.methods.items():
+            cells = {where[:2]: where in known for where in own if where[0] != NONE}  # without fakes there is none
+            if lacking := sum(not has_one for has_one in cells.values()):
+                sentences.append(
+                    f"{variant}: {lacking} of {len(cells)} cells have no reference beside them, because its training "
+                    "sets came later. The launch command with --controls adds them."
+                )
+        return sentences
+
     def warnings(self, generators: list[str], variant: str | None = None) -> list[str]:
         """One sentence per method that is not above the best reference in some cell; of one variant, or of all."""
         sentences = []
@@ -207,9 +220,31 @@ class Beside:
                 parts.append(f"by {words} in {len(below)} of {len(cells)} cells ({'; '.join(shown)}{more})")
             if parts:
                 sentences.append(
-                    f"{name} is not above the best reference {', and '.join(parts)}. What it reaches there is no more "
-                    "than a row without a trained encoder reaches."
+                    f"{name} is not above the best reference {', and '.join(parts)}. The grid does not show "
+                    "that it is better there than a row without a trained encoder."
                 )
+        return sentences
+
+    def brief(self, generators: list[str]) -> list[str]:
+        """`warnings` for a terminal: per method how many cells, and the worst of them."""
+        sentences = []
+        for name, own in self.cells.groupby("variant", sort=False):
+            below = own[~own["above"].astype(bool)].sort_values("difference")
+            if below.empty:
+                continue
+            counts = [
+                f"{int((~of_metric['above'].astype(bool)).sum())} of {len(of_metric)} cells by {in_words(str(metric))}"
+                for metric, of_metric in own.groupby("metric", sort=False)
+                if not of_metric["above"].all()
+            ]
+            worst = next(below.itertuples())
+            metric = in_words(str(worst.metric))
+            sentences.append(
+                f"{name} is not above the best reference in {' and '.join(counts)}; worst: {metric} "
+                f"{decimals(float(worst.value))} against {decimals(float(worst.reference_value))} of "  # type: ignore[arg-type]
+                f"{worst.best_reference}, trained on {trained_on_label(str(worst.trained_on), generators)}, tested on "
+                f"{worst.tested_on}"
+            )
         return sentences
 
 

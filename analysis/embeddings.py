@@ -7,6 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from analysis.store import Store
+from data.arrays import load_array
+from grid import names
+from grid.samples import drawn_images
+
 PCA_WIDTH = 50  # as van der Maaten and Hinton (2008) did before t-SNE, and scikit-learn advises
 PERPLEXITY = 30.0
 NUM_ITERATIONS = 1000
@@ -55,11 +60,62 @@ class Separation:
     num_dimensions: int
 
 
+def shown_embeddings(store: Store, run_id: str, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The test embeddings of a run that are shown and compared, all or a sample, and of which images they are.
+
+    Args:
+        store: an open grid.
+        run_id: of a finished run.
+        classes: (N,), class names of the images in its scores.
+
+    Returns:
+        int (M,), rows of the scores in ascending order, as `drawn_images` gives them, or as a run that keeps no other
+        embeddings does; and float16 (M, D).
+
+    Raises:
+        StoreError: no such run, or its embeddings are not kept, are missing or cannot be read.
+        EmbeddingError: they are not those of so many images.
+    """
+    num_kept = store.tags(run_id).get(names.EMBEDDED)
+    if num_kept == "0":
+        raise EmbeddingError(f"run {run_id} keeps no embeddings: a large test set's are kept for attribution alone")
+    vectors = store.embeddings(run_id)
+    if num_kept is None:
+        if len(vectors) != len(classes):
+            raise EmbeddingError(f"run {run_id} has {len(vectors)} embeddings for {len(classes)} images")
+        rows = drawn_images(classes)
+        return rows, vectors[rows]
+    try:
+        rows = load_array(store.artifact(run_id, names.EMBEDDED_ROWS))
+    except (OSError, ValueError) as error:
+        raise store.broken(run_id, names.EMBEDDED_ROWS, error) from error
+    if problem := problem_of_rows(rows, len(vectors), len(classes)):
+        raise store.broken(run_id, names.EMBEDDED_ROWS, problem)
+    return rows, vectors
+
+
+def problem_of_rows(rows: np.ndarray, num_vectors: int, num_images: int) -> str:
+    """Why these cannot be the rows of a run's embeddings; "" if they can."""
+    if rows.dtype.kind != "i" or rows.shape != (num_vectors,):
+        return f"its shape is {rows.shape}, of {rows.dtype}, for {num_vectors} embeddings"
+    if (np.diff(rows) <= 0).any() or (num_vectors and not 0 <= rows[0] <= rows[-1] < num_images):
+        return f"its numbers are not rows of {num_images} images in ascending order"
+    return ""
+
+
+def separate_and_project(
+    embeddings: np.ndarray, classes: np.ndarray, sources: np.ndarray, *, kind: str
+) -> tuple[Separation, Projection]:
+    """Both `separation` and `project` of the same embeddings, for a process that draws; arguments as there."""
+    return separation(embeddings, classes, sources), project(embeddings, kind=kind)
+
+
 def project(embeddings: np.ndarray, *, kind: str = "tsne", num_iterations: int = NUM_ITERATIONS) -> Projection:
     """Project embeddings to two dimensions; the same embeddings always give the same points.
 
     Barnes-Hut t-SNE (van der Maaten 2014, scikit-learn), on one thread, because sums over threads come in any order;
-    initialised with the first principal components. Embeddings wider than 50 are reduced to 50 by a PCA first. The note
+    initialised with the first principal components. Embeddings wider than 50 are reduced to 50 by a PCA first, whose
+    singular vectors are found by a randomised method (Halko et al., arXiv 0909.4061) with a fixed seed. The note
     leaves out scikit-learn's KL divergence: its Barnes-Hut tree counts images that coincide as one, so that the value
     is too low, even negative, and after 250 iterations or fewer there is none.
 
@@ -74,13 +130,16 @@ def project(embeddings: np.ndarray, *, kind: str = "tsne", num_iterations: int =
     if kind not in ("tsne", "umap"):
         raise EmbeddingError(f"no projection {kind!r}; there are: tsne, umap")
     points = _checked(embeddings, at_least=5)
+    from threadpoolctl import threadpool_limits
+
     steps = []
     if points.shape[1] > PCA_WIDTH:
         from sklearn.decomposition import PCA
 
         width = min(PCA_WIDTH, len(points))
-        reduction = PCA(width, svd_solver="full").fit(points)
-        points = reduction.transform(points)
+        with threadpool_limits(limits=1):
+            reduction = PCA(width, svd_solver="randomized", random_state=0).fit(points)
+            points = reduction.transform(points)
         kept = float(reduction.explained_variance_ratio_.sum())
         steps.append(
             f"PCA from {embeddings.shape[1]} to {width} dimensions first, which keeps {kept:.0%} of the variance"
@@ -88,7 +147,6 @@ def project(embeddings: np.ndarray, *, kind: str = "tsne", num_iterations: int =
     if kind == "umap":
         return _umap(points, steps)
     from sklearn.manifold import TSNE
-    from threadpoolctl import threadpool_limits
 
     perplexity = min(PERPLEXITY, (len(points) - 1) / 3)
     constant = not points.std(axis=0).any()

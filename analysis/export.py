@@ -29,6 +29,7 @@ from analysis.store import ROOT, Store, StoreError, open_store
 from data.addresses import without_passwords
 from data.manifest import Manifest
 from grid import names
+from grid.command_line import Parser
 from grid.controls import kind_of
 from grid.plan import FINISHED
 from grid.uris import sqlite_file
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 OK = 0
 FORMAT, FACTS, SUMS, TABLES = 1, "export.json", "SHA256SUMS", "tables"
 GRID_RUN = "grid's run"  # in the report's table of provenance
+_FACTS = ("MLflow", "experiment", GRID_RUN, "data set")  # without these, a report cannot be traced to its grid
 TEMPLATE = Path(__file__).parent / "templates" / "export.md"
 PACKAGES = ("numpy", "pandas", "scipy", "scikit-learn", "mlflow")
 TRIAL_COLUMNS = [
@@ -52,9 +54,7 @@ _PATH = re.compile(r"(?<![\w.:/~*#)-])(?:~|\.\.)?/(?:[^\s\"'`,;()<>|&{}/]+/)+([^
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     """The command line of `export`; see `--help`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="python -m analysis export", description=__doc__)
     parser.add_argument("folder", type=Path, metavar="DIR", help="a folder that does not exist, or is empty")
     parser.add_argument(
         "--report", type=Path, metavar="FOLDER",
@@ -122,12 +122,16 @@ def _not_of_this_grid(store: Store, folder: Path) -> str:
 
 
 def report_facts(folder: Path) -> dict[str, str]:
-    """What a report says about its grid; empty if the folder holds no report."""
+    """What a report says about its grid; empty if the folder holds no report, or that table is damaged."""
     path = folder / TABLES / "provenance.csv"
     if not path.is_file():
         return {}
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    return dict(zip(table["what"], table["value"], strict=True))
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        facts = dict(zip(table["what"], table["value"], strict=True))
+    except (ValueError, KeyError):  # empty, no table, or another one
+        return {}
+    return facts if all(facts.get(name) for name in _FACTS) else {}
 
 
 def evidence_of_report(
@@ -146,7 +150,9 @@ def evidence_of_report(
     """
     facts = report_facts(report)
     if not facts:
-        raise StoreError(f"{report} holds no report: tables/provenance.csv is missing; `python -m analysis` writes it")
+        raise StoreError(
+            f"{report} holds no report: tables/provenance.csv is missing or damaged; `python -m analysis` writes it"
+        )
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or facts["MLflow"]
     store = open_store(facts["experiment"], tracking_uri=uri, data=facts["data set"].split()[0])
     if problem := _not_of_this_grid(store, report):
@@ -235,7 +241,7 @@ def write_evidence(
         StoreError: an artifact of a run is missing or cannot be read.
     """
     manifest.table.to_csv(folder / "manifest.csv", index=False, lineterminator="\n")
-    for name in ("specs", "scores", "validation", "embeddings", "artifacts"):
+    for name in ("specs", "scores", "validation", "embeddings", "localisation", "artifacts"):
         (folder / name).mkdir()
     runs, planned = store.runs(), store.records.plan(store.parent)
     trials, versions = [], []
@@ -265,9 +271,16 @@ def write_evidence(
         if store.tags(run_id).get(names.CALIBRATED) == "true":
             for name in (names.VALIDATION_SCORES, names.CALIBRATION):
                 shutil.copyfile(store.artifact(run_id, name), folder / "validation" / f"{key}{Path(name).suffix}")
-        vectors = store.artifact(run_id, names.EMBEDDINGS)
-        target = folder / "embeddings" / f"{key}.npy"
-        target.symlink_to(vectors.resolve()) if links else shutil.copyfile(vectors, target)
+        if store.metrics_of(run_id, names.MAPS):
+            for name in (names.LOCALISATION, names.LOCALISATION_FACTS):
+                shutil.copyfile(store.artifact(run_id, name), folder / "localisation" / f"{key}{Path(name).suffix}")
+        num_embedded = store.tags(run_id).get(names.EMBEDDED)  # a large test set: a sample, or none
+        if num_embedded is not None and num_embedded != "0":
+            shutil.copyfile(store.artifact(run_id, names.EMBEDDED_ROWS), folder / "embeddings" / f"{key}-rows.npy")
+        if num_embedded != "0":
+            vectors = store.artifact(run_id, names.EMBEDDINGS)
+            target = folder / "embeddings" / f"{key}.npy"
+            target.symlink_to(vectors.resolve()) if links else shutil.copyfile(vectors, target)
         packages = json.loads(store.tags(run_id).get(names.VERSIONS, "{}"))
         versions += [(key, package, number) for package, number in packages.items()]
     pd.DataFrame(trials)[TRIAL_COLUMNS].to_csv(folder / "trials.csv", index=False, lineterminator="\n")
@@ -315,6 +328,8 @@ def _logged(store: Store, runs: pd.DataFrame) -> pd.DataFrame:
     ]
     for key, run_id in runs.loc[runs["state"] == FINISHED, ["key", "run_id"]].itertuples(index=False):
         rows += [(key, names.validation_metric(name), value) for name, value in store.validation(run_id).items()]
+        for begin in (names.MAPS, names.SUMMARY):
+            rows += [(key, name, value) for name, value in store.metrics_of(run_id, begin).items()]
         if not pd.isna(store.threshold(run_id)):
             rows.append((key, names.THRESHOLD, store.threshold(run_id)))
     return pd.DataFrame(rows, columns=["key", "metric", "value"])
@@ -339,7 +354,9 @@ def without_paths(text: str, known: Iterable[str] = ()) -> str:
 
 def _known_folders(store: Store, manifest: Manifest, report: Path) -> set[str]:
     file = sqlite_file(store.tracking_uri)
-    folders = {manifest.root, report.resolve(), ROOT, Path.home(), Path.cwd()} | ({file.parent} if file else set())
+    folders = {manifest.root, *manifest.further.values(), report.resolve(), ROOT, Path.home(), Path.cwd()} | (
+        {file.parent} if file else set()
+    )
     return {str(folder) for folder in folders if len(folder.parts) > 1}
 
 

@@ -17,8 +17,9 @@ seeds, a `Spread`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -163,7 +164,7 @@ class Cell:
     """The scored images of one cell.
 
     Attributes:
-        answers: the detector's answers.
+        answers: the detector's answers; for real or fake, at the threshold 0.
         sources: int (N,), each image's index among the `Sources`.
         num_sources: S, the sources of the whole test set.
     """
@@ -174,7 +175,12 @@ class Cell:
 
     def at(self, threshold: float) -> Answers:
         """The answers at a threshold for real or fake; attribution has no threshold."""
-        return self.answers if self.answers.scores is None else self.answers.at(threshold)
+        return self.answers if self.answers.scores is None or threshold == 0 else self.answers.at(threshold)
+
+    @cached_property
+    def _num_sources(self) -> int:
+        """How many sources have images of it."""
+        return len(np.unique(self.sources))
 
     def parts(self, metric: str, threshold: float = 0.0) -> list[Part]:
         """What a metric of the cell is the sum of.
@@ -186,10 +192,11 @@ class Cell:
         Raises:
             ValueError: no such metric of these classes; lists what exists.
         """
-        registered, answers = _metric(self.answers, metric), self.at(threshold)
+        registered = _metric(self.answers, metric)
+        answers = self.answers if registered.ranks else self.at(threshold)
         if registered.shares is None:
             influence = self._summed(registered.influences(answers, self.sources))
-            return [Part(1.0, registered.value(answers), influence, len(np.unique(self.sources)), None)]
+            return [Part(1.0, registered.value(answers), influence, self._num_sources, None)]
         right, parts = answers.answered == answers.labels, []
         for coefficient, images in registered.shares(answers):
             share, count = float(right[images].mean()), int(images.sum())
@@ -224,6 +231,17 @@ class Sources:
             raise ValueError(f"{len(unknown)} images have sources that are not in the test set, such as {unknown[0]!r}")
         return indices
 
+    def cells(self, frame: pd.DataFrame, numbers: np.ndarray, rows: Mapping[str, np.ndarray]) -> dict[str, Cell]:
+        """Several cells of one frame; see `cell`.
+
+        Args:
+            frame: as in `cell`.
+            numbers: as in `cell`.
+            rows: name of a cell -> bool (N,), its rows of the frame.
+        """
+        answers, indices, known = _answers(frame, numbers), self.indices(frame), numbers >= 0
+        return {name: Cell(answers.of(own & known), indices[own & known], len(self)) for name, own in rows.items()}
+
     def cell(self, frame: pd.DataFrame, numbers: np.ndarray | None = None) -> Cell:
         """The images of a frame: real or fake if it has a column `score`, else classes by its logits.
 
@@ -232,18 +250,24 @@ class Sources:
             numbers: int (N,), each image's class; images with -1 are left out. None: the label if there is a column
                 `score`, else the class named like the image's generator, or "real".
         """
-        binary = "score" in frame.columns
-        classes = tuple(str(name).removeprefix("logit_") for name in frame.columns if str(name).startswith("logit_"))
-        if not binary and not classes:
-            raise ValueError("the scores have neither a column `score` nor any `logit_<class>`")
         if numbers is None:
-            numbers = get_task(DETECTION if binary else ATTRIBUTION).class_numbers(frame, classes)
+            task = get_task(DETECTION if "score" in frame.columns else ATTRIBUTION)
+            numbers = task.class_numbers(frame, _classes(frame))
         frame, numbers = frame[numbers >= 0], numbers[numbers >= 0]
-        if binary:
-            answers = Answers.from_scores(numbers, frame["score"].to_numpy())
-        else:
-            answers = Answers.from_logits(numbers, frame[[f"logit_{name}" for name in classes]].to_numpy(), classes)
-        return Cell(answers, self.indices(frame), len(self))
+        return Cell(_answers(frame, numbers), self.indices(frame), len(self))
+
+
+def _classes(frame: pd.DataFrame) -> tuple[str, ...]:
+    return tuple(str(name).removeprefix("logit_") for name in frame.columns if str(name).startswith("logit_"))
+
+
+def _answers(frame: pd.DataFrame, numbers: np.ndarray) -> Answers:
+    if "score" in frame.columns:
+        return Answers.from_scores(numbers, frame["score"].to_numpy())
+    classes = _classes(frame)
+    if not classes:
+        raise ValueError("the scores have neither a column `score` nor any `logit_<class>`")
+    return Answers.from_logits(numbers, frame[[f"logit_{name}" for name in classes]].to_numpy(), classes)
 
 
 def has_interval(classes: Sequence[str], metric: str) -> bool:

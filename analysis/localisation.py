@@ -19,15 +19,15 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
-from PIL import Image
-from sklearn.metrics import average_precision_score
 
-from analysis.cam import choose_images, image_maps, read_images, read_masks, scores_of_fakes
+from analysis.cam import ReadOnce, choose_images, image_maps, scores_of_fakes
 from analysis.intervals import Level, interval
 from analysis.store import Store
 from data.manifest import Manifest
 from grid.spec import TrialSpec
 from models.detector import Detector
+from models.localisation import RankedMap, best_threshold, mean_of_masks, other_pictures, scaled_mask
+from models.maps import resized
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ Maps = Sequence[np.ndarray] | np.ndarray
 BATCH = 8
 
 
-def localise(maps: Maps, masks: Maps, *, threshold: float) -> pd.DataFrame:
+def localise(maps: Maps, masks: Maps, *, threshold: float, ranked: Sequence[RankedMap] | None = None) -> pd.DataFrame:
     """Compare maps with masks, one row per picture.
 
     Args:
@@ -52,6 +52,7 @@ def localise(maps: Maps, masks: Maps, *, threshold: float) -> pd.DataFrame:
         masks: the same shapes, bool, True where fake.
         threshold: a pixel counts as found if its map is at least this; in (0, 1], from `best_iou_threshold` on the
             validation split.
+        ranked: the maps, whose pixels are sorted already; None: they are sorted here.
 
     Returns:
         columns, all in [0, 1]: `iou`, intersection over union at the threshold; `iou_fixed`, the same at
@@ -67,7 +68,7 @@ def localise(maps: Maps, masks: Maps, *, threshold: float) -> pd.DataFrame:
     if not 0 < threshold <= 1:
         raise ValueError(f"the threshold must lie in (0, 1], got {threshold}")
     rows = []
-    for cam, mask in pairs:
+    for number, (cam, mask) in enumerate(pairs):
         total, share, flat = cam.sum(), float(mask.mean()), bool(cam.min() == cam.max())
         if flat:
             rows.append(dict.fromkeys([*METRICS, "chance"], share) | {"flat": True})
@@ -78,7 +79,7 @@ def localise(maps: Maps, masks: Maps, *, threshold: float) -> pd.DataFrame:
                 "iou_fixed": _iou(cam >= FIXED_THRESHOLD, mask),
                 "pointing": float(mask[cam == cam.max()].mean()),
                 "energy": float(cam[mask].sum() / total),
-                "ap": float(average_precision_score(mask.ravel(), cam.ravel())),
+                "ap": (ranked[number] if ranked else RankedMap(cam)).average_precision(mask),
                 "chance": share,
                 "flat": flat,
             }
@@ -86,7 +87,9 @@ def localise(maps: Maps, masks: Maps, *, threshold: float) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*METRICS, "chance", "flat"])
 
 
-def localise_shuffled(maps: Maps, masks: Maps, *, threshold: float) -> pd.DataFrame:
+def localise_shuffled(
+    maps: Maps, masks: Maps, *, threshold: float, ranked: Sequence[RankedMap] | None = None
+) -> pd.DataFrame:
     """Compare each map with the mask of another picture, scaled to the map's size. Arguments as in `localise`.
 
     Returns:
@@ -95,11 +98,8 @@ def localise_shuffled(maps: Maps, masks: Maps, *, threshold: float) -> pd.DataFr
     num_images = len(maps)
     if num_images < 2:
         return pd.DataFrame(np.nan, index=range(num_images), columns=list(METRICS))
-    order = np.random.default_rng(0).permutation(num_images)
-    other = np.empty(num_images, dtype=np.int64)
-    other[order] = np.roll(order, 1)  # one ring of all pictures, so that none keeps its own mask
-    scaled = [_scaled_mask(masks[int(index)], cam.shape) for index, cam in zip(other, maps, strict=True)]
-    return localise(maps, scaled, threshold=threshold)[list(METRICS)]
+    scaled = [scaled_mask(masks[int(i)], cam.shape) for i, cam in zip(other_pictures(num_images), maps, strict=True)]
+    return localise(maps, scaled, threshold=threshold, ranked=ranked)[list(METRICS)]
 
 
 def best_iou_threshold(maps: Maps, masks: Maps) -> float:
@@ -107,35 +107,25 @@ def best_iou_threshold(maps: Maps, masks: Maps) -> float:
 
     Flat maps are left out. Call it with the *validation* split. Arguments and errors as in `localise`.
     """
-    sums = np.zeros(len(THRESHOLDS))
-    for cam, mask in _checked(maps, masks):
-        if cam.min() == cam.max():
-            continue
-        level = np.searchsorted(THRESHOLDS, cam, side="right")  # number of thresholds that the pixel reaches
-        inside, outside = (
-            np.bincount(level[where], minlength=len(THRESHOLDS) + 1)[::-1].cumsum()[::-1][1:] for where in (mask, ~mask)
-        )
-        sums += inside / (mask.sum() + outside)
-    best = np.flatnonzero(sums >= sums.max() - 1e-12 * len(masks))
-    return float(THRESHOLDS[best[len(best) // 2]])
+    pairs = ((cam, mask) for cam, mask in _checked(maps, masks) if cam.min() != cam.max())
+    return best_threshold(pairs, THRESHOLDS, at_least=True)
 
 
 def mask_prior(masks: Maps) -> np.ndarray:
     """The mean of masks: float64 (H, W) in the first mask's size, in [0, 1] with a maximum of 1."""
-    total = np.zeros(masks[0].shape)
-    for mask in masks:
-        total += _resized(mask.astype(np.float32), total.shape)
-    return total / max(total.max(), 1e-9)
+    mean, _ = mean_of_masks(masks)
+    return mean / max(mean.max(), 1e-9)
 
 
 def localise_run(
     store: Store,
     run_id: str,
-    manifest: Manifest,
+    pictures: ReadOnce,
     detector: Detector,
     spec: TrialSpec,
     *,
     images_per_cell: int | None = None,
+    priors: dict[tuple[str, ...], pd.DataFrame] | None = None,
 ) -> pd.DataFrame:
     """One finished detection run's maps against the masks of every generator's test fakes, one row per picture.
 
@@ -145,10 +135,12 @@ def localise_run(
     Args:
         store: an open grid.
         run_id: id of a finished detection run with Grad-CAM.
-        manifest: from `analysis.cam.open_images`.
+        pictures: of the manifest from `analysis.cam.open_images`.
         detector: the run's detector.
         spec: the run's specification.
         images_per_cell: at most so many test fakes per generator, and as many validation fakes in all; None: all.
+        priors: what the prior says of the masks, kept here for the next run of the same manifest and `images_per_cell`:
+            it depends on the training set alone, not on the detector. None: it is computed anew.
 
     Returns:
         columns tested_on, path, digest, source_id, correct, `METRICS`, chance, flat, `prior_<metric>`,
@@ -159,6 +151,7 @@ def localise_run(
     """
     if not spec.train_generators:
         raise ValueError("trained without fakes, so there is no validation fake to choose a threshold with")
+    manifest = pictures.manifest
     per_generator = images_per_cell and max(1, images_per_cell // len(spec.train_generators))
     valid = pd.concat(
         choose_images(manifest, generator, per_generator, split="valid").dropna(subset="mask")
@@ -167,33 +160,48 @@ def localise_run(
     if valid.empty:
         generators = ", ".join(spec.train_generators)
         raise ValueError(f"no validation fake of {generators} has a mask to choose a threshold with")
-    _, valid_maps, valid_masks = _explained(detector, manifest, valid)
+    _, valid_maps, valid_masks = _explained(detector, pictures, valid)
     threshold = best_iou_threshold(valid_maps, valid_masks)
-    prior = mask_prior(valid_masks)
-    prior_threshold = best_iou_threshold([_resized(prior, mask.shape) for mask in valid_masks], valid_masks)
     del valid_maps
+    priors = {} if priors is None else priors
 
-    scores = store.scores(run_id)
+    scores, prior = store.scores(run_id), None
     cells = []
-    for generator in manifest.generators:
+    for generator in manifest.tested_generators:
         chosen = choose_images(manifest, generator, images_per_cell).dropna(subset="mask")
-        rows, maps, masks = _explained(detector, manifest, chosen)
+        rows, maps, masks = _explained(detector, pictures, chosen)
         if rows.empty:
             continue
         facts = rows[["path", "digest", "source_id"]].reset_index(drop=True)
         facts.insert(0, "tested_on", generator)
         facts["correct"] = (scores_of_fakes(scores, generator).loc[facts["digest"]] > 0).to_numpy()
-        priors = localise([_resized(prior, mask.shape) for mask in masks], masks, threshold=prior_threshold)
+        of_prior = (*spec.train_generators, generator)
+        if of_prior not in priors:
+            prior = _prior(valid_masks) if prior is None else prior
+            priors[of_prior] = _of_prior(*prior, masks)
+        ranked = [RankedMap(cam) for cam in maps]
         parts = [
             facts,
-            localise(maps, masks, threshold=threshold),
-            priors[list(METRICS)].add_prefix("prior_"),
-            localise_shuffled(maps, masks, threshold=threshold).add_prefix("shuffled_"),
+            localise(maps, masks, threshold=threshold, ranked=ranked),
+            priors[of_prior],
+            localise_shuffled(maps, masks, threshold=threshold, ranked=ranked).add_prefix("shuffled_"),
         ]
         cells.append(pd.concat(parts, axis=1).assign(threshold=threshold))
     if not cells:
         raise ValueError("no test fake of the data set has a mask")
     return pd.concat(cells, ignore_index=True)
+
+
+def _prior(valid_masks: Maps) -> tuple[np.ndarray, float]:
+    """The mean of validation masks, and its threshold."""
+    prior = mask_prior(valid_masks)
+    return prior, best_iou_threshold([resized(prior, mask.shape) for mask in valid_masks], valid_masks)
+
+
+def _of_prior(prior: np.ndarray, threshold: float, masks: Maps) -> pd.DataFrame:
+    """Columns `prior_<metric>`: the prior as if it were the map of every picture."""
+    found = localise([resized(prior, mask.shape) for mask in masks], masks, threshold=threshold)
+    return found[list(METRICS)].add_prefix("prior_")
 
 
 def without_masks(manifest: Manifest, generators: Collection[str]) -> Manifest:
@@ -275,38 +283,15 @@ def _iou(found: np.ndarray, mask: np.ndarray) -> float:
     return float((found & mask).sum() / (found | mask).sum())
 
 
-def _resized(picture: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    if picture.shape == shape:
-        return picture
-    size = (shape[1], shape[0])
-    resized = Image.fromarray(picture.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
-    return np.clip(np.asarray(resized), 0, 1)
-
-
-def _scaled_mask(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """A mask in another size, with at least one marked pixel."""
-    if mask.shape == shape:
-        return mask
-    rows, columns = (
-        np.minimum((np.arange(new) + 0.5) * old / new, old - 1).astype(np.int64)
-        for new, old in zip(shape, mask.shape, strict=True)
-    )
-    scaled: np.ndarray = mask[np.ix_(rows, columns)]
-    if not scaled.any():
-        row, column = np.argwhere(mask).mean(axis=0) / mask.shape
-        scaled[int(row * shape[0]), int(column * shape[1])] = True
-    return scaled
-
-
 def _explained(
-    detector: Detector, manifest: Manifest, rows: pd.DataFrame
+    detector: Detector, pictures: ReadOnce, rows: pd.DataFrame
 ) -> tuple[pd.DataFrame, list[np.ndarray], list[np.ndarray]]:
     """(rows, maps, masks) of the pictures whose mask is not empty; pictures are read in batches."""
-    maps, masks = list[np.ndarray](), [mask for mask in read_masks(manifest, rows) if mask is not None]
+    maps, masks = list[np.ndarray](), [mask for mask in pictures.masks(rows) if mask is not None]
     marked = np.array([mask.any() for mask in masks], dtype=bool)
     if not marked.all():
         log.warning("the masks of %s are empty", ", ".join(rows["path"][~marked]))
         rows, masks = rows[marked], [mask for mask in masks if mask.any()]
     for start in range(0, len(rows), BATCH):
-        maps += image_maps(detector, read_images(manifest, rows.iloc[start : start + BATCH]))
+        maps += image_maps(detector, pictures.images(rows.iloc[start : start + BATCH]))
     return rows, maps, masks

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import pandas as pd
 
 from data.conditions import CLEAN
 from grid import train_sets
+from grid.means import mean_of
 from grid.tasks import DETECTION, REAL
 from grid.train_sets import TrainSet
 
@@ -97,8 +97,8 @@ def pivot(
 ) -> pd.DataFrame:
     """A column of a long table as a matrix; `generators` and `planned` as in `cross_generator_matrix`."""
     matrix = cells.pivot_table(index="tested_on", columns="trained_on", values=values, aggfunc="mean", dropna=False)
-    rows = sorted(set(cells["tested_on"])) if generators is None else list(generators)
-    columns = column_order({*cells["trained_on"], *(rows if planned is None else planned)}, rows)
+    rows = sorted(cells["tested_on"].unique()) if generators is None else list(generators)
+    columns = column_order({*cells["trained_on"].unique(), *(rows if planned is None else planned)}, rows)
     matrix = matrix.reindex(index=rows, columns=columns)
     return matrix.astype(float).rename_axis(index="tested on", columns="trained on")
 
@@ -109,12 +109,6 @@ def matrix_means(matrix: pd.DataFrame) -> MatrixMeans:
     values = matrix.to_numpy(float)
 
     return MatrixMeans(mean_of(values[in_domain]), mean_of(values[~in_domain]))
-
-
-def mean_of(values: Iterable[float]) -> float:
-    """The mean of the values that are not NaN, exactly rounded, so that it does not depend on their order; else NaN."""
-    finite = [float(value) for value in values if value == value]
-    return math.fsum(finite) / len(finite) if finite else math.nan
 
 
 def decimals(value: float) -> str:

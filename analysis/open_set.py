@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.intervals import Estimate, Part, Sources, average, difference
-from analysis.matrices import mean_of
 from analysis.store import Store
 from data.conditions import CLEAN
 from grid import names
+from grid.means import mean_of
 from grid.plan import FINISHED
 from grid.tasks import OPEN_SET, REAL, get_task
 from grid.train_sets import TrainSet
@@ -36,6 +36,8 @@ _SHORT = {UNKNOWN_AUROC.name: "auroc", OSCR.name: "oscr", FPR_95.name: "fpr95"}
 def open_set_tables(store: Store, *, condition: str = CLEAN) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Every value of the open-set trials, a mean over seeds, with 95 % intervals over source photographs.
 
+    A generator that is only tested is left out of every training set: its values are means over these, too.
+
     Args:
         store: the grid.
         condition: condition of the test pictures.
@@ -51,6 +53,7 @@ def open_set_tables(store: Store, *, condition: str = CLEAN) -> tuple[pd.DataFra
     """
     rows: list[dict[str, object]] = []
     accuracies: list[dict[str, object]] = []
+    seeds = dict(zip(store.runs()["run_id"], store.runs()["seed"], strict=True))
     for (variant, left_out), run_ids in _runs(store, condition).items():
         parts: dict[tuple[str, str], list[list[Part]]] = defaultdict(list)
         closed: list[list[Part]] = []
@@ -60,7 +63,7 @@ def open_set_tables(store: Store, *, condition: str = CLEAN) -> tuple[pd.DataFra
             for where, part in of_run.items():
                 parts[where].append([part])
         shared = {"variant": variant, "left_out": left_out, "condition": condition}
-        behind = {"num_seeds": len(run_ids), "run_ids": tuple(run_ids)}
+        behind = {"num_seeds": len({seeds[run_id] for run_id in run_ids}), "run_ids": tuple(run_ids)}
         estimate = average(closed)
         accuracies.append({**shared, "accuracy": estimate.value, **_interval("", estimate), **behind})
         # A score that one of the runs lacks, because that run is older, has no row.
@@ -96,7 +99,7 @@ def landing_table(store: Store, variant: str, *, condition: str = CLEAN) -> pd.D
             unknown = task.cells(scores, classes)[left_out] & (task.class_numbers(scores, classes) == UNKNOWN)
             answered = scores.loc[unknown, [f"logit_{name}" for name in classes]].to_numpy().argmax(axis=1)
             own = pd.Series(np.bincount(answered, minlength=len(classes)), index=list(classes), dtype=float)
-            counts[left_out] = counts[left_out] + own if left_out in counts else own
+            counts[left_out] = counts[left_out].add(own, fill_value=0) if left_out in counts else own
     order = store.ordered({*counts, *(name for own in counts.values() for name in own.index if name != REAL)})
     table = pd.DataFrame(counts).T.reindex(index=[name for name in order if name in counts], columns=[REAL, *order])
     return table.rename_axis(index="left out", columns="answered with")

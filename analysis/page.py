@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 import base64
-import io
+import fcntl
+import hashlib
+import logging
+import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
-from PIL import Image
 
 from analysis.cells import IntervalMatrix
-from analysis.figures import style
+from analysis.drawing import Drawing, size_of
 from analysis.matrices import trained_on_label
 from analysis.store import StoreError
-from analysis.tables import MISSING, plain, to_csv, to_latex, to_markdown
+from analysis.tables import MISSING, long_form, plain, spoken, to_csv, to_latex, to_markdown
+from analysis.variants import add_origins, label_rows
 
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 TEMPLATES = Path(__file__).parent / "templates"
-DPI = 144
-_CSS_PIXELS = 96  # per inch
-_PAGE, _FOLDERS, _UNFINISHED = "index.html", ("figures", "tables"), ".unfinished"
+_LONGEST_NAME, _DIGITS = 200, 12  # of a file, without suffix; file systems take 255 bytes
+_LONG_TEXT, _LONG_WORD = 40, 18  # characters
+_CARD_COLUMNS, _CARD_ROWS = 4, 24
+PAGE, _FOLDERS, _UNFINISHED = "index.html", ("figures", "tables"), ".unfinished"
+_LOCK = "lock"  # in the unfinished folder
+BESIDE = "; pictures are files in the folder figures, beside this page"
+_PICTURE = re.compile(r'(src|srcset)="(figures/[^"]+\.png)"')
 _MARK = '<meta name="generator" content="inpaint-grid">'
 
 
@@ -45,22 +59,36 @@ class Bullets:
     items: Sequence[Text]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Picture:
-    """A picture, embedded in the page.
+    """A picture, which the page loads when the reader comes near it.
 
     Attributes:
         name: of its files, without suffix.
         alt: description with its main numbers, for readers who cannot see it.
-        source: a data URI.
-        width, height: in CSS pixels.
+        source: path of its PNG file, from the page; or a data URI.
+        width, height: in CSS pixels; 0 until `Begun.wait`. They keep its place free on the page.
+        narrow: the same in one column, for a phone; None: the picture is shrunk, or scrolls in its own box.
     """
 
     name: str
     alt: str
     source: str
-    width: int
-    height: int
+    width: int = 0
+    height: int = 0
+    narrow: Picture | None = None
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A picture that may still be drawn."""
+
+    picture: Picture
+    size: Future[tuple[int, int]]
+
+    def wait(self) -> None:
+        """Wait until it is drawn, and set its size. Raises what `size_of` raises."""
+        self.picture.width, self.picture.height = size_of(self.size)
 
 
 @dataclass(frozen=True)
@@ -72,13 +100,29 @@ class Row:
 
 @dataclass(frozen=True)
 class Cell:
-    """A table cell: the text shown, the value to sort by, the link's target, and an anchor for its row."""
+    """A table cell: its text, the value to sort by, the link's target, an anchor for its row, and a note below."""
 
     text: str
     value: str | float = ""
     link: str = ""
     anchor: str = ""
     numeric: bool = False
+    note: str = ""
+
+    @property
+    def lines(self) -> tuple[str, str]:
+        """What stands on the first line, and below it in small letters: an interval, or the note."""
+        if self.numeric and " [" in self.text:
+            first, _, rest = self.text.partition(" [")
+            return first, f"[{rest}"
+        return self.text, self.note
+
+    @property
+    def kind(self) -> str:
+        """How its column is laid out: a number stays on one line, a long text may be broken anywhere."""
+        longest = max(map(len, self.text.split()), default=0)
+        is_long = len(self.text) > _LONG_TEXT or longest > _LONG_WORD
+        return "number" if self.numeric else "long" if is_long else ""
 
 
 @dataclass(frozen=True)
@@ -88,6 +132,26 @@ class Table:
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
+
+    @property
+    def groups(self) -> list[tuple[str, list[str]]]:
+        """Neighbouring columns whose names begin alike, "accuracy, in-domain" and "accuracy, gap": (begin, the rest).
+
+        A column that stands alone has an empty begin.
+        """
+        grouped = list[tuple[str, list[str]]]()
+        for begin, names in groupby(self.columns, lambda name: name.rpartition(", ")[0]):
+            own = list(names)
+            if begin and len(own) > 1:
+                grouped.append((begin, [name.rpartition(", ")[2] for name in own]))
+            else:
+                grouped += [("", [name]) for name in own]
+        return grouped
+
+    @property
+    def layout(self) -> str:
+        """Whether it becomes one block per row on a narrow screen, "cards", or stays a table, ""."""
+        return "cards" if len(self.columns) >= _CARD_COLUMNS and len(self.rows) <= _CARD_ROWS else ""
 
 
 @dataclass(frozen=True)
@@ -115,26 +179,47 @@ class Section:
 
 
 class Folder:
-    """The folder of a report: `figures/` as PNG and SVG, `tables/` as CSV, Markdown and LaTeX."""
+    """The folder of a report: `figures/` as PNG and SVG, `tables/` as CSV, Markdown and LaTeX.
 
-    def __init__(self, path: Path) -> None:
+    Attributes:
+        origins: variant -> backbone and origin of its weights, which stand beside its name in every table.
+        generators: their names, which stay as they are where they head a column.
+    """
+
+    def __init__(self, path: Path, drawing: Drawing | None = None) -> None:
         """Open the folder; files are written below `path`/.unfinished and moved into place with the page.
 
+        Args:
+            path: the folder.
+            drawing: draws the figures; None: in this process.
+
         Raises:
-            StoreError: `path` holds anything but an earlier report, or cannot be written.
+            StoreError: `path` holds anything but an earlier report, or cannot be written; or another process writes a
+                report to it.
         """
+        self._lock: int | None = None
         self.target, self.path = path, path / _UNFINISHED
-        page = path / _PAGE
+        self.origins: Mapping[str, str] = {}
+        self.generators: Sequence[str] = ()
+        self._drawing, self._begun = drawing or Drawing(), list[Begun]()
+        page = path / PAGE
         if path.exists() and not path.is_dir():
             raise StoreError(f"--out {path} is a file; name a folder")
         try:
             holds = {entry.name for entry in path.iterdir()} - {_UNFINISHED} if path.exists() else set()
             if holds and not (page.is_file() and _MARK in page.read_text(encoding="utf-8", errors="replace")):
                 raise StoreError(f"--out {path} is not empty and holds no report of this program; name a new folder")
-            shutil.rmtree(self.path, ignore_errors=True)
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(self.path)
             for name in _FOLDERS:
-                (self.path / name).mkdir(parents=True)
+                shutil.rmtree(self.path / name, ignore_errors=True)  # of a report that was not finished
+                (self.path / name).mkdir()
+        except BlockingIOError as error:
+            raise StoreError(
+                f"another report is being written to --out {path}; wait until it is there, or name another folder"
+            ) from error
         except OSError as error:
+            self._unlock()
             raise StoreError(
                 f"--out {path} cannot be written: {error.strerror or error}; name another folder"
             ) from error
@@ -144,26 +229,44 @@ class Folder:
         shutil.rmtree(self.path, ignore_errors=True)
         with suppress(OSError):
             self.target.rmdir()  # only if it is empty
+        self._unlock()
 
-    def picture(self, name: str, figure: Figure, *, alt: str, photographs: bool = False) -> Picture:
-        """Write a figure to files and embed it in the page, there in 256 colours or as JPEG to save space.
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def picture(self, name: str, figure: Figure, *, alt: str, narrow: Figure | None = None) -> Picture:
+        """Begin to draw a figure to files.
 
         Args:
             name: of its files, without suffix.
             figure: the figure to draw.
             alt: description with its main numbers.
-            photographs: whether the figure shows photographs, which become JPEG.
+            narrow: the same figure in one column; a phone shows it, and it is the file `name`-narrow.
         """
         name = file_name(name)
-        buffer = io.BytesIO()
-        with style():
-            figure.savefig(buffer, format="png", dpi=DPI)
-            figure.set_layout_engine("none")  # the layout is final; computing it again takes as long as the drawing
-            figure.savefig(self.path / "figures" / f"{name}.svg", metadata={"Date": None})
-        (self.path / "figures" / f"{name}.png").write_bytes(buffer.getvalue())
-        image = Image.open(buffer).convert("RGB")
-        width, height = (round(side * _CSS_PIXELS / DPI) for side in image.size)
-        return Picture(name, alt, _data_uri(image, photographs=photographs), width, height)
+        picture = Picture(name, alt, f"figures/{name}.png")
+        begun = Begun(picture, self._drawing.start(figure, self.path / "figures" / name))
+        self._begun.append(begun)
+        if begun.size.done():  # always, where it is drawn in this process
+            begun.wait()
+        if narrow is not None:
+            picture.narrow = self.picture(f"{name}-narrow", narrow, alt=alt)
+        return picture
+
+    def compute(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Callable[[], T]:
+        """Begin work where pictures are drawn, see `Drawing.compute`."""
+        return self._drawing.compute(work, *args, **kwargs)
+
+    def begun(self) -> list[Begun]:
+        """The pictures that were begun since the last call."""
+        begun, self._begun = self._begun, []
+        return begun
+
+    def tables(self) -> set[str]:
+        """Names of the files of tables so far."""
+        return {path.name for path in (self.path / "tables").iterdir()}
 
     def table(
         self,
@@ -174,6 +277,7 @@ class Folder:
         shown: pd.DataFrame | None = None,
         links: Mapping[str, Sequence[str]] | None = None,
         anchors: Sequence[str] = (),
+        variant: str = "",
     ) -> Table:
         """Write a table to files and make a block of it.
 
@@ -184,9 +288,30 @@ class Folder:
             shown: the table on the page, in Markdown and LaTeX; None: `table`.
             links: column -> the link of each of its cells; "" for none.
             anchors: ids of the rows, for links to them.
+            variant: as in `files`.
         """
-        self.files(name, table, caption=caption, shown=shown)
-        return html_table(table if shown is None else shown, caption, links=links, anchors=anchors)
+        self.files(name, table, caption=caption, shown=shown, variant=variant)
+        return self.block(table if shown is None else shown, caption, links=links, anchors=anchors)
+
+    def block(
+        self,
+        table: pd.DataFrame,
+        caption: str,
+        *,
+        links: Mapping[str, Sequence[str]] | None = None,
+        anchors: Sequence[str] = (),
+    ) -> Table:
+        """A table for the page alone; names of variants have their origins below them."""
+        block = html_table(table, caption, links=links, anchors=anchors, kept=self.generators)
+        column = next((name for name in ("variant", "method") if name in block.columns), None)
+        if column is None:
+            return block
+        place = list(block.columns).index(column)
+        rows = [list(row) for row in block.rows]
+        for row in rows:
+            if origin := self.origins.get(row[place].text):
+                row[place] = replace(row[place], note=f"[{origin}]")
+        return replace(block, rows=rows)
 
     def files(
         self,
@@ -196,31 +321,85 @@ class Folder:
         caption: str,
         shown: pd.DataFrame | None = None,
         transpose: bool = False,
+        variant: str = "",
     ) -> None:
-        """Write a table to files alone: `table` as CSV, `shown` as Markdown and LaTeX."""
+        """Write a table to files alone: `table` as CSV, `shown` as Markdown and LaTeX.
+
+        Args:
+            name: of the files, without suffix.
+            table: the whole table.
+            caption: above it.
+            shown: the table in Markdown and LaTeX; None: `table`.
+            transpose: swap rows and columns.
+            variant: the one variant that the table is of, where no column names it.
+        """
         stem = self.path / "tables" / file_name(name)
         text = table if shown is None else shown
-        stem.with_name(f"{stem.name}.csv").write_text(to_csv(table, transpose=transpose), encoding="utf-8")
+        long = long_form(table) if isinstance(table, IntervalMatrix) else table.T if transpose else table
+        csv = to_csv(add_origins(long, self.origins, variant=variant))
+        stem.with_name(f"{stem.name}.csv").write_text(csv, encoding="utf-8")
+        if isinstance(text, pd.DataFrame):
+            text = label_rows(spoken(text), self.origins)
         stem.with_name(f"{stem.name}.md").write_text(
             to_markdown(text, caption=caption, transpose=transpose), encoding="utf-8"
         )
         latex = to_latex(text, caption=caption, label=f"tab:{stem.name}", transpose=transpose)
         stem.with_name(f"{stem.name}.tex").write_text(latex, encoding="utf-8")
 
-    def page(self, *, title: str, subtitle: str, sections: Sequence[Section]) -> Path:
-        """Write `index.html`, and replace an earlier report."""
+    def page(self, *, title: str, subtitle: str, sections: Sequence[Section], one_file: bool = False) -> Path:
+        """Write `index.html`, and replace an earlier report.
+
+        Args:
+            title: heading.
+            subtitle: below it.
+            sections: in order; every picture is drawn.
+            one_file: put the pictures into the page too, so that it can be sent alone.
+        """
         environment = Environment(
             loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
             lstrip_blocks=True,
         )  # fmt: skip
         text = environment.get_template("report.html").render(title=title, subtitle=subtitle, sections=sections)
-        (self.path / _PAGE).write_text(text, encoding="utf-8")
+        if one_file:
+            text = with_pictures_inside(text, self.path)
+        (self.path / PAGE).write_text(text, encoding="utf-8")
         for name in _FOLDERS:
             shutil.rmtree(self.target / name, ignore_errors=True)
-        for name in (*_FOLDERS, _PAGE):
+        for name in (*_FOLDERS, PAGE):
             (self.path / name).replace(self.target / name)
-        self.path.rmdir()
-        return self.target / _PAGE
+        shutil.rmtree(self.path)
+        self._unlock()
+        return self.target / PAGE
+
+
+def _locked(folder: Path) -> int | None:
+    """Create a folder if needed, and hold it until the descriptor that is returned is closed, or the process ends.
+
+    None: this disk has no locks, which is warned of.
+
+    Raises:
+        BlockingIOError: another process, or another report of this one, holds it.
+        OSError: it cannot be created or written.
+    """
+    file = folder / _LOCK
+    while True:
+        folder.mkdir(exist_ok=True)
+        try:
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:  # the report that held it has just removed it
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if file.exists() and os.path.samestat(os.fstat(descriptor), file.stat()):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            raise
+        except OSError as error:
+            os.close(descriptor)
+            logger.warning("%s cannot be locked (%s): make no second report there now", folder, error.strerror)
+            return None
+        os.close(descriptor)
 
 
 def html_table(
@@ -229,11 +408,17 @@ def html_table(
     *,
     links: Mapping[str, Sequence[str]] | None = None,
     anchors: Sequence[str] = (),
+    kept: Collection[str] = (),
 ) -> Table:
-    """A data frame as a table block; a named index becomes the first column."""
+    """A data frame as a table block; a named index becomes the first column.
+
+    Underscores in the names of columns become blanks, but for the names in `kept` and those of training sets.
+    """
+    of_sets = table.columns.name == "trained on"
     if (table.index.name, table.columns.name) == ("tested on", "trained on"):
         generators = [str(name) for name in table.index]
         table = table.rename(columns=lambda name: trained_on_label(str(name), generators))
+    table = spoken(table)
     if table.index.name is not None:
         table = table.reset_index()
     columns = [str(name) for name in table.columns]
@@ -245,12 +430,18 @@ def html_table(
             anchor = anchors[number] if anchors and index == 0 else ""
             cells.append(_cell(value, link, anchor))
         rows.append(cells)
-    return Table(caption, [name.replace("_", " ") for name in columns], rows)
+    return Table(caption, [name if of_sets or name in kept else name.replace("_", " ") for name in columns], rows)
 
 
 def file_name(text: str) -> str:
-    """A text as lower-case letters, digits, dots, dashes and underscores, for files and anchors."""
-    return re.sub(r"[^a-z0-9_.]+", "-", text.lower().replace("+", "-and-")).strip("-")
+    """A text as lower-case letters, digits, dots, dashes and underscores, for files and anchors.
+
+    The end of a text that is too long for a file becomes a digest: a method that is trained under many conditions is
+    named by all of them.
+    """
+    name = re.sub(r"[^a-z0-9_.]+", "-", text.lower().replace("+", "-and-")).strip("-")
+    digest = hashlib.sha256(name.encode()).hexdigest()[:_DIGITS]
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - _DIGITS - 1]}-{digest}"
 
 
 def sentence_list(words: Iterable[str]) -> str:
@@ -259,13 +450,14 @@ def sentence_list(words: Iterable[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def _data_uri(image: Image.Image, *, photographs: bool) -> str:
-    buffer = io.BytesIO()
-    if photographs:
-        image.save(buffer, "JPEG", quality=85, optimize=True)
-    else:
-        image.quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
-    return f"data:image/{'jpeg' if photographs else 'png'};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+def with_pictures_inside(page: str, folder: Path) -> str:
+    """The text of a page, with the pictures of its folder inside, for where it stands alone."""
+
+    def inside(found: re.Match[str]) -> str:
+        content = base64.b64encode((folder / found[2]).read_bytes()).decode()
+        return f'{found[1]}="data:image/png;base64,{content}"'
+
+    return _PICTURE.sub(inside, page.replace(BESIDE, ""))
 
 
 def _cell(value: object, link: str, anchor: str) -> Cell:

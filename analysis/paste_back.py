@@ -7,12 +7,13 @@ from collections.abc import Collection
 import numpy as np
 import pandas as pd
 
-from analysis.cells import CELL, CROSS_GENERATOR, IN_DOMAIN, cell_estimates
+from analysis.cells import CELL, cell_estimates
 from analysis.intervals import Difference, Estimate, difference, mean
 from analysis.matrices import decimals
 from analysis.robustness import scored_under
 from analysis.store import Store
 from data.conditions import PASTE_BACK
+from grid.means import CROSS_GENERATOR, IN_DOMAIN
 from grid.tasks import DETECTION, get_task
 from grid.train_sets import TrainSet
 from models.detector import DETECTION_CLASSES

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analysis.cam import NO_LAYER, explain
 from analysis.controls import methods_alone
 from analysis.detectors import check_device, load_detector, local_weights
 from analysis.options import add_grid_options
@@ -32,11 +33,13 @@ from data.conditions import CLEAN
 from data.images import IMAGE_SUFFIXES, OTHER_SUFFIXES, OVERLAY
 from data.sources.base import is_aside, shown_names
 from grid import names
+from grid.command_line import Parser
 from grid.plan import FINISHED
 from grid.tasks import ATTRIBUTION, DETECTION
 from grid.train_sets import TrainSet
 from grid.uris import store_variable
 from models.detector import MemoryExhausted
+from models.maps import may_have_maps
 from models.registry import size_check
 
 if TYPE_CHECKING:
@@ -75,8 +78,9 @@ class Answer:
         distance: how far out it is: distance over limit, above 1 beyond the limit; None: not known, or it cannot be
             compared.
         label: the same as `verdict`.
-        score: log-odds of "fake".
-        probability: probability of "fake", in [0, 1]; the detector's own, not calibrated. None without a verdict.
+        score: log-odds of "fake"; of a method whose score is no log-odds, that score.
+        probability: probability of "fake", in [0, 1]; the detector's own, not calibrated. None without a verdict, and
+            where the score is no log-odds.
         calibrated_probability: with the temperature from the validation split, and no nearer to 0 or 1 than 1 / (n + 2)
             for n validation images. None without a verdict, and where no temperature is known.
         attribution: the class with the highest probability, "real" or a generator; None without an attribution run.
@@ -102,9 +106,7 @@ class Answer:
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line of `predict`; see `--help`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="python -m analysis predict", description=__doc__)
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="a picture, or a folder of pictures")
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--run", metavar="RUN_ID", help="a finished detection run; the beginning of its id is enough")
@@ -232,7 +234,7 @@ def find_pictures(named: Sequence[Path]) -> list[Found]:
             if path.suffix.lower() in IMAGE_SUFFIXES
             and not path.name.endswith(OVERLAY)
             and not any(map(is_aside, path.relative_to(argument).parts))
-            and path.is_file()
+            and (path.is_file() or path.is_symlink())
         ]
         if not inside:
             raise StoreError(f"no picture in the folder {argument}; these are read: {', '.join(IMAGE_SUFFIXES)}")
@@ -297,6 +299,7 @@ class Predictor:
         self.threshold_logged = not math.isnan(threshold)
         self.threshold = threshold if self.threshold_logged else 0.0
         self.judge = Judge(store, run_id)
+        self.has_maps = may_have_maps(self.detector)
         self.has_cam = self.detector.cam_target() is not None
         self.attribution_id = attribution_run(store, self.run)
         if self.attribution_id is not None:
@@ -321,7 +324,7 @@ class Predictor:
             answer.distance = None if judgement.distance == math.inf else judgement.distance
             if judgement.inside is False:
                 continue
-            answer.probability = float(1 / (1 + np.exp(-score)))
+            answer.probability = float(1 / (1 + np.exp(-score))) if self.judge.log_odds else None
             if self.judge.temperature is not None:
                 answer.calibrated_probability, _ = self.judge.probability(float(score))
             answer.verdict = answer.label = "fake" if score > self.threshold else "real"
@@ -338,11 +341,17 @@ class Predictor:
                 answer.attribution_probabilities = dict(zip(self.classes, row.tolist(), strict=True))
 
     def overlays(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Each picture under the Grad-CAM map of "fake": uint8 (H, W, 3)."""
-        from analysis.cam import image_maps
+        """Each picture under the detector's own map, or that of Grad-CAM for "fake": uint8 (H, W, 3).
+
+        Raises:
+            ValueError: the method has neither.
+        """
         from analysis.figures.cam import overlay
 
-        return [overlay(image, cam) for image, cam in zip(images, image_maps(self.detector, images), strict=True)]
+        found = explain(self.detector, images)
+        if found is None:
+            raise ValueError(NO_LAYER)
+        return [overlay(image, cam) for image, cam in zip(images, found.maps, strict=True)]
 
 
 def predict(options: argparse.Namespace, console: Console) -> int:
@@ -371,9 +380,9 @@ def predict(options: argparse.Namespace, console: Console) -> int:
     store = open_store(options.experiment, tracking_uri=options.tracking_uri, data=options.data, run_id=options.run)
     run_id, why = (find_run(store, options.run), "") if options.run else best_run(store, options.best)
     predictor = Predictor(store, run_id, device=options.device, weight_files=weight_files)
-    with_cam = not options.no_cam and predictor.has_cam
+    with_cam = not options.no_cam and (predictor.has_maps or predictor.has_cam)
     if not options.json:
-        _print_run(console, predictor, why, no_layer=not options.no_cam and not predictor.has_cam)
+        _print_run(console, predictor, why, overlays=not options.no_cam)
 
     overlays = overlay_paths(pictures, options.out)
     answers: list[Answer] = []
@@ -482,7 +491,7 @@ def _write(picture: np.ndarray, path: Path, answer: Answer) -> None:
         )
 
 
-def _print_run(console: Console, predictor: Predictor, why: str, *, no_layer: bool) -> None:
+def _print_run(console: Console, predictor: Predictor, why: str, *, overlays: bool) -> None:
     run = predictor.run
     lines = [
         f"run {run['run_id']}: {run['variant']}, trained on {run['trained_on']}, seed {run['seed']}, {run['weights']}"
@@ -490,7 +499,15 @@ def _print_run(console: Console, predictor: Predictor, why: str, *, no_layer: bo
     if why:
         lines.append(f"chosen by {why}")
     if predictor.threshold_logged:
-        lines.append(f"fake above log-odds {predictor.threshold:+.3f}, the run's threshold from its validation split")
+        what = "log-odds" if predictor.judge.log_odds else "a score of"
+        line = f"fake above {what} {predictor.threshold:+.3f}, the run's threshold from its validation split"
+        probability, _ = predictor.judge.probability(predictor.threshold)
+        if probability is not None and abs(probability - 0.5) >= 0.0005:
+            line += f"; that is a probability of {probability:.3f}, and not 0.5"
+        lines.append(line)
+        if len(reals := predictor.judge.reals):
+            above = int((reals > predictor.threshold).sum())
+            lines.append(f"of {len(reals)} real validation images {above} {'lies' if above == 1 else 'lie'} above it")
     else:
         lines.append("fake above log-odds 0, as the run logged no threshold")
     if predictor.attribution_id is None:
@@ -498,7 +515,9 @@ def _print_run(console: Console, predictor: Predictor, why: str, *, no_layer: bo
     else:
         lines.append(f"attribution by run {predictor.attribution_id}")
     lines += _limits(predictor.judge)
-    if no_layer:
+    if overlays and predictor.has_maps:
+        lines.append(f"overlays show the map of {run['method']} itself: the probability of fake of each place")
+    elif overlays and not predictor.has_cam:
         lines.append(f"{run['method']} has no layer for Grad-CAM, so no overlay is written")
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
@@ -514,8 +533,8 @@ def _limits(judge: Judge) -> list[str]:
     lines += judge.notes
     if judge.command:
         lines.append(
-            "this run is of before limits were kept, so for every picture it is "
-            f"{NOT_KNOWN}. This adds it, from the checkpoint, without training:\n{judge.command}"
+            f"this run is older and keeps no limits: of every picture it is {NOT_KNOWN}. This adds it, from the "
+            f"checkpoint, without training:\n{judge.command}"
         )
     return lines
 
@@ -527,9 +546,8 @@ def _print_answer(answer: Answer, judge: Judge) -> None:
     if answer.verdict is None:
         print(f"{answer.path}: NO VERDICT: {answer.reason}", flush=True)
         return
-    line = (
-        f"{answer.path}: {answer.verdict}, log-odds of fake {answer.score:+.3f}, {judge.probability(answer.score)[1]}"
-    )
+    what = "log-odds of fake" if judge.log_odds else "score"
+    line = f"{answer.path}: {answer.verdict}, {what} {answer.score:+.3f}, {judge.probability(answer.score)[1]}"
     line += f"; {answer.reason}" if answer.distance is None else f", distance {answer.distance:.2f} of the limit"
     if answer.attribution is not None and answer.attribution_probabilities is not None:
         line += f"; attribution {answer.attribution} {answer.attribution_probabilities[answer.attribution]:.3f}"
@@ -546,12 +564,15 @@ def _print_json(predictor: Predictor, why: str, answers: list[Answer]) -> None:
         "chosen_by": why or None,
         "threshold": predictor.threshold,
         "threshold_logged": predictor.threshold_logged,
+        "real_validation_images": len(predictor.judge.reals),
+        "real_validation_images_above": int((predictor.judge.reals > predictor.threshold).sum()),
         "temperature": None if predictor.judge.temperature is None else asdict(predictor.judge.temperature),
         "limits": {name: {"limit": look.limit, **look.facts} for name, look in predictor.judge.looks.items()},
         "notes": predictor.judge.notes,
         "adds_limits": predictor.judge.command or None,
         "attribution_run_id": predictor.attribution_id,
         "grad_cam": predictor.has_cam,
+        "own_maps": predictor.has_maps,
         "images": [asdict(answer) for answer in answers],
     }
     print(json.dumps(result, indent=2))

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis.cells import CELL, CROSS_GENERATOR, IN_DOMAIN
+from analysis.cells import CELL
 from analysis.matrices import class_of, matrix_means, pivot
 from data.conditions import CLEAN
 from data.sources import Published
 from grid.equal_size import EqualSize
+from grid.means import CROSS_GENERATOR, IN_DOMAIN
 from grid.plan import FINISHED
 from grid.tasks import ATTRIBUTION, DETECTION, REAL
 from grid.train_sets import ALL, TrainSet
@@ -33,6 +34,39 @@ def published_localisation(published: Published) -> pd.DataFrame:
     assert published.localisation is not None
     table = pd.read_csv(published.localisation)
     return table.assign(iou=table["iou_percent"] / 100).drop(columns="iou_percent")
+
+
+def localisation_beside_published(store: Store, cells: pd.DataFrame) -> pd.DataFrame:
+    """IoU of our maps beside that of the published localiser, of the generators that both have.
+
+    Args:
+        store: the grid.
+        cells: from `analysis.maps.map_table`.
+
+    Returns:
+        columns variant, tested_on, trained_on, ours, low, high, published, difference, note; empty unless the corpus
+        has published values of localisation for some of the cells. Ours are IoU at log-odds 0, as the published values
+        are at p = 0.5. The note says how the set-up differs: it always does.
+    """
+    published = store.source.published
+    columns = ["variant", "tested_on", "trained_on", "ours", "low", "high", "published", "difference", "note"]
+    if published is None or published.localisation is None:
+        return pd.DataFrame(columns=columns)
+    theirs = published_localisation(published).set_index(["tested_on", "trained_on"])["iou"].to_dict()
+    small, fewer = _small_test_set(store, published), _fewer_images(store, published)
+    configs = store.runs().drop_duplicates("variant").set_index("variant")
+    rows = []
+    for cell in cells[(cells["kind"] == CELL) & (cells["metric"] == "iou_fixed")].to_dict("records"):
+        where = cell["tested_on"], cell["trained_on"]
+        if where in theirs:
+            other = f"another localiser: {cell['variant']}, not {published.localiser}"
+            note = "; ".join(filter(None, [other, configs.loc[cell["variant"], "weights"], *fewer, small]))
+            row = {name: cell[name] for name in ("variant", "tested_on", "trained_on", "low", "high")}
+            value = theirs[where]
+            rows.append(
+                row | {"ours": cell["mean"], "published": value, "difference": cell["mean"] - value, "note": note}
+            )
+    return pd.DataFrame(rows, columns=columns)
 
 
 def beside_published(store: Store, cells: pd.DataFrame) -> pd.DataFrame:

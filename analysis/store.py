@@ -6,7 +6,7 @@ import dataclasses
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.commands import launch_commands
-from analysis.variants import variant_names, variant_settings
+from analysis.soundness import SCORE_COLUMNS, CellRows, problem_of
+from analysis.values import cells_of, values_of
 from data.addresses import without_passwords
 from data.arrays import load_array
 from data.conditions import CLEAN
@@ -26,9 +27,9 @@ from data.sources import Source, get_source, list_sources
 from data.verdict import Verdict
 from grid import names
 from grid.controls import kind_of
-from grid.datasets import choose, data_address, data_profile, list_data_sets
+from grid.datasets import choose, data_folder, data_profile, list_data_sets, train_generators, untested_generators
 from grid.equal_size import EqualSize
-from grid.plan import FAILED, FINISHED, INTERRUPTED, PENDING, RUNNING
+from grid.plan import FAILED, FINISHED, INTERRUPTED, PENDING, RUNNING, has_conditions
 from grid.records import (
     Records,
     StoreError,
@@ -41,8 +42,9 @@ from grid.records import (
 )
 from grid.tasks import WHOLE, Task, get_task, list_tasks
 from grid.train_sets import TrainSet
-from grid.uris import local_path, store_variable
+from grid.uris import store_variable
 from grid.uris import tracking_uri as default_tracking_uri
+from grid.variants import variant_names, variant_settings
 from models.metrics import Answers
 from models.open_set import BASELINE, COLUMN
 
@@ -59,7 +61,9 @@ RUN_COLUMNS = [
     "weights", "config", "device", "node", "gpu_share", "git_commit", "start", "end", "seconds", "error", "url",
 ]  # fmt: skip
 HISTORY_COLUMNS = ["run_id", "method", "variant", "trained_on", "seed", "task", "metric", "step", "value"]
-SCORE_COLUMNS = ["path", "digest", "source_id", "generator", "label"]  # then condition, logit_<class>, maybe score
+_ONCE = (names.THRESHOLD, names.VALIDATION, names.CALIBRATION_METRICS, names.MAPS, names.SUMMARY)
+NOT_PER_EPOCH = ("time/", "copy/", *_ONCE)
+_IMAGE_COLUMNS = ["label", "generator", "source_id", "digest"]  # what `fingerprint` reads
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class Store:
         data: digest of the data set.
         corpus: name of the data set's source, such as "dolos".
         parent: the grid's parent run.
+        cell_rows: which rows of scores are which cell.
     """
 
     records: Records
@@ -80,6 +85,8 @@ class Store:
     _runs: Mapping[str, Run] = field(repr=False, compare=False)  # run id -> run, one per trial
     _planned: Mapping[str, Mapping[str, Any]] = field(repr=False, compare=False)  # key -> spec as plain types
     _sound: set[tuple[str, str]] = field(default_factory=set, repr=False, compare=False)  # checked (run id, condition)
+    cell_rows: CellRows = field(default_factory=CellRows, repr=False, compare=False)
+    _images: list[pd.DataFrame] = field(default_factory=list, repr=False, compare=False)  # of the newest sound scores
 
     @property
     def tracking_uri(self) -> str:
@@ -102,21 +109,29 @@ class Store:
 
     @property
     def generators(self) -> list[str]:
-        """Every generator that a trial was trained or tested on, in the order of tables."""
-        trained = {name for text in self._table["trained_on"] for name in TrainSet.parse(str(text)).generators}
-        binary = [run for run in self._runs.values() if get_task(run.data.tags[names.TASK]).is_binary]
-        tested = {tested_on for run in binary for _, tested_on, _, _ in _test_values(run)}
-        return self.ordered((trained | tested) - {WHOLE})
+        """Every generator that a trial was trained or tested on, in the order of tables; without untested ones."""
+        return list(self._generators)
+
+    @cached_property
+    def _generators(self) -> list[str]:
+        trained = {name for text in self._table["trained_on"].unique() for name in TrainSet.parse(str(text)).generators}
+        is_binary = {task: get_task(task).is_binary for task in set(self._table["task"])}
+        tested = cells_of(run for run in self._runs.values() if is_binary[run.data.tags[names.TASK]])
+        return self.ordered((trained | tested) - {WHOLE, *untested_generators(self.data_profile)})
 
     @property
     def conditions(self) -> list[str]:
         """Conditions that a finished trial was scored under: "clean", then the others in alphabetical order."""
-        return sorted(set(self.results()["condition"]) | {CLEAN}, key=lambda name: (name != CLEAN, name))
+        return sorted(set(self._results["condition"].unique()) | {CLEAN}, key=lambda name: (name != CLEAN, name))
 
     @property
     def unscored(self) -> dict[str, list[str]]:
-        """Requested condition -> run ids of the finished trials that were not scored under it."""
-        finished = {run_id: conditions_of(run) for run_id, run in self._runs.items() if state_of(run) == FINISHED}
+        """Requested condition -> run ids of the finished trials of methods that were not scored under it."""
+        finished = {
+            run_id: conditions_of(run)
+            for run_id, run in self._runs.items()
+            if state_of(run) == FINISHED and has_conditions(run.data.tags[names.TASK], run.data.tags[names.METHOD])
+        }
         lacking = {
             condition: [run_id for run_id, scored in finished.items() if condition not in scored]
             for condition in sorted(conditions_of(self.parent))
@@ -136,38 +151,40 @@ class Store:
         """
         return self._table.copy()
 
-    def results(self) -> pd.DataFrame:
+    def results(self, *, binary_metrics: Collection[str] | None = None) -> pd.DataFrame:
         """Every test value of every finished trial: columns `RUN_COLUMNS`, data, condition, tested_on, metric, value.
 
-        `tested_on` is "all" for a task that tests all images as one cell, as attribution does.
+        `tested_on` is "all" for a task that tests all images as one cell, as attribution does. With `binary_metrics`,
+        binary tasks have these metrics alone: thousands of trials have a million values.
         """
-        finished_runs = [run for run in self._runs.values() if state_of(run) == FINISHED]
-        rows = [(run.info.run_id, *row) for run in finished_runs for row in _test_values(run)]
-        values = pd.DataFrame(rows, columns=["run_id", "condition", "tested_on", "metric", "value"])
+        return self._results.copy() if binary_metrics is None else self._values(binary_metrics)
+
+    @cached_property
+    def _results(self) -> pd.DataFrame:
+        return self._values(None)
+
+    def _values(self, binary_metrics: Collection[str] | None) -> pd.DataFrame:
         finished = self._table[self._table["state"] == FINISHED].assign(data=self.data)
-        return finished.merge(values, on="run_id", how="inner")
+        return values_of(finished, self._runs.values(), binary_metrics)
 
     def history(self, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
         """Every metric logged per epoch, of finished and unfinished runs: columns `HISTORY_COLUMNS`.
 
-        Sends one request per run and metric.
+        Of a server, this takes one request per run and metric.
 
         Args:
             run_ids: the runs to read; None: all.
         """
         chosen = set(self._runs if run_ids is None else run_ids)
-        rows = [
-            (run_id, metric, point.step, point.value)
-            for run_id, run in self._runs.items()
-            if run_id in chosen
-            for metric in run.data.metrics
-            if not metric.startswith(("time/", "copy/", names.THRESHOLD, names.VALIDATION, names.CALIBRATION_METRICS))
-            and not names.parse_metric(metric)
-            for point in self.records.history(run_id, metric)
-        ]
+        metrics = {run_id: _per_epoch(run) for run_id, run in self._runs.items() if run_id in chosen}
+        rows = list(self.records.histories(metrics))
         points = pd.DataFrame(rows, columns=["run_id", "metric", "step", "value"])
         shared = self._table[["run_id", "method", "variant", "trained_on", "seed", "task"]]
         return points.merge(shared, on="run_id", how="left")[HISTORY_COLUMNS]
+
+    def entities(self) -> list[Run]:
+        """The run of each trial that has one, as MLflow had it when the store was opened."""
+        return list(self._runs.values())
 
     def tags(self, run_id: str) -> dict[str, str]:
         """Every tag of a run; `grid.names` has their names."""
@@ -189,6 +206,25 @@ class Store:
             for name, value in metrics.items()
             if (generator := names.parse_validation_metric(name)) is not None
         }
+
+    def metrics_of(self, run_id: str, begin: str) -> dict[str, float]:
+        """The run's metrics whose names begin so, such as `names.MAPS` or `names.SUMMARY`; empty for a run without."""
+        metrics = self._run(run_id).data.metrics
+        return {name: float(value) for name, value in metrics.items() if name.startswith(begin)}
+
+    def localisation(self, run_id: str) -> tuple[pd.DataFrame, dict[str, Any]] | None:
+        """What a run's own maps say of the masks (`grid.localisation.Localised`: images and facts); None without.
+
+        Raises:
+            StoreError: the run logged such values, and its files are missing or cannot be read.
+        """
+        if not self.metrics_of(run_id, names.MAPS):
+            return None
+        images, facts = (self.artifact(run_id, name) for name in (names.LOCALISATION, names.LOCALISATION_FACTS))
+        try:
+            return pd.read_parquet(images), json.loads(facts.read_text(encoding="utf-8"))
+        except Exception as error:  # pyarrow raises many kinds
+            raise self.broken(run_id, names.LOCALISATION, error) from error
 
     def scores(self, run_id: str, columns: Sequence[str] | None = None, *, condition: str = CLEAN) -> pd.DataFrame:
         """One row per unique test image: `SCORE_COLUMNS`, condition, `logit_<class>`, and for detection `score`.
@@ -232,34 +268,23 @@ class Store:
         numbers = [f"logit_{name}" for name in classes] + (["score"] if task.is_binary else [])
         if task.scores_unknown:  # an older run may lack a score that was added later, but not all of them
             numbers += [name for name in scores.columns if str(name).startswith(COLUMN)] or [COLUMN + BASELINE]
-        needed = [*SCORE_COLUMNS, *numbers]
-        if absent := [column for column in needed if column not in scores.columns]:
-            return f"no column {', '.join(absent)}"
-        if scores.empty:
-            return "no rows"
-        for column in [*numbers, "label"]:
-            if not pd.api.types.is_numeric_dtype(scores[column].dtype):
-                return f"the column {column} holds no numbers"
-            if bad := int((~np.isfinite(scores[column].to_numpy(dtype=float, na_value=np.nan))).sum()):
-                return f"the column {column} has {bad} {'value that is' if bad == 1 else 'values that are'} not finite"
-        if not scores["label"].isin([0, 1]).all() or scores[SCORE_COLUMNS].isna().to_numpy().any():
-            return f"a value of {', '.join(SCORE_COLUMNS)} is missing, or a label is neither 0 nor 1"
-        if twice := int(scores["path"].astype(str).duplicated().sum()):
-            return f"{len(scores)} rows hold {len(scores) - twice} images: at least one image is there twice"
-        expected = self.parent.data.tags.get(names.TEST_IMAGES)
-        if expected is not None and fingerprint(scores) != expected:
+        expected, problem = self.parent.data.tags.get(names.TEST_IMAGES), problem_of(scores, numbers)
+        if problem or expected is None or any(scores[_IMAGE_COLUMNS].equals(images) for images in self._images):
+            return problem
+        if fingerprint(scores) != expected:
             return f"its {len(scores)} rows are not those of the data set's {expected.split()[0]} test images"
+        self._images[:] = [scores[_IMAGE_COLUMNS]]  # runs have the same rows in the same order, mostly
         return ""
 
     def _contradiction(self, scores: pd.DataFrame, run_id: str, condition: str) -> str:
         """Which logged accuracy these scores do not give; "" if they give all."""
         task, classes = self._task_of(run_id)
-        logged, numbers = self._run(run_id).data.metrics, task.class_numbers(scores, classes)
+        logged, (numbers, cells) = self._run(run_id).data.metrics, self.cell_rows.of(task, classes, scores)
         if task.is_binary:
             answers = Answers.from_scores(numbers, scores["score"].to_numpy())
         else:
             answers = Answers.from_logits(numbers, scores[[f"logit_{name}" for name in classes]].to_numpy(), classes)
-        for tested_on, cell in task.cells(scores, classes).items():
+        for tested_on, cell in cells.items():
             value = logged.get(names.metric_name(tested_on, "accuracy", condition))
             counted = cell & (numbers >= 0)
             if value is None or not counted.any():
@@ -358,9 +383,14 @@ class Store:
     def of_kinds(self, *kinds: str) -> Store:
         """The same grid with nothing but the trials of these kinds, see `grid.controls.kind_of`."""
         tags = {run_id: run.data.tags for run_id, run in self._runs.items()}
-        kept = [run_id for run_id, each in tags.items() if kind_of(each[names.TASK], each[names.METHOD]) in kinds]
-        planned = {key: each for key, each in self._planned.items() if kind_of(each["task"], each["method"]) in kinds}
-        return dataclasses.replace(self, _runs={run_id: self._runs[run_id] for run_id in kept}, _planned=planned)
+        of_runs = {run_id: (each[names.TASK], each[names.METHOD]) for run_id, each in tags.items()}
+        of_plan = {key: (trial["task"], trial["method"]) for key, trial in self._planned.items()}
+        chosen = {pair for pair in {*of_runs.values(), *of_plan.values()} if kind_of(*pair) in kinds}
+        if chosen.issuperset({*of_runs.values(), *of_plan.values()}):
+            return self  # with the tables that it has made already
+        runs = {run_id: run for run_id, run in self._runs.items() if of_runs[run_id] in chosen}
+        planned = {key: trial for key, trial in self._planned.items() if of_plan[key] in chosen}
+        return dataclasses.replace(self, _runs=runs, _planned=planned)
 
     def missing_command(self, *, task: str | None = None, variant: str | None = None) -> str:
         """The command that runs the missing trials, one line per command; "" if nothing is missing.
@@ -383,13 +413,13 @@ class Store:
         return "\n".join(self._commands(self._table[self._table["run_id"].isin(list(run_ids))]))
 
     def _commands(self, table: pd.DataFrame) -> list[str]:
-        uri = data_address(self.parent) or "DIR"
         return launch_commands(
             table,
             mlflow_experiment=self.experiment,
             corpus=self.corpus,
-            generators=self.data_profile.get("generators") or self.generators,
-            data_folder=str(local_path(uri) or uri),
+            generators=train_generators(self.data_profile) or self.generators,
+            untested=untested_generators(self.data_profile),
+            data_folder=data_folder(self.parent),
             tags=self.parent.data.tags,
             tracking_uri=self.tracking_uri,
         )
@@ -532,10 +562,9 @@ def open_store(
         raise StoreError(f"the MLflow experiment {records.experiment!r}: {error}") from error
     if choice:
         logger.warning("%r holds %s", records.experiment, choice)
-    digest = chosen_data.digest
-    trials = [
-        run for run in trials if run.data.tags.get(names.DATA) == digest and run.data.tags[names.TASK] in list_tasks()
-    ]
+    digest, tasks = chosen_data.digest, list_tasks()
+    of_data = [run for run in trials if run.data.tags.get(names.DATA) == digest]
+    trials = [run for run in of_data if run.data.tags[names.TASK] in tasks]
     trials = _choose_version(records.experiment, digest, trials, spec_version)
     parents = [run for run in parents if run.data.tags.get(names.DATA) == digest]
     if not parents:
@@ -563,7 +592,7 @@ def open_store(
         for key, trial in planned.items()
         if trial["data"] == digest and spec_version in (None, trial["version"])
     }
-    unknown = Counter(trial["task"] for trial in planned.values() if trial["task"] not in list_tasks())
+    unknown = Counter(trial["task"] for trial in planned.values() if trial["task"] not in tasks)
     for task, count in unknown.items():
         many = f"{count} trials are left out: this checkout does not have their"
         left_out = "1 trial is left out: this checkout does not have its" if count == 1 else many
@@ -603,8 +632,7 @@ def _choose_version(experiment: str, digest: str, trials: list[Run], version: in
     if str(version) in by_version:
         return by_version[str(version)]
     listed = "; ".join(
-        f"version {name}: {len(runs)} run{'' if len(runs) == 1 else 's'}, such as {runs[-1].info.run_id} "
-        f"({runs[-1].info.run_name})"
+        f"version {name}: {len(runs)} run(s), such as {runs[-1].info.run_id} ({runs[-1].info.run_name})"
         for name, runs in by_version.items()
     )
     if version is not None:
@@ -615,9 +643,5 @@ def _choose_version(experiment: str, digest: str, trials: list[Run], version: in
     )
 
 
-def _test_values(run: Run) -> Iterator[tuple[str, str, str, float]]:
-    """(condition, tested on, metric, value) of each test metric."""
-    for name, value in run.data.metrics.items():
-        parsed = names.parse_metric(name)
-        if parsed is not None:
-            yield (*parsed, value)
+def _per_epoch(run: Run) -> list[str]:
+    return [name for name in run.data.metrics if not name.startswith(NOT_PER_EPOCH) and not names.parse_metric(name)]

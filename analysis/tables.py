@@ -11,6 +11,7 @@ from pandas.io.formats.style import Styler
 
 from analysis.cells import IntervalMatrix
 from analysis.matrices import decimals, in_domain_cells, trained_on_label
+from models.metrics import in_words as metric_words
 
 MISSING = "missing"
 VALUES = ("mean", "std", "num_seeds", "low", "high", "one_more_low", "one_more_high")
@@ -19,11 +20,24 @@ CONFIDENCE = (
     "95 % confidence intervals of the mean over seeds and source photographs; of methods with one seed, over "
     "photographs for that run alone"
 )
+# What stands in brackets where seeds are not part of the interval, however many there are.
+PHOTOGRAPHS_ALONE = "95 % intervals over source photographs, for these runs: other seeds are not in them"
 WORDS = {
+    "std": "deviation over seeds",
+    "num_seeds": "seeds",
     "low": "confidence interval of the mean: from",
     "high": "confidence interval of the mean: to",
     "one_more_low": "prediction interval of one more run: from",
     "one_more_high": "prediction interval of one more run: to",
+}
+PLAIN = {  # headings of columns, where the CSV's name is no plain word
+    "ece": "calibration error",
+    "ece_calibrated": "calibration error with the temperature",
+    "num_seeds": "seeds",
+    "num_images": "images",
+    "num_fakes": "fakes",
+    "low": "95 % interval: from",
+    "high": "95 % interval: to",
 }
 Table = pd.DataFrame | IntervalMatrix
 
@@ -137,15 +151,28 @@ def interval_words(matrix: IntervalMatrix) -> str:
 def in_words(table: pd.DataFrame, generators: Collection[str]) -> pd.DataFrame:
     """A table for readers: training sets and bounds of intervals in words; without bounds that are all missing.
 
+    A value of one seed has no deviation over seeds: "none", or no column where all values are of one seed.
+
     Args:
         table: with columns of `analysis.cells.cell_table`.
         generators: all generators of the grid.
     """
     unknown = [name for name in WORDS if name in table.columns and table[name].isna().all()]
     shown = table.drop(columns=unknown)
+    if {"std", "mean"} <= set(shown.columns):
+        of_one = shown["std"].isna() & shown["mean"].notna()
+        shown = shown.assign(std=shown["std"].astype(object).mask(of_one, "none"))
     if "trained_on" in shown.columns:
         shown = shown.assign(trained_on=[trained_on_label(str(name), generators) for name in shown["trained_on"]])
     return shown.rename(columns=WORDS)
+
+
+def spoken(table: pd.DataFrame) -> pd.DataFrame:
+    """A table for readers: names of columns and of registered metrics in plain words."""
+    if "metric" in table.columns:
+        words = {name: metric_words(name) for name in set(map(str, table["metric"])) if "/" not in name}
+        table = table.assign(metric=[words.get(str(name), name) for name in table["metric"]])
+    return table if table.index.name is not None else table.rename(columns=PLAIN)
 
 
 def caption_of(table: Table, caption: str, *, transpose: bool = False) -> str:

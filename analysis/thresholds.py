@@ -26,14 +26,15 @@ def transfer(valid: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
         columns chosen_on, used_on, accuracy. A generator whose validation images lack a class has no rows of its own.
     """
     rows = []
+    cells = [(used_on, test[cell_rows(test, used_on)]) for used_on in generators_of(test)]
+    tested = [(used_on, cell["label"].to_numpy(), cell["score"].to_numpy()) for used_on, cell in cells]
     for chosen_on in generators_of(valid):
         own = valid[cell_rows(valid, chosen_on)]
         if own["label"].nunique() < 2:
             continue
         threshold = choose_threshold(own["label"].to_numpy(), own["score"].to_numpy())
-        for used_on in generators_of(test):
-            cell = test[cell_rows(test, used_on)]
-            answers = Answers.from_scores(cell["label"].to_numpy(), cell["score"].to_numpy(), threshold)
+        for used_on, labels, scores in tested:
+            answers = Answers.from_scores(labels, scores, threshold)
             rows.append((chosen_on, used_on, get_metric("accuracy").value(answers)))
     return pd.DataFrame(rows, columns=["chosen_on", "used_on", "accuracy"])
 
@@ -72,11 +73,12 @@ def transfer_matrix(table: pd.DataFrame, generators: Sequence[str]) -> pd.DataFr
 
     Args:
         table: from `transfer_table`.
-        generators: the order of rows and columns.
+        generators: the order of rows and columns; others, without test images, follow in alphabetical order.
     """
     matrix = table.pivot_table(index="used_on", columns="chosen_on", values="accuracy", aggfunc="mean")
     rows = [name for name in generators if name in matrix.index]
     columns = [name for name in generators if name in matrix.columns]
+    columns += sorted(set(matrix.columns) - set(columns))
     return matrix.reindex(index=rows, columns=columns).rename_axis(index=USED_ON, columns=CHOSEN_ON)
 
 

@@ -15,9 +15,11 @@ import pandas as pd
 from scipy.special import expit
 
 from analysis.store import Store
+from data.sources.base import REAL
 from grid import names
 from models.calibration import Temperature
 from models.novelty import Novelty
+from models.registry import gives_log_odds
 from models.residuals import MIN_SIDE, ResidualEncoder
 
 NOT_KNOWN = "not known whether this picture is like the training images"
@@ -55,6 +57,8 @@ class Judge:
         looks: name in `grid.names.LOOKS` -> what the training images are like; empty for an older run.
         command: for an older run, the command after which it knows; else "".
         notes: why a look or the temperature is missing, in words.
+        log_odds: whether the run's scores are log-odds of fake; if not, there is no probability.
+        reals: scores of the real validation images, float64 (N,), once per training condition; empty for an older run.
 
     Raises:
         StoreError: an artifact is missing or cannot be read.
@@ -64,6 +68,8 @@ class Judge:
         self.temperature: Temperature | None = None
         self.looks: dict[str, Novelty] = {}
         self.command, self.notes = "", list[str]()
+        self.log_odds = gives_log_odds(store.tags(run_id)[names.METHOD])
+        self.reals = np.empty(0)
         if store.tags(run_id).get(names.CALIBRATED) != "true":
             if store.tags(run_id).get(names.VALIDATED) == names.NEVER:
                 self.notes.append("its checkpoint is lost")
@@ -71,6 +77,8 @@ class Judge:
                 self.command = store.validation_command([run_id])
             return
         self.temperature, listed, self.notes = _calibration(store, run_id)
+        if (scores := validation_scores(store, run_id)) is not None:
+            self.reals = scores.loc[scores["label"] == REAL, "score"].to_numpy(float)
         for name in listed:
             artifact = names.novelty_artifact(name)
             try:
@@ -97,22 +105,26 @@ class Judge:
         table = pd.DataFrame(ratios).fillna(np.inf)
         return [_judgement(float(row.max()), str(row.idxmax())) for _, row in table.iterrows()]
 
-    def probability(self, score: float) -> tuple[float, str]:
+    def probability(self, score: float) -> tuple[float | None, str]:
         """(calibrated probability of fake, in words) of a picture that is inside. Without a temperature, the own one.
+
+        None for a score that is no log-odds.
 
         No probability goes further than the validation images can show: of n images that are all right, the next is
         wrong with a probability of 1 / (n + 2) (Laplace's rule of succession).
         """
+        if not self.log_odds:
+            return None, "no probability, because the score is no log-odds"
         if self.temperature is None:
             probability = float(expit(score))
-            return probability, f"probability {probability:.3f}, not calibrated"
+            return probability, f"probability of fake {probability:.3f}, not calibrated"
         probability = float(expit(self.temperature.calibrated(np.array([score]))[0]))
         least = 1 / (self.temperature.num_images + 2)
         if probability > 1 - least:
-            return 1 - least, f"calibrated probability above {np.floor(1000 * (1 - least)) / 1000:.3f}"
+            return 1 - least, f"calibrated probability of fake above {np.floor(1000 * (1 - least)) / 1000:.3f}"
         if probability < least:
-            return least, f"calibrated probability below {np.ceil(1000 * least) / 1000:.3f}"
-        return probability, f"calibrated probability {probability:.3f}"
+            return least, f"calibrated probability of fake below {np.ceil(1000 * least) / 1000:.3f}"
+        return probability, f"calibrated probability of fake {probability:.3f}"
 
 
 def temperature_of(store: Store, run_id: str) -> Temperature | None:

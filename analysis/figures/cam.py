@@ -1,4 +1,4 @@
-"""Grad-CAM panels, and the overlay of a map on a picture."""
+"""Panels of maps, and the overlay of a map on a picture."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.cam import Panel
+from analysis.cam import OWN_MAP, Panel
 from analysis.figures import style
 from analysis.matrices import column_order, trained_on_label
 from grid.train_sets import TrainSet
@@ -37,7 +37,7 @@ def overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
     return np.rint(255 * ((1 - strength) * grey + strength * colour)).astype(np.uint8)
 
 
-def cam_panel(panel: Panel, generators: Sequence[str]) -> Figure:
+def cam_panel(panel: Panel, generators: Sequence[str], *, label: str = "") -> Figure:
     """Rows are pictures; columns are the picture, its mask, and one map per training set.
 
     Every map has the mask's border. Below it stands the run's answer, in blue with a tick if it is right, in vermilion
@@ -46,6 +46,7 @@ def cam_panel(panel: Panel, generators: Sequence[str]) -> Figure:
     Args:
         panel: from `analysis.cam.make_panels`.
         generators: all generators in the order of tables.
+        label: what the title calls the detectors; "": their variant.
     """
     order = column_order((column.trained_on for column in panel.columns), generators)
     columns = sorted(panel.columns, key=lambda column: order.index(column.trained_on))
@@ -72,28 +73,35 @@ def cam_panel(panel: Panel, generators: Sequence[str]) -> Figure:
                     _write(axes, "no spatial layer:\nno CAM", image.shape[:2])
                 else:
                     axes.imshow(overlay(image, column.maps[row]))
-                    if not column.maps[row].any():
+                    if column.maps[row].min() == column.maps[row].max():
                         _write(axes, "flat: no place\nstands out", None)
                     if mask is not None and mask.any() and not mask.all():
                         axes.contour(mask, levels=[0.5], colors="white", linewidths=1.0)
                 if column.log_odds is not None:
-                    _mark(axes, float(column.log_odds[row]))
+                    _mark(axes, float(column.log_odds[row]), column.distances[row] if column.distances else None)
         for axes, heading in zip(grid[0, :2], ("input", "mask (white: fake)"), strict=True):
             axes.set_title(heading, fontsize=9)
         for axes, column in zip(grid[0, 2:], columns, strict=True):
-            label = trained_on_label(column.trained_on, generators)
+            training = trained_on_label(column.trained_on, generators)
             in_domain = panel.tested_on in TrainSet.parse(column.trained_on)
-            title = f"trained on\n{label}" + ("\n(in-domain)" if in_domain else "")
+            title = f"trained on\n{training}" + ("\n(in-domain)" if in_domain else "")
             title += f"\n{column.grid[0]} × {column.grid[1]} places" if column.grid is not None else ""
             axes.set_title(title, fontsize=9, weight="bold" if in_domain else "normal")
-        text = (
-            f"columns: trained on; rows: fakes of {panel.tested_on} in the test split. Grad-CAM of the class “fake”, "
-            "each map scaled to its own maximum and enlarged from as many places as the heading says; white line: "
-            "border of the repainted region; number: log-odds of “fake”. Blue, solid, ✓: right; orange, dashed, ✗: "
-            "wrong."
+        own = any(column.kind == OWN_MAP for column in columns)
+        what = (
+            "The detectors' own maps, the probability of fake of each place,"
+            if own
+            else "Grad-CAM of the class “fake”, each map scaled to its own maximum and"
         )
+        text = (
+            f"columns: trained on; rows: fakes of {panel.tested_on} in the test split. {what} enlarged from as many "
+            "places as the heading says; white line: border of the repainted region; number: log-odds of “fake”. Blue, "
+            "solid, ✓: right; orange, dashed, ✗: wrong."
+        )
+        if any(column.distances for column in columns):
+            text += " Distance: from the pictures that the run knows, over the limit; above 1 there is no verdict."
         lines = textwrap.fill(text, max(50, int(width * 15)))
-        figure.suptitle(f"{panel.variant}, detection: tested on {panel.tested_on}", weight="bold", fontsize=11)
+        figure.suptitle(f"{label or panel.variant}, detection: tested on {panel.tested_on}", weight="bold", fontsize=11)
         figure.supxlabel(lines, fontsize=8, x=0.01, ha="left")
     return figure
 
@@ -105,10 +113,13 @@ def _write(axes: Axes, text: str, shape: tuple[int, ...] | None) -> None:
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=8, bbox=box)
 
 
-def _mark(axes: Axes, log_odds: float) -> None:
-    """Write the answer about a fake below it, right if the log-odds are above 0."""
+def _mark(axes: Axes, log_odds: float, distance: float | None) -> None:
+    """Write the answer about a fake below it, right if the log-odds are above 0, and how far out the picture is."""
     correct = log_odds > 0
     colour, answer = (RIGHT, "✓ fake") if correct else (WRONG, "✗ real")
-    axes.set_xlabel(f"{answer} {log_odds:+.2f}", color=colour, fontsize=8.5, weight="bold")
+    below = (
+        "" if distance is None else f"\ndistance {distance:.2f}" if distance <= 1 else f"\nno verdict ({distance:.2f})"
+    )
+    axes.set_xlabel(f"{answer} {log_odds:+.2f}{below}", color=colour, fontsize=8.5, weight="bold")
     for spine in axes.spines.values():
         spine.set(edgecolor=colour, linewidth=2.2, linestyle="-" if correct else (0, (3, 1.5)))

@@ -13,16 +13,21 @@ from matplotlib.lines import Line2D
 
 from analysis.figures import style
 from analysis.figures.palette import Look, looks
-from analysis.matrices import column_order, decimals, mean_of, trained_on_label
+from analysis.matrices import column_order, decimals, trained_on_label
+from grid.means import mean_of
 from grid.tasks import REAL, cell_rows, class_names, generators_of, get_task, list_tasks
 from grid.train_sets import TrainSet
-from models.calibration import expected_calibration_error, reliability
+from models.calibration import error_of_bins, reliability
 
 NUM_SCORE_BINS = 40
+MOST_POINTS = 500  # of a curve; an SVG file of a thousand fakes would hold all their steps otherwise
+MOST_IN_PANEL = 10_000  # points of all curves of a panel, of which there are as many as generators times seeds
+FEWEST_POINTS = 50  # of a curve, however many there are
 _MAX_ACROSS = 4
 _SIDE = 2.7  # inches
 
-Draw = Callable[[Axes, pd.DataFrame, Look], float]  # draws one cell's curve, returns the value for the legend
+# draws one cell's curve with at most so many points, returns the value for the legend
+Draw = Callable[[Axes, pd.DataFrame, Look, int], float]
 
 
 def roc_figure(scores: pd.DataFrame, *, title: str) -> Figure:
@@ -32,26 +37,68 @@ def roc_figure(scores: pd.DataFrame, *, title: str) -> Figure:
         scores: of one variant's detection runs: generator, label, score, trained_on, seed.
         title: above the panels.
     """
-    from sklearn.metrics import roc_auc_score, roc_curve
+    from sklearn.metrics import auc, roc_curve
 
-    def draw(axes: Axes, cell: pd.DataFrame, look: Look) -> float:
-        false_positives, true_positives, _ = roc_curve(cell["label"], cell["score"])
-        axes.plot(false_positives, true_positives, color=look.colour, ls=look.dash, lw=1.4)
-        return float(roc_auc_score(cell["label"], cell["score"]))
+    def draw(axes: Axes, cell: pd.DataFrame, look: Look, most: int) -> float:
+        false_positives, true_positives, _ = roc_curve(cell["label"].to_numpy(), cell["score"].to_numpy())
+        axes.plot(*thinned(false_positives, true_positives, most), color=look.colour, ls=look.dash, lw=1.4)
+        return float(auc(false_positives, true_positives))
 
     return _panels(scores, draw, ("false positive rate", "true positive rate"), title=title, value="AUROC")
 
 
+def thinned(across: np.ndarray, up: np.ndarray, most: int = MOST_POINTS) -> tuple[np.ndarray, np.ndarray]:
+    """At most so many points of a curve, evenly along its length, with the first and the last one.
+
+    The length of a ROC curve is 2 sides of its panel, so 500 points are closer than a pixel of the page.
+
+    Args:
+        across: (N,), the curve's points in order, sideways.
+        up: (N,), upwards.
+        most: at least 2.
+    """
+    if len(across) <= most:
+        return across, up
+    length = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(across)) + np.abs(np.diff(up)))])
+    chosen = np.searchsorted(length, np.linspace(0, length[-1], most))
+    chosen = np.unique(np.append(chosen[:-1], len(across) - 1))
+    return across[chosen], up[chosen]
+
+
+def points_of_each(num_curves: int) -> int:
+    """How many points each of so many curves in one panel has at most."""
+    return max(FEWEST_POINTS, min(MOST_POINTS, MOST_IN_PANEL // max(num_curves, 1)))
+
+
+def cells_of(scores: pd.DataFrame) -> dict[str, list[pd.DataFrame]]:
+    """Generator -> its cell of each seed, the lowest seed first.
+
+    Args:
+        scores: of one training set: generator, label, score, seed.
+    """
+    cells: dict[str, list[pd.DataFrame]] = {}
+    for _, of_seed in scores.groupby("seed", sort=True):
+        for generator in generators_of(of_seed):
+            cells.setdefault(generator, []).append(of_seed[cell_rows(of_seed, generator)])
+    return cells
+
+
 def precision_recall_figure(scores: pd.DataFrame, *, title: str) -> Figure:
     """Precision and recall for "fake"; the grey line is the precision of guessing. Arguments as in `roc_figure`."""
-    from sklearn.metrics import average_precision_score, precision_recall_curve
+    from sklearn.metrics import precision_recall_curve
 
-    def draw(axes: Axes, cell: pd.DataFrame, look: Look) -> float:
-        precision, recall, _ = precision_recall_curve(cell["label"], cell["score"])
-        # the area under the step-wise curve is the average precision
-        axes.plot(recall, precision, color=look.colour, ls=look.dash, lw=1.4, drawstyle="steps-post")
-        axes.axhline(float((cell["label"] == 1).mean()), color="#999999", lw=0.8, zorder=0)
-        return float(average_precision_score(cell["label"], cell["score"]))
+    guessed = set[tuple[Axes, float]]()  # seeds have the same line
+
+    def draw(axes: Axes, cell: pd.DataFrame, look: Look, most: int) -> float:
+        labels = cell["label"].to_numpy()
+        precision, recall, _ = precision_recall_curve(labels, cell["score"].to_numpy())
+        points = thinned(recall, precision, most // 2)  # a step is two points
+        axes.plot(*points, color=look.colour, ls=look.dash, lw=1.4, drawstyle="steps-post")
+        if (guess := (axes, float((labels == 1).mean()))) not in guessed:
+            guessed.add(guess)
+            axes.axhline(guess[1], color="#999999", lw=0.8, zorder=0)
+        # the area under the step-wise curve, which is what `average_precision_score` returns
+        return float(max(0.0, -np.sum(np.diff(recall) * precision[:-1])))
 
     return _panels(scores, draw, ("recall", "precision"), title=title, value="AP", diagonal=False)
 
@@ -65,15 +112,16 @@ def reliability_figure(scores: pd.DataFrame, *, title: str, given: str = "as giv
         given: what the probability is, in words.
     """
 
-    def draw(axes: Axes, cell: pd.DataFrame, look: Look) -> float:
+    def draw(axes: Axes, cell: pd.DataFrame, look: Look, most: int) -> float:
         labels, log_odds = cell["label"].to_numpy(), cell["score"].to_numpy()
-        bins = reliability(labels, log_odds)
-        bins = bins[bins["num_images"] > 0]
+        every = reliability(labels, log_odds)
+        bins = every[every["num_images"] > 0]
         axes.plot(
-            bins["probability"], bins["fake"], color=look.colour, ls=look.dash, lw=1.0, marker=look.marker, ms=3,
+            bins["probability"], bins["fake"], color=look.colour, ls=look.dash, lw=1.0, ms=3,
+            marker=look.marker if most == MOST_POINTS else "",  # of hundreds of curves, markers make files of megabytes
             alpha=0.85,
         )  # fmt: skip
-        return expected_calibration_error(labels, log_odds)
+        return error_of_bins(every)
 
     return _panels(scores, draw, (f"probability of fake, {given}", "share that is fake"), title=title, value="ECE")
 
@@ -188,12 +236,10 @@ def _panels(
             axes.set_xticks([0, 0.5, 1])
             axes.set_yticks([0, 0.5, 1])
             handles = []
+            cells = cells_of(rows)
+            most = points_of_each(sum(map(len, cells.values())))
             for generator, look in look_of.items():
-                values = [
-                    draw(axes, of_seed[cell_rows(of_seed, generator)], look)
-                    for _, of_seed in rows.groupby("seed", sort=True)
-                    if generator in generators_of(of_seed)
-                ]
+                values = [draw(axes, cell, look, most) for cell in cells.get(generator, ())]
                 if values:
                     star = " *" if generator in TrainSet.parse(str(trained_on)) else ""
                     text = f"{generator} {decimals(mean_of(values))}{star}"

@@ -34,7 +34,7 @@ def embedding_figure(
     there = set(names)
     ordered = [name for name in order if name in there] + sorted(there - set(order))
     with style():
-        figure = Figure(figsize=(6.2, 5.6), layout="constrained")
+        figure = Figure(figsize=(6.2, 4.8), layout="constrained")
         axes = figure.add_subplot()
         size = float(np.clip(8000 / max(len(names), 1), 7, 36))
         for name, look in looks(ordered).items():
@@ -47,7 +47,7 @@ def embedding_figure(
         axes.set_yticks([])
         axes.set_aspect("equal", adjustable="datalim")
         axes.spines[:].set_color("#bbbbbb")
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+        figure.suptitle(textwrap.fill(title, 78), x=0.01, ha="left", fontsize=9)
         axes.legend(  # beside the axes, not the figure, whose long title needs the width
             loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, frameon=False, title="class (images)",
             markerscale=1.6,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -18,7 +21,14 @@ from models.metrics import Metric, get_metric
 _DARK, _LIGHT = "#000000", "#ffffff"
 
 
-def matrix_figure(table: pd.DataFrame | IntervalMatrix, *, metric: str, title: str, transpose: bool = False) -> Figure:
+def matrix_figure(
+    table: pd.DataFrame | IntervalMatrix,
+    *,
+    metric: str,
+    title: str,
+    transpose: bool = False,
+    span: tuple[float, float] = (0.0, 1.0),
+) -> Figure:
     """One matrix as a heat map with its values; in-domain cells are outlined, missing ones hatched.
 
     If chance is 0.5, the colours are matplotlib's PuOr: orange below 0.5, near white at 0.5, purple above. Orange and
@@ -30,6 +40,7 @@ def matrix_figure(table: pd.DataFrame | IntervalMatrix, *, metric: str, title: s
         metric: a registered metric, which decides the colours; for another, words for the colour bar.
         title: above the map.
         transpose: swap rows and columns.
+        span: the values of the first and the last colour, see `colour_span`.
     """
     matrix = table.mean if isinstance(table, IntervalMatrix) else table
     generators = [str(name) for name in matrix.index]
@@ -43,14 +54,14 @@ def matrix_figure(table: pd.DataFrame | IntervalMatrix, *, metric: str, title: s
         rows, columns, across, down = columns, rows, down, across
 
     registered = _metric(metric)
-    centred = registered is not None and registered.chance == 0.5 and registered.higher_is_better
+    centred = _parts_at_half(metric)
     colours = mpl.colormaps["PuOr" if centred else "cividis"]
     longest = max([len(name) for name in rows], default=0)
     with style():
         size = (1.9 + 0.07 * longest + 1.0 * len(columns), 1.5 + 0.75 * len(rows))
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
-        image = axes.imshow(np.ma.masked_invalid(values), cmap=colours, vmin=0.0, vmax=1.0, aspect="auto")
+        image = axes.imshow(np.ma.masked_invalid(values), cmap=colours, vmin=span[0], vmax=span[1], aspect="auto")
         for (row, column), value in np.ndenumerate(values):
             corner = (column - 0.5, row - 0.5)
             if np.isnan(value):
@@ -58,7 +69,7 @@ def matrix_figure(table: pd.DataFrame | IntervalMatrix, *, metric: str, title: s
                 box = {"boxstyle": "round,pad=0.2", "facecolor": "#f2f2f2", "edgecolor": "none"}
                 axes.text(column, row, "missing", ha="center", va="center", color=_DARK, fontsize=8, bbox=box)
                 continue
-            ink = _ink(colours(float(np.clip(value, 0, 1))))
+            ink = ink_on(colours(float(np.clip((value - span[0]) / (span[1] - span[0]), 0, 1))))
             note = str(notes[row, column])
             lift = 0.05 + 0.09 * (note.count("\n") + 1) if note else 0.0
             axes.text(
@@ -75,11 +86,38 @@ def matrix_figure(table: pd.DataFrame | IntervalMatrix, *, metric: str, title: s
         axes.grid(which="minor", color="white", lw=1.5)
         axes.set_title(f"{title}\n{_summary(table)}", loc="left", fontsize=9)
         bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
-        bar.set_label(metric if registered is None else registered.words)
+        words = metric if registered is None else registered.words
+        bar.set_label(words if span == (0, 1) else f"{words}\ncolours from {span[0]:.2f} to {span[1]:.2f}")
         bar.outline.set_visible(False)
         half = "0.5\nchance" if centred and registered is not None and registered.chance_is_fixed else "0.5"
-        bar.set_ticks([0, 0.25, 0.5, 0.75, 1], labels=["0", "0.25", half, "0.75", "1"])
+        ticks = np.linspace(*span, 5)
+        bar.set_ticks(list(ticks), labels=[half if centred and tick == 0.5 else f"{tick:.3g}" for tick in ticks])
     return figure
+
+
+def colour_span(values: Iterable[float], metric: str) -> tuple[float, float]:
+    """The first and last value of a colour scale, in twentieths, that these values use; (0, 1) without a value.
+
+    A scale that parts at chance, 0.5, reaches equally far to both sides, so that equal colours are equally far from it.
+
+    Args:
+        values: of all matrices that are to be compared; NaN does not count.
+        metric: as in `matrix_figure`.
+    """
+    finite = [float(value) for value in values if value == value]
+    if not finite:
+        return 0.0, 1.0
+    if _parts_at_half(metric):
+        steps = max(1, math.ceil(round(20 * max(abs(value - 0.5) for value in finite), 9)))
+        return max(0.0, 0.5 - steps / 20), min(1.0, 0.5 + steps / 20)
+    low, high = math.floor(round(20 * min(finite), 9)), math.ceil(round(20 * max(finite), 9))
+    low, high = (low, high) if high > low else (max(0, low - 1), low + 1)
+    return max(0.0, low / 20), min(1.0, high / 20)
+
+
+def _parts_at_half(metric: str) -> bool:
+    registered = _metric(metric)
+    return registered is not None and registered.chance == 0.5 and registered.higher_is_better
 
 
 def _metric(name: str) -> Metric | None:
@@ -90,7 +128,7 @@ def _metric(name: str) -> Metric | None:
         return None
 
 
-def _ink(colour: tuple[float, float, float, float]) -> str:
+def ink_on(colour: tuple[float, float, float, float]) -> str:
     """Black or white, whichever has more contrast on this colour (WCAG 2.1, relative luminance)."""
     rgb = np.array(colour[:3])
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)

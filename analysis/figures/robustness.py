@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.cells import CROSS_GENERATOR, IN_DOMAIN
 from analysis.figures import style
 from analysis.figures.palette import looks
+from analysis.variants import with_origin
+from grid.means import CROSS_GENERATOR, IN_DOMAIN
 from models.metrics import get_metric, in_words
 
 
 def robustness_figure(
-    means: pd.DataFrame, *, variants: Sequence[str], conditions: Sequence[str], metrics: Sequence[str]
+    means: pd.DataFrame,
+    *,
+    variants: Sequence[str],
+    conditions: Sequence[str],
+    metrics: Sequence[str],
+    labels: Mapping[str, str] | None = None,
 ) -> Figure:
     """One panel per metric and kind of mean; a line per method, which joins the levels of a family of conditions.
 
@@ -25,6 +31,7 @@ def robustness_figure(
         variants: methods, one look per method.
         conditions: in order, "clean" first; the levels of a family side by side.
         metrics: names of metrics, one row of panels per metric.
+        labels: variant -> backbone and origin of its weights, for the legend; None: variants alone.
     """
     look_of = looks(variants)
     kinds = [kind for kind in (IN_DOMAIN, CROSS_GENERATOR) if kind in set(means["kind"])]
@@ -60,7 +67,9 @@ def robustness_figure(
         for row, metric in zip(grid, metrics, strict=True):
             row[0].set_ylabel(in_words(metric).replace(" at ", "\nat "))
         handles = [
-            Line2D([], [], color=look.colour, marker=look.marker, ls=look.dash, ms=4, label=name)
+            Line2D(
+                [], [], color=look.colour, marker=look.marker, ls=look.dash, ms=4, label=with_origin(name, labels or {})
+            )
             for name, look in look_of.items()
         ]
         figure.legend(handles=handles, loc="outside lower left", ncols=1, frameon=False, fontsize=8)

@@ -37,7 +37,8 @@ def _table(report: Report, rows: pd.DataFrame, metric: str, *, whole: bool) -> B
     """Rows about the methods, or about these runs alone."""
     assert report.options.compare is not None
     a, b = report.options.compare
-    shared = f"{a} minus {b}: {in_words(metric)}, on the same images; paired by source photograph"
+    shared = f"{report.labelled(a)} minus {report.labelled(b)}: {in_words(metric)}"
+    shared += ", on the same images; paired by source photograph"
     tail = "95 % interval and two-sided p, not corrected for the number of rows"
     columns: dict[str, str]
     if whole:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from analysis.controls import has_controls, null_cells, null_sentences
 from analysis.page import Block, Bullets, Fold, Text
 from analysis.parts import Report, register_part
+from analysis.tables import PHOTOGRAPHS_ALONE
 from grid.controls import CONTROL, REFERENCE
 from grid.plan import FINISHED
 
@@ -43,14 +44,16 @@ def controls(report: Report) -> Iterator[Block]:
             "above the best of them in every cell (paired by photograph, 95 % interval)."
         )
         yield from (Text(note) for note in beside.notes)
-        below = beside.warnings(report.generators)
+        below, without = beside.warnings(report.generators), beside.without()
         yield (
-            Bullets([Text(sentence) for sentence in below])
-            if below
+            Bullets([Text(sentence) for sentence in [*below, *without]])
+            if below or without
             else Text("Every method is above the best reference in every cell.")
         )
         blocks: list[Block] = [
-            report.folder.table("references", rows, caption="References, every cell, with 95 % intervals"),
+            report.folder.table(
+                "references", rows, caption=f"References, every cell; low and high are {PHOTOGRAPHS_ALONE}"
+            ),
             report.folder.table(
                 "beside-references", beside.cells, caption="Every cell of every method, and the best reference of it"
             ),

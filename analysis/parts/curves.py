@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.curves import calibration_table
 from analysis.figures.curves import (
+    points_of_each,
     precision_recall_figure,
     reliability_figure,
     roc_figure,
@@ -18,8 +19,11 @@ from analysis.figures.curves import (
 from analysis.matrices import column_order, decimals
 from analysis.page import Block, Fold, Picture, Text
 from analysis.parts import Report, register_part
+from analysis.variants import add_origins
 from analysis.verdicts import temperature_of
-from grid.tasks import DETECTION
+from grid.tasks import DETECTION, generators_of
+from models.metrics import AT_VALIDATION, in_words
+from models.registry import gives_log_odds
 
 
 @register_part("curves", title="Curves", position=80)
@@ -33,17 +37,25 @@ def curves(report: Report) -> Iterator[Block]:
         runs = report.finished(DETECTION, variant)
         if len(runs):
             scores = _scores(report, runs)
-            table = calibration_table(scores)
-            columns = ["method", "trained_on", "tested_on", "ece", "ece_calibrated"]
-            tables.append(table.assign(method=variant)[columns])
-            blocks += _score_figures(report, variant, scores, float(table["ece"].mean()))
-            blocks += _calibrated_figure(report, variant, scores, table)
+            blocks += _points_text(scores)
+            if not gives_log_odds(str(runs["method"].iloc[0])):
+                blocks.append(Text("Its score is no log-odds, so it has no probability that could be calibrated."))
+                blocks += _score_figures(report, variant, scores)
+            else:
+                table = calibration_table(scores)
+                columns = ["method", "trained_on", "tested_on", "ece", "ece_calibrated"]
+                tables.append(table.assign(method=variant)[columns])
+                blocks += _score_figures(report, variant, scores, float(table["ece"].mean()))
+                blocks += _calibrated_figure(report, variant, scores, table)
         of_variant = history[history["variant"] == variant]
-        figure = training_figure(of_variant, title=f"{variant}: training", generators=report.generators)
+        figure = training_figure(
+            of_variant, title=f"{report.labelled(variant)}: training", generators=report.generators
+        )
         if figure is not None:
             last = of_variant.sort_values("step").groupby("metric")["value"].last()
             end = ", ".join(f"{name} {value:.3f}" for name, value in last.items() if "/" in str(name))
-            alt = f"Losses and accuracies of {variant} over epochs, one column per trial; one trial ends at {end}."
+            alt = f"Losses and accuracies of {report.labelled(variant)} over epochs, one column per trial; "
+            alt += f"one trial ends at {end}."
             blocks.append(report.folder.picture(f"training-{variant}", figure, alt=alt))
         elif len(of_variant):
             blocks.append(Text(f"{variant} is fitted in one step, so there is no curve of its training."))
@@ -57,7 +69,8 @@ def curves(report: Report) -> Iterator[Block]:
         )
         yield Fold("Calibration error of every cell", [report.folder.table("calibration", table, caption=caption)])
     if len(history):
-        (report.folder.path / "tables" / "history.csv").write_text(history.to_csv(index=False), encoding="utf-8")
+        text = add_origins(history, report.origins).to_csv(index=False)
+        (report.folder.path / "tables" / "history.csv").write_text(text, encoding="utf-8")
 
 
 def _scores(report: Report, runs: pd.DataFrame) -> pd.DataFrame:
@@ -67,12 +80,24 @@ def _scores(report: Report, runs: pd.DataFrame) -> pd.DataFrame:
     rank = {name: number for number, name in enumerate(report.generators)}
     frames = []
     for run_id, trained_on, seed in ordered[["run_id", "trained_on", "seed"]].to_numpy().tolist():
-        scores = report.store.scores(run_id)
+        scores = report.store.scores(run_id, columns=["generator", "label", "score"])
+        scores = scores.astype({"generator": object})  # looked at cell by cell, which is slow with Arrow's strings
         scores = scores.sort_values("generator", key=lambda names: names.map(rank).fillna(-1), kind="stable")
         fitted = temperature_of(report.store, run_id)
         calibrated = np.nan if fitted is None else fitted.calibrated(scores["score"].to_numpy())
         frames.append(scores.assign(trained_on=trained_on, seed=seed, calibrated=calibrated))
     return pd.concat(frames, ignore_index=True)
+
+
+def _points_text(scores: pd.DataFrame) -> Iterator[Text]:
+    """That not every point of a curve is drawn, where there are more than that."""
+    seeds = int(scores.groupby("trained_on")["seed"].nunique().max())
+    most = points_of_each(seeds * len(generators_of(scores)))
+    if scores.groupby(["trained_on", "seed"]).size().max() > most:
+        yield Text(
+            f"Of a ROC curve, and of one of precision and recall, at most {most} points are drawn, evenly along its "
+            "length. The values beside the curves are of all images."
+        )
 
 
 def _calibrated_figure(report: Report, variant: str, scores: pd.DataFrame, table: pd.DataFrame) -> Iterator[Picture]:
@@ -86,26 +111,32 @@ def _calibrated_figure(report: Report, variant: str, scores: pd.DataFrame, table
     )
     title = f"{report.labelled(variant)}: Reliability with the temperature from validation"
     figure = reliability_figure(known.assign(score=known["calibrated"]), title=title, given="calibrated")
-    alt = f"{words}, of {variant}: one panel per training set, one line per generator it is tested on."
+    alt = f"{words}, of {report.labelled(variant)}: one panel per training set, one line per generator it is tested on."
     yield report.folder.picture(f"reliability-calibrated-{variant}", figure, alt=alt)
 
 
-def _score_figures(report: Report, variant: str, scores: pd.DataFrame, ece: float) -> Iterator[Picture]:
+def _score_figures(report: Report, variant: str, scores: pd.DataFrame, ece: float | None = None) -> Iterator[Picture]:
+    """Without a calibration error where the score is no log-odds."""
     values = report.results[(report.results["variant"] == variant) & (report.results["task"] == DETECTION)]
     spread = {
         metric: f"from {decimals(cells.min())} to {decimals(cells.max())} over the cells"
         for metric, cells in values.groupby("metric")["value"]
     }
-    for name, draw, words in (
+    accuracy = "accuracy" if ece is not None else f"accuracy{AT_VALIDATION}"
+    figures = (
         ("roc", roc_figure, f"ROC curves; AUROC {spread['auroc']}"),
         (
             "precision-recall",
             precision_recall_figure,
             f"Precision and recall for fakes; average precision {spread['ap']}",
         ),
-        ("reliability", reliability_figure, f"Reliability diagrams; mean ECE over the cells {ece:.3f}"),
-        ("scores", score_figure, f"Histograms of the scores by class; accuracy at p = 0.5 {spread['accuracy']}"),
-    ):
+        ("reliability", reliability_figure, f"Reliability diagrams; mean ECE over the cells {ece or 0.0:.3f}"),
+        ("scores", score_figure, f"Histograms of the scores by class; {in_words(accuracy)} {spread[accuracy]}"),
+    )
+    for name, draw, words in figures:
+        if draw is reliability_figure and ece is None:
+            continue
         figure = draw(scores, title=f"{report.labelled(variant)}: {words.partition(';')[0]}")
-        alt = f"{words}, of {variant}: one panel per training set, one line per generator it is tested on."
+        alt = f"{words}, of {report.labelled(variant)}: "
+        alt += "one panel per training set, one line per generator it is tested on."
         yield report.folder.picture(f"{name}-{variant}", figure, alt=alt)

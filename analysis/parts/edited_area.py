@@ -8,10 +8,10 @@ import pandas as pd
 
 from analysis.areas import THIRDS, area_table
 from analysis.cells import CELL
-from analysis.page import Block, Fold, Text
+from analysis.page import Block, Fold, Text, sentence_list
 from analysis.parts import Report, register_part
-from analysis.tables import MISSING, cell_text
-from grid.tasks import DETECTION
+from analysis.tables import MISSING, PHOTOGRAPHS_ALONE, cell_text
+from grid.tasks import DETECTION, generators_of
 from models.metrics import in_words
 
 METRICS = ("auroc", "balanced_accuracy")  # accuracy itself would depend on how many fakes a third has
@@ -29,11 +29,21 @@ def edited_area(report: Report) -> Iterator[Block]:
         "with all the real images of the cell. A small edit leaves less to find. Fakes with masks of equal area stay "
         "together, so the parts may differ in size."
     )
+    scores = report.store.scores(finished["run_id"].iloc[0], columns=["digest", "generator", "label"])
+    known = set(scores.loc[scores["digest"].isin(areas), "generator"])
+    if without := [name for name in generators_of(scores) if name not in known]:
+        yield Text(
+            f"Fakes of {sentence_list(without)} are left out: they have no masks, or the audit of the data does not "
+            "trust the masks (see Audit; after a launch with --accept-audit masks they are here)."
+        )
     yield from report.audit()
     tables = [
-        area_table(report.store, list(report.finished(DETECTION, variant)["run_id"]), areas, METRICS).assign(
-            method=variant
-        )
+        area_table(
+            report.store,
+            list(report.finished(DETECTION, variant)["run_id"]),
+            areas,
+            report.metrics_of(variant, METRICS),
+        ).assign(method=variant)
         for variant in report.variants(DETECTION)
         if len(report.finished(DETECTION, variant))
     ]
@@ -46,7 +56,7 @@ def edited_area(report: Report) -> Iterator[Block]:
             ["method", "metric", "kind"], sort=False
         )
     ]
-    caption = "Means over the cells of each method by edited area; in brackets 95 % intervals over source images"
+    caption = f"Means over the cells of each method by edited area; in brackets {PHOTOGRAPHS_ALONE}"
     yield report.folder.table("edited-area", pd.DataFrame(rows), caption=caption)
     cells = table[table["kind"] == CELL].drop(columns="kind").reset_index(drop=True)
     caption = "Every cell by edited area: the area is the share of the mask that is fake"

@@ -22,7 +22,7 @@ from models.registry import depends_on_seed
 _SHOWN_TRIALS, _SHOWN_WARNINGS = 8, 5
 
 
-@register_part("limitations", title="What this does not show", position=15)
+@register_part("limitations", title="What this does not show", position=15, kept=False)
 def limitations(report: Report) -> Iterator[Block]:
     """One sentence per limitation. Made last, because the other parts add the problems that they met."""
     first = report.finished(DETECTION)
@@ -68,6 +68,7 @@ def limits(
     yield from _unscored(store, runs)
     yield from _seeds(runs[runs["state"] == FINISHED])
     yield from _random_weights(runs)
+    yield from _small_forms(runs)
     caveats = store.source.caveats
     yield from (Text(caveats[name]) for name in ("", *dict.fromkeys(results["tested_on"])) if name in caveats)
     if scores is not None:
@@ -139,8 +140,10 @@ def _seeds(finished: pd.DataFrame) -> Iterator[Text]:
         )
     if free := [str(name) for name in first["variant"] if name not in seeded]:
         does = "do" if len(free) > 1 else "does"
+        of_free = finished[finished["variant"].isin(free)].groupby("variant")["seed"].nunique()
+        ran = "and ran once" if (of_free == 1).all() else "so runs that differ in the seed alone are one run"
         yield Text(
-            f"{sentence_list(free)} {does} not depend on the seed, and ran once: nothing there is left to chance. That "
+            f"{sentence_list(free)} {does} not depend on the seed, {ran}: nothing there is left to chance. That "
             "says nothing about other training images."
         )
 
@@ -155,6 +158,21 @@ def _random_weights(runs: pd.DataFrame) -> Iterator[Text]:
         yield Text(
             f"{sentence_list(random)} {'start' if len(random) > 1 else 'starts'} from random weights in place of "
             "pretrained ones: these values say nothing about the method as published."
+        )
+
+
+def _small_forms(runs: pd.DataFrame) -> Iterator[Text]:
+    from models.registry import is_small
+
+    small = [
+        str(run.variant)
+        for run in runs.drop_duplicates("variant").itertuples()
+        if is_small(str(run.method), json.loads(str(run.config)))
+    ]
+    if small:
+        yield Text(
+            f"{sentence_list(small)} {'are' if len(small) > 1 else 'is'} in small form, with a small network in place "
+            "of the method's own: these values show that the grid works, and not how good the method is."
         )
 
 

@@ -10,7 +10,7 @@ from analysis.figures.open_set import landing_figure
 from analysis.open_set import landing_table, open_set_tables, verdicts
 from analysis.page import Block, Bullets, Fold, Text
 from analysis.parts import Report, register_part
-from analysis.tables import MISSING, cell_text
+from analysis.tables import MISSING, PHOTOGRAPHS_ALONE, cell_text
 from data.conditions import CLEAN
 from grid.tasks import OPEN_SET, REAL
 from models.open_set import BASELINE, UNKNOWN_SCORES
@@ -45,19 +45,19 @@ def open_set(report: Report) -> Iterator[Block]:
     )  # fmt: skip
     yield report.folder.table(
         "open-set", table.drop(columns="run_ids"), shown=_shown(table),
-        caption="Unknown against known images, per method, left-out generator and score; in brackets 95 % intervals "
-        "over source images",
+        caption="Unknown against known images, per method, left-out generator and score; in brackets "
+        f"{PHOTOGRAPHS_ALONE}",
     )  # fmt: skip
     yield report.folder.table(
         "open-set-accuracy", accuracy.drop(columns="run_ids"), shown=_accuracies(accuracy),
-        caption="Accuracy on the known classes with one generator left out, in brackets 95 % intervals over source "
-        "images",
+        caption=f"Accuracy on the known classes with one generator left out; in brackets {PHOTOGRAPHS_ALONE}",
     )  # fmt: skip
     for variant, counts in landings.items():
         seeds = int(table.loc[table["variant"] == variant, "num_seeds"].max())
         several = f", {seeds} seeds added up" if seeds > 1 else ""
-        caption = f"{variant}: which class the images of a left-out generator are given, counts{several}"
-        report.folder.files(f"landing-{variant}", counts.astype("Int64"), caption=caption)
+        caption = f"{report.labelled(str(variant))}: which class the images "
+        caption += f"of a left-out generator are given, counts{several}"
+        report.folder.files(f"landing-{variant}", counts.astype("Int64"), caption=caption, variant=str(variant))
         yield report.folder.picture(
             f"landing-{variant}",
             landing_figure(counts, title=f"{report.labelled(str(variant))}: where the unknown land{several}"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.cells import CELL, CROSS_GENERATOR, IN_DOMAIN, cell_table
+from analysis.cells import CELL, cell_table
 from analysis.matrices import ORIENTATION, column_order, decimals
 from analysis.page import Block, Fold, Row, Text
 from analysis.parts import Report, register_part
@@ -16,6 +16,7 @@ from analysis.parts.robustness import class_tables
 from analysis.paste_back import paste_back_table, sentence
 from analysis.tables import MISSING
 from data.conditions import CLEAN, PASTE_BACK
+from grid.means import CROSS_GENERATOR, IN_DOMAIN
 from grid.tasks import DETECTION
 from models.metrics import in_words
 
@@ -38,7 +39,8 @@ def paste_back(report: Report) -> Iterator[Block]:
     rows, folds = [], list[Block]()
     for variant in report.variants(DETECTION):
         runs = report.finished(DETECTION, variant)
-        tables = {metric: paste_back_table(report.store, list(runs["run_id"]), metric) for metric in METRICS}
+        metrics = report.metrics_of(variant, METRICS)
+        tables = {metric: paste_back_table(report.store, list(runs["run_id"]), metric) for metric in metrics}
         if tables["auroc"].empty:
             continue
         yield Text(sentence(variant, tables["auroc"]), strong=True)
@@ -52,11 +54,11 @@ def paste_back(report: Report) -> Iterator[Block]:
                 matrix_picture(report, variant, metric, cells=cells, condition=PASTE_BACK),
             ]
             blocks += [Row(pictures), _differences(report, variant, metric, table)]
-        folds.append(Fold(f"{variant}: raw, pasted, and the difference of every cell", blocks))
+        folds.append(Fold(f"{report.labelled(variant)}: raw, pasted, and the difference of every cell", blocks))
     if rows:
         caption = (
             "Means over the cells of each method, on raw and on pasted test fakes; in brackets 95 % intervals of the "
-            "difference, paired by source image"
+            "difference, paired by source photograph, for these runs: other seeds are not in them"
         )
         yield report.folder.table("paste-back", pd.DataFrame(rows), caption=caption)
     attribution = class_tables(report, TRAINED, "test fakes")
@@ -93,5 +95,5 @@ def _differences(report: Report, variant: str, metric: str, table: pd.DataFrame)
     rows = [name for name in report.generators if name in shown.index]
     shown = shown.reindex(index=rows, columns=column_order(shown.columns, report.generators)).fillna(MISSING)
     shown = shown.rename_axis(index="tested on", columns="trained on")
-    caption = f"{variant}: {in_words(metric)}, pasted minus raw; {ORIENTATION}"
-    return report.folder.table(f"paste-back-{variant}-{metric}", table, caption=caption, shown=shown)
+    caption = f"{report.labelled(variant)}: {in_words(metric)}, pasted minus raw; {ORIENTATION}"
+    return report.folder.table(f"paste-back-{variant}-{metric}", table, caption=caption, shown=shown, variant=variant)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from analysis.cells import CELL
-from analysis.page import Block, Text, html_table, sentence_list
+from analysis.page import Block, Text, sentence_list
 from analysis.parts import Report, register_part
 from analysis.published import beside_published
 from analysis.tables import in_words
@@ -60,8 +60,8 @@ def published(report: Report) -> Iterator[Block]:
     what = "intervals are 95 % intervals; difference is ours minus published"
     if len(means):
         shown = in_words(means.drop(columns=["tested_on", "trained_on", "task"]), report.generators)
-        yield html_table(shown, f"Means, ours and published; {what}")
-    yield html_table(in_words(rest, report.generators), f"Each value, ours and published; {what}")
+        yield report.folder.block(shown, f"Means, ours and published; {what}")
+    yield report.folder.block(in_words(rest, report.generators), f"Each value, ours and published; {what}")
 
 
 def _answer(inside: object, num_seeds: int, *, comparable: bool) -> str:

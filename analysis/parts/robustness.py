@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from analysis.cells import CROSS_GENERATOR, IN_DOMAIN, cell_table, matrix_with_intervals
+from analysis.cells import cell_table, matrix_with_intervals
 from analysis.figures.robustness import robustness_figure
 from analysis.matrices import class_table, decimals
 from analysis.page import Block, Fold, Row, Text, html_table, sentence_list
@@ -14,9 +14,10 @@ from analysis.parts import Report, register_part
 from analysis.parts.matrices import matrix_picture
 from analysis.parts.summary import mean_text
 from analysis.robustness import changed, mean_over_conditions, ordered, score_shifts, scored_under
-from analysis.tables import CONFIDENCE, cell_text, long_form
+from analysis.tables import CONFIDENCE, PHOTOGRAPHS_ALONE, cell_text, long_form
 from analysis.tables import in_words as readable
 from data.conditions import CLEAN, get_condition, is_condition, members
+from grid.means import CROSS_GENERATOR, IN_DOMAIN
 from grid.tasks import ATTRIBUTION, DETECTION
 from models.metrics import AT_VALIDATION, in_words
 
@@ -56,7 +57,7 @@ def robustness(report: Report) -> Iterator[Block]:
             own = cells[(cells["variant"] == variant) & (cells["condition"] == condition)]
             if len(own):
                 matrices = _matrices(report, variant, condition, own, len(others))
-                yield Fold(f"{variant}: {condition}", [*report.audit(), *matrices])
+                yield Fold(f"{report.labelled(variant)}: {condition}", [*report.audit(), *matrices])
 
 
 def class_tables(report: Report, conditions: Mapping[str, str], heading: str) -> pd.DataFrame:
@@ -90,8 +91,9 @@ def equalised(report: Report) -> Iterator[str]:
                     yield (
                         f"Real and fake were made alike by {condition}: {variants} learned from pictures under "
                         f"{condition}, and the values under {condition} are of test pictures that went through the "
-                        "same. A difference between real and fake files that the condition wipes out does not help "
-                        "there; one that shows through it does. Other sections show clean test pictures."
+                        "same. A difference between real and fake files that the condition removes cannot help a "
+                        "detector there. A difference that is left under the condition can. Other sections show clean "
+                        "test pictures."
                     )
                 else:
                     yield f"{variants} learned from pictures under {condition} too, among other conditions."
@@ -104,7 +106,9 @@ def _summary(condition: str) -> str:
 def _curves(report: Report, cells: pd.DataFrame, variants: Sequence[str], names: Sequence[str]) -> Block:
     """The figure: AUROC, and accuracy at the fixed threshold, over the conditions."""
     means = cells[cells["kind"].isin([IN_DOMAIN, CROSS_GENERATOR]) & cells["metric"].isin(["auroc", FIXED])]
-    figure = robustness_figure(means, variants=variants, conditions=names, metrics=("auroc", FIXED))
+    figure = robustness_figure(
+        means, variants=variants, conditions=names, metrics=("auroc", FIXED), labels=report.origins
+    )
     lowest = []
     for variant in variants:
         rows = means[(means["variant"] == variant) & (means["metric"] == "auroc") & (means["kind"] == CROSS_GENERATOR)]
@@ -124,7 +128,7 @@ def _means(report: Report, cells: pd.DataFrame, variants: Sequence[str], others:
         if not runs:
             continue
         row: dict[str, object] = {"method": variant}
-        for metric in METRICS:
+        for metric in report.metrics_of(variant, METRICS):
             clean = mean_over_conditions(report.store, runs, metric, [CLEAN])
             under = mean_over_conditions(report.store, runs, metric, others)
             for kind, before, after in zip(("in-domain", "cross-generator"), clean, under, strict=True):
@@ -136,9 +140,9 @@ def _means(report: Report, cells: pd.DataFrame, variants: Sequence[str], others:
     if rows:
         caption = (
             f"Mean over {sentence_list(others)} beside clean pictures, each condition with the same weight; in "
-            "brackets 95 % intervals over source images; of the trials that were scored under each"
+            f"brackets {PHOTOGRAPHS_ALONE}; of the trials that were scored under each"
         )
-        yield report.folder.table("robustness", pd.DataFrame(rows), caption=caption)
+        yield report.folder.table("robustness", pd.DataFrame(rows).fillna("none"), caption=caption)
 
 
 def _table(report: Report, cells: pd.DataFrame, variants: Sequence[str], names: Sequence[str]) -> Block:
@@ -186,12 +190,13 @@ def _matrices(
     report: Report, variant: str, condition: str, cells: pd.DataFrame, num_conditions: int
 ) -> Iterator[Block]:
     """A method's matrices under a condition: pictures, or tables where there are many conditions."""
+    metrics = report.metrics_of(variant, METRICS)
     if num_conditions <= MOST_DRAWN:
-        yield Row([matrix_picture(report, variant, metric, cells=cells, condition=condition) for metric in METRICS])
+        yield Row([matrix_picture(report, variant, metric, cells=cells, condition=condition) for metric in metrics])
         return
-    for metric in METRICS:
+    for metric in metrics:
         matrix = matrix_with_intervals(report.store, variant, metric, cells=cells, condition=condition)
-        caption = f"{variant}: {in_words(metric)}, {condition}"
+        caption = f"{report.labelled(variant)}: {in_words(metric)}, {condition}"
         report.folder.files(f"matrix-{variant}-{metric}-{condition}", matrix, caption=caption)
         shown = readable(long_form(matrix).drop(columns=["variant", "metric"]), report.generators)
         yield html_table(shown, f"{caption}, every cell; intervals are 95 % intervals")

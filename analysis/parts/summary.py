@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from analysis.cells import CELL, CROSS_GENERATOR, GAP, IN_DOMAIN
-from analysis.page import Block, Text
+from analysis.answer import METRIC, Standing, best_of, best_of_cells, standings
+from analysis.cells import CELL, GAP
+from analysis.figures.answer import answer_figure
+from analysis.matrices import column_order
+from analysis.page import Block, Text, sentence_list
 from analysis.parts import Report, register_part
 from analysis.tables import CONFIDENCE, MISSING, cell_text
+from analysis.variants import ORIGIN
+from grid.means import CROSS_GENERATOR, IN_DOMAIN
+from grid.overview import seeds_in_words
 from grid.plan import FINISHED
 from grid.tasks import ATTRIBUTION, DETECTION
 from grid.train_sets import TrainSet
 from models.metrics import get_metric
 from models.registry import depends_on_seed
 
+LEARNT, WITHOUT = "that learn from fakes", "trained without a generator"
+_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 NOT_POSSIBLE = "none"  # such as the in-domain mean of a method that is trained without fakes
 
 
 @register_part("summary", title="Summary", position=10)
 def summary(report: Report) -> Iterator[Block]:
-    """A sentence on the best methods, and a table of every method's means."""
+    """A sentence on the best methods, a figure of all methods, and a table of every method's means."""
     if report.runs.empty:
         yield Text("This grid has controls alone, and no results of a method.")
         return
@@ -41,15 +49,17 @@ def summary(report: Report) -> Iterator[Block]:
         row["trials finished"] = f"{(own['state'] == FINISHED).sum()} of {len(own)}"
         rows.append(row)
     table = pd.DataFrame(rows)
-    best = _best(report)
-    if best:
-        yield Text(best)
-    elif len(table) > 1:
+    standing = standings(report.cells, report.generators)
+    best = _best(report, standing)
+    yield from map(Text, best)
+    if not best and len(table) > 1:
         yield Text("No two methods have the same cells yet, so their means are not ranked.")
     yield from (Text(f"Warning: {sentence}", strong=True) for sentence in report.beside.warnings(report.generators))
     yield from report.audit()
+    if standing:
+        yield _figure(report, standing)
     yield report.folder.table(
-        "summary", table,
+        "summary", table, shown=table.drop(columns="weights"),
         caption="Means over the cells of each method's matrix, ± standard deviation over seeds where there are "
         f"several, in brackets {CONFIDENCE}",
     )  # fmt: skip
@@ -64,22 +74,7 @@ def seeds_text(runs: pd.DataFrame) -> str:
     first = runs.iloc[0]
     if not depends_on_seed(str(first["method"]), json.loads(str(first["config"]))):
         return "does not depend on the seed"
-    return ", ".join(map(str, sorted(runs["seed"].unique())))
-
-
-def with_most_cells(cells: pd.DataFrame) -> list[str]:
-    """The variants with the largest set of cells that they share: only their means can be ranked.
-
-    Args:
-        cells: columns variant, tested_on, trained_on.
-    """
-    cells_of = {
-        str(variant): frozenset(zip(rows["tested_on"], rows["trained_on"], strict=True))
-        for variant, rows in cells.groupby("variant", sort=False)
-    }
-    num_variants = Counter(cells_of.values())
-    most = max(num_variants, key=lambda same: (len(same), num_variants[same]), default=frozenset())
-    return [variant for variant, same in cells_of.items() if same == most]
+    return seeds_in_words(sorted(runs["seed"].unique()))
 
 
 def mean_text(report: Report, cells: pd.DataFrame, variant: str, task: str, metric: str, kind: str) -> str:
@@ -102,20 +97,81 @@ def mean_text(report: Report, cells: pd.DataFrame, variant: str, task: str, metr
     planned = report.runs[(report.runs["variant"] == variant) & (report.runs["task"] == task)]
     trained = [TrainSet.parse(str(text)) for text in planned["trained_on"]]
     can_have = any(train.generators for train in trained) if kind in (IN_DOMAIN, GAP) else bool(trained)
+    can_have &= task != DETECTION or bool(report.metrics_of(variant, [metric]))
     return MISSING if can_have else NOT_POSSIBLE
 
 
-def _best(report: Report) -> str:
-    """A sentence on the best of the methods that can be ranked; "" if there are not two."""
-    of_accuracy = report.cells[(report.cells["metric"] == "accuracy") & (report.cells["task"] == DETECTION)]
-    complete = with_most_cells(of_accuracy[of_accuracy["kind"] == CELL])
-    if len(complete) < 2 and report.runs["variant"].nunique() > 1:
-        return ""
-    means = of_accuracy[of_accuracy["variant"].isin(complete)]
-    parts = []
-    for kind in (IN_DOMAIN, CROSS_GENERATOR):
-        rows = means[means["kind"] == kind]
-        if len(rows):
-            best = int(rows["mean"].to_numpy(float).argmax())
-            parts.append(f"{cell_text(rows['mean'].iloc[best])} {kind} ({rows['variant'].iloc[best]})")
-    return f"Best mean accuracies: {', '.join(parts)}." if parts else ""
+def _best(report: Report, standing: Sequence[Standing]) -> list[str]:
+    """Which method carries best: a sentence on those that learn from fakes, and one on those that do not.
+
+    Only methods with the same cells are ranked; where there are several and no two of them have, there is no sentence.
+    """
+    sentences = []
+    for learns, words in ((True, LEARNT), (False, WITHOUT)):
+        of_kind = [one for one in standing if one.learns == learns]
+        ranked = [one for one in of_kind if one.ranked and one.unseen is not None]
+        if ranked and not (len(ranked) == 1 and len(of_kind) > 1):
+            sentences.append(_sentence(report, ranked, words))
+    return sentences
+
+
+def _sentence(report: Report, ranked: Sequence[Standing], words: str) -> str:
+    """The best on unseen generators, with what it has on its own, and the best at home; the backbone of each."""
+    best, home = best_of(ranked), best_of(ranked, "own")
+    first = best[0]
+    names = sentence_list(report.labelled(one.variant) for one in best)
+    carry = "carry best alike" if len(best) > 1 else "carries best"
+    begin = f"Of {_count(len(ranked))} methods {words}, {names} {carry}" if len(ranked) > 1 else names
+    sentence = f"{begin}: AUROC {_auroc(report, first, CROSS_GENERATOR)} on generators that it never saw"
+    if len(best) > 1:
+        sentence = sentence.replace("it never", "they never")
+    elif first.own is not None:
+        sentence += f", {_auroc(report, first, IN_DOMAIN)} on its own"
+    if home and first not in home:
+        other = home[0]
+        falls = other.unseen is not None and other.own is not None and other.unseen.value < other.own.value
+        sentence += (
+            f"; {report.labelled(other.variant)} is best at home, with {_auroc(report, other, IN_DOMAIN)}, and "
+            f"{'falls to' if falls else 'has'} {_auroc(report, other, CROSS_GENERATOR)} on others"
+        )
+    close = [
+        one for one in ranked if one not in best and first.unseen and one.unseen and one.unseen.high > first.unseen.low
+    ]
+    if close:
+        sentence += f". The intervals of {sentence_list(one.variant for one in close)} overlap that of {first.variant}"
+    return f"{sentence}."
+
+
+def _count(number: int) -> str:
+    return _NUMBERS[number] if number < len(_NUMBERS) else str(number)
+
+
+def _auroc(report: Report, one: Standing, kind: str) -> str:
+    return mean_text(report, report.cells, one.variant, DETECTION, METRIC, kind)
+
+
+def _figure(report: Report, standing: Sequence[Standing]) -> Block:
+    """All methods at one look, and the best of each cell as a table file."""
+    best = best_of_cells(standing, report.generators)
+    order = column_order(best["trained_on"], report.generators)
+    best = best.sort_values("trained_on", key=lambda names: names.map(order.index), kind="stable", ignore_index=True)
+    holders = [sorted(map(str, variants)) for variants in best["variants"].tolist()]
+    table = best.assign(variants=[" = ".join(names) for names in holders])
+    caption = "The highest AUROC of each cell and the method that has it; methods with equal values are joined by ="
+    origins = [" = ".join(report.origins.get(name, "") for name in names) for names in holders]
+    shown = [" = ".join(map(report.labelled, names)) for names in holders]
+    report.folder.files(
+        "best-of-cells", table.assign(**{ORIGIN: origins}), caption=caption, shown=table.assign(variants=shown)
+    )
+    counts = Counter(name for names in holders for name in names)
+    named = ", ".join(f"{name} in {count}" for name, count in counts.most_common())
+    means = "; ".join(
+        f"{report.labelled(one.variant)} {_auroc(report, one, CROSS_GENERATOR)} unseen, "
+        f"{_auroc(report, one, IN_DOMAIN)} own"
+        for one in standing
+    )
+    alt = f"AUROC of {len(standing)} methods, the highest mean first: {means}. Best of {len(best)} cells: {named}."
+    wide, narrow = (
+        answer_figure(standing, report.generators, labels=report.origins, narrow=narrow) for narrow in (False, True)
+    )
+    return report.folder.picture("answer", wide, alt=alt, narrow=narrow)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from analysis.cells import CROSS_GENERATOR, IN_DOMAIN, cell_table
+from analysis.cells import cell_table
 from analysis.matrices import decimals
 from analysis.page import Block, Fold, Text
 from analysis.parts import Report, register_part
@@ -15,11 +15,13 @@ from analysis.parts.summary import mean_text
 from analysis.tables import CONFIDENCE
 from analysis.thresholds import CHOSEN_ON, USED_ON, fewest_reals, transfer_matrix, transfer_table
 from analysis.verdicts import temperature_of
+from grid.means import CROSS_GENERATOR, IN_DOMAIN
 from grid.tasks import DETECTION
 from models.metrics import AT_VALIDATION, in_words
 
 ORACLE = "oracle_accuracy"
 LOW_FPR = {"tpr_at_fpr_1": 100, "tpr_at_fpr_5": 20}  # metric -> reals of which one is the share that may err
+UNSURE_BELOW = {"tpr_at_fpr_1": 500}  # metric -> reals below which fewer than 9 of 10 intervals hold the truth
 METRICS = ("accuracy", f"accuracy{AT_VALIDATION}", ORACLE, *LOW_FPR)
 
 
@@ -33,7 +35,8 @@ def thresholds(report: Report) -> Iterator[Block]:
         "The same scores at several thresholds. The oracle is the best threshold in hindsight, found on the test cell "
         "itself: no detector has it, nothing is ranked by it and nothing is chosen with it. What lies between it and "
         "the own validation threshold is lost by a threshold that has moved, not by the order of the images. TPR is "
-        "the share of fakes that score above all but so many of the reals; images of one score are called alike."
+        "the share of fakes that are found where 1 % or 5 % of the reals may be called fake; images of one score are "
+        "called alike."
     )
     few = fewest_reals(report.store, str(report.finished(DETECTION)["run_id"].iloc[0]))
     for metric, needed in LOW_FPR.items():
@@ -41,6 +44,12 @@ def thresholds(report: Report) -> Iterator[Block]:
             yield Text(
                 f"{in_words(metric)} rests on too few images: a test cell has {few} reals, and with fewer than "
                 f"{needed} it is the share of fakes above the highest of them."
+            )
+        elif few < UNSURE_BELOW.get(metric, 0):
+            yield Text(
+                f"{in_words(metric)} rests on few images: a test cell has {few} reals, of which {few // needed} may be "
+                f"called fake. With fewer than {UNSURE_BELOW[metric]} reals the value tends to be too high and its "
+                "interval too narrow (docs/numbers.md)."
             )
     cells = cell_table(report.store, metrics=METRICS)
     cells = cells[cells["task"] == DETECTION]
@@ -60,7 +69,7 @@ def thresholds(report: Report) -> Iterator[Block]:
     yield from _temperatures(report, variants)
     for variant in variants:
         matrices = [matrix_picture(report, variant, metric, cells=cells) for metric in (ORACLE, *LOW_FPR)]
-        yield Fold(f"{variant}: thresholds", [*_transfer(report, variant), *matrices])
+        yield Fold(f"{report.labelled(variant)}: thresholds", [*_transfer(report, variant), *matrices])
 
 
 def _temperatures(report: Report, variants: list[str]) -> Iterator[Block]:
@@ -97,8 +106,9 @@ def _transfer(report: Report, variant: str) -> Iterator[Block]:
         return
     name, words = f"threshold-transfer-{variant}", "accuracy with the threshold of one generator's validation images"
     matrix = transfer_matrix(table, report.generators)
-    caption = f"{variant}: {words}; columns: {CHOSEN_ON}, rows: {USED_ON} the test cell; means over training sets"
-    yield report.folder.table(name, matrix, caption=caption, shown=matrix.map(decimals))
+    caption = f"{report.labelled(variant)}: {words}; "
+    caption += f"columns: {CHOSEN_ON}, rows: {USED_ON} the test cell; means over training sets"
+    yield report.folder.table(name, matrix, caption=caption, shown=matrix.map(decimals), variant=variant)
     each = table.assign(accuracy=table["accuracy"].map(decimals))
-    caption = f"{variant}: {words}, per training set (means over seeds)"
-    yield report.folder.table(f"{name}-each", table, caption=caption, shown=each)
+    caption = f"{report.labelled(variant)}: {words}, per training set (means over seeds)"
+    yield report.folder.table(f"{name}-each", table, caption=caption, shown=each, variant=variant)

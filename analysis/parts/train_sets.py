@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from analysis.cells import CROSS_GENERATOR, IN_DOMAIN, ONE_GENERATOR, SEVERAL_GENERATORS
+from analysis.cells import ONE_GENERATOR, SEVERAL_GENERATORS
 from analysis.page import Block, Text
 from analysis.parts import Report, register_part
 from analysis.parts.summary import mean_text
 from analysis.tables import CONFIDENCE
 from grid.equal_size import EqualSize
+from grid.means import CROSS_GENERATOR, IN_DOMAIN
 from grid.tasks import DETECTION
 from models.metrics import in_words
 

@@ -1,7 +1,7 @@
 "use strict";
 // Sort a table by a column: numbers as numbers, text as text, missing values last; a second click reverses the order.
 for (const table of document.querySelectorAll("table")) {
-  const heads = [...table.tHead.rows[0].cells];
+  const heads = [...table.tHead.rows[table.tHead.rows.length - 1].cells];
   heads.forEach((head, column) => {
     head.firstElementChild.addEventListener("click", () => {
       const down = head.getAttribute("aria-sort") === "ascending";

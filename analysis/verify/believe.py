@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.verify import estimates
-from analysis.verify.compare import Derived
+from analysis.verify.compare import Between, Derived, OfNothing
 from analysis.verify.estimates import Estimate, Images, Piece
 from analysis.verify.evidence import (
     ATTRIBUTION,
@@ -33,6 +33,7 @@ from analysis.verify.evidence import (
 from analysis.verify.tables import IN_WORDS, RECORDED, all_conditions, label_of, mean_cell, rule
 
 METRICS = ("accuracy", "auroc")
+_OPTIMUM = 1e-5  # share by which two searches for the best temperature may differ
 _KINDS = {"in-domain": True, "cross-generator": False}
 _MEANS = {IN_DOMAIN: True, CROSS: False}
 
@@ -190,7 +191,7 @@ def pasted_cells(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived 
     """Every cell of a method on raw and on pasted fakes."""
     named = {slug(f"paste-back-{v}-{m}"): (v, m) for v in _variants(evidence) for m in METRICS}
     if name not in named:
-        return "its name does not say which method and metric it is of"
+        return OfNothing("its name does not say which method and metric it is of")
     (variant, metric), rows, texts = named[name], [], {}
     for kind, trained_on, tested_on, raw, pasted, unchanged in _pasted(evidence, variant, metric):
         change = _change(raw, pasted, unchanged)
@@ -240,7 +241,7 @@ def _by_area(evidence: Evidence) -> pd.DataFrame | str:
                         continue
                     facts[tested_on, third] = in_cell[chosen].min(), in_cell[chosen].max(), int(chosen.sum())
                     part = _part(images, chosen | (images.labels == 0))
-                    for metric in ("auroc", "balanced_accuracy"):
+                    for metric in ("auroc", "balanced_accuracy") if evidence.gives_log_odds(key) else ("auroc",):
                         parts.setdefault((trained_on, tested_on, metric, third), []).append(
                             estimates.pieces(part, metric)
                         )
@@ -310,52 +311,58 @@ def thresholds(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | 
 
 @rule("temperatures")
 def temperatures(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | str:
-    """Calibration errors on a trial's own validation images, with the temperature that the trial kept."""
+    """Temperatures from the trials' own validation images, and calibration errors before and with the kept ones."""
     rows = []
     detection = evidence.finished[evidence.finished["task"] == DETECTION]
     for key, variant, trained_on, seed in detection[["key", "variant", "trained_on", "seed"]].itertuples(index=False):
-        kept = evidence.validation(key)
+        kept, own = evidence.validation(key), evidence.own_validation(key)
         if kept is None or kept[1]["temperature"] is None:
             continue
-        images, fitted = kept[0], kept[1]["temperature"]
-        row: dict[str, object] = {"method": variant, "trained_on": trained_on, "seed": seed}
-        size = evidence.spec(key).get("equal_size")
-        if size is None:  # of equal sizes, the images that are left out are not written down
-            own = np.any([cell_rows(images, name) for name in trained_on.split("+")], axis=0)
-            labels, scores = images.loc[own, "label"].to_numpy(), images.loc[own, "score"].to_numpy(float)
-            row |= {"ECE before": estimates.calibration_error(labels, scores), "validation images": len(labels)}
-            row["ECE after"] = estimates.calibration_error(labels, scores / fitted["value"])
-        else:
-            row |= {"ECE before": fitted["ece_before"], "ECE after": fitted["ece_after"]}
-            row["validation images"] = fitted["num_images"]
-        rows.append(row)
-    return Derived(
-        pd.DataFrame(rows), ["method", "trained_on", "seed"], {"temperature": RECORDED, "note": RECORDED}
-    )  # fmt: skip
+        if trained_on == "none":  # from self-edited photographs, whose scores are not kept
+            fitted = kept[1]["temperature"]
+            rows.append(
+                {"method": variant, "trained_on": trained_on, "seed": seed, "temperature": fitted["value"],
+                 "ECE before": fitted["ece_before"], "ECE after": fitted["ece_after"],
+                 "validation images": fitted["num_images"]}
+            )  # fmt: skip
+            continue
+        if own is None:
+            continue
+        labels, scores = own["label"].to_numpy(), own["score"].to_numpy(float)
+        value = estimates.temperature(labels, scores)
+        near = _OPTIMUM + estimates.flatness(scores, value)
+        rows.append(
+            {"method": variant, "trained_on": trained_on, "seed": seed,
+             "temperature": Between(value * (1 - near), value * (1 + near)),
+             "ECE before": estimates.calibration_error(labels, scores),
+             "ECE after": estimates.calibration_error(labels, scores / kept[1]["temperature"]["value"]),
+             "validation images": own["path"].nunique()}
+        )  # fmt: skip
+    return Derived(pd.DataFrame(rows), ["method", "trained_on", "seed"], {"note": RECORDED})
 
 
 @rule("threshold-transfer-*")
 def transfer(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | str:
     """The threshold of one generator's validation images, used on another: means over detectors."""
-    cells = _transfers(evidence, name.removesuffix("-each") if name.endswith("-each") else name)
-    if isinstance(cells, str):
-        return cells
+    named = {slug(f"threshold-transfer-{variant}{end}"): (variant, end) for variant in _variants(evidence)
+                for end in ("", "-each")}  # fmt: skip
+    if name not in named:
+        return OfNothing("its name does not say which method it is of")
+    variant, end = named[name]
+    cells = _transfers(evidence, variant)
     keys = ["trained_on", "chosen_on", "used_on"]
     grouped = cells.groupby(keys, sort=False)["accuracy"]
     each = grouped.agg(accuracy="mean", num_seeds="count").reset_index()
-    if name.endswith("-each"):
+    if end:
         return Derived(each, keys)
     first = str(table.columns[0])
     matrix = each.pivot_table(index="used_on", columns="chosen_on", values="accuracy", aggfunc="mean")
     return Derived(matrix.rename_axis(index=first, columns=None).reset_index(), [first])
 
 
-def _transfers(evidence: Evidence, name: str) -> pd.DataFrame | str:
-    variants = [variant for variant in _variants(evidence) if slug(f"threshold-transfer-{variant}") == name]
-    if len(variants) != 1:
-        return "its name does not say which method it is of"
+def _transfers(evidence: Evidence, variant: str) -> pd.DataFrame:
     rows = []
-    for key, trained_on in evidence.runs(DETECTION, variants[0])[["key", "trained_on"]].itertuples(index=False):
+    for key, trained_on in evidence.runs(DETECTION, variant)[["key", "trained_on"]].itertuples(index=False):
         kept = evidence.validation(key)
         if kept is None:
             continue
@@ -446,7 +453,7 @@ def references_beside(evidence: Evidence, name: str, table: pd.DataFrame) -> Der
     """The means of each reference over the cells that a method has, too."""
     variants = [variant for variant in _variants(evidence) if slug(f"references-{variant}") == name]
     if len(variants) != 1:
-        return "its name does not say which method it is of"
+        return OfNothing("its name does not say which method it is of")
     own, rows = _own(evidence, variants[0]), []
     for reference, cells in _references(evidence).items():
         row: dict[str, object] = {"reference": reference}

@@ -1,9 +1,12 @@
-"""Derive every number of a report again, from the scores, embeddings and manifest that trials left behind.
+"""Derive every number of a report again.
 
-python -m analysis verify                 the report in the folder report
-python -m analysis verify FOLDER          a report, or an export of `python -m analysis export`
+It is derived from the scores, embeddings and manifest that trials left behind.
 
-An export needs neither MLflow nor the images. A report's evidence is read from MLflow and from the grid's cache.
+python -m analysis verify          the report in the folder report
+python -m analysis verify FOLDER   a report, or a folder of the export
+
+An export needs neither MLflow nor the images. A report's evidence is read from
+MLflow and from the grid's cache.
 The exit status is 0 if no number differs, 1 if one does, 2 for bad input.
 """
 

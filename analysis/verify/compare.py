@@ -22,13 +22,43 @@ from analysis.verify.evidence import Difference
 TOLERANCE = 1e-9
 LEFT_OUT = "left out"
 NOTHING = ("", "missing", "none")
+ORIGIN = "backbone_and_weights"  # column of every CSV with values of methods
+OF = "; of "  # in the first heading of the CSV of a matrix, before the method and its backbone and weights
+# Columns with names of methods, beside which their backbone and weights may stand.
+NAMED = ("method", "variant", "variants")
 SPOKEN = {  # headings of Markdown, LaTeX and the page -> columns of the CSV
+    "deviation over seeds": "std",
+    "seeds": "num_seeds",
+    "images": "num_images",
+    "fakes": "num_fakes",
+    "calibration error": "ece",
+    "calibration error with the temperature": "ece_calibrated",
+    "95 % interval: from": "low",
+    "95 % interval: to": "high",
     "confidence interval of the mean: from": "low",
     "confidence interval of the mean: to": "high",
     "prediction interval of one more run: from": "one_more_low",
     "prediction interval of one more run: to": "one_more_high",
     "95 % interval of the difference: from": "low",
     "95 % interval of the difference: to": "high",
+}
+METRICS = {  # a metric in words -> its name in a CSV
+    "accuracy at p = 0.5": "accuracy",
+    "accuracy at the threshold from validation": "accuracy_valid_threshold",
+    "balanced accuracy at p = 0.5": "balanced_accuracy",
+    "balanced accuracy at the threshold from validation": "balanced_accuracy_valid_threshold",
+    "AUROC": "auroc",
+    "average precision": "ap",
+    "equal error rate (lower is better)": "eer",
+    "macro F1 at p = 0.5": "macro_f1",
+    "oracle accuracy, best threshold in hindsight": "oracle_accuracy",
+    "TPR at 1 % FPR": "tpr_at_fpr_1",
+    "TPR at 5 % FPR": "tpr_at_fpr_5",
+    "IoU at the threshold from validation": "iou",
+    "IoU at 0.5": "iou_fixed",
+    "pointing game": "pointing",
+    "CAM energy inside the mask": "energy",
+    "average precision over pixels": "ap",
 }
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w.])", re.IGNORECASE)
 
@@ -63,6 +93,10 @@ class Derived:
     wide: pd.DataFrame | None = None
     caption: dict[str, tuple[float, ...]] = field(default_factory=dict)
     leave_out: Callable[[Mapping[Any, Any]], str] = lambda _: ""
+
+
+class OfNothing(str):
+    """Why a table is of no method, metric or condition of the evidence: a difference, and not left out."""
 
 
 @dataclass
@@ -131,6 +165,8 @@ def compare_csv(file: str, table: pd.DataFrame, derived: Derived) -> tuple[Outco
             if name in keys:
                 continue
             if name not in derived.frame.columns:
+                if name == ORIGIN:  # held against the specifications for itself
+                    continue
                 reason = derived.unverified.get(name, "no rule for this column")
                 outcome.leave_out(reason, len(numbers_in(str(text))))
                 continue
@@ -167,7 +203,7 @@ def compare_shown(
     if derived.wide is not None:
         wide = derived.wide if _turned(header) == _turned([str(derived.wide.index.name)]) else derived.wide.T
         names = {_plain_heading(str(name)): name for name in wide.columns}
-        frame, lines = wide, [(line[0], str(line[0]) if str(line[0]) in wide.index else None) for line in rows]
+        frame, lines = wide, [(line[0], _row_of(wide, line[0])) for line in rows]
         if len(rows) != len(wide):
             outcome.differences.append(Difference(file, "all", "rows", str(len(rows)), str(len(wide))))
     else:
@@ -207,6 +243,18 @@ def _plain_heading(text: str) -> str:
     return SPOKEN.get(text, text).replace("_", " ")
 
 
+def without_origin(text: str) -> str:
+    """The name of a method, or names joined by " = ", without the backbone and weights in brackets behind each."""
+    names = (name.partition(" [")[0] if name.endswith("]") else name for name in text.split(" = "))
+    return " = ".join(names)
+
+
+def _row_of(wide: pd.DataFrame, text: str) -> str | None:
+    """The row of a table that is headed so; None if there is none."""
+    named = without_origin(text) if wide.index.name in NAMED else text
+    return next((name for name in (text, named) if name in wide.index), None)
+
+
 def _turned(header: Sequence[str]) -> bool:
     return header[0].startswith("trained")
 
@@ -214,7 +262,8 @@ def _turned(header: Sequence[str]) -> bool:
 def _compare_cell(outcome: Outcome, row: str, column: str, text: str, value: Any, *, exact: bool) -> None:
     """Count the numbers of one cell, and record it if it differs."""
     if isinstance(value, str):
-        if text != value:
+        said = without_origin(text) if column in NAMED else METRICS.get(text, text) if column == "metric" else text
+        if value not in (text, said):
             outcome.differences.append(Difference(outcome.file, row, column, text, value))
         return
     numbers = value if isinstance(value, tuple) else (value,)
@@ -249,7 +298,8 @@ def _words(value: Any) -> str:
 
 def read_csv(path: Path) -> pd.DataFrame:
     """A CSV with every cell as text."""
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    return table.rename(columns={table.columns[0]: str(table.columns[0]).partition(OF)[0]})
 
 
 def read_markdown(text: str) -> tuple[str, list[str], list[list[str]]]:
@@ -301,30 +351,31 @@ class _Tables(html.parser.HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.tables: list[tuple[str, list[str], list[list[str]]]] = []
-        self._inside = ""
+        self._inside, self._is_head = "", False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == "table":
             self.tables.append(("", [], []))
         elif tag == "tr" and self.tables:
             self.tables[-1][2].append([])
-        elif tag in ("caption", "th", "td") and self.tables:
+        elif tag == "th" and self.tables:  # one that heads several columns names none
+            self.tables[-1][1].extend(str(value) for name, value in attrs if name == "data-column")
+        elif tag == "thead":
+            self._is_head = True
+        elif tag == "caption" or (tag == "td" and not self._is_head):
             self._inside = tag
-            if tag == "th":
-                self.tables[-1][1].append("")
-            elif tag == "td":
+            if tag == "td":
                 self.tables[-1][2][-1].append("")
 
     def handle_endtag(self, tag: str) -> None:
         if tag == self._inside:
             self._inside = ""
+        self._is_head &= tag != "thead"
 
     def handle_data(self, data: str) -> None:
         if self._inside == "caption":
             caption, header, rows = self.tables[-1]
             self.tables[-1] = caption + data, header, rows
-        elif self._inside == "th":
-            self.tables[-1][1][-1] += data
         elif self._inside == "td":
             self.tables[-1][2][-1][-1] += data
 

@@ -1,11 +1,11 @@
-"""What the trials of a grid left behind, read from a folder of `python -m analysis export`, and held against itself."""
+"""What the trials of a grid left behind, read from a folder of `python -m analysis export`."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ import pandas as pd
 from analysis.verify import estimates, seeds
 from analysis.verify.estimates import Estimate, Images, Piece
 from analysis.verify.seeds import Seeds
+from analysis.verify.sizes import equal_rows
 
 FORMAT = 1
 FACTS, SUMS = "export.json", "SHA256SUMS"
@@ -27,7 +28,8 @@ SHUFFLED, REAL_ALONE = "shuffled_labels", "real_against_real"  # controls, whose
 METHOD, CONTROL, REFERENCE = "method", "control", "reference"
 CELL, IN_DOMAIN, CROSS, GAP = "cell", "in-domain mean", "cross-generator mean", "gap"
 ONE_GENERATOR, SEVERAL_GENERATORS = ", trained on one generator", ", trained on several generators"
-_ROW = ["label", "generator", "source_id", "digest"]
+ROW = ["label", "generator", "source_id", "digest"]
+_SPEC = ("task", "method", "seed", "train_generators", "config", "data")
 
 Where = tuple[str, str, str, str]  # condition, trained on, tested on, metric
 
@@ -114,12 +116,14 @@ class Evidence:
                 f"the export in {self.folder} has format {facts.get('format')}, this code reads {FORMAT}: check out "
                 f"the commit that it was made with"
             )
+        if not isinstance(facts.get("data"), str):
+            raise EvidenceError(f"{self.folder / FACTS} does not name the data set; export the grid again")
         return facts
 
     @cached_property
     def manifest(self) -> pd.DataFrame:
         """One row per image; every column is text but `label`."""
-        table = _csv(self.folder / "manifest.csv", ["path", "split", "mask_digest", *_ROW])
+        table = _csv(self.folder / "manifest.csv", ["path", "split", "mask_digest", *ROW])
         if not table["label"].isin(["0", "1"]).all():
             raise EvidenceError(f"{self.folder / 'manifest.csv'} has a label that is neither 0 nor 1")
         return table.assign(label=table["label"].astype(int))
@@ -164,16 +168,27 @@ class Evidence:
 
     @cached_property
     def generators(self) -> list[str]:
-        """Every generator that a trial was trained or tested on."""
+        """Every generator that a trial was trained or tested on, as far as it has test images."""
         trained = {name for text in self.trials["trained_on"] for name in text.split("+")} - {"none"}
-        test = self.manifest[(self.manifest["split"] == "test") & (self.manifest["label"] == 1)]
-        has_tests = bool((self.finished["task"] == DETECTION).any())
-        return sorted(trained | (set(test["generator"]) if has_tests else set()))
+        fakes = self.manifest[(self.manifest["split"] == "test") & (self.manifest["label"] == 1)]
+        tested, has_tests = set(fakes["generator"]), bool((self.finished["task"] == DETECTION).any())
+        return sorted(tested if has_tests else trained & tested)
 
     @cached_property
     def logged(self) -> pd.DataFrame:
         """Values that the trials logged: key, metric, value."""
         return _csv(self.folder / "metrics.csv", ["key", "metric", "value"])
+
+    def backbone(self, variant: str) -> str:
+        """The backbones of a variant's specifications, joined by "; "; "" for a method without a backbone."""
+        configs = [rows.loc[rows["variant"] == variant, "config"] for rows in (self.all_trials, self.trials)]
+        named = [json.loads(text).get("backbone", "") for own in configs for text in own]
+        return "; ".join(filter(None, dict.fromkeys(map(str, named))))
+
+    def gives_log_odds(self, key: str) -> bool:
+        """Whether a trial's score is a log-odds of fake; one that is none has logged no accuracy at p = 0.5."""
+        own = self.logged.loc[self.logged["key"] == key, "metric"].astype(str).str.rpartition("/")[2]
+        return not (own.eq("accuracy" + estimates.VALIDATION).any() and not own.eq("accuracy").any())
 
     def spec(self, key: str) -> dict[str, Any]:
         """A trial's specification."""
@@ -181,6 +196,8 @@ class Evidence:
             spec: dict[str, Any] = json.loads((self.folder / "specs" / f"{key}.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise EvidenceError(f"the specification of trial {key} cannot be read: {error}") from error
+        if absent := [name for name in _SPEC if name not in spec]:
+            raise EvidenceError(f"specs/{key}.json does not say {', '.join(absent)}; export the grid again")
         return spec
 
     def conditions(self, key: str) -> list[str]:
@@ -202,9 +219,19 @@ class Evidence:
         return self._scores[key, condition]
 
     def embeddings(self, key: str) -> np.ndarray | None:
-        """Rows as in `scores`; None if none are stored."""
+        """Rows as in `scores`, or those that `embedded` names; None if none are stored."""
         path = self.folder / "embeddings" / f"{key}.npy"
         return np.load(path, allow_pickle=False) if path.is_file() else None
+
+    def embedded(self, key: str) -> np.ndarray | None:
+        """Which rows of `scores` have embeddings, where a trial keeps a sample; None: all have."""
+        path = self.folder / "embeddings" / f"{key}-rows.npy"
+        return np.load(path, allow_pickle=False) if path.is_file() else None
+
+    def classes_of_images(self, key: str) -> np.ndarray:
+        """Who made each image of `scores`, or "real": object (N,)."""
+        scores = self.scores(key)
+        return np.where(scores["label"].to_numpy() == 1, scores["generator"].to_numpy(object), "real")
 
     def validation(self, key: str) -> tuple[pd.DataFrame, dict[str, Any]] | None:
         """The scores of a trial's validation images and its calibration; None if the trial kept none."""
@@ -216,17 +243,24 @@ class Evidence:
         except Exception as error:  # pyarrow raises many kinds
             raise EvidenceError(f"{scores} or {facts.name} cannot be read: {error}") from error
 
-    def threshold(self, key: str) -> float | None:
-        """The threshold that follows from a trial's own validation images; None where they are not known.
+    def own_validation(self, key: str) -> pd.DataFrame | None:
+        """The validation rows of a detection trial's own training set; None where they are not kept, or have no fakes.
 
-        Of a training set of equal size, the images that were left out are not written down.
+        Of a training set of equal size, the images follow from the digests of the files.
         """
         kept, spec = self.validation(key), self.spec(key)
-        known = kept is not None and spec.get("equal_size") is None and spec["task"] == DETECTION
-        if kept is None or not known or not spec["train_generators"]:
+        if kept is None or spec["task"] != DETECTION or not spec["train_generators"]:
             return None
         own = kept[0][np.any([cell_rows(kept[0], name) for name in spec["train_generators"]], axis=0)]
-        if own["label"].nunique() < 2:
+        if spec.get("equal_size") is not None:
+            once = own.drop_duplicates("path")  # without the copies under further training conditions
+            own = own[own["path"].isin(once.loc[equal_rows(once, spec["equal_size"]["valid"]), "path"])]
+        return own if own["label"].nunique() == 2 else None
+
+    def threshold(self, key: str) -> float | None:
+        """The threshold that follows from a trial's own validation images; None where they are not known."""
+        own = self.own_validation(key)
+        if own is None:
             return None
         return estimates.validation_threshold(own["label"].to_numpy(), own["score"].to_numpy(float))
 
@@ -269,11 +303,11 @@ class Evidence:
             if task == ATTRIBUTION:
                 cells = {"all": labels >= 0}
             else:
-                known = (~fake & (made_by == "real")) | np.isin(made_by, list(classes[1:]))
+                known = made_for(fake, made_by, classes[1:])
                 cells = {name: known | (fake & (made_by == name)) for name in generators if name not in classes}
         else:
             labels = fake.astype(int)
-            cells = {name: (made_by == name) | (~fake & (made_by == "real")) for name in generators}
+            cells = {name: made_for(fake, made_by, {name}) for name in generators}
         if task == SHUFFLED:
             labels = labels ^ self._coins(key, rows)
         elif task == REAL_ALONE:
@@ -314,7 +348,10 @@ class Evidence:
                     known = images.labels >= 0
                     images = Images(images.labels[known], images.answers[known], images.units[known],
                                     images.num_units, images.classes)  # fmt: skip
-                for name in estimates.metrics_of(images.classes):
+                names = estimates.metrics_of(images.classes)
+                if not self.gives_log_odds(key):
+                    names = [name for name in names if name + estimates.VALIDATION not in names]
+                for name in names:
                     plain = name.removesuffix(estimates.VALIDATION)
                     if plain == name:
                         at = images
@@ -325,6 +362,16 @@ class Evidence:
                     values[tested_on, name] = estimates.metric(at, plain), estimates.pieces(at, plain)
             self._measured[key, condition] = values
         return self._measured[key, condition]
+
+    def mean_of_trial(self, key: str, kind: str, metric: str) -> float | None:
+        """A trial's mean on clean pictures over its "in-domain" or "cross-generator" cells; None if it has none."""
+        own = set(self.spec(key)["train_generators"])
+        values = [
+            value
+            for (tested_on, name), (value, _) in self.of_trial(key, CLEAN).items()
+            if name == metric and (tested_on in own) == (kind == "in-domain")
+        ]
+        return float(np.mean(values)) if values else None
 
     def _open_set(
         self, key: str, condition: str, left_out: str, images: Images
@@ -466,8 +513,9 @@ class Evidence:
 def manifest_digest(manifest: pd.DataFrame) -> str:
     """16 hexadecimal digits of SHA-256 over the rows' content: the data set's digest."""
     columns = ["label", "generator", "source_id", "split", "digest", "mask_digest"]
+    columns += [name for name in ("mask_white", "original_digest") if name in manifest.columns]
     rows = manifest[columns].astype(object).to_numpy().tolist()
-    lines = sorted(json.dumps([*row[:5], row[5] or None]) for row in rows)
+    lines = sorted(json.dumps([*row[:5], *(value or None for value in row[5:])]) for row in rows)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
@@ -480,96 +528,20 @@ def read_sums(folder: Path) -> dict[str, str]:
         raise EvidenceError(f"{folder / SUMS} cannot be read: {error}; export the grid again") from error
 
 
-def check_sums(folder: Path, listed: Mapping[str, str]) -> Iterator[Difference]:
-    """Files of an export that are not those that were exported, by `read_sums`."""
-    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {SUMS}
-    for name in sorted(listed.keys() | present):
-        if name not in present:
-            yield Difference(SUMS, name, "sha256", listed[name], "the file is missing")
-        elif name not in listed:
-            yield Difference(SUMS, name, "sha256", "no line", "the file was not exported")
-        elif (found := hashlib.sha256((folder / name).read_bytes()).hexdigest()) != listed[name]:
-            yield Difference(SUMS, name, "sha256", listed[name], found)
-
-
-def check_manifest(evidence: Evidence) -> Iterator[Difference]:
-    """Whether the manifest is the data set of the grid and of its trials."""
-    digest = manifest_digest(evidence.manifest)
-    if digest != evidence.facts["data"]:
-        yield Difference("manifest.csv", "all", "digest of the data set", evidence.facts["data"], digest)
-    for key in evidence.all_trials["key"]:
-        spec = evidence.spec(key)
-        if spec["data"] != digest:
-            yield Difference(f"specs/{key}.json", key, "data", str(spec["data"]), digest)
-        if key in evidence.facts.get("specs_without_paths", ()):
-            continue
-        text = json.dumps({k: v for k, v in spec.items() if k != "key"}, sort_keys=True, separators=(",", ":"))
-        derived = hashlib.sha256(text.encode()).hexdigest()[:16]
-        if derived != key:
-            yield Difference(f"specs/{key}.json", key, "key", key, derived)
-
-
-def check_rows(evidence: Evidence, key: str, condition: str) -> Iterator[Difference]:
-    """Whether a trial's rows are the test images of the manifest, and each score is the difference of its logits."""
-    file, rows = f"scores/{key}/{condition}.parquet", evidence.scores(key, condition)
-    classes = evidence.classes(key) or tuple(n.removeprefix("logit_") for n in rows.columns if n.startswith("logit_"))
-    numbers = [f"logit_{name}" for name in classes]
-    numbers += ["score"] if classes == ("real", "fake") else []
-    if evidence.spec(key)["task"] == OPEN_SET:
-        numbers += [str(name) for name in rows.columns if str(name).startswith("unknown_")]
-    if absent := [name for name in ["trial", "condition", "path", *_ROW, *numbers] if name not in rows.columns]:
-        yield Difference(file, WHOLE, ", ".join(absent), "no such column", "a column")
-        return
-    for column, value in (("trial", key), ("condition", condition)):
-        for other in sorted(set(rows[column].astype(str)) - {value}):
-            yield Difference(file, "all", column, other, value)
-    test = evidence.manifest[evidence.manifest["split"] == "test"]
-    wanted, found = (_counted(table) for table in (test, rows))
-    known = {identity[3]: identity for identity in wanted}
-    for identity, count in found.items():
-        if count <= wanted.get(identity, 0):
-            continue
-        path = str(rows.loc[rows["digest"] == identity[3], "path"].iloc[0])
-        match = known.get(identity[3])
-        if match is None or match == identity:
-            yield Difference(file, path, "digest", identity[3], "no such test image in the manifest")
-            continue
-        for column, shown, derived in zip(_ROW, identity, match, strict=True):
-            if shown != derived:
-                yield Difference(file, path, column, str(shown), str(derived))
-    digests = set(rows["digest"])
-    for identity, count in wanted.items():
-        if found.get(identity, 0) < count and (identity[3] not in digests or identity in found):
-            path = str(test.loc[test["digest"] == identity[3], "path"].iloc[0])
-            yield Difference(file, path, "all", "no row", "a test image of the manifest")
-    for column in numbers:
-        bad = ~np.isfinite(pd.to_numeric(rows[column], errors="coerce").to_numpy(float))
-        if bad.any():
-            path = rows.loc[bad, "path"].iloc[0]
-            yield Difference(file, WHOLE, column, f"{bad.sum()} values such as that of {path}", "finite numbers")
-            return
-    if "score" in numbers:
-        derived = rows["logit_fake"] - rows["logit_real"]
-        for index in np.flatnonzero(rows["score"].to_numpy() != derived.to_numpy()):
-            shown = repr(float(rows["score"].iloc[index]))
-            yield Difference(file, str(rows["path"].iloc[index]), "score", shown, repr(float(derived.iloc[index])))
-    vectors = evidence.embeddings(key) if condition == CLEAN else None
-    if vectors is not None and len(vectors) != len(rows):
-        yield Difference(f"embeddings/{key}.npy", "all", "rows", str(len(vectors)), str(len(rows)))
-
-
-def _counted(table: pd.DataFrame) -> dict[tuple[Any, ...], int]:
-    rows = zip(table["label"].tolist(), *(table[name].astype(str) for name in _ROW[1:]), strict=True)
-    counts: dict[tuple[Any, ...], int] = {}
-    for row in rows:
-        counts[row] = counts.get(row, 0) + 1
-    return counts
-
-
 def cell_rows(rows: pd.DataFrame, generator: str) -> np.ndarray:
     """Which rows are the fakes of a generator, or real images that are shared or its own: bool (N,)."""
-    shared = (rows["label"] == 0) & (rows["generator"] == "real")
-    return np.asarray((rows["generator"] == generator) | shared)
+    return made_for(rows["label"].to_numpy() == 1, rows["generator"].to_numpy(object), {generator})
+
+
+def made_for(fake: np.ndarray, made_by: np.ndarray, generators: Collection[str]) -> np.ndarray:
+    """Fakes of these generators, and real images that all share or theirs: bool (N,).
+
+    Real images that some generators share have their names, joined by "+", in the place of a generator.
+    """
+    chosen = {"real", *generators}
+    known = {name: not chosen.isdisjoint(str(name).split("+")) for name in set(made_by.tolist())}
+    of_real = np.array([known[name] for name in made_by], dtype=bool)
+    return np.asarray(np.where(fake, np.isin(made_by, list(generators)), of_real), dtype=bool)
 
 
 def _csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
@@ -609,5 +581,6 @@ def _variants(trials: pd.DataFrame) -> list[str]:
 
 
 def slug(text: str) -> str:
-    """A text as the name of a file of the report."""
-    return re.sub(r"[^a-z0-9_.]+", "-", text.lower().replace("+", "-and-")).strip("-")
+    """A text as the name of a file of the report; of a long text, the first 187 characters and 12 of a digest."""
+    name = re.sub(r"[^a-z0-9_.]+", "-", text.lower().replace("+", "-and-")).strip("-")
+    return name if len(name) <= 200 else f"{name[:187]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.verify import estimates
-from analysis.verify.compare import Derived
+from analysis.verify.compare import Derived, OfNothing
 from analysis.verify.estimates import Estimate
 from analysis.verify.evidence import CLEAN, OPEN_SET, Evidence, slug
 from analysis.verify.tables import rule
@@ -31,7 +31,9 @@ def under_condition(evidence: Evidence, name: str, table: pd.DataFrame) -> Deriv
     """The same under a condition."""
     conditions = {condition for key in evidence.finished["key"] for condition in evidence.conditions(key)}
     found = [condition for condition in conditions if slug(f"open-set-{condition}") == name]
-    return _scores(evidence, found[0]) if len(found) == 1 else "its name does not say which condition it is of"
+    return (
+        _scores(evidence, found[0]) if len(found) == 1 else OfNothing("its name does not say which condition it is of")
+    )
 
 
 @rule("open-set-accuracy")
@@ -42,7 +44,7 @@ def accuracy(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | st
         found = _of(evidence, trials, CLEAN, left_out)["accuracy"]
         rows.append(
             {"variant": variant, "left_out": left_out, "condition": CLEAN, "accuracy": found.value, "low": found.low,
-             "high": found.high, "num_seeds": len(trials)}
+             "high": found.high, "num_seeds": trials["seed"].nunique()}
         )  # fmt: skip
         texts[variant, left_out] = found.value, found.low, found.high
     wide = pd.Series(texts).unstack().rename_axis(index="method", columns="left out")
@@ -61,9 +63,9 @@ def landing(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | str
             answers = images.answers[images.labels == -1]
             row = counts.setdefault(left_out, dict.fromkeys(classes, 0))
             for number, of_class in enumerate(classes):
-                row[of_class] = int(str(row[of_class])) + int((answers == number).sum())
+                row[of_class] = int(str(row.get(of_class, 0))) + int((answers == number).sum())
     if not counts:
-        return "its name does not say which method it is of"
+        return OfNothing("its name does not say which method it is of")
     frame = pd.DataFrame([{first: left_out, **row} for left_out, row in counts.items()])
     return Derived(frame, [first])
 
@@ -83,7 +85,7 @@ def _scores(evidence: Evidence, condition: str) -> Derived:
             gap = estimates.difference(found[f"unknown_auroc/{score}"], base)[:3]
             gap = gap if score != "softmax" else (np.nan, np.nan, np.nan)
             row |= dict(zip(("difference", "difference_low", "difference_high"), gap, strict=True))
-            rows.append(row | {"num_seeds": len(trials)})
+            rows.append(row | {"num_seeds": trials["seed"].nunique()})
             lines.append(
                 {"method": variant, "left out": left_out, "score": _WORDS.get(score, score), "AUROC": texts["auroc"],
                  "AUROC minus that of the largest softmax": gap, "OSCR": texts["oscr"],

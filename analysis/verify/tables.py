@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.verify import estimates, seeds
-from analysis.verify.compare import Between, Derived
+from analysis.verify.compare import Between, Derived, OfNothing
 from analysis.verify.evidence import (
     ATTRIBUTION,
     CELL,
@@ -38,6 +38,7 @@ from analysis.verify.evidence import (
 Rule = Callable[[Evidence, str, pd.DataFrame], Derived | str]  # a text: why nothing of the table is derived
 RULES: dict[str, Rule] = {}
 IMAGES = "needs the images and the detector"
+COPIED = "copied from a paper"
 RECORDED = "recorded while the trial ran; does not follow from its scores"
 IN_WORDS = {
     "accuracy": "accuracy",
@@ -83,9 +84,9 @@ def matrix(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | str:
     if metric not in estimates.metrics_of(("real", "fake")):
         return f"no rule for the metric {metric}"
     if name != slug(f"matrix-{variant}-{metric}" + ("" if condition == CLEAN else f"-{condition}")):
-        return f"its rows are of {variant}, {metric}, {condition}, which is not what its name says"
+        return OfNothing(f"its rows are of {variant}, {metric}, {condition}, which is not what its name says")
     rows, texts = [], {}
-    columns = _columns(evidence, variant)
+    columns = columns_of(evidence, variant)
     for tested_on in evidence.generators:
         for trained_on in columns:
             value = evidence.value(DETECTION, variant, (condition, trained_on, tested_on, metric))
@@ -101,6 +102,15 @@ def matrix(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | str:
     return Derived(pd.DataFrame(rows), keys, wide=wide, caption=caption)
 
 
+def named_seeds(seeds: set[int]) -> str:
+    """Such as "one seed (0)", "0, 1, 2", or of more than ten in a row "0 to 49 (50)"."""
+    ordered = sorted(seeds)
+    if len(ordered) == 1:
+        return f"one seed ({ordered[0]})"
+    in_a_row = len(ordered) > 10 and ordered[-1] - ordered[0] == len(ordered) - 1
+    return f"{ordered[0]} to {ordered[-1]} ({len(ordered):,})" if in_a_row else ", ".join(map(str, ordered))
+
+
 @rule("summary")
 def summary(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | str:
     """The means of each method."""
@@ -114,11 +124,28 @@ def summary(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | str
             trained_on = next(iter(own.loc[own["task"] == ATTRIBUTION, "trained_on"].tolist()), "")
             value = evidence.value(ATTRIBUTION, variant, (CLEAN, trained_on, "all", "accuracy"))
             row["attribution, overall"] = value.in_brief if value else ()
-        names = ", ".join(map(str, sorted(set(own["seed"]))))
-        row["seeds"] = names if own["depends_on_seed"].iloc[0] else "does not depend on the seed"
+        row["seeds"] = (
+            named_seeds(set(own["seed"])) if own["depends_on_seed"].iloc[0] else "does not depend on the seed"
+        )
         row["trials finished"] = (int((own["state"] == FINISHED).sum()), len(own))
         rows.append(row)
     return Derived(pd.DataFrame(rows), ["method"], {"weights": RECORDED})
+
+
+@rule("best-of-cells")
+def best_of_cells(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | str:
+    """The highest AUROC of each cell, and every method that has it, in the order of the alphabet."""
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for variant in dict.fromkeys(evidence.finished.loc[evidence.finished["task"] == DETECTION, "variant"]):
+        for (_, trained_on, tested_on, metric), (by_seed, _) in evidence.cells(DETECTION, variant).items():
+            if metric == "auroc":
+                found.setdefault((tested_on, trained_on), {})[variant] = float(np.mean(list(by_seed.values())))
+    rows = []
+    for (tested_on, trained_on), values in found.items():
+        highest = max(values.values())
+        best = sorted(variant for variant, value in values.items() if value >= highest - 1e-12)
+        rows.append({"tested_on": tested_on, "trained_on": trained_on, "mean": highest, "variants": " = ".join(best)})
+    return Derived(pd.DataFrame(rows), ["tested_on", "trained_on"])
 
 
 @rule("calibration")
@@ -127,6 +154,8 @@ def calibration(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived |
     errors: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     detection = evidence.finished[evidence.finished["task"] == DETECTION]
     for key, variant, trained_on in detection[["key", "variant", "trained_on"]].itertuples(index=False):
+        if not evidence.gives_log_odds(key):
+            continue
         kept = evidence.validation(key)
         fitted = None if kept is None else kept[1]["temperature"]
         for tested_on, images in evidence.images(key).items():
@@ -151,7 +180,7 @@ def comparison(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | 
         if slug(f"compare-{a}-{b}-{metric}{ending}") == name
     ]  # fmt: skip
     if len(found) != 1:
-        return "its name does not say which two methods it compares"
+        return OfNothing("its name does not say which two methods it compares")
     (a, b, metric, ending), rows = found[0], []
     for task in dict.fromkeys(evidence.finished["task"]):
         if task not in (DETECTION, ATTRIBUTION, OPEN_SET):
@@ -225,7 +254,7 @@ def confusion(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | s
     trials = evidence.finished[evidence.finished["task"] == ATTRIBUTION]
     variants = [v for v in dict.fromkeys(trials["variant"]) if slug(f"confusion-{v}") == name]
     if len(variants) != 1:
-        return "its name does not say which method it is of"
+        return OfNothing("its name does not say which method it is of")
     counts: dict[str, dict[str, int]] = {}
     for key in trials.loc[trials["variant"] == variants[0], "key"]:
         images = evidence.images(key)["all"]
@@ -249,10 +278,14 @@ def embeddings(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | 
     for variant in dict.fromkeys(trials["variant"]):
         key = str(trials.loc[trials["variant"] == variant, "key"].iloc[0])
         vectors, scores = evidence.embeddings(key), evidence.scores(key)
-        if vectors is None or len(vectors) != len(scores):
-            return f"trial {key} has no embeddings, or not one per row of its scores"
-        classes = np.where(scores["label"].to_numpy() == 1, scores["generator"].to_numpy(object), "real")
-        silhouette, purity, chance, count = estimates.separation(vectors, classes, scores["source_id"].to_numpy(object))
+        classes = evidence.classes_of_images(key)
+        compared, is_sample = estimates.sample(classes), evidence.embedded(key) is not None
+        if vectors is None or len(vectors) != len(compared if is_sample else scores):
+            return f"trial {key} has no embeddings, or not one per row of its scores or of its sample of them"
+        silhouette, purity, chance, count = estimates.separation(
+            vectors if is_sample else vectors[compared], classes[compared],
+            scores["source_id"].to_numpy(object)[compared],
+        )  # fmt: skip
         rows.append(
             {"method": variant, "silhouette": Between(silhouette - 1e-6, silhouette + 1e-6),
              f"{count}-NN purity": Between(*purity), "chance": chance, "dimensions": vectors.shape[1]}
@@ -336,7 +369,7 @@ def localisation_matrix(evidence: Evidence, name: str, table: pd.DataFrame) -> D
         for subset in ("all", "correct", "wrong")
     }
     if name not in names:
-        return "its name does not say which method and measure it is of"
+        return OfNothing("its name does not say which method and measure it is of")
     variant, metric, subset = names[name]
     rows = images[images["variant"] == variant]
     rows = rows if subset == "all" else rows[(rows["correct"] == "True") == (subset == "correct")]
@@ -344,12 +377,12 @@ def localisation_matrix(evidence: Evidence, name: str, table: pd.DataFrame) -> D
         rows.assign(value=rows[metric].astype(float)).groupby(["run_id", "tested_on", "trained_on"])["value"].mean()
     )
     values = by_run.groupby(["tested_on", "trained_on"]).mean().unstack()
-    values = values.reindex(index=evidence.generators, columns=_columns(evidence, variant))
+    values = values.reindex(index=evidence.generators, columns=columns_of(evidence, variant))
     first = str(table.columns[0])
     turned = first.startswith("trained")
     values = values.T if turned else values
     frame = values.rename_axis(index=first, columns=None).reset_index()
-    labels = {trained_on: label_of(evidence, trained_on) for trained_on in _columns(evidence, variant)}
+    labels = {trained_on: label_of(evidence, trained_on) for trained_on in columns_of(evidence, variant)}
     shown = frame.assign(**{first: frame[first].map(labels)}) if turned else frame.rename(columns=labels)
     return Derived(frame, [first], shown=shown)
 
@@ -388,6 +421,28 @@ def provenance(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | 
     return Derived(pd.DataFrame(rows), ["what"])
 
 
+@rule("published-*")
+def published_tables(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | str:
+    """Our values beside those of a published table, which are copied; ours and the difference are derived."""
+    rows, keys = [], ["detector", "trained_on", "tested_on", "metric", "variant"]
+    for row in table[table["variant"] != ""].to_dict("records"):
+        trained_on = "+".join(sorted(set(str(row["trained_on"]).split("+"))))
+        where = (CLEAN, trained_on, str(row["tested_on"]), str(row["metric"]))
+        value = evidence.value(DETECTION, str(row["variant"]), where)
+        if value is not None:
+            named = {key: row[key] for key in keys}
+            rows.append({**named, "ours": value.mean, "difference": value.mean - float(row["published"])})
+    if not rows:
+        return COPIED
+    unverified = dict.fromkeys(["published", "read", "source", "note"], COPIED)
+    return Derived(
+        pd.DataFrame(rows),
+        keys,
+        unverified,
+        leave_out=lambda row: "" if row["variant"] not in ("", "missing") else COPIED,
+    )
+
+
 @rule("history")
 def history(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | str:
     """Losses and accuracies of training."""
@@ -424,7 +479,7 @@ def published(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | s
             {**row, "ours": value.mean, **ends, "num_seeds": value.num_seeds, "difference": value.mean - theirs,
              "published inside": inside}
         )  # fmt: skip
-    unverified = dict.fromkeys(["published", "note"], "copied from a paper")
+    unverified = dict.fromkeys(["published", "note"], COPIED)
     frame = pd.DataFrame(rows)
     shown = frame.assign(trained_on=[label_of(evidence, t) if t != "all" else t for t in frame.get("trained_on", [])])
     return Derived(frame, ["kind", "task", "variant", "tested_on", "trained_on"], unverified, shown=shown)
@@ -462,7 +517,7 @@ def all_conditions(evidence: Evidence) -> list[str]:
     return sorted(scored, key=lambda name: (name != CLEAN, name))
 
 
-def _columns(evidence: Evidence, variant: str) -> list[str]:
+def columns_of(evidence: Evidence, variant: str) -> list[str]:
     """The training sets of a matrix, finished or not."""
     detection = evidence.trials[(evidence.trials["task"] == DETECTION) & (evidence.trials["variant"] == variant)]
     return list(dict.fromkeys(detection["trained_on"]))

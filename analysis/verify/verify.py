@@ -7,10 +7,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.verify import believe, open_set  # noqa: F401 (their rules are registered)
+import pandas as pd
+
+from analysis.verify import believe, maps, open_set  # noqa: F401 (their rules are registered)
 from analysis.verify.compare import (
+    NAMED,
+    ORIGIN,
     TOLERANCE,
     Derived,
+    OfNothing,
     Outcome,
     compare_csv,
     compare_shown,
@@ -19,6 +24,7 @@ from analysis.verify.compare import (
     read_latex,
     read_markdown,
     read_page,
+    without_origin,
 )
 from analysis.verify.evidence import (
     CELL,
@@ -29,18 +35,21 @@ from analysis.verify.evidence import (
     Difference,
     Evidence,
     EvidenceError,
-    check_manifest,
-    check_rows,
-    check_sums,
     read_sums,
 )
+from analysis.verify.held import check_manifest, check_rows, check_sums, check_validation
 from analysis.verify.tables import RECORDED, label_of, rule_for
 
 PAGE, TABLES = "index.html", "tables"
 NO_RULE = "no rule for this table"
 THRESHOLD = "valid/threshold"
+SUMMARY = "summary"  # begins the names of means over cells
+# A network scores an image in 32 bits; beside other images of a batch, the last bits of the score may differ. Trials
+# choose the threshold on their own validation images, and keep the scores of those of all generators.
+OTHER_BATCHES = 1e-5
 PUBLISHED = "Each value, ours and published", "Means, ours and published"
-COPIED = {"For comparison of the shape only": "copied from a paper"}  # tables of the page alone, by their captions
+# tables of the page of which nothing is derived, by their captions
+COPIED = dict.fromkeys(["For comparison of the shape only", "Published: "], "copied from a paper")
 EVERY_CELL = ", every cell; intervals are 95 % intervals"
 READERS = {".md": read_markdown, ".tex": read_latex}
 RUNS_BEHIND = "The runs behind the columns of "
@@ -119,13 +128,20 @@ def verify(folder: Path, report: Path | None = None, *, say: Callable[[str], Non
     is_export, report = report is None, folder / "report" if report is None else report
     if not (report / TABLES).is_dir():
         raise EvidenceError(f"{report / TABLES} is missing; export the grid again")
-    tables = {path.stem: read_csv(path) for path in sorted((report / TABLES).glob("*.csv"))}
+    tables = {path.stem: _table(path) for path in sorted((report / TABLES).glob("*.csv"))}
     evidence = Evidence(folder, tables)
     lines = list(_evidence(evidence, say, is_export=is_export))
     if any(difference.row == WHOLE for line in lines for difference in line.differences):
         return Result(lines, [Line("the report", "numbers", 0, 0, {"the evidence cannot be used": 0}, [])])
     say("tables")
     return Result([*lines, _logged(evidence)], list(_report(evidence, report)))
+
+
+def _table(path: Path) -> pd.DataFrame:
+    try:
+        return read_csv(path)
+    except ValueError as error:  # of pandas: empty, or no table
+        raise EvidenceError(f"{path} is damaged: {error}; write the report again") from error
 
 
 # Evidence ------------------------------------------------------------------------------------------------------------
@@ -146,6 +162,15 @@ def _evidence(evidence: Evidence, say: Callable[[str], None], *, is_export: bool
             found += check_rows(evidence, key, condition)
             rows += len(evidence.scores(key, condition))
     yield _checked("scores", "rows", rows, iter(found))
+    kept = {key: scores[0] for key in evidence.all_trials["key"] if (scores := evidence.validation(key)) is not None}
+    say("scores of validation images")
+    differences = (difference for key in kept for difference in check_validation(evidence, key))
+    yield _checked("validation", "rows", sum(map(len, kept.values())), differences)
+    keys = evidence.all_trials.loc[evidence.all_trials["state"] == FINISHED, "key"]
+    with_maps = {str(key): images for key in keys if (images := maps.kept(evidence, str(key))) is not None}
+    if with_maps:
+        of_maps = (difference for key in with_maps for difference in maps.check_maps(evidence, key))
+        yield _checked("localisation", "rows", sum(map(len, with_maps.values())), of_maps)
 
 
 def _checked(file: str, what: str, count: int, differences: Iterator[Difference]) -> Line:
@@ -183,7 +208,8 @@ def _logged(evidence: Evidence) -> Line:
         if name == THRESHOLD:
             of_trial = evidence.threshold(str(key))  # as it follows from the validation images, if they are known
             shown = str(evidence.all_trials.loc[evidence.all_trials["key"] == key, "threshold"].iloc[0])
-            derived_text = shown if of_trial is None or abs(of_trial - float(text)) <= TOLERANCE else repr(of_trial)
+            same = of_trial is None or abs(of_trial - float(text)) <= OTHER_BATCHES * max(1.0, abs(of_trial))
+            derived_text = shown if same else repr(of_trial)
             outcome.numbers += 1
             outcome.agree += text == derived_text
             if text != derived_text:
@@ -196,11 +222,18 @@ def _logged(evidence: Evidence) -> Line:
             if found is None:
                 outcome.leave_out("on validation images, whose scores this trial did not keep", 1)
                 continue
-            outcome.numbers += 1
-            same = abs(float(text) - found) <= TOLERANCE
-            outcome.agree += same
-            if not same:
-                outcome.differences.append(Difference(outcome.file, str(key), str(name), str(text), repr(found)))
+            _compare(outcome, str(key), str(name), str(text), found)
+            continue
+        if test == "maps":
+            found = maps.logged(evidence, str(key), str(name))
+            if found is None:
+                outcome.numbers += 1
+                outcome.differences.append(Difference(outcome.file, str(key), str(name), str(text), "no such maps"))
+            else:
+                _compare(outcome, str(key), str(name), str(text), found)
+            continue
+        if test == SUMMARY and (mean := evidence.mean_of_trial(str(key), *rest.split("/"))) is not None:
+            _compare(outcome, str(key), str(name), str(text), mean)
             continue
         if not test.startswith("test"):
             outcome.leave_out(RECORDED, 1)
@@ -210,12 +243,17 @@ def _logged(evidence: Evidence) -> Line:
         if derived is None:
             outcome.leave_out(f"no rule for the metric {metric}", 1)
             continue
-        outcome.numbers += 1
-        same = abs(float(text) - derived[0]) <= TOLERANCE
-        outcome.agree += same
-        if not same:
-            outcome.differences.append(Difference(outcome.file, str(key), str(name), str(text), repr(derived[0])))
+        _compare(outcome, str(key), str(name), str(text), derived[0])
     return _line(outcome)
+
+
+def _compare(outcome: Outcome, key: str, name: str, text: str, derived: float) -> None:
+    """Count a logged value, and whether it is the derived one."""
+    outcome.numbers += 1
+    same = abs(float(text) - derived) <= TOLERANCE
+    outcome.agree += same
+    if not same:
+        outcome.differences.append(Difference(outcome.file, key, name, text, repr(derived)))
 
 
 # Report --------------------------------------------------------------------------------------------------------------
@@ -236,11 +274,16 @@ def _report(evidence: Evidence, report: Path) -> Iterator[Line]:
         file, name = f"{TABLES}/{path.name}", path.stem
         if path.suffix == ".csv":
             table, rule = evidence.tables[name], rule_for(name)
+            if differ := list(_origins(evidence, file, table)):
+                yield Line(file, "backbones", 0, len(differ), {}, differ)
             derived = NO_RULE if rule is None else rule(evidence, name, table)
             if isinstance(derived, Derived):
                 outcome, order = compare_csv(file, table, derived)
                 known[name] = _Known(derived, order)
                 yield _line(outcome)
+            elif isinstance(derived, OfNothing):
+                reasons[name] = derived
+                yield _of_nothing(file, derived)
             else:
                 reasons[name] = derived
                 yield _left_out(file, derived, table.to_numpy().tolist())
@@ -252,12 +295,25 @@ def _report(evidence: Evidence, report: Path) -> Iterator[Line]:
                 continue
             if name in known:
                 yield _line(compare_shown(file, header, rows, caption, known[name].derived, known[name].order))
+            elif name in reasons:
+                yield _left_out(file, reasons[name], rows)
             else:
-                yield _left_out(file, reasons.get(name, "its CSV is missing"), rows)
+                yield _of_nothing(file, f"its CSV, {name}.csv, is missing")
         else:
             yield Line(file, "numbers", 0, 0, {f"no rule for {path.suffix} files": 0}, [])
     if (report / PAGE).is_file():
         yield from _page(evidence, report, known)
+
+
+def _origins(evidence: Evidence, file: str, table: pd.DataFrame) -> Iterator[Difference]:
+    """Rows whose backbone is not that of the specification; where the weights are from, was recorded."""
+    column = next((name for name in NAMED[:2] if name in table.columns), None)
+    if column is None or ORIGIN not in table.columns:
+        return
+    for variant, origin in dict.fromkeys(table[[column, ORIGIN]].itertuples(index=False, name=None)):
+        expected = evidence.backbone(variant)
+        if not origin.startswith(expected):
+            yield Difference(file, variant, ORIGIN, origin or "nothing", expected)
 
 
 def _page(evidence: Evidence, report: Path, known: Mapping[str, _Known]) -> Iterator[Line]:
@@ -283,7 +339,7 @@ def _of_page(
 ) -> _Known | None:
     """A table of the page; None if it follows from no table in a file."""
     if caption.startswith(RUNS_BEHIND):
-        own = evidence.trials[evidence.trials["variant"] == caption.removeprefix(RUNS_BEHIND)]
+        own = evidence.trials[evidence.trials["variant"] == without_origin(caption.removeprefix(RUNS_BEHIND))]
         own = own[own["task"] == DETECTION][["trained_on", "seed", "state", "run_id"]]
         own = own.assign(
             run_id=own["run_id"].where(own["run_id"] != "", "none yet"),
@@ -308,6 +364,10 @@ def _of_page(
     frame = table.derived.frame.drop(columns=["variant", "metric"])
     frame = frame.assign(trained_on=[label_of(evidence, text) for text in frame["trained_on"]])
     return _Known(Derived(frame, ["condition", "tested_on", "trained_on"]), table.order)
+
+
+def _of_nothing(file: str, why: str) -> Line:
+    return Line(file, "numbers", 0, 0, {}, [Difference(file, WHOLE, "all", why, "a table of this grid")])
 
 
 def _left_out(file: str, reason: str, rows: Iterable[Iterable[object]]) -> Line:

@@ -14,17 +14,18 @@ from sklearn.metrics import roc_auc_score
 from analysis.store import Store, open_store
 from data.conditions import CLEAN
 from data.manifest import Manifest
-from grid import names, tracking
+from grid import names
+from grid.means import summary_of_trial
 from grid.spec import TrialSpec
-from grid.tasks import ATTRIBUTION, OPEN_SET, cell_rows, get_task
+from grid.tasks import ATTRIBUTION, DETECTION, OPEN_SET, cell_rows, get_task
 from grid.tracking import Tracker
 from grid.train_sets import TrainSet
-from grid.trial import Scored
+from grid.trial import Scored, training_rows
 from grid.validation import Validated
 from models.calibration import fit_temperature
 from models.open_set import scores_of_table
 from models.scoring import choose_threshold
-from tests.grid.grids import FACTS, make_spec, paper_manifest
+from tests.grid.grids import FACTS, make_spec, open_grid, paper_manifest
 
 GENERATORS = ("lama", "ldm", "repaint")
 THRESHOLD = 0.25  # of every detection run
@@ -74,7 +75,7 @@ def made_validation(spec: TrialSpec, manifest: Manifest) -> Validated:
     scores = rows[["path", "digest", "source_id", "generator", "label"]].reset_index(drop=True)
     rng = np.random.default_rng(zlib.crc32(f"{spec.key} valid".encode()))
     scores["score"] = rng.normal(2 * scores["label"] - 1, 2.0)
-    own = rows.index.isin(manifest.select("valid", spec.train_generators).index)
+    own = rows.index.isin(training_rows(spec, manifest, "valid").index)
     labels = scores["label"].to_numpy()[own]
     if labels.any():
         scores["score"] += THRESHOLD - choose_threshold(labels, scores["score"].to_numpy()[own])
@@ -122,7 +123,7 @@ class Grid:
         self.folder, self.name = folder, name
         manifest = paper_manifest(root or folder / "images", tuple(generators), num_each)
         self.manifest = dataclasses.replace(manifest, source=corpus)
-        self.tracker: Tracker = tracking.open_grid(
+        self.tracker: Tracker = open_grid(
             uri, name, self.manifest, trials, folder / "artifacts", conditions=conditions, launched=launched
         )
 
@@ -150,7 +151,7 @@ class Grid:
 
     def plan(self, *trials: TrialSpec) -> None:
         """Add trials to the plan."""
-        tracking.open_grid(self.tracker.uri, self.name, self.manifest, trials, self.folder / "artifacts")
+        open_grid(self.tracker.uri, self.name, self.manifest, trials, self.folder / "artifacts")
 
     def finish(
         self, *trials: TrialSpec, conditions: Iterable[str] = (), validation: Mapping[str, float] | None = None
@@ -176,6 +177,8 @@ class Grid:
                 values = _validation_aurocs(spec, self.manifest) if validation is None else validation
                 metrics |= {names.validation_metric(name): value for name, value in values.items()}
                 tags |= {names.VALIDATED: "true", names.CALIBRATED: "true"} if values else {}
+            if spec.task == DETECTION:
+                metrics |= summary_of_trial(spec.train_set, made(spec, self.manifest).metrics)
             validated = made_validation(spec, self.manifest) if names.CALIBRATED in tags else None
             run.finish(made(spec, self.manifest), metrics, tags, checkpoint, validated=validated)
             for condition in conditions:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.cells import CELL, cell_table, compare
 from analysis.intervals import Sources
+from analysis.soundness import CellRows
 from data.conditions import CLEAN
 from models.metrics import AT_VALIDATION, get_metric
 
@@ -39,6 +40,7 @@ class Scored:
     def __init__(
         self, variants: Mapping[str, Sequence[pd.DataFrame]], *metrics: str, threshold: Sequence[float] = ()
     ) -> None:
+        self.cell_rows = CellRows()
         self._scores: dict[str, pd.DataFrame] = {}
         self._thresholds: dict[str, float] = {}
         rows = []

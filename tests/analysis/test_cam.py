@@ -322,6 +322,16 @@ def test_a_panel_without_cams_says_so() -> None:
     assert "no CAM" in words(cam_panel(make_panel(with_maps=False), ["lama", "ldm"]))
 
 
+def test_panels_say_how_far_out_a_picture_is_and_where_there_is_no_verdict() -> None:
+    panel = make_panel()
+    assert "distance" not in words(cam_panel(panel, ["lama", "ldm"])).lower()
+    columns = [dataclasses.replace(panel.columns[0], distances=[0.5, 1.5]), *panel.columns[1:]]
+    said = words(cam_panel(dataclasses.replace(panel, columns=columns), ["lama", "ldm"]))
+    assert "✓ fake +1.25\ndistance 0.50" in said
+    assert "✗ real -0.50\nno verdict (1.50)" in said
+    assert "above 1 there is no verdict" in " ".join(said.split())
+
+
 def test_an_overlay_is_brightest_where_the_map_is() -> None:
     image = np.full((10, 10, 3), 90, np.uint8)
     cam = np.zeros((10, 10))

@@ -14,12 +14,13 @@ import pytest
 import launch
 from analysis.store import Store
 from data.sources import get_source
-from grid import names, tracking
+from grid import names
 from grid.equal_size import EqualSize
 from grid.options import REPEATED, Launch, resolve
 from grid.spec import TrialSpec
 from models.registry import register_detector
 from tests.analysis.grids import GENERATORS, Grid
+from tests.grid.grids import open_grid
 
 NewGrid = Callable[..., Grid]
 
@@ -349,7 +350,7 @@ def test_older_grids_say_which_options_made_their_data(new_grid: NewGrid) -> Non
 def test_the_newest_options_count(new_grid: NewGrid) -> None:
     grid = new_grid(launched={names.EXPERIMENT: "dolos", names.OPTIONS: "--local"})
     missing = [grid.spec("clip_linear")]
-    tracking.open_grid(
+    open_grid(
         grid.tracker.uri, "dolos", grid.manifest, missing, grid.folder / "artifacts",
         launched={names.EXPERIMENT: "dolos", names.OPTIONS: "--max-concurrent 2"},
     )  # fmt: skip

@@ -34,7 +34,7 @@ from grid.controls import MASK_AREA, references
 from grid.spec import TrialSpec
 from grid.tasks import get_task, list_controls
 from grid.tracking import keep_references
-from models.metrics import Answers
+from models.metrics import Answers, in_words
 from tests.analysis.grids import GENERATORS, Grid
 from tests.grid.grids import fresh_store, make_spec
 
@@ -85,6 +85,18 @@ def test_methods_alone_have_neither_controls_nor_references(store: Store) -> Non
     assert set(runs["task"]) == {"detection", "attribution"}
     assert len(store.runs()) == 2 * 3 + 1 + 4
     assert has_controls(store)
+
+
+def test_cells_of_training_sets_that_came_later_lack_a_reference_and_that_is_said(plain: Grid) -> None:
+    first, later, *_ = GENERATORS
+    plain.finish(plain.spec(train=first))
+    keep(plain)
+    assert beside_references(plain.open()).without() == []
+    plain.finish(plain.spec(train=later))
+    assert beside_references(plain.open()).without() == [
+        f"residual_linear: {len(GENERATORS)} of {2 * len(GENERATORS)} cells have no reference beside them, because its "
+        "training sets came later. The launch command with --controls adds them."
+    ]
 
 
 def test_mlflow_says_what_is_no_method(store: Store) -> None:
@@ -177,6 +189,25 @@ def test_a_method_below_a_reference_is_named_with_its_cells(store: Store) -> Non
     assert beside.warnings(list(GENERATORS), "another method") == []
 
 
+def test_the_terminal_names_the_worst_cell_of_a_method_in_a_few_lines(store: Store) -> None:
+    beside = beside_references(store)
+    (sentence,) = beside.brief(list(GENERATORS))
+    below = beside.cells[~beside.cells["above"].astype(bool)]
+    counts = below.groupby("metric", sort=False).size()
+    worst = below.sort_values("difference").iloc[0]
+    assert f"in {counts['accuracy']} of 9 cells by accuracy at p = 0.5" in sentence
+    assert sentence.endswith(
+        f"; worst: {in_words(worst['metric'])} {worst['value']:.3f} against {worst['reference_value']:.3f} of "
+        f"{worst['best_reference']}, trained on {worst['trained_on']}, tested on {worst['tested_on']}"
+    )
+    console = Console(width=80, force_terminal=False)
+    with console.capture() as capture:
+        print_controls(store, beside, [], console)
+    lines = capture.get().splitlines()
+    assert len(lines) <= 5
+    assert lines[-1] == "  the report lists these cells, under “Controls”"
+
+
 def test_references_are_kept_once_and_grow_with_the_grid(plain: Grid) -> None:
     assert not has_controls(plain.open())
     assert kept_references(plain.open()) is None
@@ -229,13 +260,13 @@ def test_a_grid_of_controls_alone_has_a_report(tmp_path: Path, tmp_path_factory:
     grid = Grid(fresh_store(tmp_path_factory.getbasetemp(), tmp_path / "runs"), tmp_path / "runs")
     grid.finish(*controls_of(grid))
 
-    def shown() -> str:
-        report = Report(grid.open(), Folder(tmp_path / "report"), Options(cam=False), [], lambda step: None)
+    def shown(name: str) -> str:
+        report = Report(grid.open(), Folder(tmp_path / name), Options(cam=False), [], lambda step: None)
         return str([list(part.blocks(report)) for part in list_parts()])
 
-    assert "This grid has controls alone" in shown()
+    assert "This grid has controls alone" in shown("before")
     grid.plan(grid.spec(), grid.attribution())  # methods, of which no trial is finished
-    assert "This grid has controls alone" not in shown()
+    assert "This grid has controls alone" not in shown("after")
 
 
 def test_the_terminal_shows_controls_under_a_heading_of_their_own(store: Store) -> None:

@@ -167,3 +167,13 @@ def test_a_specification_with_a_path_is_said_to_be_changed(exported: Exported, s
     facts = json.loads((tmp_path / "out" / "export.json").read_text())
     assert facts["specs_without_paths"] == [key]
     assert main(["verify", str(tmp_path / "out")]) == 0
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "what,value\nMLflow,x\n"])
+def test_a_damaged_table_of_provenance_is_no_report(
+    text: str, exported: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = Path(shutil.copytree(exported.report, tmp_path / "report"))
+    (report / "tables" / "provenance.csv").write_text(text)
+    assert main(["verify", str(report)]) == 2
+    assert "provenance.csv is missing or damaged; `python -m analysis` writes it" in capsys.readouterr().err

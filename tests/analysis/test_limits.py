@@ -11,8 +11,9 @@ import pytest
 from analysis.page import sentence_list
 from analysis.parts.limitations import limits
 from analysis.store import Store
-from grid import tracking
+from models.registry import detector_info, resolve_config
 from tests.analysis.grids import GENERATORS, Grid
+from tests.grid.grids import open_grid
 
 
 @pytest.fixture
@@ -37,8 +38,19 @@ def test_methods_that_do_not_depend_on_the_seed_are_named(grid: Grid) -> None:
     text = said(grid.open())
     assert "residual_linear does not depend on the seed, and ran once" in text
     assert "There is one seed" not in text
+    grid.finish(grid.spec("residual_linear", seed=7))
+    assert "does not depend on the seed, so runs that differ in the seed alone are one run: nothing" in said(
+        grid.open()
+    )
     grid.finish(grid.spec("residual_linear", solver="adam"))
     assert "There is one seed of residual_linear (solver=adam)" in said(grid.open())
+
+
+def test_small_forms_are_named(grid: Grid) -> None:
+    grid.finish(grid.spec("rine", **resolve_config("rine")))
+    assert "small form" not in said(grid.open())
+    grid.finish(grid.spec("effort", **resolve_config("effort", detector_info("effort").small)))
+    assert "\neffort is in small form, with a small network in place of the method's own: these" in said(grid.open())
 
 
 def test_missing_trials_come_with_their_command(grid: Grid) -> None:
@@ -78,7 +90,7 @@ def test_what_the_launch_found_in_the_data_is_kept_for_the_report(store: str, tm
     grid.finish(grid.spec())
     assert grid.open().notes == []
     noted = dataclasses.replace(grid.manifest, notes=("PNG against JPEG", "masks are missing"))
-    tracking.open_grid(grid.tracker.uri, "dolos", noted, [grid.spec()], tmp_path / "artifacts")
+    open_grid(grid.tracker.uri, "dolos", noted, [grid.spec()], tmp_path / "artifacts")
     assert grid.open().notes == ["PNG against JPEG", "masks are missing"]
 
 

@@ -10,7 +10,6 @@ from analysis.localisation import (
     METRICS,
     TABLE_COLUMNS,
     THRESHOLDS,
-    _resized,
     best_iou_threshold,
     localisation_table,
     localise,
@@ -18,6 +17,7 @@ from analysis.localisation import (
     mask_prior,
     source_intervals,
 )
+from models.maps import resized
 
 
 def squares(count: int = 6, side: int = 12) -> np.ndarray:
@@ -92,7 +92,7 @@ def test_maps_that_know_nothing_get_what_their_own_grid_gets_and_not_the_masks_a
     for mask in masks:
         top, left = rng.integers(6, 12, 2)
         mask[top : top + 14, left : left + 14] = True
-    maps = [_resized(small / small.max(), (32, 32)) for small in rng.random((200, 2, 2))]
+    maps = [resized(small / small.max(), (32, 32)) for small in rng.random((200, 2, 2))]
     found = localise(maps, masks, threshold=0.5).mean()
     shuffled = localise_shuffled(maps, masks, threshold=0.5).mean()
     assert found["pointing"] < 0.5 * found["chance"]

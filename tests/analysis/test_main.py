@@ -163,7 +163,7 @@ def test_an_error_leaves_the_earlier_report_as_it_was(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("analysis.parts.attribution.confusion_figure", full)
-    assert main(["--tracking-uri", grid.tracker.uri, "--no-log", "--no-cam", "--out", str(out)]) == 2
+    assert main(["--tracking-uri", grid.tracker.uri, "--no-log", "--no-cam", "--anew", "--out", str(out)]) == 2
     said = capsys.readouterr().err
     assert "a disk is full: [Errno 28] No space left on device. Make space there; then give the same command" in said
     assert "Traceback" not in said

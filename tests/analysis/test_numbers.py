@@ -7,15 +7,23 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from scipy.special import logit
-from sklearn.metrics import silhouette_score
+from sklearn.metrics import roc_curve, silhouette_score
 
 from analysis.attribution import confusion_table
 from analysis.cells import attribution_with_intervals, cell_table
 from analysis.curves import calibration_table
 from analysis.embeddings import EmbeddingError, project, separation
 from analysis.figures.attribution import confusion_figure
-from analysis.figures.curves import precision_recall_figure, reliability_figure, roc_figure, score_figure
+from analysis.figures.curves import (
+    MOST_POINTS,
+    precision_recall_figure,
+    reliability_figure,
+    roc_figure,
+    score_figure,
+    thinned,
+)
 from analysis.figures.embeddings import embedding_figure
+from grid.samples import drawn_images
 from models.calibration import expected_calibration_error, reliability
 from tests.analysis.scored import Scored
 
@@ -159,7 +167,36 @@ def test_a_picture_of_embeddings_has_classes_in_order_beside_it_and_clear_of_a_l
     assert [text.get_text() for text in legend.get_texts()] == ["real (10)", "ldm (10)", "lama (10)", "zeta (10)"]
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    (heading,) = (text for text in figure.texts if text.get_text() == title)
+    (heading,) = (text for text in figure.texts if " ".join(text.get_text().split()) == title)
     above, beside = heading.get_window_extent(), legend.get_window_extent()
     assert not above.overlaps(beside)
     assert not figure.axes[0].get_window_extent().overlaps(beside)
+
+
+def test_a_long_curve_is_drawn_with_few_points_and_without_a_visible_change() -> None:
+    random = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 4000)
+    scores = pd.DataFrame(
+        {"generator": np.where(labels == 1, "lama", "real"), "label": labels, "score": random.normal(labels, 1.0),
+         "trained_on": "lama", "seed": 0}
+    )  # fmt: skip
+    _, drawn = (line.get_xydata() for line in roc_figure(scores, title="m").axes[0].lines)
+    across, up, _ = roc_curve(labels, scores["score"])
+    assert len(drawn) <= MOST_POINTS < len(across)
+    assert (drawn[0], drawn[-1]) == (pytest.approx([0, 0]), pytest.approx([1, 1]))
+    assert np.abs(np.interp(across + up, drawn.sum(axis=1), drawn[:, 1]) - up).max() < 0.005  # a pixel of 2.7 inches
+
+
+def test_a_short_curve_keeps_all_its_points() -> None:
+    across = np.linspace(0, 1, MOST_POINTS)
+    assert thinned(across, across**2) == (pytest.approx(across), pytest.approx(across**2))
+
+
+def test_of_many_images_a_projection_shows_a_sample_with_the_shares_of_all_classes() -> None:
+    classes = np.array(["real"] * 600 + ["lama"] * 300 + ["ldm"] * 3)
+    chosen = drawn_images(classes, most=300)
+    names, counts = np.unique(classes[chosen], return_counts=True)
+    assert dict(zip(names.tolist(), counts.tolist(), strict=True)) == {"lama": 100, "ldm": 1, "real": 199}
+    assert np.array_equal(chosen, np.unique(chosen))
+    assert np.array_equal(chosen, drawn_images(classes, most=300))
+    assert np.array_equal(drawn_images(classes), np.arange(903))

@@ -19,14 +19,14 @@ from analysis.parts import Options, Report
 from analysis.parts.open_set import open_set
 from analysis.store import Store, StoreError, open_store
 from analysis.text import print_results
-from grid import names, tracking
+from grid import names
 from grid.plan import Work
 from grid.spec import TrialSpec
 from grid.tasks import OPEN_SET
 from models.open_set import UNKNOWN_SCORES
 from tests.analysis.grids import GENERATORS
 from tests.analysis.grids import Grid as Made
-from tests.grid.grids import fresh_store, make_manifest, make_settings, make_spec, write_obvious
+from tests.grid.grids import fresh_store, make_manifest, make_settings, make_spec, open_grid, write_obvious
 from tests.grid.running import Grid
 
 CONDITION = "jpeg-75"
@@ -44,7 +44,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Grid, list[TrialSpec]
         make_spec(manifest.digest, task=OPEN_SET, train=[one for one in GENERATORS if one != left_out])
         for left_out in GENERATORS
     ]
-    tracker = tracking.open_grid(uri, "dolos", manifest, specs, settings.runs / "artifacts")
+    tracker = open_grid(uri, "dolos", manifest, specs, settings.runs / "artifacts")
     grid = Grid(settings, manifest, tracker)
     grid.run(*specs)
     return grid, specs

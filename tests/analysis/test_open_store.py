@@ -20,11 +20,12 @@ from rich.console import Console
 from analysis.parts import Options
 from analysis.report import make_report
 from analysis.store import HISTORY_COLUMNS, RUN_COLUMNS, SCORE_COLUMNS, Store, StoreError, open_store
-from analysis.variants import variant_names
-from grid import names, tracking
+from grid import names
 from grid.commands.status import print_status
 from grid.spec import TrialSpec
+from grid.variants import variant_names
 from tests.analysis.grids import Grid, made_scores
+from tests.grid.grids import open_grid
 
 
 @pytest.fixture
@@ -589,5 +590,5 @@ def test_a_lost_parent_can_be_restored(grid: Grid) -> None:
 def test_the_newest_parent_speaks(grid: Grid) -> None:
     grid.finish(grid.spec())
     grid.tracker.client.delete_run(grid.tracker.parent_id)
-    tracker = tracking.open_grid(grid.tracker.uri, "dolos", grid.manifest, [grid.spec()], grid.folder / "artifacts")
+    tracker = open_grid(grid.tracker.uri, "dolos", grid.manifest, [grid.spec()], grid.folder / "artifacts")
     assert grid.open().parent.info.run_id == tracker.parent_id

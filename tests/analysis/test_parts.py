@@ -134,8 +134,9 @@ def test_every_part_yields_blocks_or_nothing(
 def test_of_a_whole_grid_nearly_every_part_has_something_to_say(grids: dict[str, Grid], tmp_path: Path) -> None:
     report = begun(grids["everything"], tmp_path / "out")
     silent = {part.name for part in PARTS if not list(part.blocks(report))}
-    # no two methods were named, no control was asked for, all training sets are alike, and no other task was planned
-    assert silent == {"comparison", "controls", "tasks", "train_sets"}
+    # no two methods were named, no control was asked for, all training sets are alike, no other task was planned, and
+    # no method has maps of its own
+    assert silent == {"comparison", "controls", "maps", "strip", "tasks", "train_sets"}
 
 
 @pytest.mark.usefixtures("own_registers")
@@ -206,7 +207,9 @@ def test_each_method_and_condition_has_a_row_and_matrices(new_report: MakeReport
     assert [text.split()[0] for text in rows[2][2:4]] == [f"{mean:.3f}" for mean in means]
     assert [row[2] for row in rows[-2:]] == ["none", "none"]  # in-domain, of a method that is trained without fakes
     assert [fold.title for fold in folds if isinstance(fold, Fold)] == [
-        "residual_linear: jpeg-75", "residual_linear: jpeg-50", "clip_linear: jpeg-75", "xception_scratch: jpeg-50",
+        f"{report.labelled(method)}: {condition}"
+        for method, condition in (("residual_linear", "jpeg-75"), ("residual_linear", "jpeg-50"),
+                                  ("clip_linear", "jpeg-75"), ("xception_scratch", "jpeg-50"))
     ]  # fmt: skip
     pictures = [block.name for block in flat(folds) if isinstance(block, Picture)]
     assert pictures[2:4] == ["matrix-residual_linear-accuracy-jpeg-50", "matrix-residual_linear-auroc-jpeg-50"]
@@ -232,6 +235,33 @@ def test_training_conditions_are_shown_where_there_are_any(new_report: MakeRepor
 
 
 # Training sets -------------------------------------------------------------------------------------------------------
+
+
+def test_the_summary_begins_with_what_carries_best(new_report: MakeReport) -> None:
+    def fill(grid: Grid) -> None:
+        learnt = [
+            grid.spec(method, train=train) for method in ("residual_linear", "clip_linear") for train in ("lama", "ldm")
+        ]
+        grid.finish(*learnt, grid.spec("sam_linear", train="none"))
+
+    report = new_report(fill)
+    first, second, *rest = summary(report)
+    labels = {"residual_linear": "residual_linear [random weights]"}
+    labels["clip_linear"] = "clip_linear [demo-vit-64, random weights]"
+    (table,) = (block for block in rest if isinstance(block, Table))
+    carries = {row[0]: row[list(table.columns).index("AUROC, cross-generator")] for row in texts(table)}
+    own = {row[0]: row[list(table.columns).index("AUROC, in-domain")] for row in texts(table)}
+    best = max(("residual_linear", "clip_linear"), key=lambda name: float(carries[name].split()[0]))
+    assert isinstance(first, Text)
+    assert isinstance(second, Text)
+    assert first.text.startswith(
+        f"Of two methods that learn from fakes, {labels[best]} carries best: AUROC {carries[best]} on "
+        f"generators that it never saw, {own[best]} on its own"
+    )
+    assert (
+        second.text
+        == f"sam_linear [demo, random weights]: AUROC {carries['sam_linear']} on generators that it never saw."
+    )
 
 
 def test_the_summary_says_none_where_nothing_can_be_in_domain(new_report: MakeReport) -> None:
@@ -327,7 +357,7 @@ def test_fakes_without_a_mask_are_counted_in_the_report(
     table.loc[later[:3], "mask"] = pd.NA
     table.loc[table.index[(table["label"] == 1) & (table["split"] == "train")][:5], "mask"] = pd.NA  # not measured on
     manifest = dataclasses.replace(grid.manifest, table=table)
-    monkeypatch.setattr("analysis.parts.cam.open_images", lambda store, **options: manifest)
+    monkeypatch.setattr("analysis.cam.open_images", lambda store, **options: manifest)
     report = begun(grid, tmp_path / "out")
     words = [block.text for block in flat(cam(report)) if isinstance(block, Text)]
     sentence = f"3 of {len(later)} validation and test fakes have no mask; Grad-CAM is measured on the others."

@@ -13,10 +13,9 @@ from analysis.store import StoreError, open_store
 from data.manifest import build_manifest
 from grid import names
 from grid.commands.status import print_status
-from grid.tracking import open_grid
 from tests.analysis.grids import Grid
 from tests.corpora import write_dolos
-from tests.grid.grids import fresh_store
+from tests.grid.grids import fresh_store, open_grid
 
 
 @pytest.fixture(scope="module")

@@ -10,31 +10,32 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
 import analysis.parts.cam
 from analysis.__main__ import main
+from analysis.answer import with_most_cells
 from analysis.detectors import load_detector
 from analysis.export import evidence_of_report
-from analysis.page import Folder
+from analysis.page import Folder, with_pictures_inside
 from analysis.parts import Options, Report
 from analysis.parts.cam import cam
-from analysis.parts.summary import with_most_cells
 from analysis.report import make_report
 from analysis.store import Store, open_store
 from analysis.verify.verify import verify
 from data.audits import Finding
 from data.manifest import Manifest
 from grid import names
-from tests.needs import need_program
+from tests.browser import opened
 
 METHODS = ("xception_scratch", "clip_linear", "residual_linear")
 SECTIONS = [
-    "Summary", "What this does not show", "Audit", "Matrices", "Thresholds", "Edited area", "Published values",
-    "Comparison", "Attribution",
-    "Embeddings", "Grad-CAM", "Curves", "Runs", "Provenance",
+    "Summary", "One photograph", "What this does not show", "Audit", "Matrices", "Thresholds", "Edited area",
+    "Published values", "Published values beside ours", "Comparison", "Attribution",
+    "Grad-CAM", "Curves", "Runs", "Provenance",
 ]  # fmt: skip
 
 
@@ -102,6 +103,7 @@ CHANGES = [  # table, what stands there, what is written instead, what is said
     ("published", "detection,cell,clip_linear,lama,lama,0.", "detection,cell,clip_linear,lama,lama,6.",
      "row cell detection clip_linear lama lama, column ours: shown 6."),
     ("localisation-images", "True", "False", "column correct: shown False, derived True"),
+    ("calibration", "demo-vit-64", "ViT-L-14", "row clip_linear, column backbone_and_weights: shown ViT-L-14"),
 ]  # fmt: skip
 
 
@@ -196,7 +198,11 @@ def test_the_report_is_kept_in_mlflow(tracked: Store, report: Path, tmp_path: Pa
     kept = Path(client.download_artifacts(tracked.parent.info.run_id, "report", str(tmp_path)))
     here = {path.relative_to(report) for path in report.rglob("*") if path.is_file()}
     assert {path.relative_to(kept) for path in kept.rglob("*") if path.is_file()} == here
-    assert (kept / "index.html").read_bytes() == (report / "index.html").read_bytes()
+    page = (kept / "index.html").read_text(encoding="utf-8")
+    assert page == with_pictures_inside((report / "index.html").read_text(encoding="utf-8"), report)
+    assert all(source.startswith("data:") for source in Page(page).sources)  # MLflow shows the page alone
+    for path in here - {Path("index.html")}:
+        assert (kept / path).read_bytes() == (report / path).read_bytes()
 
 
 # Grad-CAM of runs that are not all sound ------------------------------------------------------------------------------
@@ -298,7 +304,8 @@ def test_a_method_whose_layer_is_gone_costs_its_own_columns_and_never_the_report
     text = page.read_text(encoding="utf-8")
     for run in runs.itertuples():
         assert f"clip_linear, trained on {run.trained_on}: no Grad-CAM of run {run.run_id}: " in text
-    assert text.count("layers_that_were_renamed") == 4  # of two runs, in their place and under what is not shown
+    # of two runs, in their place and under what is not shown; and so of the photograph beside the summary
+    assert text.count("layers_that_were_renamed") == 6
     table = pd.read_csv(tmp_path / "out" / "tables" / "localisation.csv")
     assert set(table["variant"]) == {"xception_scratch"}
     assert list((tmp_path / "out" / "figures").glob("cam-xception_scratch-*.png"))
@@ -327,9 +334,11 @@ def test_so_does_a_method_of_which_no_panel_can_be_made(
 # On the page ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_page_needs_nothing_from_outside(page: Page) -> None:
+def test_the_page_needs_nothing_from_outside_its_folder(report: Path, page: Page) -> None:
     assert len(page.images) > 30
-    assert all(source.startswith("data:") for source in page.sources)
+    files = [source for source in page.sources if not source.startswith("data:")]
+    assert len(files) == len(page.images)
+    assert all(source.startswith("figures/") and (report / source).is_file() for source in files)
     inside = [link for link in page.links if link.startswith("#")]
     assert all(link[1:] in page.ids for link in inside)
     outside = set(page.links) - set(inside)
@@ -347,7 +356,8 @@ def test_what_it_does_not_show_comes_from_the_data(report: Path) -> None:
     text = (report / "index.html").read_text(encoding="utf-8")
     assert "There is one seed of xception_scratch" in text
     assert "clip_linear and residual_linear do not depend on the seed, and ran once" in text
-    assert "These two runs, not the two methods. xception_scratch minus clip_linear" in text
+    minus = "xception_scratch [test_resnet, random weights, small form] minus clip_linear [demo-vit-64, random weights"
+    assert f"These two runs, not the two methods. {minus}" in text
     assert "p: these two runs differ" in text
     assert "clip_linear starts from random weights in place of pretrained ones" in text
     assert "xception_scratch starts from random weights" not in text  # as it should
@@ -369,22 +379,7 @@ def test_where_it_comes_from(tracked: Store, report: Path) -> None:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    chromium, driver = need_program("chromium", "chromium"), need_program("chromedriver", "chromium-driver")
-    from selenium.webdriver import Chrome, ChromeOptions
-    from selenium.webdriver.chrome.service import Service
-
-    options = ChromeOptions()
-    options.binary_location = chromium
-    profile = tmp_path_factory.mktemp("profile")
-    for argument in (
-        "headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-        "disable-component-update", "disable-sync", "disable-dev-shm-usage", f"user-data-dir={profile}",
-    ):  # fmt: skip
-        options.add_argument(f"--{argument}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    opened = Chrome(options=options, service=Service(driver))
-    yield opened
-    opened.quit()
+    yield from opened(tmp_path_factory.mktemp("profile"))
 
 
 def show(browser: Any, report: Path, width: int) -> None:
@@ -413,12 +408,93 @@ def test_nothing_scrolls_sideways_but_what_is_meant_to(
     assert seen["page"] <= seen["window"] == width  # less by a scroll bar, where there is one
 
 
+ANSWER = """
+const box = document.querySelector("#fig-answer .scroll"), picture = box.querySelector("img");
+picture.loading = "eager";
+return picture.decode().then(() => [picture.currentSrc, box.scrollWidth - box.clientWidth]);
+"""
+
+
+@pytest.mark.parametrize(("width", "file"), [(390, "answer-narrow.png"), (1280, "answer.png")])
+def test_the_figure_of_all_methods_fits_a_phone_and_a_screen(browser: Any, report: Path, width: int, file: str) -> None:
+    show(browser, report, width)
+    source, wider = browser.execute_script(ANSWER)
+    assert source.endswith(f"/figures/{file}")
+    assert wider <= 1
+
+
+TOO_WIDE = """
+for (const fold of document.querySelectorAll("details")) fold.open = true;
+return [...document.querySelectorAll(".scroll:not(.picture)")]
+  .filter((box) => box.scrollWidth > box.clientWidth + 1)
+  .filter((box) => arguments[0] ? box.querySelectorAll("th[data-column]").length < 11 : box.querySelector(".cards"))
+  .map((box) => box.getAttribute("aria-label") + " " + box.scrollWidth);
+"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_tables_of_ten_columns_fit_a_screen_and_those_that_are_not_long_a_phone(
+    browser: Any, report: Path, width: int
+) -> None:
+    show(browser, report, width)
+    assert browser.execute_script(TOO_WIDE, width == 1280) == []
+
+
+def test_an_interval_stands_below_its_value_and_two_rows_head_the_summary(browser: Any, report: Path) -> None:
+    show(browser, report, 1280)
+    places = browser.execute_script("""
+const cell = document.querySelector("#summary td.number:has(small)");
+const value = document.createRange();
+value.selectNodeContents(cell.querySelector("span").firstChild);
+const interval = cell.querySelector("small");
+return [value.getBoundingClientRect().bottom, interval.getBoundingClientRect().top + 2, interval.innerText,
+        [...document.querySelectorAll("#summary .groups th")].map((one) => one.innerText)];
+""")
+    assert places[0] <= places[1]
+    assert places[2].startswith("[0.")
+    assert places[3] == ["accuracy", "AUROC"]
+
+
+def test_backbone_and_weights_stand_in_every_picture_table_and_file_of_a_method(report: Path) -> None:
+    label = "clip_linear [demo-vit-64, random weights, small form]"
+    pictures = [path for path in (report / "figures").glob("*clip_linear*.svg") if "xception" not in path.name]
+    assert len(pictures) > 10
+    for path in pictures:
+        assert label in " ".join(path.read_text(encoding="utf-8").split()), path.name
+    for path in (report / "tables").iterdir():
+        text = path.read_text(encoding="utf-8").replace("\\_", "_")
+        if "clip_linear" in text and path.stem not in ("audit", "provenance", "runs"):
+            assert "demo-vit-64, random weights" in text, path.name
+
+
+DRAWN = """
+const pictures = [...document.images], done = arguments[0];
+for (const picture of pictures) picture.loading = "eager";
+const whole = (picture) => picture.decode().then(() => picture.naturalWidth > 0, () => false);
+Promise.all(pictures.map(whole)).then((drawn) => done(pictures.filter((_, at) => !drawn[at]).map((one) => one.src)));
+"""
+
+
 def test_the_console_is_silent_and_every_picture_is_drawn(browser: Any, report: Path) -> None:
     show(browser, report, 390)
-    assert browser.execute_script("return [...document.images].every((one) => one.complete && one.naturalWidth > 0)")
-    assert browser.execute_script("return performance.getEntriesByType('resource').map((one) => one.name)"
-                                  ".filter((name) => !name.startsWith('data:'))") == []  # fmt: skip
+    browser.set_script_timeout(60)
+    assert browser.execute_async_script(DRAWN) == []
+    loaded = browser.execute_script("return performance.getEntriesByType('resource').map((one) => one.name)")
+    figures = f"{(report / 'figures').as_uri()}/"
+    assert [name for name in loaded if not name.startswith(("data:", figures))] == []
     assert browser.get_log("browser") == []
+
+
+def test_pictures_are_loaded_late_and_keep_their_place(browser: Any, report: Path, page: Page) -> None:
+    show(browser, report, 390)
+    loaded = "return [...document.images].filter((one) => one.naturalWidth > 0).length"
+    places = "return JSON.stringify([...document.querySelectorAll('h2')].map((one) => one.offsetTop))"
+    at_first, before = browser.execute_script(loaded), browser.execute_script(places)
+    assert at_first < len(browser.execute_script("return [...document.images]")) / 2
+    browser.set_script_timeout(60)
+    assert browser.execute_async_script(DRAWN) == []
+    moved = np.subtract(json.loads(browser.execute_script(places)), json.loads(before))
+    assert np.abs(moved).max() <= len(page.images)  # less than a pixel each: their sizes are rounded
 
 
 def test_every_section_is_there_and_can_be_gone_to(browser: Any, report: Path) -> None:
@@ -434,8 +510,9 @@ def test_tables_are_sorted_by_a_click(browser: Any, report: Path) -> None:
     show(browser, report, 1280)
     column = """
 const table = document.querySelector("#summary table");
-const place = [...table.tHead.rows[0].cells].findIndex((one) => one.innerText.startsWith("accuracy, in-domain"));
-if (arguments[0]) table.tHead.rows[0].cells[place].querySelector("button").click();
+const heads = [...table.querySelectorAll("thead th[data-column]")];
+const place = heads.findIndex((one) => one.dataset.column === "accuracy, in-domain");
+if (arguments[0]) heads[place].querySelector("button").click();
 return [...table.tBodies[0].rows].map((row) => parseFloat(row.cells[place].innerText));
 """
     before = browser.execute_script(column, False)

@@ -120,7 +120,9 @@ def test_of_many_conditions_the_matrices_are_tables(
     report = begun(other, tmp_path / "out")
     blocks = list(robustness(report))
     folds = [block for block in blocks if type(block).__name__ == "Fold"]
-    assert [fold.title for fold in folds] == [f"residual_linear: {name}" for name in SETS["robustness"][:4]]
+    assert [fold.title for fold in folds] == [
+        f"residual_linear [random weights]: {name}" for name in SETS["robustness"][:4]
+    ]
     assert {type(block).__name__ for fold in folds for block in fold.blocks} == {"Table"}
     assert (report.folder.path / "tables" / "matrix-residual_linear-auroc-jpeg-60.tex").exists()
 
@@ -233,9 +235,23 @@ def test_the_section_of_edited_areas(grid: Grid, tmp_path: Path) -> None:
     report = begun(grid, tmp_path / "out")
     assert [type(block).__name__ for block in edited_area(report)] == ["Text", "Table", "Fold"]
     table = pd.read_csv(report.folder.path / "tables" / "edited-area.csv")
-    assert list(table.columns) == ["method", "mean", *THIRDS]
+    assert list(table.columns) == ["method", "mean", *THIRDS, "backbone_and_weights"]
     cells = pd.read_csv(report.folder.path / "tables" / "edited-area-cells.csv")
     assert cells["num_fakes"].gt(0).all()
+
+
+def test_the_section_names_generators_whose_fakes_have_no_area(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    other = Grid(fresh_store(tmp_path_factory.getbasetemp(), tmp_path / "runs"), tmp_path, num_each=4)
+    other.finish(other.spec())
+    rows = other.manifest.select("test", ["ldm"]).query("label == 1")
+    other.tracker.record_areas(dict(zip(rows["digest"], [0.1, 0.2, 0.3, 0.4], strict=True)))
+    report = begun(other, tmp_path / "out")
+    said = [block.text for block in edited_area(report) if isinstance(block, Text)]
+    assert said[1].startswith("Fakes of lama and repaint are left out: they have no masks, or the audit ")
+    cells = pd.read_csv(report.folder.path / "tables" / "edited-area-cells.csv")
+    assert set(cells["tested_on"]) == {"ldm"}
 
 
 def test_a_grid_without_areas_has_no_such_section(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -9,6 +9,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from analysis.__main__ import main
+from analysis.page import with_pictures_inside
 from tests.analysis.grids import GENERATORS, Grid
 from tests.mlflow_server import Server
 
@@ -37,7 +38,7 @@ def test_the_report_links_to_the_servers_pages_and_is_kept_there(server: str, gr
         assert f'href="{server}/#/experiments/{grid.tracker.experiment_id}/runs/{run_id}"' in page
     client = MlflowClient(tracking_uri=server)
     kept = client.download_artifacts(grid.tracker.parent_id, "report/index.html", str(tmp_path))
-    assert Path(kept).read_text(encoding="utf-8") == page
+    assert Path(kept).read_text(encoding="utf-8") == with_pictures_inside(page, out)
 
 
 def test_an_export_of_a_servers_grid_has_the_report_that_is_kept_there(

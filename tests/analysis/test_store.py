@@ -14,12 +14,12 @@ from mlflow.tracking import MlflowClient
 from analysis.store import RUN_COLUMNS, StoreError, open_store
 from data.conditions import CLEAN
 from data.manifest import Manifest
-from grid import names, tracking
+from grid import names
 from grid.spec import TrialSpec
 from grid.tasks import ATTRIBUTION, DETECTION, WHOLE
 from grid.tracking import Tracker
 from grid.trial import Scored
-from tests.grid.grids import FACTS, make_spec, paper_manifest
+from tests.grid.grids import FACTS, make_spec, open_grid, paper_manifest
 
 CELLS = {"lama": 0.9, "ldm": 0.6}
 CLASSES = {"real": 0.9, "lama": 0.8, "ldm": 0.7}
@@ -32,7 +32,7 @@ def manifest(tmp_path: Path) -> Manifest:
 
 @pytest.fixture
 def tracker(store: str, manifest: Manifest, tmp_path: Path) -> Tracker:
-    return tracking.open_grid(store, "dolos", manifest, [], tmp_path / "artifacts")
+    return open_grid(store, "dolos", manifest, [], tmp_path / "artifacts")
 
 
 def planted(spec: TrialSpec, values: Mapping[str, float], condition: str = CLEAN) -> Scored:
@@ -137,7 +137,7 @@ def test_runs_of_several_data_sets_are_never_in_one_table(
     tracker: Tracker, manifest: Manifest, finish: Finish, tmp_path: Path
 ) -> None:
     other = paper_manifest(tmp_path / "images", num_each=11)
-    tracking.open_grid(tracker.uri, "dolos", other, [], tmp_path / "artifacts")
+    open_grid(tracker.uri, "dolos", other, [], tmp_path / "artifacts")
     for digest in (manifest.digest, other.digest):
         finish(make_spec(digest))
     assert set(read(tracker)["data"]) == {other.digest}  # the newest

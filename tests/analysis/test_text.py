@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from itertools import product
 from typing import Any
@@ -34,7 +35,7 @@ def printed(
 def section(text: str, method: str) -> str:
     """What is printed of one method's detection."""
     start = text.index(method)
-    return text[start : text.index("seeds:", start)]
+    return text[start : re.compile(r"seeds: |one seed \(").search(text, start).start()]  # type: ignore[union-attr]
 
 
 def test_every_matrix_says_its_orientation() -> None:
@@ -201,7 +202,7 @@ def test_a_narrow_terminal_shows_every_training_set_in_words_and_every_value_who
 
 def test_a_method_that_does_not_depend_on_the_seed_is_marked() -> None:
     text = printed(results(some(method="residual_linear")))
-    assert "seeds: 0 (the method does not depend on the seed)" in text
+    assert "one seed (0); the method does not depend on the seed" in text
     text = printed(results(some(method="residual_linear", config='{"solver": "adam"}')))
     assert "does not depend" not in text
 
@@ -222,3 +223,14 @@ def test_rows_and_classes_come_in_the_order_of_the_corpus() -> None:
         assert [line.split()[0] for line in lines if line.split()[:1] and line.split()[0] in order][-4:] == order
         header = next(line for line in text.partition("attribution")[2].splitlines() if "overall" in line)
         assert header.split() == ["method", "overall", "real", *order]
+
+
+def test_at_80_columns_no_name_and_no_number_is_broken() -> None:
+    table = published_results()
+    lines = printed(table, width=80).splitlines()
+    assert max(map(len, lines)) <= 80
+    words = {word for line in lines for word in line.split()}
+    assert {*published.GENERATORS, *published.DETECTION} <= words
+    numbers = [word for word in words if word.startswith(("0.", "(0."))]
+    assert numbers
+    assert all(re.fullmatch(r"0\.\d{3},?|\(0\.\d{3}\)", word) for word in numbers)

@@ -68,8 +68,19 @@ def test_the_part_shows_the_oracle_labelled_and_names_what_rests_on_too_few(grid
         "TPR at 5 % FPR rests on too few images",
     ]
     assert "a test cell has 8 reals, and with fewer than 100" in texts[1].text
-    assert [fold.title for fold in folds] == ["Temperatures", "residual_linear: thresholds"]
+    assert [fold.title for fold in folds] == ["Temperatures", "residual_linear [random weights]: thresholds"]
     assert (tmp_path / "report" / ".unfinished" / "tables" / "threshold-transfer-residual_linear.csv").is_file()
+
+
+@pytest.mark.parametrize(("reals", "said"), [(100, "of which 1 may be called"), (499, "of which 4 may"), (500, "")])
+def test_the_part_says_where_the_interval_of_few_reals_is_too_narrow(
+    grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reals: int, said: str
+) -> None:
+    grid.finish(grid.spec(train="lama"))
+    monkeypatch.setattr("analysis.parts.thresholds.fewest_reals", lambda store, run_id: reals)
+    texts, *_ = blocks(grid, tmp_path)
+    found = [text.text for text in texts[1:] if text.text.startswith("TPR at ")]
+    assert [said in text and "its interval too narrow" in text for text in found] == [True] * bool(said)
 
 
 def test_older_runs_have_the_table_and_the_command_that_adds_the_rest(grid: Grid, tmp_path: Path) -> None:

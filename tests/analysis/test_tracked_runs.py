@@ -20,11 +20,12 @@ from PIL import Image
 
 import launch
 from analysis.__main__ import main
-from analysis.cam import choose_images, image_maps, open_images, read_images
+from analysis.cam import ReadOnce, choose_images, image_maps, open_images, read_images
 from analysis.detectors import load_detector
 from analysis.localisation import localise_run
 from analysis.predict import Answer, Predictor, find_pictures, overlay_paths
 from analysis.store import Store
+from analysis.verdicts import validation_scores
 from grid import names
 from models.detector import MemoryExhausted
 
@@ -45,7 +46,9 @@ def test_a_run_is_localised_on_every_generator(tracked: Store) -> None:
     runs = tracked.runs()
     run = runs[(runs["method"] == "xception_scratch") & (runs["trained_on"] == "lama")].iloc[0]
     manifest = open_images(tracked)
-    found = localise_run(tracked, run["run_id"], manifest, *load_detector(tracked, run["run_id"]), images_per_cell=3)
+    found = localise_run(
+        tracked, run["run_id"], ReadOnce(manifest), *load_detector(tracked, run["run_id"]), images_per_cell=3
+    )
     assert found.groupby("tested_on").size().to_dict() == {"lama": 3, "ldm": 3}
     assert found[["iou", "iou_fixed", "pointing", "energy", "ap"]].stack().between(0, 1).all()
     assert found["chance"].to_numpy() == pytest.approx(0.25)  # the middle quarter of every picture was repainted
@@ -56,7 +59,7 @@ def test_what_was_trained_without_fakes_has_no_threshold_to_be_localised_with(tr
     detector, spec = load_detector(tracked, run["run_id"])
     of_reals = dataclasses.replace(spec, train_generators=())
     with pytest.raises(ValueError, match="trained without fakes, so there is no validation fake"):
-        localise_run(tracked, run["run_id"], open_images(tracked), detector, of_reals, images_per_cell=3)
+        localise_run(tracked, run["run_id"], ReadOnce(open_images(tracked)), detector, of_reals, images_per_cell=3)
 
 
 def test_maps_have_the_size_of_their_pictures(tracked: Store) -> None:
@@ -99,7 +102,7 @@ def test_predict_answers_for_all_pictures_but_those_that_it_names(
     for name, size in sizes.items():
         Image.new("RGB", size).save(tmp_path / f"{name}.png")
     shutil.copy(good, tmp_path / "good.png")
-    for name in ("a.tif", "b.HEIC", "notes.txt"):
+    for name in ("a.avif", "b.HEIC", "notes.txt"):
         (tmp_path / name).touch()
     arguments = ["--tracking-uri", tracked.tracking_uri, "--json", "--no-cam", "--best"]
 
@@ -116,7 +119,7 @@ def test_predict_answers_for_all_pictures_but_those_that_it_names(
     reason = "a side of less than 16 pixels, which residual_linear cannot take"
     assert errors == {"tiny": f"8 x 8 pixels: {reason}", "thin": f"2 x 3000 pixels: {reason}"}
     assert f"{tmp_path / 'tiny.png'}: 8 x 8 pixels" in beside
-    assert f"2 pictures in formats that are not read have no answer: {tmp_path / 'a.tif'}" in beside
+    assert f"2 pictures in formats that are not read have no answer: {tmp_path / 'a.avif'}" in beside
 
     labels, errors, _ = predicted("clip_linear")
     assert set(labels) == {"tiny", "cursed", "blessed", "good"}
@@ -294,6 +297,31 @@ def test_a_threshold_that_was_not_logged_is_called_so(own_copy: Path, capsys: py
     assert main(["predict", "nowhere.png", "--best", "residual_linear", "--tracking-uri", uri]) == 1
     said = " ".join(capsys.readouterr().err.split())
     assert "fake above log-odds 0, as the run logged no threshold" in said
+
+
+def test_how_many_real_validation_images_are_above_the_threshold_is_said(
+    tracked: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--best", "residual_linear", "--tracking-uri", tracked.tracking_uri, "--no-cam"]
+    (picture,) = open_images(tracked).paths(choose_images(open_images(tracked), "lama", 1))
+    assert main(["predict", str(picture), *arguments, "--json"]) in (0, 3)
+    told = json.loads(capsys.readouterr().out)
+    scores = validation_scores(tracked, told["run_id"])
+    assert scores is not None
+    reals = scores.loc[scores["label"] == 0, "score"]
+    assert told["real_validation_images"] == len(reals) > 0
+    assert told["real_validation_images_above"] == (reals > told["threshold"]).sum()
+    assert main(["predict", str(picture), *arguments]) in (0, 3)
+    assert f"of {len(reals)} real validation images" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_link_to_a_picture_that_is_gone_has_no_answer(
+    tracked: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    arguments = ["--best", "residual_linear", "--tracking-uri", tracked.tracking_uri, "--no-cam"]
+    assert main(["predict", str(tmp_path), *arguments]) == 1
+    assert "gone.png: no answer" in capsys.readouterr().out
 
 
 # In a locale without UTF-8 --------------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def test_words_on_the_terminal(tracked: Store, pictures: Path, capsys: pytest.Ca
     arguments = ["--run", run_of(tracked, "residual_linear"), "--tracking-uri", tracked.tracking_uri]
     assert main(["predict", str(pictures), *arguments]) == 3
     known, noise = capsys.readouterr().out.splitlines()
-    assert "calibrated probability" in known
+    assert "calibrated probability of fake" in known
     assert "of the limit" in known
     assert noise.startswith(f"{pictures / 'noise.png'}: NO VERDICT: it is not like the training images: ")
     assert "probability" not in noise
@@ -107,11 +107,11 @@ def test_the_help_names_every_exit_status(capsys: pytest.CaptureFixture[str]) ->
 def test_no_probability_goes_beyond_what_validation_images_can_show(tracked: Store) -> None:
     judge = Judge(tracked, run_of(tracked, "residual_linear"))
     judge.temperature = Temperature(2.0, 0.1, 0.1, 18)
-    assert judge.probability(40.0) == (0.95, "calibrated probability above 0.950")
-    assert judge.probability(-40.0) == (0.05, "calibrated probability below 0.050")
+    assert judge.probability(40.0) == (0.95, "calibrated probability of fake above 0.950")
+    assert judge.probability(-40.0) == (0.05, "calibrated probability of fake below 0.050")
     assert judge.probability(2 * np.log(3))[0] == pytest.approx(0.75)
     judge.temperature = None
-    assert judge.probability(0.0) == (0.5, "probability 0.500, not calibrated")
+    assert judge.probability(0.0) == (0.5, "probability of fake 0.500, not calibrated")
 
 
 def test_a_damaged_artifact_is_one_message(own_copy: Path) -> None:

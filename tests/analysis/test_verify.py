@@ -18,9 +18,11 @@ import pytest
 
 from analysis.__main__ import main
 from analysis.intervals import Sources, average, difference, mean
+from analysis.page import file_name
 from analysis.verify import estimates
 from analysis.verify.compare import Derived, compare_csv, compare_shown, read_latex, read_markdown
-from analysis.verify.evidence import Evidence, EvidenceError, check_manifest, check_rows, check_sums, read_sums
+from analysis.verify.evidence import Evidence, EvidenceError, read_sums, slug
+from analysis.verify.held import check_manifest, check_rows, check_sums, check_validation
 from analysis.verify.tables import rule_for
 from analysis.verify.verify import Result, verify
 from models.metrics import get_metric
@@ -90,7 +92,7 @@ def test_of_a_report_the_evidence_is_read_from_mlflow_and_the_page_is_verified_t
     assert main(["verify", str(exported.report)]) == 0
     printed = capsys.readouterr().out
     assert "scores: 180 of 180 rows agree" in printed
-    assert "table “residual_linear: AUROC, every cell; intervals are 95 % inter”: 26 of 26 numbers agree" in printed
+    assert "table “residual_linear [random weights]: AUROC, every cell; interva”: 26 of 26 numbers agree" in printed
     assert "0 differ" in printed
 
 
@@ -147,14 +149,14 @@ CHANGES = [  # file, what stands there, what is written instead, what is said
     (f"{MATRIX}.tex", "\nlama & ", "\nlama & \\textbf{0.001} & ", "row lama, column all: shown 4 cells"),
     ("confusion-residual_linear.md", "\n| real | ", "\n| real | 1", "row real, column real: shown 1"),
     ("summary.csv", "4 of 5", "5 of 5", "row residual_linear, column trials finished: shown 5 of 5"),
-    ("calibration.tex", " & 0.", " & 7.", "row residual_linear lama lama, column ece: shown 7."),
-    ("embeddings.md", "| residual_linear | ", "| residual_linear | 3",
+    ("calibration.tex", " & 0.", " & 7.", "row residual_linear lama lama, column calibration error: shown 7."),
+    ("embeddings.md", "| residual_linear [random weights] | ", "| residual_linear [random weights] | 3",
      "row residual_linear, column silhouette: shown 3"),
     ("runs.csv", "finished", "pending", "column state: shown pending, derived finished"),
     ("provenance.csv", "108 images", "109 images", "row data set, column value: shown "),
     ("conditions.md", "| jpeg-75 | 0.", "| jpeg-75 | 2.", "row residual_linear jpeg-75, column accuracy at p = 0.5, "),
-    ("attribution.tex", "\nresidual\\_linear & 0.", "\nresidual\\_linear & 4.",
-     "row residual_linear, column overall: shown 4."),
+    ("attribution.tex", "\nresidual\\_linear [random weights] & 0.", "\nresidual\\_linear [random weights] & 4.",
+     "row residual_linear [random weights], column overall: shown 4."),
 ]  # fmt: skip
 
 
@@ -169,6 +171,22 @@ def test_one_number_in_each_of_the_other_files(own: Path) -> None:
         (of_file,) = (text for text in differences if text.startswith(f"tables/{name}, "))
         assert where in of_file
     assert len(differences) == len(CHANGES)
+
+
+def test_another_best_method_and_another_mean_of_a_trial(own: Path) -> None:
+    tables, logged = own / "report" / "tables", own / "metrics.csv"
+    best = tables / "best-of-cells.csv"
+    first = best.read_text(encoding="utf-8").splitlines()[1]
+    assert first.split(",")[3] == "residual_linear"
+    edit(best, lambda text: text.replace(first, first.replace(",residual_linear,", ",clip_linear,"), 1))
+    line = next(text for text in logged.read_text().splitlines() if ",summary/cross-generator/auroc," in text)
+    edit(logged, lambda text: text.replace(line, f"{line.rpartition(',')[0]},0.123456", 1))
+    renew_sums(own)
+    differences = said(verify(own))
+    assert len(differences) == 2
+    assert differences[0].startswith(f"metrics.csv, row {line.split(',')[0]}, column summary/cross-generator/auroc: ")
+    assert differences[1].startswith("tables/best-of-cells.csv, row ")
+    assert "shown clip_linear, derived residual_linear" in differences[1]
 
 
 def test_one_number_of_the_page(exported: Exported, tmp_path: Path) -> None:
@@ -286,11 +304,81 @@ def test_another_specification(own: Path) -> None:
     assert str(difference).startswith(f"specs/{key}.json, row {key}, column key: shown {key}, derived ")
 
 
+def test_names_of_files_are_the_same_on_both_sides_and_never_too_long() -> None:
+    variant = f"xception_scratch (train_condition={'+'.join(f'jpeg-{level}' for level in range(20, 90))})"
+    names = [f"reliability-calibrated-{variant}", f"matrix-{variant}-accuracy", f"matrix-{variant}-auroc"]
+    for text in (*names, "paste-back-residual_linear-accuracy", "A+B (l2=0.1)"):
+        assert file_name(text) == slug(text)
+        assert len(file_name(text)) <= 200
+    assert len({file_name(text) for text in names}) == 3
+    assert file_name("A+B (l2=0.1)") == "a-and-b-l2-0.1"
+    assert file_name("x" * 200) == "x" * 200
+
+
 def test_a_file_more_or_less(own: Path) -> None:
     (own / "extra.txt").write_text("x")
     (own / "versions.csv").unlink()
     found = [(difference.row, difference.derived) for difference in check_sums(own, read_sums(own))]
     assert found == [("extra.txt", "the file was not exported"), ("versions.csv", "the file is missing")]
+
+
+def test_another_validation_image_or_one_less(own: Path) -> None:
+    key = trial(own, task="detection", trained_on="lama", seed=0)
+    path = own / "validation" / f"{key}.parquet"
+    table = pd.read_parquet(path)
+    table.assign(digest=table["digest"].where(table.index > 0, "f" * 64)).to_parquet(path, index=False)
+    first, second = check_validation(Evidence(own), key)
+    assert (first.column, first.shown, first.derived) == ("digest", "f" * 64, "no such valid image in the manifest")
+    assert (second.row, second.shown, second.derived) == (
+        table.loc[0, "path"],
+        "no row",
+        "a valid image of the manifest",
+    )
+    table.drop(index=3).to_parquet(path, index=False)
+    (difference,) = check_validation(Evidence(own), key)
+    assert (difference.file, difference.row, difference.shown) == (
+        path.relative_to(own).as_posix(),
+        table.loc[3, "path"],
+        "no row",
+    )
+    table.to_parquet(path, index=False)
+    assert list(check_validation(Evidence(own), key)) == []
+
+
+def test_a_trial_that_is_left_out(own: Path) -> None:
+    key = trial(own, task="attribution")
+    table = pd.read_csv(own / "trials.csv", dtype=str, keep_default_na=False)
+    table[table["key"] != key].to_csv(own / "trials.csv", index=False)
+    renew_sums(own)
+    assert said(verify(own)) == [
+        f"trials.csv, row (the whole file), column key: shown no row, derived trial {key}, as in specs or metrics.csv"
+    ]
+
+
+def test_a_table_without_its_csv_is_a_difference(own: Path) -> None:
+    tables = own / "report" / "tables"
+    (tables / "summary.csv").unlink()
+    edit(tables / "summary.md", lambda text: text.replace("4 of 5", "5 of 5"))
+    renew_sums(own)
+    differences = said(verify(own))
+    assert [text.split(",")[0] for text in differences] == ["tables/summary.md", "tables/summary.tex"]
+    assert "its CSV, summary.csv, is missing" in differences[0]
+
+
+def test_a_table_under_another_name_is_a_difference(own: Path) -> None:
+    tables = own / "report" / "tables"
+    shutil.copy(tables / f"{MATRIX}.csv", tables / "matrix-residual_linear-auroc.csv")
+    (tables / "confusion-residual_linear.csv").rename(tables / "confusion-other.csv")
+    renew_sums(own)
+    shown = {difference.file: difference.shown for difference in verify(own).differences}
+    assert shown == {
+        "tables/confusion-other.csv": "its name does not say which method it is of",
+        "tables/confusion-residual_linear.md": "its CSV, confusion-residual_linear.csv, is missing",
+        "tables/confusion-residual_linear.tex": "its CSV, confusion-residual_linear.csv, is missing",
+        "tables/matrix-residual_linear-auroc.csv": (
+            "its rows are of residual_linear, accuracy, clean, which is not what its name says"
+        ),
+    }
 
 
 def test_a_table_without_a_rule_is_not_verified_and_says_so(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -376,12 +464,23 @@ def test_bad_input_says_what_to_do(tmp_path: Path, own: Path, capsys: pytest.Cap
         ("manifest.csv", ",1,lama,", ",7,lama,", "a label that is neither 0 nor 1"),
         ("trials.csv", "threshold", "bar", "trials.csv has no column threshold"),
         ("metrics.csv", "value", "bar", "metrics.csv has no column value"),
+        ("export.json", '"data":', '"bar":', "export.json does not name the data set"),
     ],
 )
 def test_an_export_that_cannot_be_read_is_bad_input(own: Path, file: str, old: str, new: str, why: str) -> None:
     edit(own / file, lambda text: text.replace(old, new, 1))
     with pytest.raises(EvidenceError, match=why):
         verify(own)
+
+
+def test_an_empty_specification_or_table_is_bad_input(own: Path) -> None:
+    (own / "report" / "tables" / "summary.csv").write_text("")
+    with pytest.raises(EvidenceError, match=r"summary.csv is damaged: .*write the report again"):
+        verify(own)
+    key = trial(own, task="attribution")
+    (own / "specs" / f"{key}.json").write_text("{}")
+    with pytest.raises(EvidenceError, match=f"specs/{key}.json does not say task, method"):
+        Evidence(own).spec(key)
 
 
 def test_an_export_without_tables_is_bad_input(own: Path) -> None:

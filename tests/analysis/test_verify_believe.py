@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.export import write_evidence
@@ -19,10 +20,11 @@ from analysis.page import Folder, Picture
 from analysis.parts import Options, list_parts
 from analysis.report import make_report
 from analysis.seeds import ONE_SEED, by_train_set, joined, of_sum, pooled
-from analysis.verify import seeds
+from analysis.verify import estimates, seeds
 from analysis.verify.estimates import Spread
 from analysis.verify.verify import Result, verify
 from grid.controls import CELL_COLUMNS, References
+from models.calibration import fit_temperature
 from tests.analysis.grids import Grid
 from tests.grid.grids import fresh_store, make_spec
 
@@ -66,7 +68,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     store = grid.open()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Folder, "picture", lambda self, name, figure, *, alt, **_: Picture(name, alt, "data:,", 1, 1))
-        parts = [part for part in list_parts() if part.name not in ("curves", "embeddings")]  # many pictures
+        parts = [part for part in list_parts() if part.name != "curves"]  # many pictures
         patch.setattr("analysis.report.list_parts", lambda: parts)
         make_report(store, base / "report", Options(cam=False, compare=(METHOD, OTHER), log=False))
     (base / "evidence").mkdir()
@@ -111,7 +113,7 @@ CHANGES = [  # table, the row by its first columns, column, what is added
     ("edited-area-cells", 3, "mean", 1e-8), (f"threshold-transfer-{METHOD}-each", 2, "accuracy", 1e-3),
     ("controls", 0, "low", 1e-8), ("references", 1, "high", 1e-8), ("beside-references", 2, "difference", 1e-8),
     ("open-set", 2, "oscr_high", 1e-8), ("open-set-accuracy", 1, "low", 1e-8), (f"landing-{METHOD}", 0, "real", 1),
-    ("temperatures", 1, "ECE before", 1e-8),
+    ("temperatures", 1, "ECE before", 1e-8), ("temperatures", 0, "temperature", 1e-3),
 ]  # fmt: skip
 
 
@@ -158,6 +160,42 @@ def test_a_threshold_or_a_control_that_does_not_follow_is_seen(made: tuple[Path,
     assert any(text.startswith("tables/controls.csv, row ") and "column value" in text for text in said)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("column", "change", "said"),
+    [
+        ("label", lambda column: column.where(column.index != 3, 1 - column), "column label: shown "),
+        ("source_id", lambda column: column.where(column.index != 3, "somebody"), "column source_id: shown somebody"),
+        ("digest", lambda column: column.where(column.index != 3, "0" * 64), "no such valid image in the manifest"),
+        ("score", lambda column: column.where(column.index != 3, np.nan), "column score: shown 1 values that are not"),
+    ],
+)
+def test_validation_rows_that_are_not_those_of_the_manifest(
+    made: tuple[Path, Path], tmp_path: Path, column: str, change: Callable[[pd.Series], pd.Series], said: str
+) -> None:
+    own = Path(shutil.copytree(made[0], tmp_path / "own"))
+    path = sorted((own / "validation").glob("*.parquet"))[0]
+    rows = pd.read_parquet(path)
+    rows.assign(**{column: change(rows[column])}).to_parquet(path, index=False)
+    found = [str(difference) for difference in verify(own, made[1]).differences]
+    assert any(text.startswith(f"validation/{path.name}, row ") and said in text for text in found)
+
+
+@pytest.mark.long
+def test_rows_of_the_manifest_are_the_rows_of_each_trials_validation(result: Result) -> None:
+    (line,) = [line for line in result.evidence if line.file == "validation"]
+    assert line.compared == line.agree > 0
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.02, 1.0, 40.0]))
+@settings(deadline=None, max_examples=30)
+def test_temperatures_written_twice_agree(seed: int, scale: float) -> None:
+    rng = np.random.default_rng(seed)
+    labels = np.concatenate([[0, 1], rng.integers(0, 2, int(rng.integers(2, 60)))])
+    scores = scale * rng.normal(rng.uniform(-1, 3) * (labels - 0.5), rng.uniform(0.1, 3))
+    assert estimates.temperature(labels, scores) == pytest.approx(fit_temperature(labels, scores).value, rel=1e-5)
+
+
 # Seeds, against the report's own -------------------------------------------------------------------------------------
 
 values = st.floats(0.05, 0.95)
@@ -202,3 +240,10 @@ def test_joined_intervals_written_twice_agree(
     interval = Interval(value - below, value + above)
     ours = seeds.joined(value, *interval, Spread(variance, degrees), least)
     assert ours == pytest.approx(joined(value, interval, Theirs(variance, degrees), least=least), abs=1e-12)
+
+
+def test_a_high_temperature_is_known_less_exactly() -> None:
+    scores = np.array([-1.0, 1.0])
+    assert estimates.flatness(scores, 1e4) == pytest.approx(2 * np.sqrt(np.finfo(float).eps / 0.25e-8), rel=1e-6)
+    assert estimates.flatness(scores, 1.0) < 1e-7
+    assert estimates.flatness(np.zeros(3), 1.0) == np.inf

@@ -1,0 +1,1 @@
+"""A page to click in: `python -m analysis explore`."""
