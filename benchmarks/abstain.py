@@ -150,7 +150,7 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
     chosen = f"--methods={','.join(methods)}"
     with tempfile.TemporaryDirectory() as name:
         small = ["--limit=12", "--generators=renoise,fourier_fill"] if toy else []
-        stores = {DEMO: _grid(Path(name) / "demo", "demo", chosen, *small)}
+        stores = {DEMO: _grid(Path(name) / "demo", "demo1", chosen, *small)}
         if not toy:
             stores[REAL_FACES] = _grid(
                 Path(name) / "faces", "dolos", f"--data={faces}", chosen, "--seeds=0",

@@ -99,8 +99,8 @@ def share_outside(case: Case, rule: str, num_draws: int, seed: int, *, over_imag
 
 def toy_manifest(folder: Path) -> Manifest:
     """A few of the demo's faces: enough that each class of a control has one."""
-    recipe = DemoRecipe(train=8, valid=6, test=8)
-    return build_manifest("demo", make_demo(folder / "demo", recipe), cache=folder / "facts")
+    recipe = DemoRecipe(size=64, train=8, valid=6, test=8, version=1)
+    return build_manifest("demo1", make_demo(folder / "demo", recipe), cache=folder / "facts")
 
 
 def control_trials(manifest: Manifest, methods: Sequence[str], seeds: Sequence[int]) -> list[TrialSpec]:

@@ -13,11 +13,11 @@ import pandas as pd
 from PIL import Image
 
 from benchmarks.measure import ROOT
-from data.demo.recipe import DemoRecipe, make_demo
+from data.demo.recipe import FIRST, DemoRecipe, make_demo
 from data.manifest import COLUMNS, Manifest, build_manifest
 from data.sources import get_source
 from data.store import ArrayStore
-from grid.experiments.demo import demo
+from grid.experiments.demo1 import demo1
 from grid.plan import Inputs
 from grid.preparing import prepare_input
 from grid.settings import RunSettings
@@ -34,9 +34,10 @@ SHARES = {"train": 0.6, "valid": 0.1, "test": 0.3}  # of the images of a data se
 
 
 def drawn_manifest(folder: Path, *, toy: bool) -> Manifest:
-    """The demo's faces: where the launcher keeps them, drawn if need be; of a toy a few, below `folder`."""
-    place, recipe = (folder, DemoRecipe(train=2, valid=2, test=2)) if toy else (ROOT / "runs" / "cache", DemoRecipe())
-    return build_manifest("demo", make_demo(place / "demo", recipe), cache=folder / "facts")
+    """The faces of the demo's first version: where the launcher keeps them; of a toy a few, below `folder`."""
+    few = DemoRecipe(size=64, train=2, valid=2, test=2, version=1)
+    place, recipe = (folder, few) if toy else (ROOT / "runs" / "cache", FIRST)
+    return build_manifest("demo1", make_demo(place / "demo", recipe), cache=folder / "facts")
 
 
 def noise_manifest(folder: Path, counts: Mapping[str, int], side: int) -> Manifest:
@@ -114,8 +115,8 @@ def fill_with_noise(store: ArrayStore, keys: Iterable[str], *, batch: int) -> No
 def demo_trials(manifest: Manifest, methods: Sequence[str]) -> list[TrialSpec]:
     """The demo's trials of these methods in the launcher's order, the longest first."""
     configs = {method: resolve_config(method, detector_info(method).small) for method in methods}
-    trials = demo.trials(
-        generators=manifest.generators, configs=configs, tasks=TASKS, seeds=demo.seeds, data=manifest.digest
+    trials = demo1.trials(
+        generators=manifest.generators, configs=configs, tasks=TASKS, seeds=demo1.seeds, data=manifest.digest
     )
     return sorted(trials, key=lambda trial: -len(trial.train_generators))
 

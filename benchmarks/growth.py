@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from benchmarks.finished import record
+from benchmarks.finished import open_grid, record
 from benchmarks.grids import GENERATORS, TASKS
 from benchmarks.measure import (
     Measured,
@@ -42,7 +42,7 @@ from grid.records import open_records
 from grid.runner import execute
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
-from grid.tracking import Tracker, open_grid
+from grid.tracking import Tracker
 from grid.uris import STORE, sqlite_uri
 from models.registry import resolve_config
 
@@ -118,7 +118,7 @@ def fill(folder: Path, settings: RunSettings, like: TrialSpec, sizes: Sequence[i
     folder.mkdir()
     manifest = Manifest.load(settings.manifests / like.data)
     specs = [replace(like, seed=seed + 10) for seed in range(sizes[-1])]
-    tracker = open_grid(settings.tracking_uri, EXPERIMENT, manifest, specs, settings.runs / "artifacts")
+    tracker = open_grid(settings, EXPERIMENT, manifest, specs)
     databases = {}
     for number, spec in enumerate(specs, start=1):
         record(tracker, spec, manifest, number)

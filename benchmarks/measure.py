@@ -209,10 +209,15 @@ class AnonymousPeak:
         self._over.set()
         self._thread.join()
 
-    def _watch(self) -> None:
+    @staticmethod
+    def now() -> float:
+        """What it is at this moment; 0 where the system does not say."""
         status = Path("/proc/self/status")
-        while status.exists() and not self._over.wait(self._every):
-            self.bytes = max(self.bytes, _status_bytes(status.read_text(encoding="utf-8"), "RssAnon"))
+        return _status_bytes(status.read_text(encoding="utf-8"), "RssAnon") if status.exists() else 0.0
+
+    def _watch(self) -> None:
+        while not self._over.wait(self._every):
+            self.bytes = max(self.bytes, self.now())
 
 
 def _status_bytes(status: str, name: str) -> float:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from benchmarks import abstain, comparisons, controls, coverage, heavy, open_set, published
+from benchmarks import abstain, comparisons, controls, coverage, heavy, no_generator, open_set, published
 from benchmarks.gpu import table as gpu_table
 from benchmarks.packing import FULL, name_of
 from benchmarks.report import Results, markdown, where
@@ -297,6 +298,37 @@ def _spread(part: Mapping[str, float]) -> str:
     return f"{part['median']:.3f} ({part['min']:.3f}–{part['max']:.3f})"
 
 
+# docs/methods.md -----------------------------------------------------------------------------------------------------
+
+
+def without_generator(results: Results) -> str:
+    """Every value of the methods without a generator, one row per quantity and one column per generator."""
+    figures = results.get("no-generator", {}).get("figures", {})
+    generators = list(next(iter(figures.values()))["parts"]) if figures else []
+    rows = []
+    for name, figure in figures.items():
+        method, _, what = name.partition(": ")
+        if what == no_generator.JPEG_ALL:
+            continue  # the mean of the row before it, which has its own target
+        parts = [_spread(figure["parts"][one]) if one in figure["parts"] else "" for one in generators]
+        if not any(parts):
+            parts[0] = f"{figure['median']:.3g} {figure['unit']}"
+        wanted = _judged(figure)
+        if what == no_generator.JPEG_LOWEST:
+            mean = figures[f"{method}: {no_generator.JPEG_ALL}"]
+            wanted = f"{wanted}; mean {_judged(mean)}" if wanted else ""
+        rows.append([f"`{method}`", what.removeprefix("lowest "), *parts, wanted])
+    return _table(["method", "what", *generators, "wanted"], rows, results, "no-generator")
+
+
+def _judged(figure: Mapping[str, Any]) -> str:
+    """The target of a figure with its answer; empty without one."""
+    if figure["target"] is None:
+        return ""
+    ((side, limit),) = figure["target"].items()
+    return f"{'≥' if side == 'at_least' else '≤'} {limit:g}: {'met' if figure['met'] else '**not met**'}"
+
+
 # docs/believe/controls.md --------------------------------------------------------------------------------------------
 
 
@@ -318,6 +350,7 @@ TABLES: dict[str, dict[str, Callable[[Results], str]]] = {
     "docs/numbers.md": {"coverage": held, "comparisons": rejections, "seeds": other_seeds},
     "docs/believe/thresholds.md": {"abstain": no_verdict},
     "docs/believe/open-set.md": {"open-set": unknown},
+    "docs/methods.md": {"no-generator": without_generator},
     "docs/believe/controls.md": {"controls": at_chance},
 }
 

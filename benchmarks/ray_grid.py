@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
+from benchmarks.finished import open_grid
 from benchmarks.grids import compute, demo_trials, drawn_manifest, fresh_settings, prepare
 from benchmarks.measure import Measured, Outcome, Target, column, interleave, ratios, say
 from data.manifest import Manifest
@@ -165,9 +166,9 @@ def recorded(
     Raises:
         RuntimeError: a trial failed.
     """
-    from grid import ray_executor, tracking
+    from grid import ray_executor
 
-    tracker = tracking.open_grid(settings.tracking_uri, "benchmark", manifest, specs, settings.runs / "artifacts")
+    tracker = open_grid(settings, "benchmark", manifest, specs)
     first = settings.runs / "first"
     executor = ray_executor.RayExecutor(settings, tracker, connection)
     executor.compute = noting_the_first(executor.compute, first)

@@ -10,6 +10,7 @@ from typing import cast
 from benchmarks.measure import Outcome
 
 Run = Callable[..., Outcome]
+NO_QUIET_MACHINE = "never run on a machine without other work"
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Benchmark:
         function: (repeats, toy) -> Outcome; `toy` takes seconds and shows only that the code runs.
         needs_gpu: raises `NotHereError` on a machine without one, at its full size.
         page: where its figures stand, from the checkout; empty: in the table of docs/performance.md.
+        unmeasured: why it has no figures yet; empty: it has.
     """
 
     what: str
@@ -29,6 +31,7 @@ class Benchmark:
     function: str = "run"
     needs_gpu: bool = False
     page: str = ""
+    unmeasured: str = ""
 
     def load(self) -> Run:
         """The function; imports what it needs."""
@@ -74,9 +77,41 @@ BENCHMARKS = {
         "seconds and memory of one more trial when 16, 160 and 1,600 are finished; planning 10,000 trials",
         "benchmarks.growth",
     ),
+    "scale-tracking": Benchmark(
+        "seconds of `--status` and of a launch with nothing to run, with 100, 1,000 and 10,000 finished trials; of the "
+        "look-up alone, beside one SQL join and MLflow's own search",
+        "benchmarks.scale_tracking",
+    ),
+    "scale-ray": Benchmark(
+        "milliseconds of a trial that does nothing under Ray Tune, among 5,000 trials over among 200",
+        "benchmarks.scale_ray",
+    ),
+    "scale-data": Benchmark(
+        "a launch on 100,000 unchanged files and their first reading, over plain loops",
+        "benchmarks.scale_data",
+        unmeasured=NO_QUIET_MACHINE,
+    ),
+    "scale-probe": Benchmark(
+        "memory and time of a linear classifier on 100,000 rows of features, over scikit-learn",
+        "benchmarks.scale_probe",
+        unmeasured=NO_QUIET_MACHINE,
+    ),
     "analysis": Benchmark(
         "seconds and memory of the tables with their intervals, of 1,000 runs with 4,500 test scores each",
         "benchmarks.analysis_tables",
+    ),
+    "report": Benchmark(
+        "seconds of the demo's report with its pictures, without Grad-CAM: the first time, and again unchanged",
+        "benchmarks.whole_report",
+        unmeasured=NO_QUIET_MACHINE,
+    ),
+    "scale-report": Benchmark(
+        "what the report of a large grid costs: 100, 300 and 1,000 runs, and a cell of 500,000 images",
+        "benchmarks.scale",
+        unmeasured=NO_QUIET_MACHINE,
+    ),
+    "explore": Benchmark(
+        "seconds of a click on the page of `python -m analysis explore`, with 100,000 test images", "benchmarks.explore"
     ),
     "coverage": Benchmark(
         "share of the 95 % intervals that hold the truth, over simulated test sets",
@@ -111,6 +146,11 @@ BENCHMARKS = {
         "left-out generators on which a distance from the training images beats the largest softmax; needs photographs",
         "benchmarks.open_set",
         page="docs/believe/open-set.md",
+    ),
+    "no-generator": Benchmark(
+        "detection and maps of methods that never saw a generator, on the edits of four networks; needs photographs",
+        "benchmarks.no_generator",
+        page="docs/methods.md",
     ),
     "packing": Benchmark(
         "device memory of a trial of each method, and images per second of one to four trials at once on one GPU",

@@ -25,8 +25,8 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
         manifest = drawn_manifest(Path(name) / "drawn", toy=toy)
         settings = fresh_settings(Path(name), manifest)
         trials = demo_trials(manifest, methods)
-        finish(trials, manifest, settings, "demo")
-        chosen = ["demo", f"--data={manifest.root}", f"--runs={settings.runs}", f"--methods={','.join(methods)}"]
+        finish(trials, manifest, settings, "demo1")
+        chosen = ["demo1", f"--data={manifest.root}", f"--runs={settings.runs}", f"--methods={','.join(methods)}"]
         launch(chosen)  # the manifest of the launcher's own cache
 
         found = interleave(

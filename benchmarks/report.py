@@ -50,7 +50,11 @@ def markdown(results: Results) -> str:
     lines = ["| benchmark | what | median (range) | target | met |", "|---|---|---|---|---|"]
     for name, benchmark in BENCHMARKS.items():
         if name not in results or benchmark.page:
-            said = f"`{benchmark.page}`" if name in results else "not measured"
+            said = (
+                f"`{benchmark.page}`"
+                if name in results
+                else "; ".join(filter(None, ["not measured", benchmark.unmeasured]))
+            )
             lines.append(f"| `{name}` | {benchmark.what} | {said} | | |")
             continue
         for figure in results[name]["figures"].values():

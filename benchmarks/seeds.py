@@ -37,12 +37,12 @@ _WHERE = ["variant", "trained_on", "tested_on", "metric"]
 def train(runs: Path, *, toy: bool) -> Store:
     """Six seeds of the demo, or of few images of it and one method."""
     methods = METHODS[:1] if toy else METHODS
-    command = [sys.executable, "launch.py", "demo", "--runs", str(runs), "--tasks", DETECTION, "--device", "cpu"]
+    command = [sys.executable, "launch.py", "demo1", "--runs", str(runs), "--tasks", DETECTION, "--device", "cpu"]
     command += ["--methods", ",".join(methods), "--seeds", *map(str, SEEDS)]
     command += ["--cache", str(ROOT / "runs" / "cache")]
     command += ["--local", "--limit", "6", "--generators", "autoencoder,renoise", "--set", "*.epochs=1"] if toy else []
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    return open_store("demo", tracking_uri=sqlite_uri(runs / STORE))
+    return open_store("demo1", tracking_uri=sqlite_uri(runs / STORE))
 
 
 def held_out(store: Store, seed: int, num_others: int) -> pd.DataFrame:
