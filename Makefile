@@ -1,12 +1,14 @@
 # make demo   set up if needed, then the built-in demo, end to end: runs/mlflow.db, report/index.html
 # make test   set up if needed, then every check, and the tests but for those that take minutes each
 # make test-all   the same with those: `ray up` on hosts of a test's own, the demo's values, benchmarks, long faults
+# make docs   set up if needed, then the documentation as a site: site/index.html; a warning is an error
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SHARED_OUT := -n 2 --dist loadfile --no-loadscope-reorder  # the files over two processes, in the order of tests/conftest.py
+# The files over three processes, in the order of tests/conftest.py: more than two cores, since many tests wait for Ray.
+SHARED_OUT := -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-all check setup lock clean
+.PHONY: demo test test-all check docs setup lock clean
 
 demo: setup
 	$(BIN)/python launch.py
@@ -23,11 +25,15 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: setup
+	$(BIN)/mkdocs build --strict
+
 setup: $(VENV)/.installed
 
 # The environment, exactly as locked; every package is checked against its hash.
 $(VENV)/.installed: requirements.lock bootstrap.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python >= 3.11 is needed; make PYTHON=python3.12, say" >&2; exit 1; }
+	@echo "setting up $(VENV): 7 GB, some minutes; every package is checked against its hash"
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r bootstrap.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
@@ -41,4 +47,4 @@ lock: setup
 		--no-emit-index-url --no-header --upgrade --quiet -o bootstrap.lock
 
 clean:
-	rm -rf $(VENV) runs report
+	rm -rf $(VENV) runs report site

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -18,7 +17,9 @@ if IN_ONE_OF_SEVERAL:  # a core for each: more threads would only wait for each 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first, so that none of them is left to run alone at the end."""
+    """Files with tests of minutes come first, then those with slow ones: none is left to run alone at the end."""
     if IN_ONE_OF_SEVERAL:
-        slow: set[Path] = {item.path for item in items if item.get_closest_marker("slow")}
-        items.sort(key=lambda item: item.path not in slow)
+        of_minutes, slow = (
+            {item.path for item in items if item.get_closest_marker(marker)} for marker in ("long", "slow")
+        )
+        items.sort(key=lambda item: 0 if item.path in of_minutes else 1 if item.path in slow else 2)

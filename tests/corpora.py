@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -81,3 +83,13 @@ def write_folders(root: Path, folders: Mapping[str, int], size: int = 16, *, res
             stem = f"{number:04d}" if restart else f"{folder.replace('/', '-')}-{number:04d}"
             write_image(root / folder / f"{stem}.png", picture(f"{folder}/{number}", size))
     return root
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], *, separator: str = ",", start: str = "") -> None:
+    """A list of images, with the columns of its first row; `start` goes before them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.write(start)
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=separator)
+        writer.writeheader()
+        writer.writerows(rows)

@@ -69,7 +69,9 @@ def importers(package: str) -> set[str]:
 
 
 def test_the_only_ones_to_know_mlflow_are_its_writer_and_its_reader() -> None:
-    assert importers("mlflow") == {"grid/records.py", "grid/tracking.py"}
+    assert importers("mlflow") == {"grid/records.py", "grid/local_runs.py", "grid/tracking.py"}
+    of_local_runs = {place(path) for path in MODULES if "grid.local_runs.read_runs" in imported(path)}
+    assert of_local_runs == {"grid/records.py"}  # it is a part of the reader
 
 
 def test_the_only_ones_to_know_ray_are_the_cluster_and_the_executor() -> None:
@@ -135,6 +137,12 @@ def test_the_page_on_architecture_names_every_file() -> None:
     assert {name for name in modules - entries if f"{name}`" not in page} == set()
     assert {path.parent.name for path in MODULES[:-1] if f"{path.parent.name}/" not in page} == set()
     assert set(re.findall(r"`([a-z_]+\.py)`", page)) <= modules  # and none that is not there
+    for package in PACKAGES:
+        (section,) = re.findall(rf"^### `{package}/`.*?(?=^##)", page + "\n##", re.MULTILINE | re.DOTALL)
+        own = {path.name for path in MODULES if path.is_relative_to(ROOT / package)}
+        first = " ".join(re.findall(r"^\| (.*?) \|", section, re.MULTILINE))  # cells of the first column
+        named = set(re.findall(r"`([a-z_]+\.py)`", first))
+        assert named <= own, f"{package}/ has no {named - own}"
 
 
 # What importing does -------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import abstain, cost, coverage, heavy, packing, pages, published, report
+from benchmarks import abstain, cost, coverage, heavy, packing, pages, published, report, scale_data
 from benchmarks.machine import load_average
 from benchmarks.measure import Measured, NotHereError, Outcome, Target, in_new_process, interleave
 from benchmarks.registry import BENCHMARKS
@@ -34,7 +35,9 @@ EVERYWHERE = [name for name, benchmark in BENCHMARKS.items() if not benchmark.ne
 
 
 def test_everything_that_needs_no_gpu_was_measured() -> None:
-    assert set(EVERYWHERE) <= set(RESULTS)
+    unmeasured = {name for name, benchmark in BENCHMARKS.items() if benchmark.unmeasured}
+    assert set(EVERYWHERE) - unmeasured <= set(RESULTS)
+    assert not unmeasured & set(RESULTS)  # the reason goes with the first figures
 
 
 def test_the_file_holds_nothing_else() -> None:
@@ -182,6 +185,11 @@ def made_up(gpu: str) -> report.Results:
                 parts={f"renoise: {name}": [0.25, 0.5, 0.75] for name in [*UNKNOWN_SCORES, "accuracy", "called real"]},
             ).to_dict()
         },
+        "no-generator": {
+            "self_edited_windows: lowest AUROC": Measured(
+                "", "AUROC", [0.75], Target(0.97, at_least=True), {"lama": [0.75], "ldm": [1.0]}
+            ).to_dict()
+        },
         "controls": {"swap": Measured("", "ratio", [0.012]).to_dict(), "demo": Measured("", "ratio", [0.0]).to_dict()},
     }
     place = {"cpu": "a CPU", "cores": 2, "memory_gb": 8.0, "gpu": gpu, "system": "Linux"}
@@ -204,6 +212,11 @@ def row(table: str, first: str) -> list[str]:
 def test_the_open_set_has_a_row_per_left_out_generator_with_the_range_of_several_seeds() -> None:
     cells = row(pages.unknown(made_up("NVIDIA L4")), "demo")
     assert cells == ["demo", "`xception_pretrained`", "renoise", *["0.500 (0.250–0.750)"] * 6]
+
+
+def test_methods_without_a_generator_have_a_row_per_quantity_with_what_was_wanted() -> None:
+    cells = row(pages.without_generator(made_up("NVIDIA L4")), "`self_edited_windows`")
+    assert cells == ["`self_edited_windows`", "AUROC", "0.750", "1.000", "≥ 0.97: **not met**"]
 
 
 def test_how_often_controls_are_off_chance() -> None:
@@ -385,20 +398,42 @@ def assert_whole(outcome: Outcome) -> None:
     for one in outcome.figures.values():
         assert one.to_dict()["repeats"] == 1
         none_is_best = "leave out .5" in one.what or "outside the 99 % interval" in one.what
-        assert min(one.values) > 0 or (none_is_best and min(one.values) == 0)
+        if one.unit == "exponent" or "without its start-up" in one.what:
+            assert all(map(math.isfinite, one.values))  # a toy's time says nothing of growth, nor of more than start-up
+        else:
+            assert min(one.values) > 0 or (none_is_best and min(one.values) == 0)
         assert all(len(values) == 1 for values in one.parts.values())
+
+
+def in_this_process(module: str, function: str, arguments: dict[str, Any], *, threads: int = 0) -> Any:
+    return json.loads(json.dumps(getattr(importlib.import_module(module), function)(**arguments)))
 
 
 @pytest.mark.parametrize(
     "name", ["frozen", "conditions", "growth", "analysis", "cost", "coverage", "controls", "audit"]
 )
 def test_a_benchmark_runs_at_a_toy_size(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def here(module: str, function: str, arguments: dict[str, Any], *, threads: int = 0) -> Any:
-        return json.loads(json.dumps(getattr(importlib.import_module(module), function)(**arguments)))
-
     for module in ("growth", "analysis_tables"):  # a process of its own is mostly imports
-        monkeypatch.setattr(importlib.import_module(f"benchmarks.{module}"), "in_new_process", here)
+        monkeypatch.setattr(importlib.import_module(f"benchmarks.{module}"), "in_new_process", in_this_process)
     assert_whole(BENCHMARKS[name].load()(1, toy=True))
+
+
+@pytest.mark.parametrize("name", ["scale-data", "scale-probe"])
+def test_scale_runs_at_a_toy_size(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module(BENCHMARKS[name].module)
+    monkeypatch.setattr(module, "in_new_process", in_this_process)  # a process of its own is mostly imports
+    assert_whole(BENCHMARKS[name].load()(1, toy=True))
+
+
+def test_every_benchmark_of_scale_is_registered() -> None:
+    """The toy form of `scale-report` runs in test_scale_benchmark.py, that of `scale-ray` with those of processes."""
+    modules = {f"benchmarks.{path.stem}" for path in (ROOT / "benchmarks").glob("scale*.py")}
+    assert modules - {benchmark.module for benchmark in BENCHMARKS.values()} == {"benchmarks.scale_report"}  # a part
+
+
+def test_a_growth_exponent_is_the_slope_of_logarithms() -> None:
+    assert scale_data.exponent((10, 100, 1000), (3.0, 30.0, 300.0)) == pytest.approx(1)
+    assert scale_data.exponent((10, 100, 1000), (1.0, 100.0, 10_000.0)) == pytest.approx(2)
 
 
 def test_comparisons_are_simulated_at_a_toy_size() -> None:
@@ -424,10 +459,33 @@ def test_the_open_set_at_its_full_size_needs_photographs(monkeypatch: pytest.Mon
         BENCHMARKS["open-set"].load()(1)
 
 
+def test_methods_without_a_generator_run_at_a_toy_size() -> None:
+    outcome = BENCHMARKS["no-generator"].load()(1, toy=True)
+    aurocs = [figure for figure in outcome.figures.values() if figure.unit == "AUROC" and "pixels" not in figure.what]
+    assert len(aurocs) == 3 * 3  # lowest, lowest and mean under JPEG; of three methods
+    for figure in aurocs:
+        assert len(figure.parts) == 4
+        assert all(0 <= value <= 1 for (value,) in figure.parts.values())
+    lowest = outcome.figures["self_edited_windows: lowest AUROC"]
+    assert lowest.values[0] == min(value for (value,) in lowest.parts.values())
+    assert lowest.target == Target(0.97, at_least=True)
+    times = [figure for figure in outcome.figures.values() if figure.unit in ("ms", "min")]
+    assert len(times) == 2 * 3
+    assert min(figure.values[0] for figure in times) > 0
+
+
+def test_methods_without_a_generator_at_full_size_need_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GRID_REAL_FACES", raising=False)
+    with pytest.raises(NotHereError, match="GRID_REAL_FACES names no folder of photographs"):
+        BENCHMARKS["no-generator"].load()(1)
+
+
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("name", ["seeds", "ray", "nodes", "relaunch", "packing", "memory"])
+@pytest.mark.parametrize(
+    "name", ["seeds", "ray", "nodes", "relaunch", "packing", "memory", "scale-tracking", "scale-ray", "report"]
+)
 def test_a_benchmark_of_several_processes_runs_at_a_toy_size(name: str) -> None:
     assert_whole(BENCHMARKS[name].load()(1, toy=True))
 

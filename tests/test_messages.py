@@ -15,6 +15,7 @@ import pytest
 import launch
 from analysis import __main__ as analysis_main
 from analysis import export, predict
+from analysis.explore import command as explore
 from analysis.verify import command
 from grid.commands import list_commands
 
@@ -23,7 +24,7 @@ PACKAGES = ("analysis", "data", "grid", "models")
 MODULES = [*sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")), ROOT / "launch.py"]
 OPTION = r"(?<![\w-])--[a-z][a-z-]*[a-z]"
 # Of git, `ray job submit`, `ray start`, `mlflow ui` and the tables of pandas.
-OTHERS = {"--porcelain", "--working-dir", "--labels", "--backend-store-uri", "--rwrap"}
+OTHERS = {"--porcelain", "--working-dir", "--labels", "--backend-store-uri", "--rwrap", "--shm-size"}
 
 
 def texts(path: Path) -> Iterator[str]:
@@ -64,8 +65,10 @@ def mlflow_options(text: str) -> set[str]:
 
 
 def test_every_option_in_a_message_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    own = set.union(*(help_of(launch.parse_arguments, [name], capsys) for name in list_commands()))
-    parsers = (analysis_main, predict, export, command)
+    own = set.union(
+        *(help_of(launch.parse_arguments, name, capsys) for name in ([], *([name] for name in list_commands())))
+    )
+    parsers = (analysis_main, predict, export, command, explore)
     report = set.union(*(help_of(module.parse_arguments, [], capsys) for module in parsers))
     assert {"--runs", "--status", "--experiment-name"} <= own
     assert {"--tracking-uri", "--experiment", "--best"} <= report

@@ -15,6 +15,7 @@ from analysis.parts import list_parts
 from data.audits import Evidence, list_audits, run_audits
 from data.conditions import get_condition, list_conditions
 from data.demo.inpainters import get_inpainter, list_inpainters
+from data.edits import get_edit, list_edits
 from data.manifest import Manifest
 from data.sources import get_source, list_sources
 from grid.commands import BadInputError, get_command, list_commands
@@ -73,6 +74,7 @@ LISTS: dict[str, Callable[[], list[str]]] = {
     "command": list_commands,
     "condition": list_conditions,
     "corpus": list_sources,
+    "edit": list_edits,
     "experiment": list_experiments,
     "inpainter": list_inpainters,
     "method": list_detectors,
@@ -86,6 +88,7 @@ LOOK_UPS: dict[str, Callable[[str], object]] = {
     "command": get_command,
     "condition": get_condition,
     "corpus": get_source,
+    "edit": get_edit,
     "experiment": load_experiment,
     "inpainter": get_inpainter,
     "method": detector_info,

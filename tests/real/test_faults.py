@@ -29,7 +29,7 @@ from grid.runner import DONE, FAILED, TrialEvent
 from grid.settings import ClusterError, RunSettings
 from grid.spec import TrialSpec
 from grid.tracking import Tracker
-from tests.grid.grids import work_of
+from tests.grid.grids import paper_manifest, work_of
 from tests.mlflow_server import Server
 from tests.real.conftest import BACK_OFF, MakeGrid
 from tests.real.grids import Grid, assert_no_repeated_points, points_after, ran_at, say_first_points, started
@@ -249,6 +249,7 @@ def test_deaths_between_which_a_trial_made_progress_do_not_add_up(shared_ray: st
             os.kill(os.getpid(), signal.SIGKILL)
 
     settings = RunSettings(cache=tmp_path, runs=tmp_path, tracking_uri="", max_failures=1, cpus_per_trial=0.5)
+    paper_manifest(tmp_path).save(settings.manifests / ("0" * 16))
     executor = RayExecutor(settings, Tracker("", "0", "0", {}), compute=compute)
     trials = [TrialSpec("detection", "residual_linear", (), ("a",), seed, "0" * 16) for seed in (0, 1)]
     events: list[TrialEvent] = []

@@ -18,7 +18,9 @@ from grid.runner import DONE, TrialEvent
 from grid.settings import InfeasibleError, RunSettings
 from grid.spec import TrialSpec
 from grid.tracking import Tracker
+from tests.grid.grids import paper_manifest
 
+DATA = "0" * 16
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 KINDS = {
@@ -64,11 +66,12 @@ def executor(tmp_path: Path) -> RayExecutor:
         cpus_per_trial=0.5,
         by_method=BY_METHOD,
     )
+    paper_manifest(tmp_path).save(settings.manifests / DATA)
     return RayExecutor(settings, Tracker("sqlite:////none", "0", "0", {}))
 
 
 def trials_of(method: str, number: int) -> list[Work]:
-    return [Work(TrialSpec("detection", method, (), ("a",), seed, "0" * 16), ("clean",)) for seed in range(number)]
+    return [Work(TrialSpec("detection", method, (), ("a",), seed, DATA), ("clean",)) for seed in range(number)]
 
 
 def test_trials_run_only_on_nodes_that_have_what_they_ask_for(

@@ -74,8 +74,8 @@ def cluster(lab: Lab) -> Path:
 def demo(lab: Lab) -> str:
     """`launch.py`'s first arguments: a small demo, in the folder that all hosts share."""
     shared = lab.folder / "shared"
-    data = make_demo(shared, DemoRecipe(train=6, valid=4, test=4), workers=1)
-    return f"demo --data {data} --runs {shared / 'runs'}"
+    data = make_demo(shared, DemoRecipe(size=64, train=6, valid=4, test=4, version=1), workers=1)
+    return f"demo1 --data {data} --runs {shared / 'runs'}"
 
 
 def list_trials(lab: Lab, experiment: str) -> list[list[str]]:
@@ -117,16 +117,16 @@ def test_the_demo_runs_on_a_cluster_that_it_finds_by_itself(lab: Lab, cluster: P
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Ray cluster at 10.77.0.1:6379: 3 nodes" in done.stdout
     assert "10/10  done" in done.stdout
-    assert "MLflow UI:  http://10.77.0.1:5000" in done.stdout
+    assert "MLflow UI: http://10.77.0.1:5000" in done.stdout
     assert not (lab.folder / "shared" / "runs" / "mlflow.db").exists()  # the results are on the head's server
 
-    rows = list_trials(lab, "demo")
+    rows = list_trials(lab, "demo1")
     assert [status for status, _, _ in rows] == ["FINISHED"] * 10
     assert {share for _, _, share in rows} == {"0"}
     assert len({node for _, node, _ in rows}) >= 2
     assert {node for _, node, _ in rows} <= set(lab.hosts)
 
-    report = lab.ssh("head", "cd inpaint-grid && python -m analysis --experiment demo --no-cam --out ~/report")
+    report = lab.ssh("head", "cd inpaint-grid && python -m analysis --experiment demo1 --no-cam --out ~/report")
     assert report.returncode == 0, report.stdout + report.stderr
     assert any((lab.home("head") / "report").rglob("*.html"))
 
@@ -203,11 +203,11 @@ def test_ray_refuses_those_who_do_not_know_the_token(lab: Lab, cluster: Path) ->
 
 
 def test_records_outlive_a_restart_of_the_head(lab: Lab, cluster: Path) -> None:
-    before = list_trials(lab, "demo")
+    before = list_trials(lab, "demo1")
     assert before
     again = lab.laptop("ray", "up", "-y", "--no-config-cache", str(cluster))
     assert again.returncode == 0, again.stdout + again.stderr
-    assert list_trials(lab, "demo") == before
+    assert list_trials(lab, "demo1") == before
     wait_until(lambda: has_all_nodes(lab), "three nodes", seconds=300)
 
 

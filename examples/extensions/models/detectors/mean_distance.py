@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from models.checks import load_tensors, matching_facts
+from models.checks import check_reals, load_tensors, matching_facts
 from models.detector import BuildContext, Detector, Encoder, Examples, FitSession, Prediction, Rows
 from models.needs import PictureNeeds
 from models.registry import register_detector
@@ -53,6 +53,7 @@ class MeanDistance(Detector):
 
     def fit(self, train: Examples, valid: Examples, session: FitSession) -> None:
         """Mean and standard deviation of the training images, and the threshold from the validation images."""
+        check_reals(train, valid)
         features = train.inputs[np.arange(len(train.inputs))]
         self._mean, self._scale = features.mean(axis=0), features.std(axis=0) + 1e-6
         distances = self._distances(valid.inputs[np.arange(len(valid.inputs))])
