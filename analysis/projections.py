@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from analysis.embeddings import EmbeddingError, Projection, Separation, separate_and_project, shown_embeddings
+from analysis.embeddings import Projection, Separation, separate_and_project, shown_embeddings
 from analysis.figures.embeddings import embedding_figure
 from analysis.page import Picture
 from analysis.parts import Report
-from analysis.store import StoreError
 from grid.tasks import ATTRIBUTION, REAL, class_names
 
 
@@ -41,7 +40,7 @@ class Projecting:
         return f"{len(self.classes)} of {self.num_images}" if self.is_sample else f"{self.num_images}"
 
 
-Begun = Projecting | EmbeddingError | StoreError | None
+Begun = Projecting | Exception | None
 
 
 def begin_all(report: Report) -> dict[str, Begun]:
@@ -61,20 +60,19 @@ def _begin(report: Report, variant: str) -> Begun:
         scores = report.store.scores(run_id)
         classes = class_names(scores)
         drawn, vectors = shown_embeddings(report.store, run_id, classes)
-    except (EmbeddingError, StoreError) as error:
+    except Exception as error:  # the method's picture is lost, no other
         return error
     sources, kind = scores["source_id"].to_numpy(object), report.options.projection
     work = report.folder.compute(separate_and_project, vectors, classes[drawn], sources[drawn], kind=kind)
     return Projecting(classes[drawn], len(scores), work)
 
 
-def projected(
-    report: Report, variant: str, begun: Projecting | EmbeddingError | StoreError
-) -> tuple[Picture, dict[str, Any]]:
+def projected(report: Report, variant: str, begun: Projecting | Exception) -> tuple[Picture, dict[str, Any]]:
     """A method's picture, and its row of the table of how well the classes part.
 
     Raises:
         EmbeddingError, StoreError: these embeddings cannot be shown.
+        Exception: whatever else was met on the way.
     """
     if isinstance(begun, Exception):
         raise begun

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from functools import reduce
 from typing import Any
@@ -19,6 +20,8 @@ from analysis.projections import Projecting, begin_all, projected
 from analysis.store import StoreError
 from analysis.tables import CONFIDENCE, attribution_text
 from grid.tasks import ATTRIBUTION
+
+logger = logging.getLogger(__name__)
 
 
 @register_part("attribution", title="Attribution", position=50, ahead=begin_all)
@@ -58,6 +61,11 @@ def attribution(report: Report) -> Iterator[Block]:
             if report.options.projection == "umap" and "umap-learn" in str(error):
                 raise StoreError(str(error)) from error
             yield report.problem(f"{variant}: no picture of its embeddings: {error}")
+        except OSError:  # such as a full disk
+            raise
+        except Exception as error:  # the rest of the section does not depend on it
+            logger.error("the embeddings of %r failed", variant, exc_info=error)
+            yield report.problem(f"{variant}: no picture of its embeddings: {error!r}")
         yield Row(pictures)
     if parting:
         caption = "How well the classes part in the embeddings"

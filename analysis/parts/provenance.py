@@ -15,7 +15,7 @@ from data.addresses import without_passwords
 from grid import names
 from grid.commit import git_state
 from grid.datasets import list_data_sets
-from grid.overview import list_of_seeds
+from grid.overview import seeds_in_words
 from grid.plan import FINISHED
 
 
@@ -31,7 +31,7 @@ def provenance(report: Report) -> Iterator[Block]:
         "experiment": store.experiment,
         "grid's run": store.parent.info.run_id,
         "data set": f"{store.data} ({store.corpus}, {data.choice}, {data.num_images or 'an unknown number of'} images)",
-        "seeds": list_of_seeds(sorted(report.runs["seed"].unique())),
+        "seeds": seeds_in_words(sorted(report.runs["seed"].unique())),
         "commit of the runs": ", ".join(dict.fromkeys(finished["git_commit"].replace("", "not recorded"))),
         "commit of this report": commit + (", with changes that are not committed" if changed_here else ""),
         "versions here": f"Python {platform.python_version()}, "

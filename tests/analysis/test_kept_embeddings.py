@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import analysis.projections
 from analysis.embeddings import EmbeddingError, shown_embeddings
 from analysis.export import write_evidence
-from analysis.page import Folder, Table
+from analysis.page import Folder, Row, Table, Text
 from analysis.parts import Options, Report
 from analysis.parts.attribution import attribution
 from analysis.store import StoreError
@@ -65,6 +66,25 @@ def test_a_report_shows_the_same(both: dict[str, Grid], tmp_path: Path) -> None:
     assert f"of a sample of {len(shown[0][0])} of " in tables[0][0]
     np.testing.assert_array_equal(shown[0][0], shown[1][0])
     np.testing.assert_array_equal(shown[0][1], shown[1][1])
+
+
+@pytest.mark.parametrize("place", ["shown_embeddings", "separate_and_project"])
+def test_an_unexpected_failure_costs_one_picture(
+    both: dict[str, Grid], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise IndexError("a bug")
+
+    monkeypatch.setattr(analysis.projections, place, fail)
+    folder, problems = Folder(tmp_path / "report"), list[Text]()
+    report = Report(both["sample"].open(), folder, Options(cam=False), problems, lambda text: None)
+    blocks = list(attribution(report))
+    (row,) = [block for block in blocks if isinstance(block, Row)]
+    assert [picture.name for picture in row.pictures] == ["confusion-residual_linear"]
+    said = "residual_linear: no picture of its embeddings: IndexError('a bug')"
+    assert said in [block.text for block in blocks if isinstance(block, Text)]
+    assert said in [problem.text for problem in problems]
+    assert "the embeddings of 'residual_linear' failed" in caplog.text
 
 
 def test_the_evidence_has_the_sample_and_is_verified(

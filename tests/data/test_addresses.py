@@ -23,6 +23,13 @@ from data.addresses import without_passwords
         ("s3://KEY:one two@bucket/x", "s3://bucket/x"),
         ("s3://bucket/folder@2", "s3://bucket/folder@2"),
         ("cannot read s3://bucket/a: ask me@home", "cannot read s3://bucket/a: ask me@home"),
+        (
+            "postgresql://host/db?user=me&password=p%40ss&sslmode=require",
+            "postgresql://host/db?user=me&password=…&sslmode=require",
+        ),
+        ("get('s3://bucket/x?Secret_Key=a+/b')", "get('s3://bucket/x?Secret_Key=…')"),
+        ("https://host/x?X-Amz-Security-Token=abc#there", "https://host/x?X-Amz-Security-Token=…#there"),
+        ("why? the key=value pair", "why? the key=value pair"),
         ("from http://a:b@c/d to s3://e:f@g", "from http://c/d to s3://g"),
         ("get('http://me:it's/\"so@host:5000/x')\nand more", "get('http://host:5000/x')\nand more"),
     ],
