@@ -20,6 +20,7 @@ from ray import tune
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 from ray.tune import Callback, Checkpoint, CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -253,6 +254,7 @@ class RayExecutor:
             tune.with_resources(compute, placement),
             tune_config=TuneConfig(
                 search_alg=_InOrder(trials),
+                scheduler=_InTurn(),
                 num_samples=len(trials),
                 max_concurrent_trials=at_once or None,
                 trial_name_creator=_key_of,
@@ -292,6 +294,24 @@ class _InOrder(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         raise NotImplementedError("MLflow knows what is finished, and the next launch runs the rest")
+
+
+class _InTurn(FIFOScheduler):
+    """Runs trials in Tune's order. Tune's own scheduler looks for the next one among all that have finished, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._unfinished: list[Trial] = []
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:  # also of one that is tried again
+        self._unfinished.append(trial)
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        self._unfinished = [each for each in self._unfinished if each is not trial]
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        self._unfinished = [trial for trial in self._unfinished if not trial.is_finished()]
+        return next((trial for trial in self._unfinished if trial.status == Trial.PENDING), None)
 
 
 class _Watcher(Callback):

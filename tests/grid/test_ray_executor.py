@@ -15,6 +15,7 @@ import pytest
 from ray._private.runtime_env.packaging import create_package
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError
 from ray.remote_function import RemoteFunction
+from ray.tune.experiment import Trial
 
 from grid import cluster, ray_executor
 from grid.nodes import Demand, Node, check_feasible, num_gpus, slots, trial_demand
@@ -137,6 +138,28 @@ def test_an_epoch_that_is_new_starts_the_count_of_failures_anew(
 # The cluster ---------------------------------------------------------------------------------------------------------
 
 HERE = {"Python": "3.11.7", "ray": "2.60.0", "timm": "1.0.31", "torch": "2.15.0"}
+
+
+def test_trials_begin_in_their_order_and_one_that_is_tried_again_goes_to_the_end() -> None:
+    first, second, third = (Trial("trial", stub=True) for _ in range(3))
+    scheduler, controller = ray_executor._InTurn(), SimpleNamespace()
+    for trial in (first, second, third):
+        scheduler.on_trial_add(controller, trial)
+    assert scheduler.choose_trial_to_run(controller) is first
+    assert scheduler.choose_trial_to_run(controller) is first  # until Tune has begun it
+    first.set_status(Trial.RUNNING)
+    assert scheduler.choose_trial_to_run(controller) is second
+    second.set_status(Trial.TERMINATED)
+    first.set_status(Trial.ERROR)  # and tried again, as Tune does it
+    scheduler.on_trial_error(controller, first)
+    first.set_status(Trial.PENDING)
+    scheduler.on_trial_add(controller, first)
+    assert scheduler.choose_trial_to_run(controller) is third
+    third.set_status(Trial.ERROR)
+    scheduler.on_trial_error(controller, third)
+    assert scheduler.choose_trial_to_run(controller) is first
+    first.set_status(Trial.TERMINATED)
+    assert scheduler.choose_trial_to_run(controller) is None
 
 
 def test_nodes_as_the_driver_have_no_differences() -> None:
