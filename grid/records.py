@@ -6,13 +6,14 @@ import json
 import logging
 import os
 import shutil
+import socket
 import sqlite3
 import ssl
 import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,8 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "2")
 from mlflow.entities import Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from sqlalchemy import Engine, event
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Engine, event, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from data.addresses import without_passwords
 from data.conditions import CLEAN
@@ -52,6 +53,7 @@ __all__ = [
 _STATES = {"FINISHED": FINISHED, "FAILED": FAILED, "KILLED": INTERRUPTED, "RUNNING": RUNNING, "SCHEDULED": RUNNING}
 _PREFERENCE = (FINISHED, RUNNING, INTERRUPTED, FAILED)
 _KNOCK_SECONDS = 5.0
+_DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}  # where an address says none
 _CHOICE = "MLFLOW_TRACKING_URI (or --runs of launch.py, --tracking-uri of python -m analysis)"
 
 # MLflow logs the traceback of each error of its database, and then raises the error, which is told in our own words.
@@ -318,8 +320,18 @@ def check_store(uri: str) -> None:
 
 def knock(uri: str) -> None:
     """Raise `StoreError` for a bad address, or a server that gives no answer in seconds; MLflow tries for minutes."""
-    if not uri.startswith("http"):
-        return
+    try:
+        if uri.startswith("http"):
+            _knock_at_server(uri)
+        elif database := _database(uri):
+            socket.create_connection(database, timeout=_KNOCK_SECONDS).close()
+    except OSError as error:
+        if isinstance(getattr(error, "reason", None), ssl.SSLError):  # MLflow itself judges certificates
+            return
+        raise _unreachable(uri, error) from error
+
+
+def _knock_at_server(uri: str) -> None:
     try:
         _ = urlsplit(uri).port
     except ValueError:
@@ -327,14 +339,18 @@ def knock(uri: str) -> None:
             f"{without_passwords(uri)} is no address of a server: its port is no number, or its user name or password "
             "has characters that must be encoded, such as %2F for a slash"
         ) from None  # its text has a part of the password
-    try:
+    with suppress(urllib.error.HTTPError):  # an answer, such as "401 Unauthorized"
         urllib.request.urlopen(without_passwords(uri), timeout=_KNOCK_SECONDS).close()  # noqa: S310
-    except urllib.error.HTTPError:  # an answer, such as "401 Unauthorized"
-        pass
-    except OSError as error:
-        if isinstance(getattr(error, "reason", None), ssl.SSLError):  # MLflow itself judges certificates
-            return
-        raise _unreachable(uri, error) from error
+
+
+def _database(uri: str) -> tuple[str, int] | None:
+    """Host and port of a database, if its address says them in the usual way."""
+    try:
+        url = make_url(uri)
+    except (ArgumentError, ValueError):  # MLflow says what is wrong with it
+        return None
+    port = url.port or _DATABASE_PORTS.get(url.get_backend_name())
+    return (url.host, port) if url.host and port else None
 
 
 @contextmanager
@@ -413,7 +429,7 @@ def _unreachable(uri: str, error: Exception) -> StoreError:
     place = without_passwords(uri) if file is None else str(file)
     if message := locked_store(error, store=place):
         return StoreError(message)
-    if uri.startswith("http"):
+    if uri.startswith("http") or _database(uri):
         remedy = f"Is the server running, and is its address right? {_CHOICE} names it"
     else:
         remedy = f"Is this the store that you mean? {_CHOICE} names another"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import socket
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -253,3 +255,23 @@ def test_a_servers_address_with_a_password_that_is_not_encoded_is_refused_withou
     with pytest.raises(StoreError, match=r"^http://host:5000 is no address of a server.*%2F for a slash") as caught:
         knock("http://me:se/cret@host:5000")
     assert "cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mysql+pymysql"])
+def test_a_database_that_nobody_serves_is_named_at_once(kind: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:  # nobody gets this port meanwhile
+        port = taken.getsockname()[1]
+        knock(f"{kind}://me:secret@127.0.0.1:{port}/mlflow")  # or it would raise
+    with pytest.raises(
+        StoreError, match=rf"cannot read MLflow at {re.escape(kind)}://127.0.0.1:{port}/mlflow"
+    ) as caught:
+        open_records(f"{kind}://me:secret@127.0.0.1:{port}/mlflow", "dolos")
+    assert "Is the server running" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "uri", ["postgresql:///mlflow?host=/run/postgresql", "sqlite:////a/mlflow.db", "postgresql://h:x/y"]
+)
+def test_an_address_without_host_and_port_is_left_to_mlflow(uri: str) -> None:
+    knock(uri)
