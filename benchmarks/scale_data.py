@@ -4,11 +4,12 @@ The images are real and tiny (PNG of 8 px, each another one), in the layout of p
 number that counts. Each side runs in a process of its own after its imports, in seconds of wall clock. Plain scan:
 `os.scandir` and `stat` of every file, and one join of all of them by path, size and time with the facts on disk. Two
 others stand beside it, and neither opens a file: torchvision's `ImageFolder`, which lists names alone, and a script
-with pyarrow, whose listing has sizes and times and is joined in the same way. Plain reading: as many processes as
-cores, which get 64 files at once, call `data.images.probe` for each (hash, decode, the checks of one file) and keep
-nothing. Bare reading: the same with SHA-256 and Pillow alone; of such tiny pictures the checks of `probe` take longer
-than decoding them. Ours gives the manifest: all checks, the audits of headers, the digest. The growth exponent is the
-slope of log(seconds) by log(images): 1 is linear.
+with pyarrow, whose listing has sizes and times and is joined in the same way. Hugging Face's `imagefolder` is a third
+one where `datasets` is installed, which this project does without. Plain reading: as many processes as cores, which get
+64 files at once, call `data.images.probe` for each (hash, decode, the checks of one file) and keep nothing. Bare
+reading: the same with SHA-256 and Pillow alone; of such tiny pictures the checks of `probe` take longer than decoding
+them. Ours gives the manifest: all checks, the audits of headers, the digest. The growth exponent is the slope of
+log(seconds) by log(images): 1 is linear.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ import time
 import zlib
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +62,12 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
             sides[f"plain scan {size}"] = partial(in_new_process, MODULE, "plain_scan", where)
             sides[f"unchanged {size}"] = partial(in_new_process, MODULE, "unchanged", where)
         largest = sizes[-1]
-        for listing in ("image_folder", "pyarrow_scan"):
+        others = {"image_folder": "torchvision's `ImageFolder`", "pyarrow_scan": "a script with pyarrow"}
+        if find_spec("datasets") is not None:
+            others["hugging_face"] = (
+                f"Hugging Face's `imagefolder` (datasets {version('datasets')}), loaded once before"
+            )
+        for listing in others:
             sides[listing] = partial(in_new_process, MODULE, listing, {"folder": str(folders[largest])})
         where = {"folder": str(folders[largest]), "bare": "1"}
         sides[f"bare reading {largest}"] = partial(in_new_process, MODULE, "plain_reading", where)
@@ -87,7 +95,7 @@ def run(repeats: int, *, toy: bool = False) -> Outcome:
         ratios(seconds("first", largest), seconds("bare reading", largest)),
         parts={"bare reading, s": seconds("bare reading", largest)},
     )
-    for listing, words in (("image_folder", "torchvision's `ImageFolder`"), ("pyarrow_scan", "a script with pyarrow")):
+    for listing, words in others.items():
         figures[f"unchanged over {listing}"] = Measured(
             f"seconds of a launch's look at unchanged {largest:,} images over {words}",
             "ratio",
@@ -205,6 +213,17 @@ def image_folder(folder: str) -> dict[str, float]:
     from torchvision.datasets import ImageFolder
 
     return _measured(lambda: ImageFolder(str(Path(folder) / "images")).samples)
+
+
+def hugging_face(folder: str) -> dict[str, float]:
+    """Its table of all files and classes, as of the second time: the first time makes a cache, which takes longer."""
+    from datasets import load_dataset
+
+    def load() -> None:
+        load_dataset("imagefolder", data_dir=str(Path(folder) / "images"), cache_dir=str(Path(folder) / "hub"))
+
+    load()
+    return _measured(load)
 
 
 def pyarrow_scan(folder: str) -> dict[str, float]:
