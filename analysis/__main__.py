@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
 import logging
 import os
 import shlex
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.options import add_grid_options
-from grid.command_line import Parser, add_version
+from grid.command_line import ANALYSIS_COMMANDS, Parser, add_version
 from grid.commands import print_any_text
 
 if TYPE_CHECKING:
@@ -76,6 +77,11 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         "--weights", dest="weight_files", type=Path, action="append", default=[], metavar="FILE",
         help="weights of a frozen encoder, if they were a file",
     )  # fmt: skip
+    for word in [word for word in arguments[:1] if not word.startswith("-")]:
+        near = difflib.get_close_matches(word, [*ANALYSIS_COMMANDS, "report"], n=1)
+        hint = f" (did you mean {near[0]}?)" if near and near[0] != "report" else ""
+        there = ", ".join(ANALYSIS_COMMANDS)
+        parser.error(f"no command {word!r}{hint}; there are: {there}; without one, a report is made")
     options = parser.parse_args(arguments)
     if options.processes is None:
         options.processes = _one_per_core()

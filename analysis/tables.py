@@ -151,7 +151,8 @@ def interval_words(matrix: IntervalMatrix) -> str:
 def in_words(table: pd.DataFrame, generators: Collection[str]) -> pd.DataFrame:
     """A table for readers: training sets and bounds of intervals in words; without bounds that are all missing.
 
-    A value of one seed has no deviation over seeds: "none", or no column where all values are of one seed.
+    A value of one seed has no deviation over seeds, and one of a single image no interval: "none", or no column where
+    no value has any.
 
     Args:
         table: with columns of `analysis.cells.cell_table`.
@@ -159,9 +160,10 @@ def in_words(table: pd.DataFrame, generators: Collection[str]) -> pd.DataFrame:
     """
     unknown = [name for name in WORDS if name in table.columns and table[name].isna().all()]
     shown = table.drop(columns=unknown)
-    if {"std", "mean"} <= set(shown.columns):
-        of_one = shown["std"].isna() & shown["mean"].notna()
-        shown = shown.assign(std=shown["std"].astype(object).mask(of_one, "none"))
+    for value in {"mean", "value"} & set(shown.columns):
+        for name in [name for name in ("std", "low", "high") if name in shown.columns]:
+            cannot_be = shown[name].isna() & shown[value].notna()
+            shown = shown.assign(**{name: shown[name].astype(object).mask(cannot_be, "none")})
     if "trained_on" in shown.columns:
         shown = shown.assign(trained_on=[trained_on_label(str(name), generators) for name in shown["trained_on"]])
     return shown.rename(columns=WORDS)

@@ -24,6 +24,16 @@ exit status: 0 done; 1 some trials failed, or an error that nobody expected;
 _ROOT = Path(__file__).resolve().parents[1]
 
 
+ANALYSIS_COMMANDS = ("explore", "export", "predict", "verify")  # of `python -m analysis`; without one, a report is made
+
+
+def of_analysis(word: str) -> str:
+    """The end of a message about a word that is no command here, and is one of `python -m analysis`."""
+    if word in ANALYSIS_COMMANDS:
+        return f". `python -m analysis {word}` is the command"
+    return ". `python -m analysis` makes the report" if word in ("report", "analysis") else ""
+
+
 class _Help(argparse.RawDescriptionHelpFormatter):
     """Descriptions of paragraphs and of columns, which two spaces part, in the width of the terminal."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.conditions import CLEAN, PASTE_BACK, SETS, expand, get_condition, joined, members
 from data.sources import get_source
-from grid.command_line import Numbers, completes
+from grid.command_line import Numbers, completes, of_analysis
 from grid.commands import BadInputError, list_commands
 from grid.corpora import add_corpus_options, corpus_problems, only_tested
 from grid.equal_size import SMALLEST, EqualSize, check, largest
@@ -109,8 +109,7 @@ def add_trial_options(parser: argparse.ArgumentParser) -> None:
         "--conditions NAME",
     )  # fmt: skip
     what.add_argument(
-        "--seeds", action=Numbers, nargs="+", metavar="N",
-        help="training seeds, 0,1,2; default: those of the experiment",
+        "--seeds", action=Numbers, nargs="+", metavar="N", help="training seeds, 0,1,2; default: the experiment's",
     )  # fmt: skip
     _add_settings(what)
 
@@ -418,7 +417,8 @@ def _experiment(name: str) -> Experiment:
     try:
         return load_experiment(name)
     except KeyError as error:
-        raise BadInputError(f"{error.args[0]}; commands: {', '.join(list_commands())}{_method_hint(name)}") from error
+        hint = _method_hint(name) or of_analysis(name)
+        raise BadInputError(f"{error.args[0]}; commands: {', '.join(list_commands())}{hint}") from error
 
 
 def _method_hint(name: str) -> str:

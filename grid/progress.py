@@ -15,6 +15,7 @@ from grid.runner import DONE, FAILED, REPORTED, STARTED, TrialEvent
 
 # What the note of the bar says about a running trial: metric -> form.
 _SHOWN = {"epoch": "epoch {:.0f}", "train/loss": "loss {:.3f}", "valid/accuracy": "valid accuracy {:.3f}"}
+_BESIDE_NOTE = 20  # columns: "trials", the bar, what parts them, and the slash between two numbers
 
 
 @contextmanager
@@ -63,7 +64,7 @@ class GridProgress:
         self._at_once = 1
         self.done: set[str] = set()
         self.failed: dict[str, str] = {}
-        columns = ("{task.description}", BarColumn(20), MofNCompleteColumn(), "{task.fields[note]}")
+        columns = ("{task.description}", BarColumn(10), MofNCompleteColumn(), "{task.fields[note]}")
         self._bars = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
         self._bar = self._bars.add_task("trials", total=self._total, completed=finished, note="starting workers")
 
@@ -93,8 +94,13 @@ class GridProgress:
             self.failed[event.key] = event.error
             self._line(f"[red]failed[/]  {name}: {escape(event.error)}")
         latest = next((text for text in reversed(self._running.values()) if text), "")
-        note = f"{len(self._running)} running, {len(self.failed)} failed, {self._left()} left  {latest}"
-        self._bars.update(self._bar, completed=self._before + len(self.done), note=note)
+        note = f"{len(self._running)} running, {len(self.failed)} failed, {self._left()} left"
+        room = self._console.width - _BESIDE_NOTE - 2 * len(str(self._total))
+        self._bars.update(
+            self._bar,
+            completed=self._before + len(self.done),
+            note=f"{note}  {latest}" if len(note) + len(latest) + 2 <= room else note,
+        )
 
     def _line(self, text: str) -> None:
         count = self._before + len(self.done) + len(self.failed)

@@ -6,7 +6,6 @@ import os
 import shlex
 from pathlib import Path
 from urllib.parse import unquote, urlparse
-from urllib.request import url2pathname
 
 from data.addresses import without_passwords
 
@@ -52,6 +51,8 @@ def local_path(uri: str) -> Path | None:
     """The path of a file URI or a plain path; None for a remote URI."""
     parsed = urlparse(uri)
     if parsed.scheme == "file":
+        from urllib.request import url2pathname  # with http and ssl, which `--help` does without
+
         return Path(url2pathname(parsed.path))
     return None if parsed.scheme else Path(uri)
 

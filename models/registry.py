@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -221,7 +222,9 @@ def resolve_config(name: str, overrides: Mapping[str, Any] | None = None) -> dic
     settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     for setting in overrides or {}:
         if setting not in settings:
-            raise ValueError(f"{name} has no setting {setting!r}; it has: {', '.join(sorted(settings))}")
+            near = difflib.get_close_matches(setting, settings, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ValueError(f"{name} has no setting {setting!r}{hint}; it has: {', '.join(sorted(settings))}")
     try:
         resolved = TypeAdapter(type(config)).validate_python(settings | dict(overrides or {}))
     except ValidationError as error:

@@ -413,7 +413,7 @@ def provenance(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | 
     rows = []
     for what, text in table[["what", "value"]].itertuples(index=False):
         if what == "seeds":
-            text = ", ".join(map(str, sorted(set(evidence.trials["seed"]))))
+            text = named_seeds(set(evidence.trials["seed"]))
         if what == "data set":
             size = f"{len(evidence.manifest)} images)"
             text = re.sub(r"^[0-9a-f]{16}", evidence.facts["data"], re.sub(r"\d+ images\)$", size, text))

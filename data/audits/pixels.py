@@ -26,7 +26,7 @@ _SAME_PERIOD = 0.8  # of the pairs (docs/audit.md)
 _FEWEST = 10  # images per class, below which no AUROC is judged
 _ALIKE = "save and resize real and fake in the same way, from the original files"
 _PASTE = "put the original's pixels back outside the mask: --train-condition paste-back --conditions paste-back"
-_ALONE = "this one number alone separates real from fake with"
+_ALONE = "how well this one number alone separates real from fake:"
 _WHAT = {"blockiness": "blockiness at 8 px", "quality": "JPEG quality in the pixels"}
 
 _Words = tuple[str, pd.DataFrame, Mapping[str, float]]  # what was found, the images that show it, its numbers

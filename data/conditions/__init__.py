@@ -7,6 +7,7 @@ a condition's name: give a condition whose pixels change another name.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import re
 from collections.abc import Callable, Collection, Iterable
@@ -173,7 +174,10 @@ def get_condition(name: str) -> Condition:
             raise KeyError(f"no condition named {name!r}: {numbered['family']} has levels {lowest} to {highest}")
     if isinstance(alone, Condition):
         return alone
-    raise no_entry("condition", name, [*list_conditions(), *SETS])
+    error = no_entry("condition", name, [*list_conditions(), *SETS])
+    for family in difflib.get_close_matches(numbered["family"], names, n=1) if numbered else ():
+        raise KeyError(f"{error.args[0]}. Did you mean {family}-{name.rpartition('-')[2]}?")
+    raise error
 
 
 def expand(names: Iterable[str]) -> list[str]:

@@ -22,7 +22,6 @@ from rich.text import Text
 from data.addresses import without_passwords
 from grid.command_line import on_stderr, print_json, version
 from grid.commands import BAD_INPUT, OK, Context, register_command
-from grid.devices import REMEDY, has_card, torch_problem
 from grid.options import ROOT
 from grid.steps import step
 from grid.uris import sqlite_file, tracking_uri
@@ -135,6 +134,8 @@ def applies(condition: str) -> bool:
 
 def gpu(options: argparse.Namespace) -> Iterator[Finding]:
     """The GPU, and whether torch can use it."""
+    from grid.devices import REMEDY, has_card, torch_problem
+
     problem, driver = torch_problem(), nvidia_driver()
     known = f", driver {driver}" if driver else ""
     if problem is None:

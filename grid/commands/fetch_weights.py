@@ -125,6 +125,7 @@ def _fetch(folder: Path, wanted: Mapping[HubFile, list[str]], console: Console) 
     from models.detector import WeightsError
     from models.hubs import offline_variable
     from models.published import size_in_words
+    from models.weights import OTHER_WEIGHTS
 
     missing = [file for file in wanted if file.cached(folder) is None]
     fetched = set[Path]()
@@ -153,7 +154,8 @@ def _fetch(folder: Path, wanted: Mapping[HubFile, list[str]], console: Console) 
                 f"fetched {file}, for {', '.join(wanted[file])}", highlight=False, markup=False, soft_wrap=True
             )
     except WeightsError as error:
-        raise BadInputError(str(error)) from error
+        elsewhere = f"repeat it where the hubs answer, and copy {folder} from there"
+        raise BadInputError(str(error).replace(OTHER_WEIGHTS, elsewhere)) from error
     except OSError as error:
         raise BadInputError(
             f"{folder} cannot be written to ({error.strerror or error}); choose another with --to"

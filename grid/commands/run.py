@@ -73,8 +73,11 @@ def run(options: argparse.Namespace, context: Context) -> int:
         )
     if options.json:
         context = Context(on_stderr(), context.show_results)
+    from grid.steps import step
+
     try:
-        launch = resolve(options)
+        with step(context.console, "reading the options", in_logs=False):
+            launch = resolve(options)
         return _run(launch, context)
     except BadInputError as error:
         if not options.json:
@@ -203,14 +206,17 @@ def _check_temporary_folder(launch: Launch) -> None:
 
 def read_data(launch: Launch, console: Console) -> Manifest | None:
     """Validate the corpus and save its manifest where the trials find it; None: a plan of a demo not drawn yet."""
-    from data.addresses import is_url
-    from data.fetch import FetchError, fetch
-    from data.manifest import BadGeneratorsError, DataProblems, build_manifest
-    from data.photographs import PER_GROUP
-    from data.sources import get_source
-    from grid.corpora import corpus_options, unpacked
-    from grid.progress import counting
-    from models.registry import size_check
+    from grid.steps import step
+
+    with step(console, "looking for the data set", in_logs=False):  # importing pandas takes a second
+        from data.addresses import is_url
+        from data.fetch import FetchError, fetch
+        from data.manifest import BadGeneratorsError, DataProblems, build_manifest
+        from data.photographs import PER_GROUP
+        from data.sources import get_source
+        from grid.corpora import corpus_options, unpacked
+        from grid.progress import counting
+        from models.registry import size_check
 
     options, settings = launch.options, launch.settings
     source = get_source(launch.experiment.source)

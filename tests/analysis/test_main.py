@@ -119,6 +119,15 @@ def test_bad_input_is_refused_and_nothing_is_written(
     assert not out.exists()
 
 
+@pytest.mark.parametrize(("word", "hint"), [("predct", " (did you mean predict?)"), ("reprot", ""), ("report", "")])
+def test_a_word_that_is_no_command_is_refused(word: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([word, "picture.png"])
+    assert ended.value.code == 2
+    there = "there are: explore, export, predict, verify; without one, a report is made"
+    assert f"no command '{word}'{hint}; {there}" in capsys.readouterr().err
+
+
 def test_a_number_of_images_is_positive(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["--cam-images", "0"])

@@ -67,7 +67,7 @@ def test_of_the_demo_nothing_is_said_but_which_generators_change_the_whole_image
     shown = {text.partition(":")[0]: text for text in of(findings, "pixels")}
     assert re.match(r"renoise: (99|100)% of the pixels .*, by [34](\.\d)? levels", shown["renoise"])
     assert re.match(r"autoencoder: [45]\d% of the pixels .*, by 0\.[3-7]\d* levels", shown["autoencoder"])
-    alone = "there: this one number alone separates real from fake with AUROC 0."
+    alone = "there: how well this one number alone separates real from fake: AUROC 0."
     assert all(f"blockiness at 8 px {alone}" in text for text in shown.values())
     assert all(f"JPEG quality in the pixels {alone}500" in text for text in shown.values())
     assert "--train-condition paste-back --conditions paste-back" in findings[0].remedy
@@ -105,7 +105,9 @@ def test_without_masks_the_pixels_that_differ_are_a_note(demo: Path) -> None:
     for finding, generator in zip(found, sorted([*PASTE, *WHOLE]), strict=True):
         words = f"{generator}: no masks, so nothing says which pixels should be the original's; "
         assert re.match(rf"{words}\d+% of all pixels differ", finding.text)
-        assert "blockiness at 8 px there: this one number alone separates real from fake with AUROC" in finding.text
+        assert (
+            "blockiness at 8 px there: how well this one number alone separates real from fake: AUROC" in finding.text
+        )
         assert (dict(finding.numbers)["share"] > 0.4) == (generator in WHOLE)
 
 
@@ -177,7 +179,9 @@ def test_without_originals_whole_images_are_compared_and_it_is_said(tmp_path: Pa
     ]
     plants.change(root.glob("gan/*/0_real/*.png"), plants.as_jpeg(85))
     (text,) = of(audited(shutil.copytree(root, tmp_path / "y"), "folders"), "pixels", "fail")
-    assert "JPEG quality in the pixels over whole images: this one number alone separates real from fake" in text
+    assert (
+        "JPEG quality in the pixels over whole images: how well this one number alone separates real from fake" in text
+    )
     assert "(medians: fake none, real 8" in text
 
 

@@ -35,6 +35,8 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("doloss",),
         ("no experiment named 'doloss' (did you mean 'dolos'?)", "demo, demo1, dolos, dolos_ffhq"),
     ),
+    "command of python -m analysis": (("explore",), ("`python -m analysis explore` is the command",)),
+    "report": (("report",), ("`python -m analysis` makes the report",)),
     "experiment that is a corpus": (("foldrs",), ("(did you mean 'folders'?); there are: benco, demo, demo1, dolos",)),
     "method": (("dolos", "--methods", "clip"), ("no method named 'clip'", "there are:", "clip_linear")),
     "task": (("dolos", "--tasks", "detect"), ("--tasks: no task named 'detect'", "there are: attribution, detection")),
@@ -55,6 +57,10 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "setting of no method": (("dolos", "--set", "*.nonsense=1"), ("no method of this grid has a setting 'nonsense'",)),
     "setting": (("dolos", "--set", "sam_linear.flip=true"), ("sam_linear has no setting 'flip'; it has:", "l2")),
+    "setting that is nearly one": (
+        ("dolos", "--set", "xception_scratch.epoch=3"),
+        ("xception_scratch has no setting 'epoch' (did you mean 'epochs'?)",),
+    ),
     "type of a setting": (("dolos", "--set", "sam_linear.l2=low"), ("sam_linear.l2 must be a number; got 'low'",)),
     "value of a setting": (
         ("dolos", "--set", "xception_scratch.epochs=0"),
@@ -111,7 +117,7 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "equalise by what is not there": (("dolos", "--equalise", "jpg-95"), ("--equalise: no condition", "jpeg-1…100")),
     "a set with what is not there": (
         ("dolos", "--train-condition", "clean+jpg-95"),
-        ("--train-condition: no condition named 'jpg-95'",),
+        ("--train-condition: no condition named 'jpg-95'", "Did you mean jpeg-95?"),
     ),
     "a word that is not there": (("dolos", "--conditions", "robustnes"), ("did you mean 'robustness'?",)),
     "GPU of a method without": (

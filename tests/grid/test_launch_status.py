@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from rich.console import Console
 
 from grid import names
 from grid.progress import GridProgress
-from grid.runner import DONE, FAILED, STARTED, TrialEvent
+from grid.runner import DONE, FAILED, REPORTED, STARTED, TrialEvent
 from grid.spec import TrialSpec
 from grid.tracking import Tracker
 from tests.grid.command import Command, mlflow_runs
@@ -278,6 +280,24 @@ def test_each_trial_that_ends_is_one_line_that_counts_those_before_it(
     ]
     assert progress.done == {first.key}
     assert progress.failed == {second.key: "ValueError: no such thing"}
+
+
+@pytest.mark.parametrize(("width", "shows_epoch"), [(80, False), (120, True)])
+def test_the_line_of_a_running_grid_fits_the_terminal(width: int, shows_epoch: bool) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, width=width, force_terminal=True, color_system=None)
+    work = work_of([make_spec("0" * 16, seed=seed) for seed in range(1250)])
+    with GridProgress(console, work, finished=10) as progress:
+        for item in work[:12]:
+            progress(TrialEvent(item.key, STARTED))
+        values = {"epoch": 4, "train/loss": 0.635, "valid/accuracy": 0.812}
+        progress(TrialEvent(work[0].key, REPORTED, values))
+    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue()).replace("\r", "\n").split("\n")
+    line = [line for line in last if "running" in line][-1]
+    assert re.match(r"trials +10/1260 12 running, 0 failed, unknown time left", line)
+    assert "…" not in line
+    assert ("epoch 4, loss 0.635, valid accuracy 0.812" in line) == shows_epoch
+    assert len(line.rstrip()) <= width
 
 
 @pytest.mark.parametrize("error", ["ValueError: no [lama] here", "OSError: cannot read [/data/x.png]"])

@@ -335,6 +335,7 @@ def test_the_published_network() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_compiled_training_is_the_same_up_to_rounding(train: Examples, valid: Examples, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"backbone": "test_vit", "epochs": 1, "batch_size": 13}
     plain, compiled = network(**settings), network(compile=True, **settings)

@@ -38,7 +38,7 @@ COUNTS = {"train": 70, "valid": 10, "test": 10}
 NUM_IMAGES = 3 * sum(COUNTS.values())  # real, a, b
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(900),
     pytest.mark.usefixtures("shared_ray"),
 ]
 
@@ -115,7 +115,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Callable
     return prepare
 
 
-@pytest.mark.parametrize(("method", "gpu"), [("clip_linear", "1"), ("xception_scratch", "0")])
+@pytest.mark.parametrize(
+    ("method", "gpu"), [("clip_linear", "1"), pytest.param("xception_scratch", "0", marks=pytest.mark.long)]
+)
 def test_as_many_tasks_as_fit_prepare_what_is_missing_and_only_that(
     prepared: Callable[[str], Stage], tmp_path: Path, method: str, gpu: str
 ) -> None:
@@ -135,6 +137,7 @@ def test_as_many_tasks_as_fit_prepare_what_is_missing_and_only_that(
     assert again.shards == before
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("starved", [1, 3])
 def test_a_task_without_memory_leaves_its_work_to_others_unless_all_are(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, starved: int

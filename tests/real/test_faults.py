@@ -34,7 +34,7 @@ from tests.mlflow_server import Server
 from tests.real.conftest import BACK_OFF, MakeGrid
 from tests.real.grids import Grid, assert_no_repeated_points, points_after, ran_at, say_first_points, started
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 OPTIONS = ["--checkpoint-seconds=0.1", "--device=cpu"]
 
 
@@ -51,6 +51,7 @@ def assert_whole(grid: Grid, num_trials: int) -> None:
 # Nodes ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_trials_of_a_node_that_goes_away_go_on_elsewhere(make_grid: MakeGrid, own_cluster: Cluster) -> None:
     leaving = own_cluster.add_node(num_cpus=1)
     own_cluster.add_node(num_cpus=1)
@@ -111,6 +112,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     running.stop()
 
 
+@pytest.mark.long
 def test_trials_wait_for_an_mlflow_server_that_is_away_and_nothing_is_missing(
     make_grid: MakeGrid, server: Server, shared_ray: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

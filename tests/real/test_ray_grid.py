@@ -19,7 +19,7 @@ from tests.real.grids import Grid, assert_no_repeated_points, ran_at, say_first_
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(420),
+    pytest.mark.timeout(1200),
     pytest.mark.usefixtures("shared_ray"),
 ]
 
@@ -40,6 +40,7 @@ def assert_all_at_once(grid: Grid, number: int, *, share: str) -> None:
         assert_no_repeated_points(grid, run)
 
 
+@pytest.mark.long
 def test_half_shares_of_two_logical_gpus_run_four_trials_at_once(make_grid: MakeGrid) -> None:
     options = ["--gpus-per-trial=0.5", "--cpus-per-trial=0.25", "--seeds", "0", "1"]
     grid = make_grid(("a", "b"), options=options, epochs=LONG)
@@ -64,6 +65,7 @@ def test_quarter_shares_of_two_logical_gpus_run_eight_trials_at_once(make_grid: 
     assert_all_at_once(grid, 8, share="0.25")
 
 
+@pytest.mark.long
 def test_a_finished_grid_is_scored_under_a_condition_and_trains_nothing(make_grid: MakeGrid) -> None:
     grid = make_grid(("a", "b"), options=["--cpus-per-trial=0.5"], epochs=2)
     code, output = grid.launch()
@@ -149,13 +151,8 @@ def test_after_the_driver_is_killed_only_unfinished_trials_run(make_grid: MakeGr
         assert_no_repeated_points(grid, run)
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        pytest.param(signal.SIGINT, id="ctrl-c"),
-        pytest.param(signal.SIGTERM, id="terminated", marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminated"])
 def test_an_interrupt_leaves_a_state_from_which_the_same_command_goes_on(
     make_grid: MakeGrid, number: signal.Signals
 ) -> None:

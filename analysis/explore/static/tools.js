@@ -32,7 +32,7 @@ export function make(name, attributes = {}, ...children) {
   return element;
 }
 
-export const decimals = (value, digits = 3) => (value == null ? "none" : value.toFixed(digits));
+export const decimals = (value, digits = 3) => (value == null ? "none" : Number(value.toFixed(12)).toFixed(digits)); // as in the report
 export const signed = (value) => (value == null ? "none" : `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`);
 export const percent = (value) => `${(100 * value).toFixed(value < 0.1 ? 1 : 0)} %`;
 
