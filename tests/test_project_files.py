@@ -137,7 +137,7 @@ def test_a_workflow_runs_commands_that_exist_with_no_more_rights_than_needed(pat
             if "uses" in step:
                 assert re.fullmatch(r"actions/[\w-]+@(v\d+|[0-9a-f]{40})", step["uses"])
                 continue
-            words = step["run"].split()
+            words = step["run"].removeprefix('sudo env "PATH=$PATH" ').split()
             if words[0] == "make":
                 assert {word for word in words[1:] if "=" not in word} <= TARGETS
             else:

@@ -138,7 +138,7 @@ def test_the_example_of_a_method_is_a_difference_that_git_applies(tmp_path: Path
 # What a command needs that a test lacks, by its first words or by an option; the parsers of test_docs.py take them all.
 A_DATA_SET, A_CLOUD, BY_THE_GATE = "a data set", "a cloud", "run by .ci/run itself, on a fresh clone"
 NEEDS = {
-    "make demo": BY_THE_GATE, "make test": BY_THE_GATE, "make test-all": BY_THE_GATE,
+    "make demo": BY_THE_GATE, "make test": BY_THE_GATE, "make test-all": "run by a workflow, on Mondays",
     "git clone": "the address of a host", "cd inpaint-grid": BY_THE_GATE, "source .venv/bin/activate": BY_THE_GATE,
     "python launch.py describe": A_DATA_SET, "python -m analysis explore": "a person; tests/analysis/explore has one",
     "clusters/up.sh": A_CLOUD, "ray attach": A_CLOUD, ".venv/bin/mkdocs serve": "built by test_docs.py",
@@ -160,7 +160,9 @@ def test_most_of_the_demo_s_commands_are_run() -> None:
     assert len(RUN) >= 8
     gate = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert "make demo" in gate
-    assert "make test-all" in gate
+    assert "make test\n" in gate
+    assert "-m long tests/test_recipes.py" in gate
+    assert "make test-all" in (ROOT / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
