@@ -409,8 +409,16 @@ def in_this_process(module: str, function: str, arguments: dict[str, Any], *, th
     return json.loads(json.dumps(getattr(importlib.import_module(module), function)(**arguments)))
 
 
+LONG = ("conditions", "growth", "analysis", "controls", "scale-data")
+
+
+def toys(*names: str) -> list[Any]:
+    """Some of these are long: a toy that starts, fits or draws much."""
+    return [pytest.param(name, marks=pytest.mark.long) if name in LONG else name for name in names]
+
+
 @pytest.mark.parametrize(
-    "name", ["frozen", "conditions", "growth", "analysis", "cost", "coverage", "controls", "audit"]
+    "name", toys("frozen", "conditions", "growth", "analysis", "cost", "coverage", "controls", "audit")
 )
 def test_a_benchmark_runs_at_a_toy_size(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("growth", "analysis_tables"):  # a process of its own is mostly imports
@@ -418,7 +426,7 @@ def test_a_benchmark_runs_at_a_toy_size(name: str, monkeypatch: pytest.MonkeyPat
     assert_whole(BENCHMARKS[name].load()(1, toy=True))
 
 
-@pytest.mark.parametrize("name", ["scale-data", "scale-probe"])
+@pytest.mark.parametrize("name", toys("scale-data", "scale-probe"))
 def test_scale_runs_at_a_toy_size(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module(BENCHMARKS[name].module)
     monkeypatch.setattr(module, "in_new_process", in_this_process)  # a process of its own is mostly imports
@@ -510,6 +518,7 @@ sys.exit(main(["training", "training-gpu", "cost", "--toy", "--repeats", "1", "-
 """
 
 
+@pytest.mark.long
 def test_training_is_measured_where_there_is_neither_ray_nor_mlflow(tmp_path: Path) -> None:
     out = tmp_path / "results.json"
     done = subprocess.run([sys.executable, "-c", WITHOUT, str(out)], cwd=ROOT, capture_output=True, text=True)

@@ -22,6 +22,7 @@ def test_shapes_have_the_sizes_of_the_targets() -> None:
     assert [shape.num_runs for shape in scale_report.SHAPES] == [100, 300, 1_000]
 
 
+@pytest.mark.long
 def test_clones_are_finished_grids_of_their_sizes(tmp_path: Path) -> None:
     shapes = [Shape(1, 1, num_methods=1), Shape(2, 1, num_methods=1)]
     stores = write(tmp_path, shapes, num_images=200)

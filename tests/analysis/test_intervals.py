@@ -248,6 +248,7 @@ def test_pairing_takes_out_what_both_share() -> None:
     assert paired.high - paired.low < np.diff(alone) / 2
 
 
+@pytest.mark.long
 def test_equally_good_methods_differ_by_chance_one_time_in_twenty() -> None:
     rng = np.random.default_rng(0)
     found = []

@@ -180,6 +180,7 @@ def test_a_changed_package_and_changed_code_are_drawn_anew(
     assert "Attribution" in make(grid, tmp_path / "third")
 
 
+@pytest.mark.long
 def test_only_the_newest_are_kept_and_they_may_be_deleted(grid: Grid, tmp_path: Path) -> None:
     for count in range(1, 6):
         make(grid, tmp_path / f"{count}", Options(cam=False, log=False, keep=True, cam_images=count))

@@ -79,6 +79,7 @@ def test_the_comparison_holds_cells_and_means(written: Path) -> None:
     assert compared["p"].between(0, 1).all()
 
 
+@pytest.mark.long
 def test_an_earlier_report_is_replaced_and_nothing_else_ever(
     grid: Grid, written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,6 +141,7 @@ def test_a_store_that_is_not_there_is_not_made(tmp_path: Path, capsys: pytest.Ca
     assert not (tmp_path / "mlflow.db").exists()
 
 
+@pytest.mark.long
 def test_what_cannot_be_read_of_one_run_is_left_out_and_said(
     grid: Grid, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

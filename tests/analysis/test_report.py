@@ -292,6 +292,7 @@ def without_spatial_layer(self: Any) -> Any:
     return self.layers_that_were_renamed
 
 
+@pytest.mark.long
 def test_a_method_whose_layer_is_gone_costs_its_own_columns_and_never_the_report(
     tracked: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

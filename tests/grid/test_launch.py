@@ -96,6 +96,7 @@ def test_the_command_that_shows_the_results_can_be_copied(
     assert arguments_of_the_page == ["ui", "--backend-store-uri", uri]
 
 
+@pytest.mark.long
 def test_more_seeds_run_what_is_new_and_nothing_else(dolos: Command, runs: Path) -> None:
     arguments = ("--methods", "residual_linear", "--tasks", "detection", "--set", "residual_linear.solver=adam")
     dolos(*arguments)

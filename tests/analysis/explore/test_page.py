@@ -301,6 +301,7 @@ def test_points_are_the_reports(page: Client, tracked: Store) -> None:
     assert len(list(cache_of(tracked.tracking_uri).glob(f"points-*/{run}-tsne.npz"))) == 1
 
 
+@pytest.mark.long
 def test_points_by_umap_are_asked_for_kept_and_said(page: Client, tracked: Store) -> None:
     run = page.json("/api/grid")["attribution"][0]["runs"][0]["id"]
     found = until(lambda: page.json(f"/api/points/{run}?by=umap"), lambda read: read["state"] == "ready")
