@@ -175,7 +175,8 @@ def get_condition(name: str) -> Condition:
     if isinstance(alone, Condition):
         return alone
     error = no_entry("condition", name, [*list_conditions(), *SETS])
-    for family in difflib.get_close_matches(numbered["family"], names, n=1) if numbered else ():
+    families = [other for other in names if isinstance(_conditions.get(other), _Family)]
+    for family in difflib.get_close_matches(numbered["family"], families, n=1) if numbered else ():
         raise KeyError(f"{error.args[0]}. Did you mean {family}-{name.rpartition('-')[2]}?")
     raise error
 
