@@ -200,13 +200,13 @@ def serves(command: Command, project: Path) -> bool:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = [*command.words, "--port", str(port)]
+    words = [*command.words, "--port", str(port), "--workers", "1"]  # each imports all of MLflow
     with subprocess.Popen(
         words, cwd=project, env=environment(project), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,
     ) as server:  # fmt: skip
         try:
-            for _ in range(120):
+            for _ in range(400):
                 time.sleep(1)
                 try:
                     with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
