@@ -77,7 +77,8 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         "--weights", dest="weight_files", type=Path, action="append", default=[], metavar="FILE",
         help="weights of a frozen encoder, if they were a file",
     )  # fmt: skip
-    for word in [word for word in arguments[:1] if not word.startswith("-")]:
+    if arguments and not arguments[0].startswith("-"):
+        word = arguments[0]
         near = difflib.get_close_matches(word, [*ANALYSIS_COMMANDS, "report"], n=1)
         hint = f" (did you mean {near[0]}?)" if near and near[0] != "report" else ""
         there = ", ".join(ANALYSIS_COMMANDS)

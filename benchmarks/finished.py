@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.grids import demo_trials, drawn_manifest, fresh_settings
 from benchmarks.measure import say
 from data.conditions import CLEAN
 from data.manifest import Manifest
 from grid import names, tracking
+from grid.experiments import PUBLISHED
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
 from grid.tasks import get_task
@@ -38,6 +40,15 @@ def finish(trials: Sequence[TrialSpec], manifest: Manifest, settings: RunSetting
         if number % 100 == 0:
             say(f"{number} of {len(trials)} runs written")
     tracker.close_grid(complete=True)
+
+
+def finished_demo(folder: Path, *, toy: bool) -> tuple[RunSettings, Manifest, list[TrialSpec]]:
+    """The first demo, drawn below a folder, with a finished grid of the published methods; a toy has one method."""
+    manifest = drawn_manifest(folder / "drawn", toy=toy)
+    settings = fresh_settings(folder, manifest)
+    trials = demo_trials(manifest, ("residual_linear",) if toy else PUBLISHED)
+    finish(trials, manifest, settings, "demo1")
+    return settings, manifest, trials
 
 
 def record(tracker: tracking.Tracker, trial: TrialSpec, manifest: Manifest, seed: int) -> None:

@@ -12,20 +12,15 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.finished import finish
-from benchmarks.grids import demo_trials, drawn_manifest, fresh_settings
+from benchmarks.finished import finished_demo
 from benchmarks.measure import ROOT, Measured, Outcome, Target, interleave, timed
-from grid.experiments import PUBLISHED
 
 
 def run(repeats: int, *, toy: bool = False) -> Outcome:
     """Targets: 10 s for the launch, 3 s for the plan, 0.5 s for the help."""
-    methods = ("residual_linear",) if toy else PUBLISHED
     with tempfile.TemporaryDirectory() as name:
-        manifest = drawn_manifest(Path(name) / "drawn", toy=toy)
-        settings = fresh_settings(Path(name), manifest)
-        trials = demo_trials(manifest, methods)
-        finish(trials, manifest, settings, "demo1")
+        settings, manifest, trials = finished_demo(Path(name), toy=toy)
+        methods = dict.fromkeys(trial.method for trial in trials)
         chosen = ["demo1", f"--data={manifest.root}", f"--runs={settings.runs}", f"--methods={','.join(methods)}"]
         launch(chosen)  # the manifest of the launcher's own cache
 

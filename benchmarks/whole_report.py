@@ -17,20 +17,14 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.finished import finish
-from benchmarks.grids import demo_trials, drawn_manifest, fresh_settings
+from benchmarks.finished import finished_demo
 from benchmarks.measure import ROOT, Measured, Outcome, Target, column, interleave
-from grid.experiments import PUBLISHED
 
 
 def run(repeats: int, *, toy: bool = False) -> Outcome:
     """Targets: 15 s for the first report, 8 s for the second."""
-    methods = ("residual_linear",) if toy else PUBLISHED
     with tempfile.TemporaryDirectory() as name:
-        manifest = drawn_manifest(Path(name) / "drawn", toy=toy)
-        settings = fresh_settings(Path(name), manifest)
-        trials = demo_trials(manifest, methods)
-        finish(trials, manifest, settings, "demo1")
+        settings, _, trials = finished_demo(Path(name), toy=toy)
         cache, out = Path(name) / "kept", Path(name) / "report"
 
         def first() -> dict[str, float]:

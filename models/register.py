@@ -66,7 +66,11 @@ class Register(Generic[T]):
 
 def no_entry(kind: str, name: str, names: Sequence[str]) -> KeyError:
     """The error of a failed look-up: it lists all names and suggests a similar name."""
+    return KeyError(f"no {kind} named {name!r}{did_you_mean(name, names)}; there are: {', '.join(names)}")
+
+
+def did_you_mean(name: str, names: Sequence[str]) -> str:
+    """A similar name, to stand in a message behind an unknown one; "" if there is none."""
     begins = [other for other in names if len(name) > 2 and other.startswith(name)]
     near = begins or difflib.get_close_matches(name, names, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return KeyError(f"no {kind} named {name!r}{hint}; there are: {', '.join(names)}")
+    return f" (did you mean {near[0]!r}?)" if near else ""

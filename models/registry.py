@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from models.detector import BuildContext, Detector
 from models.needs import PictureNeeds, SelfEdits
-from models.register import Register
+from models.register import Register, did_you_mean
 from models.validation import in_words
 
 if TYPE_CHECKING:
@@ -222,9 +221,9 @@ def resolve_config(name: str, overrides: Mapping[str, Any] | None = None) -> dic
     settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     for setting in overrides or {}:
         if setting not in settings:
-            near = difflib.get_close_matches(setting, settings, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise ValueError(f"{name} has no setting {setting!r}{hint}; it has: {', '.join(sorted(settings))}")
+            there = sorted(settings)
+            hint = did_you_mean(setting, there)
+            raise ValueError(f"{name} has no setting {setting!r}{hint}; it has: {', '.join(there)}")
     try:
         resolved = TypeAdapter(type(config)).validate_python(settings | dict(overrides or {}))
     except ValidationError as error:
