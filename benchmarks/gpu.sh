@@ -2,7 +2,8 @@
 # Everything that only a GPU can show, in one command of at most 8 minutes; its findings go into one file that grows.
 #
 #   benchmarks/gpu.sh                    all checks, into benchmarks/gpu/results.json
-#   benchmarks/gpu.sh --out FILE NAME…   some checks, into another file (seen from the checkout); --help lists them
+#   benchmarks/gpu.sh --out FILE NAME…   some checks, into another file (seen from the checkout); --help lists them.
+#                                        What the file says of other checks stays
 #   benchmarks/gpu.sh --toy --out FILE   the same code on the CPU with tiny networks: shows that it runs
 #   benchmarks/gpu.sh --wheels           fetches what the machine with the GPU lacks, where there is a network
 #

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import uuid
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -214,6 +214,8 @@ class Files:
 class Pictures:
     """The pictures of a data set under a condition.
 
+    Pickled, as for a process that reads files, it leaves the manifest's rows behind: `read` needs none.
+
     Args:
         manifest: describes the data set.
         condition: name in `data.conditions`.
@@ -224,6 +226,11 @@ class Pictures:
         self.manifest = manifest
         self.condition: Condition = get_condition(condition)
         self._decoded = decoded
+        self._options: dict[str, Any] = {"condition": condition, "decoded": decoded}
+
+    def __reduce__(self) -> tuple[Callable[[], Pictures], tuple[()]]:
+        empty = replace(self.manifest, table=self.manifest.table.head(0))
+        return partial(type(self), empty, **self._options), ()
 
     def files(self, rows: pd.DataFrame) -> list[Files]:
         """The files from which the picture of each manifest row is made."""

@@ -135,6 +135,7 @@ class SelfEdited(Pictures):
         decoded: Decoded | None = None,
     ) -> None:
         super().__init__(manifest, condition, decoded=decoded)
+        self._options |= {"recipe": recipe, "seed": seed, "versions": versions, "most": most}
         self._after = self.condition
         self._recipe, self._seed, self._versions, self._most = RECIPES[recipe], seed, versions, most
         after = "" if condition == CLEAN else f"-then-{condition}"

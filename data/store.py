@@ -15,11 +15,12 @@ import time
 import uuid
 import zlib
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from functools import cache, reduce
 from itertools import islice, repeat
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,7 @@ from filelock import FileLock, Timeout
 
 from data.arrays import load_array
 from data.conditions import CLEAN, Condition
-from data.parallel import parallel_map
+from data.parallel import Pool, parallel_map
 from data.pictures import ConditionError, FileError, Files, Geometry, Pictures
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,8 @@ _ABANDONED = 3600  # seconds without a write after which an unfinished shard of 
 _BLOCK = 2**20
 _MAPPED_BYTES = 32 * 2**20  # memory that maps may hold before their pages are released
 _FAULT_BYTES = 2**16  # bytes that Linux maps around an accessed page
+_FEW_THREADS = 4  # that decode pictures without waiting for the interpreter's lock, if no encoder needs it beside them
+_MANY = 1000  # missing items, from which on it pays to start processes
 _SPARE = 0.02  # share of a disk that copies leave free: checkpoints and Ray may be on the same disk
 _DAMAGE = (OSError, ValueError, EOFError)
 _CHANGED = "its content has changed since it was written"
@@ -90,7 +93,7 @@ class ArrayStore:
         compute: Callable[[list[Any]], np.ndarray],
         *,
         batch: int,
-        prepare: Callable[[T], Any] = lambda item: item,
+        prepare: Callable[[T], Any] | None = None,
         at_once: int = 1,
         workers: int | None = None,
         progress: Progress | None = None,
@@ -103,9 +106,10 @@ class ArrayStore:
             items: digest -> the item from which its row is computed.
             compute: at most `batch` prepared items -> their rows, (n, *row_shape).
             batch: maximal number of items per call of `compute`.
-            prepare: applied to every item in threads, two batches ahead of `compute`.
+            prepare: applied to every item first, two batches ahead of `compute`: in threads, or in processes where many items
+                are missing and threads would wait for each other. Then it is pickled, and so are items and results.
             at_once: number of threads that call `compute`; 1: this thread calls it.
-            workers: number of threads for `prepare`; None: one per core.
+            workers: number of threads or processes for `prepare`; None: one per core.
             progress: called with (rows that this builder computed, rows that were missing) after every batch, and at
                 the end with all rows done if other builders computed some.
 
@@ -119,12 +123,13 @@ class ArrayStore:
         sound = dict(self._shards(remove_damaged=True))
         present = set[str]().union(*sound.values())
         total, done = len(items.keys() - present), 0
+        pool: Pool[T, Any] | None = None
 
         def batches(digests: list[str]) -> Generator[np.ndarray, None, None]:
             nonlocal done
             values = (items[digest] for digest in digests)
             with (
-                closing(parallel_map(prepare, values, workers=workers, ahead=2 * batch)) as prepared,
+                closing(pool.map(values, ahead=2 * batch)) if pool else nullcontext(values) as prepared,
                 closing(_compute_batches(compute, prepared, batch, at_once)) as computed,
             ):
                 for start, rows in zip(range(0, len(digests), batch), computed, strict=True):
@@ -144,7 +149,11 @@ class ArrayStore:
 
         pieces = [piece for piece in self._pieces(list(items), batch) if not present.issuperset(piece)]
         named = {hashlib.sha256("\n".join(piece).encode()).hexdigest()[:16]: piece for piece in pieces}
-        self._share(named, build)
+        crowded = (workers or os.cpu_count() or 1) > _FEW_THREADS or at_once > 1
+        with ExitStack() as stack:
+            if prepare is not None:
+                pool = stack.enter_context(Pool(prepare, workers=workers, processes=crowded and total >= _MANY))
+            self._share(named, build)
         if done < total and progress is not None:
             progress(total, total)
 
@@ -476,6 +485,26 @@ def _compute_batches(
         yield from parallel_map(compute, batches, workers=at_once, ahead=at_once)
 
 
+class _Prepared(NamedTuple):
+    path: Path
+    width: int  # of the picture before the geometry
+    height: int
+    pixels: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Prepare:
+    """Reads a picture and brings it to the size that is wanted, in this process or in another one."""
+
+    pictures: Pictures
+    geometry: Geometry | None
+
+    def __call__(self, files: Files) -> _Prepared:
+        pixels = self.pictures.read(files)
+        height, width, _ = pixels.shape
+        return _Prepared(files.path, width, height, pixels if self.geometry is None else self.geometry.apply(pixels))
+
+
 def pixel_store(cache: Path, geometry: Geometry) -> ArrayStore:
     """The store of pixels with this geometry: uint8 rows (size, size, 3).
 
@@ -501,10 +530,11 @@ def fill_pixels(
         OSError: the disk is full.
     """
 
-    def prepare(files: Files) -> np.ndarray:
-        return geometry.apply(pictures.read(files))
+    def stacked(prepared: list[_Prepared]) -> np.ndarray:
+        return np.stack([one.pixels for one in prepared])
 
-    store.fill(pictures.items(rows), np.stack, batch=32, prepare=prepare, workers=workers, progress=progress)
+    prepare = _Prepare(pictures, geometry)
+    store.fill(pictures.items(rows), stacked, batch=32, prepare=prepare, workers=workers, progress=progress)
 
 
 def feature_store(cache: Path, key: str, num_features: int, condition: Condition | None = None) -> ArrayStore:
@@ -538,7 +568,7 @@ def fill_features(
 ) -> None:
     """Encode those images of these manifest rows that the store lacks.
 
-    Threads decode up to two batches ahead of the encoder; pixels are not stored. `encode` maps uint8
+    Pictures are decoded up to two batches ahead of the encoder; pixels are not stored. `encode` maps uint8
     (n, size, size, 3), n at most `batch`, to float32 (n, D). If `geometry` is None, images have their native size, and
     `encode` gets a list of n arrays uint8 (H, W, 3). It is called by `at_once` threads. `size_check` is that of
     `data.manifest.build_manifest`, for a condition that gives pictures of another size.
@@ -549,28 +579,24 @@ def fill_features(
         OSError: the disk is full.
     """
 
-    def prepare(files: Files) -> tuple[Path, np.ndarray]:
-        pixels = pictures.read(files)
-        height, width, _ = pixels.shape
-        if size_check is not None and (problem := size_check(width, height)):
-            name = pictures.condition.name
-            kind = FileError if name == CLEAN else ConditionError
-            raise kind(f"{files.path} has {width} x {height} pixels under the condition {name}: {problem}")
-        return files.path, pixels if geometry is None else geometry.apply(pixels)
-
-    def compute(prepared: list[tuple[Path, np.ndarray]]) -> np.ndarray:
-        pixels = [image for _, image in prepared]
+    def compute(prepared: list[_Prepared]) -> np.ndarray:
+        for one in prepared:
+            if size_check is not None and (problem := size_check(one.width, one.height)):
+                name = pictures.condition.name
+                kind = FileError if name == CLEAN else ConditionError
+                raise kind(f"{one.path} has {one.width} x {one.height} pixels under the condition {name}: {problem}")
+        pixels = [one.pixels for one in prepared]
         features = np.asarray(encode(pixels if geometry is None else np.stack(pixels)), dtype=np.float32)
         if features.ndim == 2 and len(features) == len(prepared):
             for row in np.flatnonzero(~np.isfinite(features).all(axis=1)):
-                raise ValueError(f"the encoder gave features that are not finite for {prepared[row][0]}")
+                raise ValueError(f"the encoder gave features that are not finite for {prepared[row].path}")
         return features
 
     store.fill(
         pictures.items(rows),
         compute,
         batch=batch,
-        prepare=prepare,
+        prepare=_Prepare(pictures, geometry),
         at_once=at_once,
         workers=workers,
         progress=progress,

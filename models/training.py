@@ -7,6 +7,7 @@ import dataclasses
 import json
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -237,16 +238,25 @@ class TrainedDetector(Detector):
         """Whatever a subclass does with the network, on its device, before the first step or before it is resumed."""
 
     def _training_batches(self, train: Examples, epoch: int, first_step: int) -> Iterator[tuple[int, Batch]]:
-        """(step, batch) in the host's memory, starting at `first_step`."""
+        """(step, batch) in the host's memory, starting at `first_step`; on a GPU in pinned memory."""
         generator = np.random.default_rng([self._seed, epoch])
         order = generator.permutation(len(train.labels))
         mirrored = generator.random(len(order)) < (0.5 if self.mirrors else 0.0)
         batches = _batches(len(order), self.config.batch_size)
-        for step in range(first_step, len(batches)):
+
+        def batch(step: int) -> Batch:
             index = order[batches[step]]
             flips = mirrored[batches[step]]
             rows, targets = self.training_rows(train, index, flips, epoch)
-            yield step, Batch(rows, as_tensor(flips), as_tensor(train.labels[index]), targets)
+            return Batch(*map(self._pinned, (rows, as_tensor(flips), as_tensor(train.labels[index]), targets)))
+
+        with ThreadPoolExecutor(1) as gathering:  # a batch, while the one before it is computed
+            following = [gathering.submit(batch, first_step)] if first_step < len(batches) else []
+            for step in range(first_step, len(batches)):
+                ready = following.pop().result()
+                if step + 1 < len(batches):
+                    following.append(gathering.submit(batch, step + 1))
+                yield step, ready
 
     def _step(
         self,
@@ -378,10 +388,12 @@ class TrainedDetector(Detector):
         self._scored_at_once = in_batches(score, len(inputs), self._scored_at_once)
         return Prediction(logits, embeddings)
 
+    def _pinned(self, tensor: torch.Tensor) -> torch.Tensor:
+        """On a GPU, in memory from which it is copied without this process waiting; there already, or a copy."""
+        return tensor.pin_memory() if self._device.type == "cuda" else tensor
+
     def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
-        if self._device.type == "cuda":  # from pinned memory, so that this process need not wait for the copy
-            tensor = tensor.pin_memory()
-        return tensor.to(self._device, non_blocking=True)
+        return self._pinned(tensor).to(self._device, non_blocking=True)
 
     # Files -----------------------------------------------------------------------------------------------------------
 

@@ -334,6 +334,18 @@ def test_imports_leave_the_gpu_to_forked_processes() -> None:
 # The table -----------------------------------------------------------------------------------------------------------
 
 
+def test_checks_that_run_again_replace_their_findings_and_leave_others(tmp_path: Path) -> None:
+    path = tmp_path / "f.json"
+    checked(path, bad, good)
+    record = Record(path, CPU, keep=True)
+    run([Check("bad", "so", good, 30)], CPU, record, seconds=60)
+    found = json.loads(path.read_text(encoding="utf-8"))["checks"]
+    assert [found[name]["state"] for name in found] == ["done", "done"]
+    assert "error" not in found["bad"]
+    assert Record(path, Place("cuda"), keep=True)._content["checks"] == {}  # what a CPU found is nothing beside a GPU's
+    assert Record(path, CPU)._content["checks"] == {}
+
+
 def content(**changes: Any) -> dict[str, Any]:
     found = {
         "findings": [
@@ -345,7 +357,9 @@ def content(**changes: Any) -> dict[str, Any]:
         "epoch": {"what": "an epoch", "state": "done", **found},
         "limits": {"what": "less memory", "state": "failed", "error": "so\nit is", "findings": []},
     }
-    made_up = {"toy": False, "date": "2026-01-01", "versions": {"torch": "2"}, "checks": checks}
+    for check in checks.values():
+        check["date"] = "2026-01-01"
+    made_up = {"toy": False, "versions": {"torch": "2"}, "checks": checks}
     return made_up | changes
 
 

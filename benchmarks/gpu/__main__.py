@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog="\n".join(f"{check.name:<13} {check.what}" for check in CHECKS),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="these alone; others stay in the file")
     parser.add_argument(
         "--out", type=Path, default=RESULTS, metavar="FILE", help="default: benchmarks/gpu/results.json"
     )
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
         place = Place("cuda", start=start)
     checks = [check for check in CHECKS if not options.names or check.name in options.names]
-    record = Record(options.out, place)
+    record = Record(options.out, place, keep=bool(options.names))
     whole = run(checks, place, record, seconds=60 * options.minutes - (time.monotonic() - begun))
     print(f"findings: {options.out}", file=sys.stderr)
     return 0 if whole else 1

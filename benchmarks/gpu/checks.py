@@ -16,6 +16,6 @@ CHECKS = (
     Check("encoders", "CLIP and SAM in each precision: speed, how busy the card is, error", encoding.encoders, 110),
     Check("numbers", "scores of the same detectors on GPU and CPU", encoding.numbers, 60),
     Check("grad-cam", "encoding, then Grad-CAM, in one process", encoding.grad_cam, 40),
-    Check("at-once", "one, two and four trials at once on one card", memory.trials_at_once, 80),
     Check("carried", "a state carried from GPU to CPU and back", training.carried, 50),
+    Check("at-once", "one, two and four trials at once on one card", memory.trials_at_once, 80),
 )

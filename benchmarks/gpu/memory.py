@@ -274,7 +274,7 @@ def trials_at_once(place: Place, tell: Tell) -> None:
         jobs = [(TRAINED, 1), (TRAINED, 2)]
         size = packing.TOY
     else:
-        numbers = {TRAINED: (1, 2, 4), "sam_linear": (1, 2), "clip_linear": (1, 4)}
+        numbers = {"sam_linear": (1, 2), TRAINED: (4, 2, 1), "clip_linear": (1, 4)}
         jobs = [(method, number) for method in numbers for number in numbers[method]]
         changes = {method: packing.FULL.changes[method] for method in numbers}
         size = packing.Size(changes, trained=512, encoded=32, seconds=3.0)

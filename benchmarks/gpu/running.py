@@ -158,23 +158,36 @@ class Check:
 
 
 class Record:
-    """The file of findings. It is whole at any time: each change is a new file in the place of the old one."""
+    """The file of findings. It is whole at any time: each change is a new file in the place of the old one.
 
-    def __init__(self, path: Path, place: Place) -> None:
+    Args:
+        path: of the file.
+        place: where the checks run.
+        keep: whether checks that the file has stay in it, if they ran in such a place too, until they run again.
+    """
+
+    def __init__(self, path: Path, place: Place, *, keep: bool = False) -> None:
         self.path = path
+        before = json.loads(path.read_text(encoding="utf-8")) if keep and path.exists() else {}
+        alike = before.get("toy") == place.toy and before.get("device") == place.device
         self._content: dict[str, Any] = {
             "toy": place.toy,
             "device": place.device,
             "start": place.start,
-            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "versions": versions(),
-            "checks": {},
+            "checks": before["checks"] if alike else {},
         }
         self.write()
 
     def put(self, check: Check, **entry: Any) -> None:
         """Set entries of a check, and write the file."""
-        self._content["checks"].setdefault(check.name, {"what": check.what, "findings": []}).update(entry)
+        self._content["checks"][check.name].update(entry)
+        self.write()
+
+    def begin(self, check: Check, state: str) -> None:
+        """Put a check into the file, without findings; what it found before is gone."""
+        date = datetime.datetime.now(datetime.UTC).date().isoformat()
+        self._content["checks"][check.name] = {"what": check.what, "date": date, "findings": [], "state": state}
         self.write()
 
     def add(self, check: Check, finding: dict[str, Any]) -> None:
@@ -208,12 +221,12 @@ def run(checks: Sequence[Check], place: Place, record: Record, *, seconds: float
     for check in checks:
         left = ends - time.monotonic()
         if left < _LEAST_S:
-            record.put(check, state=NOT_BEGUN)
+            record.begin(check, NOT_BEGUN)
             print(f"{check.name}: {NOT_BEGUN}", file=sys.stderr, flush=True)
             whole = False
             continue
         print(f"{check.name}: {check.what}", file=sys.stderr, flush=True)
-        record.put(check, state=RUNNING)
+        record.begin(check, RUNNING)
         started = time.monotonic()
         state, reason = _run_one(check, place, record, started + min(check.seconds, left))
         taken = time.monotonic() - started

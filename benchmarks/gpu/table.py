@@ -37,7 +37,8 @@ def markdown(content: dict[str, Any]) -> str:
             cells = [f"`{name}`", check["what"], f"{check['state']} {check.get('error', '')}".strip(), "", _MET[False]]
             lines.append(f"| {' | '.join(map(_cell, cells))} |")
     versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
-    return "\n".join([*lines, "", f"{content['date']}; {versions}."])
+    dates = ", ".join(sorted({check["date"] for check in content["checks"].values()}))
+    return "\n".join([*lines, "", f"{dates}; {versions}."])
 
 
 def _text(value: Any) -> str:

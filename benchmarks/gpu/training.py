@@ -156,7 +156,7 @@ def waiting(place: Place, tell: Tell) -> None:
 
 def epoch(place: Place, tell: Tell) -> None:
     """An epoch from the store, over the same epoch with all pixels in the card's memory."""
-    size = epoch_benchmark.TOY if place.toy else replace(epoch_benchmark.GPU, num_images=2048)
+    size = epoch_benchmark.TOY if place.toy else replace(epoch_benchmark.GPU, num_images=1536)
     from_store, from_memory = epoch_benchmark.epochs(size, 2 if place.toy else 5, place.device)
     ratio = median(from_memory) / median(from_store)
     tell(Finding("size", str(size)))

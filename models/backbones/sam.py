@@ -74,6 +74,8 @@ def sam_backbone(request: BackboneRequest) -> Backbone:
         load_strictly(encoder, state, source=source.path)
     if size is not None and size != encoder.img_size:
         _resize(encoder, size)
+    for block in encoder.blocks:
+        block.attn.forward = partial(_attend, block.attn)
     policy = request.policy or "pad"
     return Backbone(
         encoder,
@@ -87,6 +89,52 @@ def sam_backbone(request: BackboneRequest) -> Backbone:
         alpha=policy == "pad",
         mark=f"padding-{request.padding}" if request.padding else "",
     )
+
+
+def _attend(attention: Any, x: torch.Tensor) -> torch.Tensor:
+    """segment_anything's `Attention.forward`, through torch's fused attention: (N, H, W, D) -> (N, H, W, D).
+
+    To the product of a query q at (i, j) and a key at (k, l), SAM adds q . rel_h[i - k] + q . rel_w[j - l]. Here these
+    numbers, for all k and all l, are further elements of the query, and the key has a 1 at its own k and its own l. The
+    product of both is the same sum, so no matrix of all positions times all positions is in memory: at 1024 pixels a
+    fifth of it, and on a GPU in 16 bits a third of the time (docs/performance.md).
+    """
+    n, height, width, _ = x.shape
+    heads, places = attention.num_heads, height * width
+    query, key, value = attention.qkv(x).reshape(n, places, 3, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    parts_of_query, parts_of_key = [query * attention.scale], [key]
+    if attention.use_rel_pos:
+        grid = query.reshape(n * heads, height, width, -1)
+        rows = _relative(attention.rel_pos_h, height).to(query.dtype)
+        columns = _relative(attention.rel_pos_w, width).to(query.dtype)
+        to_rows = torch.einsum("nijc,ikc->nijk", grid, rows).reshape(n, heads, places, height)
+        to_columns = torch.einsum("nijc,jlc->nijl", grid, columns).reshape(n, heads, places, width)
+        parts_of_query += [to_rows.to(query.dtype), to_columns.to(query.dtype)]
+        own_row = torch.eye(height, device=x.device, dtype=key.dtype)[:, None].expand(height, width, height)
+        own_column = torch.eye(width, device=x.device, dtype=key.dtype)[None].expand(height, width, width)
+        own = torch.cat([own_row, own_column], dim=-1).view(places, height + width)
+        parts_of_key.append(own.expand(n, heads, places, height + width))
+    query, key = (_filled_up(torch.cat(parts, dim=-1)) for parts in (parts_of_query, parts_of_key))
+    out = nn.functional.scaled_dot_product_attention(query, key, value, scale=1.0)
+    attended: torch.Tensor = attention.proj(out.transpose(1, 2).reshape(n, height, width, -1))
+    return attended
+
+
+def _relative(embeddings: torch.Tensor, size: int) -> torch.Tensor:
+    """Embeddings of distances (2 L - 1, C) -> those of each pair of `size` positions (size, size, C), as SAM's own.
+
+    The index is made on the embeddings' device: segment_anything makes it on the CPU, and a GPU waits for its copy.
+    """
+    if len(embeddings) != 2 * size - 1:
+        resized = nn.functional.interpolate(embeddings.T[None], size=2 * size - 1, mode="linear")
+        embeddings = resized[0].T
+    positions = torch.arange(size, device=embeddings.device)
+    return embeddings[positions[:, None] - positions[None, :] + size - 1]
+
+
+def _filled_up(x: torch.Tensor) -> torch.Tensor:
+    """With zeros to a multiple of eight elements, which fused attention in 16 bits needs; a product stays the same."""
+    return nn.functional.pad(x, (0, -x.shape[-1] % 8))
 
 
 def _average(neck: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
@@ -131,4 +179,4 @@ def _resize(encoder: Any, size: int) -> None:
     side = (size // patch, size // patch)
     resized = nn.functional.interpolate(positions, size=side, mode="bicubic", antialias=True, align_corners=False)
     encoder.pos_embed = nn.Parameter(resized.permute(0, 2, 3, 1).contiguous())
-    encoder.img_size = size  # the encoder itself resizes relative positions, in every forward pass
+    encoder.img_size = size  # relative positions are resized in every forward pass

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -56,6 +57,15 @@ def test_clean_pictures_are_what_their_files_hold(manifest: Manifest) -> None:
     for files, path in zip(pictures.files(rows), manifest.paths(rows), strict=True):
         np.testing.assert_array_equal(pictures.read(files), decode(path))
     assert pictures.keys(rows) == rows["digest"].tolist()
+
+
+@pytest.mark.parametrize("condition", ["clean", "jpeg-50", "paste", "paste-back"])
+def test_pickled_they_read_the_same_and_leave_the_rows_behind(manifest: Manifest, condition: str) -> None:
+    pictures = Pictures(manifest, condition)
+    copy = pickle.loads(pickle.dumps(pictures))
+    assert len(copy.manifest.table) == 0
+    for files in pictures.files(manifest.select("test", ["lama"])):
+        np.testing.assert_array_equal(copy.read(pickle.loads(pickle.dumps(files))), pictures.read(files))
 
 
 def test_a_fake_comes_with_its_mask_and_its_own_photograph(manifest: Manifest) -> None:

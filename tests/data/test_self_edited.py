@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -31,6 +33,14 @@ def make(
     manifest: Manifest, recipe: str = "blobs", *, seed: int = 0, versions: int = 3, **changes: object
 ) -> SelfEdited:
     return SelfEdited(manifest, recipe, **{"seed": seed, "versions": versions, "most": MOST, **changes})  # type: ignore[arg-type]
+
+
+def test_pickled_they_read_the_same(manifest: Manifest) -> None:
+    pictures = make(manifest, "regions", seed=3, condition="jpeg-60")
+    copy = pickle.loads(pickle.dumps(pictures))
+    assert copy.condition.name == pictures.condition.name
+    for version in pictures.versions(reals(manifest))[:6]:
+        np.testing.assert_array_equal(copy.read(pickle.loads(pickle.dumps(version))), pictures.read(version))
 
 
 # Regions

@@ -503,6 +503,32 @@ def test_features_are_encoded_in_batches_and_kept(manifest: Manifest, cache: Pat
     np.testing.assert_array_equal(features[:], expected)
 
 
+@pytest.mark.parametrize("geometry", [Geometry(8), None])
+def test_processes_read_what_threads_read(
+    manifest: Manifest, cache: Path, geometry: Geometry | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where many pictures are missing and there are many workers, or an encoder that threads would hold up."""
+    folders = []
+    for many in (1000, 20):
+        monkeypatch.setattr(data.store, "_MANY", many)
+        store = feature_store(cache, f"from-{many}", 3)
+        pictures = Pictures(manifest, "jpeg-30")
+        with monkeypatch.context() as patch:
+            if many == 20:  # no picture is read in this process
+                patch.setattr(Pictures, "read", None)
+            fill_features(store, pictures, manifest.table, geometry, mean_colour, batch=5, at_once=2, workers=2)
+        folders.append(store.open(pictures.keys(manifest.table))[:])
+    np.testing.assert_array_equal(*folders)
+
+
+def test_many_rows_that_need_no_preparation_start_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data.store, "_MANY", 5)
+    monkeypatch.setattr(data.store, "Pool", None)
+    store = numbers(tmp_path)
+    store.fill(items(10), doubled, batch=2, workers=8)
+    assert store.missing(items(10)) == 0
+
+
 def test_native_images_may_differ_in_size(tmp_path: Path, cache: Path, dolos: Path) -> None:
     write_image(dolos / "celebahq/real/test/00006.png", picture("large", 40))
     manifest = build_manifest("dolos", dolos, cache=cache)

@@ -87,7 +87,7 @@ def test_importing_is_light() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize(("size", "expected"), [(64, 32), (224, 32), (512, 16), (1024, 4), (4096, 1)])
+@pytest.mark.parametrize(("size", "expected"), [(64, 32), (224, 32), (700, 17), (1024, 8), (4096, 1)])
 def test_the_default_batch_follows_from_the_pixels(size: int, expected: int) -> None:
     backbone = load_backbone("sam", "demo", weights="random", size=64)
     backbone.preprocessing = dataclasses.replace(backbone.preprocessing, size=size)

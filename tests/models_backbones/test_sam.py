@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,25 @@ def test_preprocessing_is_sams() -> None:
     assert [255 * value for value in preprocessing.mean] == pytest.approx([123.675, 116.28, 103.53])
     assert [255 * value for value in preprocessing.std] == pytest.approx([58.395, 57.12, 57.375])
     assert preprocessing.geometry.fill == (124, 116, 104)
+
+
+@pytest.mark.parametrize("size", [64, 96, 48])
+def test_attention_is_sams_own(size: int) -> None:
+    """The same features and gradients as segment_anything's attention: windows, all places, resized distances."""
+    backbone = sam_backbone("demo", weights="random", seed=1, size=size)
+    for name, parameter in backbone.network.named_parameters():
+        if "rel_pos" in name:  # zero in a new network
+            torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(2))
+    own = copy.deepcopy(backbone)
+    for block in own.network.blocks:
+        del block.attn.forward
+    x = picture(backbone, 2).requires_grad_()
+    features, expected = backbone(x), own(x)
+    assert torch.allclose(features, expected, rtol=0, atol=2e-6)
+    ((gradient,), (wanted,)) = (torch.autograd.grad(one.square().sum(), x) for one in (features, expected))
+    assert torch.allclose(gradient, wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
+    torch.nn.init.zeros_(backbone.network.blocks[-1].attn.rel_pos_h)
+    assert not torch.allclose(backbone(x), expected, rtol=0, atol=1e-4)  # the distances matter here
 
 
 @pytest.mark.parametrize("shape", [(192, 256), (256, 192), (200, 256), (64, 64), (3, 250)])
