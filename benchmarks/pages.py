@@ -14,13 +14,24 @@ from benchmarks import abstain, comparisons, controls, coverage, heavy, no_gener
 from benchmarks.gpu import table as gpu_table
 from benchmarks.packing import FULL, name_of
 from benchmarks.report import Results, markdown, where
+from data.conditions import SETS
 from grid.experiments.dolos import dolos
+from grid.tasks import DETECTION
 from models.open_set import UNKNOWN_SCORES
 from models.registry import detector_info
 
 CARDS_GB = (24, 40, 80)
 NEIGHBOURS = FULL.neighbours
 NOT_MEASURED = "not measured"
+
+
+# Column -> options of `published.images`.
+EXPERIMENTS: dict[str, dict[str, Any]] = {
+    "one seed": {"seeds": [0]},
+    "seeds 0, 1, 2": {},
+    "one seed, 12 conditions": {"seeds": [0], "conditions": len(SETS["robustness"])},
+    "leave-one-out, one seed": {"seeds": [0], "tasks": [DETECTION], "train_on": "each,all-but-one"},
+}
 
 
 @dataclass(frozen=True)
@@ -72,19 +83,23 @@ def packing(results: Results) -> str:
         if not share:
             rows.append([*cells, "none", *("any number" for _ in CARDS_GB), "no GPU"])
             continue
-        memory = _median(results, "packing", f"{method} memory")
+        memory = _packed(results, f"{method} memory")
         cells += [NOT_MEASURED if memory is None else f"{memory:.1f} GB"]
         cells += [NOT_MEASURED if memory is None else f"{int(card // memory)}" for card in CARDS_GB]
         rows.append([*cells, _throughputs(results, method)])
-    return _table(head, rows, results, "packing")
+    return _table(head, rows, results, "packing", _on_a_card(results))
 
 
 def _throughputs(results: Results, method: str) -> str:
-    """Of one to four at once, the highest in bold; a dash where so many did not fit."""
-    if "packing" not in results:
-        return NOT_MEASURED
+    """Of one to four at once, the highest in bold; a dash where so many did not fit, or were not tried."""
     rates, best = _rates(results, method)
-    return ", ".join("–" if rate is None else f"**{rate:.3g}**" if rate == best else f"{rate:.3g}" for rate in rates)
+    if best is None:
+        return NOT_MEASURED
+    return ", ".join("–" if rate is None else f"**{_rate(rate)}**" if rate == best else _rate(rate) for rate in rates)
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def on_a_gpu(_: Results) -> str:
@@ -144,6 +159,33 @@ def on_gpus(results: Results) -> str:
     return _table(head, rows, results, "packing")
 
 
+def on_one_gpu(results: Results) -> str:
+    """Minutes of one GPU for experiments on the data set's images, at the throughput that benchmarks/gpu.sh found."""
+    content = gpu_table.read()
+    if not content:
+        return gpu_table.NOT_MEASURED
+    head = ["method", "precision", "images/s", *EXPERIMENTS]
+    rows, sums = [], {precision: [0.0] * len(EXPERIMENTS) for precision in ("full", "tf32", "mixed")}
+    for alike, method in _methods():
+        if not heavy.uses_gpu(method):
+            continue
+        for precision in (str(heavy.settings(method)["precision"]),) if heavy.trains(method) else sums:
+            if heavy.trains(method):
+                rate = _rates(results, alike)[1]
+            else:
+                rate = gpu_table.found(content, "encoders", f"{alike}, {precision}: images/s from * files*")
+            if not isinstance(rate, float):
+                return NOT_MEASURED
+            minutes = [steps(results, method, **options) / rate / 60 for options in EXPERIMENTS.values()]
+            rows.append([f"`{method}`", precision, f"{rate:,.0f}", *(f"{one:.1f}" for one in minutes)])
+            for which in sums if heavy.trains(method) else [precision]:
+                sums[which] = [before + one for before, one in zip(sums[which], minutes, strict=True)]
+    for precision, total in sums.items():
+        rows.append(["all", f"frozen encoders: {precision}", "", *(f"**{one:.1f}**" for one in total)])
+    lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+    return "\n".join([*lines, "", f"`benchmarks/gpu.sh encoders at-once`: {gpu_table.place(content)}"])
+
+
 def _peaks(machine: Instance) -> str:
     return ", ".join(f"{precision} {peak:g}" for precision, peak in machine.peaks.items()) + " TFLOPS"
 
@@ -164,14 +206,18 @@ def total_pflop(results: Results, method: str) -> float | None:
     return None if each is None else each * steps(results, method) / 1e6
 
 
-def steps(results: Results, method: str) -> float:
-    """Images trained on or encoded, and those scored at their part of a training step's arithmetic."""
-    count = published.images(method)
+def steps(results: Results, method: str, **options: Any) -> float:
+    """Images trained on or encoded, and those scored at their part of a training step's arithmetic.
+
+    `options` are those of `published.images`.
+    """
+    count = published.images(method, **options)
     if not count.scored:
         return count.encoded
-    each = _median(results, "cost", f"{method} arithmetic")
+    alike = next(one for one, methods in heavy.alike().items() if method in methods)
+    each = _median(results, "cost", f"{alike} arithmetic")
     assert each is not None
-    return count.trained + count.scored * _scored(results, method) / each
+    return count.trained + count.scored * _scored(results, alike) / each
 
 
 def gpu_hours(results: Results, method: str, machine: Instance) -> float | None:
@@ -186,8 +232,23 @@ def gpu_hours(results: Results, method: str, machine: Instance) -> float | None:
 
 def _rates(results: Results, method: str) -> tuple[list[float | None], float | None]:
     """Images per second of one, two, … trials at once, None where so many do not fit; and the highest of them."""
-    rates = [_median(results, "packing", name_of(method, number)) for number in NEIGHBOURS]
+    rates = [_packed(results, name_of(method, number)) for number in NEIGHBOURS]
     return rates, max((rate for rate in rates if rate is not None), default=None)
+
+
+def _packed(results: Results, key: str) -> float | None:
+    """A figure of `packing`; where that was not measured, what benchmarks/gpu.sh found of the same."""
+    if "packing" in results:
+        return _median(results, "packing", key)
+    name = f"{key.removesuffix(' memory')}, GB that one trial holds" if key.endswith(" memory") else f"{key}, images/s*"
+    value = gpu_table.found(gpu_table.read(), "at-once", name)
+    return value if isinstance(value, float) else None
+
+
+def _on_a_card(results: Results) -> str:
+    """Where benchmarks/gpu.sh ran, if its findings stand for `packing`'s; else nothing."""
+    content = gpu_table.read()
+    return f"`benchmarks/gpu.sh at-once`: {gpu_table.place(content)}" if content and "packing" not in results else ""
 
 
 def _methods() -> list[tuple[str, str]]:
@@ -205,9 +266,9 @@ def _median(results: Results, name: str, key: str) -> float | None:
     return None if figure is None else float(figure["median"])
 
 
-def _table(head: list[str], rows: list[list[str]], results: Results, name: str) -> str:
+def _table(head: list[str], rows: list[list[str]], results: Results, name: str, place: str = "") -> str:
     lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
-    said = where({name: results[name]}) if name in results else [f"`{name}`: {NOT_MEASURED} yet."]
+    said = where({name: results[name]}) if name in results else [place or f"`{name}`: {NOT_MEASURED} yet."]
     return "\n".join([*lines, "", *said])
 
 
@@ -346,7 +407,12 @@ def at_chance(results: Results) -> str:
 
 TABLES: dict[str, dict[str, Callable[[Results], str]]] = {
     "docs/performance.md": {"packing": packing, "gpu": on_a_gpu, "measured": markdown},
-    "docs/cost.md": {"cost-arithmetic": arithmetic, "cost-cpu": on_cpus, "cost-gpu": on_gpus},
+    "docs/cost.md": {
+        "cost-arithmetic": arithmetic,
+        "cost-cpu": on_cpus,
+        "cost-one-gpu": on_one_gpu,
+        "cost-gpu": on_gpus,
+    },
     "docs/numbers.md": {"coverage": held, "comparisons": rejections, "seeds": other_seeds},
     "docs/believe/thresholds.md": {"abstain": no_verdict},
     "docs/believe/open-set.md": {"open-set": unknown},

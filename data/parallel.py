@@ -123,12 +123,11 @@ class _Sent:
 
     def unpacked(self) -> tuple[list[Any], Exception | None]:
         """The results, and the error that ended them. The file is gone afterwards."""
-        if self.path is None:
-            found: tuple[list[Any], Exception | None] = pickle.loads(self.pickled)
-            return found
-        content = np.fromfile(self.path, dtype=np.uint8)
-        self.path.unlink()
-        found = pickle.loads(self.pickled, buffers=np.split(content, np.cumsum(self.sizes)[:-1]))
+        arrays: list[np.ndarray] = []
+        if self.path is not None:
+            arrays = np.split(np.fromfile(self.path, dtype=np.uint8), np.cumsum(self.sizes)[:-1])
+            self.path.unlink()
+        found: tuple[list[Any], Exception | None] = pickle.loads(self.pickled, buffers=arrays)  # noqa: S301  # our own
         return found
 
 
@@ -146,7 +145,7 @@ def _apply_all(items: list[Any]) -> _Sent:
     error: Exception | None = None
     try:
         if _Process.function is None:
-            _Process.function = pickle.loads(_Process.pickled)
+            _Process.function = pickle.loads(_Process.pickled)  # noqa: S301  # our own
         for item in items:
             results.append(_Process.function(item))
     except Exception as raised:

@@ -106,8 +106,9 @@ class ArrayStore:
             items: digest -> the item from which its row is computed.
             compute: at most `batch` prepared items -> their rows, (n, *row_shape).
             batch: maximal number of items per call of `compute`.
-            prepare: applied to every item first, two batches ahead of `compute`: in threads, or in processes where many items
-                are missing and threads would wait for each other. Then it is pickled, and so are items and results.
+            prepare: applied to every item first, two batches ahead of `compute`: in threads, or in processes where many
+                items are missing and threads would wait for each other. Then it is pickled, and so are items and
+                results.
             at_once: number of threads that call `compute`; 1: this thread calls it.
             workers: number of threads or processes for `prepare`; None: one per core.
             progress: called with (rows that this builder computed, rows that were missing) after every batch, and at

@@ -16,6 +16,7 @@ import torch
 
 from benchmarks import __main__ as command
 from benchmarks import abstain, cost, coverage, heavy, packing, pages, published, report, scale_data
+from benchmarks.gpu import table as gpu_table
 from benchmarks.machine import load_average
 from benchmarks.measure import Measured, NotHereError, Outcome, Target, in_new_process, interleave
 from benchmarks.registry import BENCHMARKS
@@ -226,14 +227,62 @@ def test_how_often_controls_are_off_chance() -> None:
     assert row(table, "trials of both controls on the demo")[1] == "0.000"
 
 
-def test_how_many_trials_a_card_takes() -> None:
+def test_how_many_trials_a_card_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     table = pages.packing(made_up("NVIDIA L4"))
     cells = row(table, "`xception_scratch`, `xception_pretrained`")
     assert cells[3:] == ["10.5 GB", "2", "3", "7", "100, **150**, –"]
     assert row(table, "`clip_linear`")[3] == "not measured"
     assert row(table, "`residual_linear`")[3:] == ["none", *["any number"] * 3, "no GPU"]
     assert "NVIDIA L4" in table
+    monkeypatch.setattr(gpu_table, "read", dict)
     assert row(pages.packing({}), "`xception_scratch`")[3:] == ["not measured"] * 5
+    assert pages.on_one_gpu({}) == gpu_table.NOT_MEASURED
+    monkeypatch.setattr(gpu_table, "read", found_on_a_card)
+    cells = row(pages.packing({}), "`xception_scratch`, `xception_pretrained`")
+    assert cells[3:] == ["10.0 GB", "2", "4", "8", "300, **600**, –"]
+
+
+def found_on_a_card() -> dict[str, Any]:
+    """What benchmarks/gpu.sh might find: one trial of the Xceptions trains 300 images a second, two 600."""
+    alone = {"xception_scratch × 1, images/s of all": 300.0, "xception_scratch × 2, images/s of all": 600.0}
+    encoders = {f"{method}, {precision}: images/s from {number} files, without the first quarter": rate
+                for method, number in (("clip_linear", 900), ("sam_linear", 90))
+                for precision, rate in (("full", 100.0), ("tf32", 150.0), ("mixed", 300.0))}  # fmt: skip
+    encoders = {"clip_linear, full: images/s from pixels in memory": 999.0, **encoders}
+    checks = {"at-once": {**alone, "xception_scratch, GB that one trial holds": 10.0}, "encoders": encoders}
+    return {
+        "toy": False,
+        "versions": {"torch": "2"},
+        "checks": {
+            check: {
+                "date": "2026-01-01",
+                "state": "done",
+                "what": check,
+                "findings": [{"name": name, "value": value} for name, value in values.items()],
+            }
+            for check, values in checks.items()
+        },
+    }
+
+
+def test_minutes_of_one_card_follow_from_images_and_throughput(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_table, "read", found_on_a_card)
+    results = made_up("NVIDIA L4")  # scoring takes a third of a training step's arithmetic
+    del results["packing"]
+    table = pages.on_one_gpu(results)
+    # 117,000 images trained on with one seed, 69,400 scored; each of twelve conditions scores 4,500 more in five trials
+    seed = (117_000 + 69_400 / 3) / 600 / 60
+    conditions = seed + 12 * 5 * 4_500 / 3 / 600 / 60
+    # each and all but one: 4 × 18,000 and 4 × 36,000 images; of 1 or 3 generators and the reals, 2 × 1,800 or 2 × 3,600
+    scored = 4 * (3_600 + 7_200) + 8 * (4_500 + 4_500 + 2_500)
+    left_out = (4 * 18_000 + 4 * 36_000 + scored / 3) / 600 / 60
+    wanted = [f"{minutes:.1f}" for minutes in (seed, 3 * seed, conditions, left_out)]
+    assert row(table, "`xception_pretrained`") == ["`xception_pretrained`", "mixed", "600", *wanted]
+    encoded = [54_000 / 300 / 60, 54_000 / 300 / 60, 108_000 / 300 / 60, 54_000 / 300 / 60]
+    assert row(table, "`clip_linear` | mixed")[3:] == [f"{minutes:.1f}" for minutes in encoded]
+    assert row(table, "`clip_linear` | full")[2] == "100"  # from files, not from memory
+    both = 2 * seed + 2 * encoded[0]
+    assert row(table, "all | frozen encoders: mixed")[3] == f"**{both:.1f}**"
 
 
 def test_images_of_the_published_experiment() -> None:

@@ -20,6 +20,7 @@ import psutil
 import pytest
 import torch
 
+from benchmarks.gpu import table as gpu_table
 from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.checks import CHECKS
 from benchmarks.gpu.findings import NEEDS_GPU, Finding, Place, Tell
@@ -372,7 +373,20 @@ def test_each_finding_and_each_failure_has_a_row() -> None:
     assert "| `epoch` | rate | 0.912 | at least 0.9 | yes |" in lines
     assert "| `epoch` | texts | a/b, c: 1,234 |  |  |" in lines
     assert "| `limits` | less memory | failed so it is |  | **no** |" in lines
-    assert lines[-1] == "2026-01-01; torch 2."
+    assert lines[-1] == "an unknown card; 2026-01-01; torch 2."
+
+
+def test_findings_are_found_by_a_pattern() -> None:
+    assert gpu_table.found(content(), "epoch", "rate") == 0.91234
+    assert gpu_table.found(content(), "epoch", "ra*") == 0.91234
+    assert gpu_table.found(content(), "epoch", "rat") is None
+    assert gpu_table.found({}, "epoch", "rate") is None
+
+
+def test_the_long_texts_of_failures_are_left_to_the_file() -> None:
+    one = {"name": "2 GiB", "value": {"how": "whole", "failures": ["so long"]}, "wanted": "", "met": None}
+    checks = {"limits": {"what": "x", "state": "done", "date": "2026-01-01", "findings": [one]}}
+    assert "| `limits` | 2 GiB | how: whole |  |  |" in markdown(content(checks=checks))
 
 
 def test_a_toy_has_no_table() -> None:

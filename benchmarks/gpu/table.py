@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,22 @@ _MET = {None: "", True: "yes", False: "**no**"}
 
 def read(path: Path = RESULTS) -> dict[str, Any]:
     """The file of findings; empty where there is none."""
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return found
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return content
+
+
+def found(content: dict[str, Any], check: str, pattern: str) -> Any:
+    """The value of the first finding whose name matches a pattern with `*`; None where there is none."""
+    findings = content.get("checks", {}).get(check, {}).get("findings", [])
+    return next((one["value"] for one in findings if fnmatchcase(one["name"], pattern)), None)
+
+
+def place(content: dict[str, Any]) -> str:
+    """The card, the dates and the versions, in one line."""
+    versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
+    dates = ", ".join(sorted({check["date"] for check in content["checks"].values()}))
+    machine = found(content, "card", "machine") or {"gpu": "an unknown card"}
+    return f"{machine['gpu']}; {dates}; {versions}."
 
 
 def markdown(content: dict[str, Any]) -> str:
@@ -36,13 +51,12 @@ def markdown(content: dict[str, Any]) -> str:
         if check["state"] != "done":
             cells = [f"`{name}`", check["what"], f"{check['state']} {check.get('error', '')}".strip(), "", _MET[False]]
             lines.append(f"| {' | '.join(map(_cell, cells))} |")
-    versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
-    dates = ", ".join(sorted({check["date"] for check in content["checks"].values()}))
-    return "\n".join([*lines, "", f"{dates}; {versions}."])
+    return "\n".join([*lines, "", place(content)])
 
 
 def _text(value: Any) -> str:
     if isinstance(value, dict):
+        value = {name: item for name, item in value.items() if name != "failures"}  # long, and all of them come last
         return "; ".join(f"{name}: {_text(item)}" for name, item in value.items()) or "none"
     if isinstance(value, list):
         return ", ".join(map(_text, value)) or "none"
