@@ -251,7 +251,7 @@ def read_data(launch: Launch, console: Console) -> Manifest | None:
                 generators=options.generators,
                 names_per_split=options.names_per_split,
                 size_check=size_check(launch.configs.items()),
-                progress=partial(count, "reading images"),
+                progress=partial(count, "reading files"),
                 measured_per_group=0 if options.plan else PER_GROUP,
                 **corpus_options(options),
             )
