@@ -158,6 +158,8 @@ def test_the_status_counts_what_is_finished_failed_and_pending(dolos: Command, c
     dolos(*arguments, "--set", "xception_scratch.learning_rate=1e30", "--set", "xception_scratch.epochs=2")
     outcome = command("dolos", "--status")  # no data folder is needed for that
     assert outcome.status == 0
+    assert "accuracy on clean test pictures" in outcome.text
+    assert re.search(r"attribution .+ finished +[01]\.\d{3} *$", outcome.printed, re.MULTILINE)
     assert "1 failed, 1 finished of 2" in outcome.text
     assert "TrainingDiverged" in outcome.text
 
@@ -179,7 +181,8 @@ def test_the_status_shows_the_latest_figures_of_what_is_running(
     with tracker.claim():
         outcome = command("dolos", "--status")
     assert "1 finished, 1 running of 2" in outcome.text
-    assert "train/loss 0.250" in outcome.text
+    assert re.search(r"detection +lama +one seed \(7\) +running *$", outcome.printed, re.MULTILINE)
+    assert "detection, lama, one seed (7), running: train/loss 0.250" in outcome.text
     # its launch has ended and left it so, as one does that was killed
     assert "1 finished, 1 interrupted of 2" in command("dolos", "--status").text
 
