@@ -89,6 +89,11 @@ class DemoRecipe:
             raise ValueError(f"seed must not be negative, got {self.seed}")
 
     @property
+    def splits(self) -> dict[str, int]:
+        """Split -> number of faces."""
+        return {"train": self.train, "valid": self.valid, "test": self.test}
+
+    @property
     def key(self) -> str:
         """Folder name, which depends on every field and the set of generators."""
         generators = zlib.crc32(",".join(list_inpainters()).encode())

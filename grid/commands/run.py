@@ -112,6 +112,7 @@ def _run(launch: Launch, context: Context) -> int:
         return plan_before_drawing(launch, context.console)
 
     from grid.audit import audit, check_verdict, print_verdict, refusal_of
+    from grid.foresight import count_images
     from grid.masks import check_conditions, check_masks_to_learn, with_trusted_masks
     from grid.plan import make_plan
     from grid.printed_plan import look_ahead, plan_as_json, print_plan
@@ -135,7 +136,8 @@ def _run(launch: Launch, context: Context) -> int:
     check_masks_to_learn(manifest, verdict, [work.spec for work in plan.pending if work.fits])
     if options.plan:
         with step(context.console, "looking at weights, GPU, time and disk", in_logs=False):
-            ahead = look_ahead(plan, launch, manifest, known_durations(launch.name, launch.settings))
+            durations = known_durations(launch.name, launch.settings)
+            ahead = look_ahead(plan, launch, manifest, durations, num_images=count_images(manifest))
     if options.plan and "mask_white" in manifest.table.columns:
         note_masks(manifest, settings.cache, context.console)
     if options.plan and options.json:
@@ -555,17 +557,20 @@ def _starting(address: str | None, options: argparse.Namespace) -> str:
 def plan_before_drawing(launch: Launch, console: Console) -> int:
     """The plan of a grid whose images a launch would make first: every trial is pending, and has no key yet."""
     from data.sources import get_source
-    from grid.plan import make_plan
+    from grid.plan import TEST, make_plan
     from grid.printed_plan import look_ahead, plan_as_json, print_plan
     from grid.steps import step
 
     drawn = get_source(launch.experiment.source).drawn
     assert drawn is not None, "only such images are made"
+    options = launch.options
     plan = make_plan(launch.trials_before_drawing(drawn.generators()), {}, launch.conditions)
+    num_classes = 1 + len(set(drawn.generators()) & set(options.generators or drawn.generators()))
+    splits = {split: num_classes * min(num, options.limit or num) for split, num in drawn.num_images().items()}
     note = f"the images of {launch.experiment.source} are not made yet; a launch without --plan makes them"
     with step(console, "looking at weights and GPU", in_logs=False):
-        ahead = look_ahead(plan, launch, None, {})
-    if launch.options.json:
+        ahead = look_ahead(plan, launch, None, {}, num_images=(sum(splits.values()), splits[TEST]))
+    if options.json:
         content = plan_as_json(plan, ahead)
         trials = [trial | {"key": None} for trial in content["trials"]]
         print_json(content | {"trials": trials, "stops": None, "note": note})

@@ -139,9 +139,13 @@ def test_a_plan_of_a_demo_that_is_not_drawn_draws_nothing(command: Command, runs
     assert "25 trials, 0 finished before, 25 to run" in outcome.text
     assert outcome.printed.count("pending") == 25
     assert "xception_pretrained [tf_efficientnet_lite0, ImageNet (packaged)]" in outcome.text
+    assert "A launch says the time that is left once its first trial has finished" in outcome.text
+    assert "disk: about 210 MB, less what is there already: pixels, 112 px" in outcome.text
     assert not runs.exists()
     listed = command("--plan", "--json", "--generators", "renoise", "--tasks", "detection").trials
     assert {(*trial["trained_on"], trial["state"], trial["key"]) for trial in listed} == {("renoise", "pending", None)}
+    few = json.loads(command("--plan", "--json", "--limit", "8", "--generators", "renoise").printed)["disk"]["stores"]
+    assert few["features of residuals"] == 2 * 3 * 8 * (4 * 1056 + 65)  # real and one generator, three splits
     assert not runs.exists()
 
 
