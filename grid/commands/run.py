@@ -120,6 +120,8 @@ def _run(launch: Launch, context: Context) -> int:
     from grid.steps import step
 
     check_pairs(manifest, launch)
+    with step(context.console, "looking at the sizes of pictures under the conditions", in_logs=False):
+        check_sizes(manifest, launch)
     settings, accepted = launch.settings, options.accept_audit
     manifest, verdict, measured = audit(
         manifest, context.console, cache=settings.cache, accepted=accepted, decode=not options.plan
@@ -309,6 +311,38 @@ def check_pairs(manifest: Manifest, launch: Launch) -> None:
         rows = table if name in trained else table[table["split"] == TEST]
         if problem := pair_problems(manifest, rows, name):
             raise BadInputError(problem)
+
+
+def check_sizes(manifest: Manifest, launch: Launch) -> None:
+    """Refuse conditions that give pictures of a size that a method cannot take, such as a small part of each.
+
+    Of the data set's sizes, the one with the shortest side and the one with the longest ratio of sides are tried.
+
+    Raises:
+        BadInputError: the message names conditions, sizes and methods, with the remedy.
+    """
+    from data.conditions import CLEAN, members, size_under
+    from grid.plan import TEST
+    from models.registry import detector_info, size_check
+
+    trained = {name for joined in launch.train_conditions for name in members(joined)}
+    problems = []
+    for name in {*launch.conditions, *trained} - {CLEAN}:
+        table = manifest.table
+        rows = table if name in trained else table[table["split"] == TEST]
+        sizes = sorted(set(zip(rows["width"].astype(int), rows["height"].astype(int), strict=True)))
+        # Controls and references are scored on clean pictures alone.
+        methods = [each for each in launch.configs.items() if name in trained or not detector_info(each[0]).reference]
+        check = size_check(methods)
+        for width, height in {min(sizes, key=min), max(sizes, key=lambda size: max(size) / min(size))} if sizes else ():
+            given = size_under(name, width, height)
+            if given is not None and (problem := check(*given)):
+                problems.append(
+                    f"{name} makes pictures of {given[0]} x {given[1]} pixels of those of {width} x {height}: {problem}"
+                )
+    if problems:
+        remedy = "leave the condition out (--conditions, --train-condition), or the method (--methods)"
+        raise BadInputError("\n".join([*sorted(problems), f"{remedy[0].upper()}{remedy[1:]}"]))
 
 
 def check_layout(data: str, experiment: Experiment, *, shown: str = "", lists: str = "") -> None:
