@@ -131,7 +131,7 @@ def print_plan(plan: Plan, ahead: Ahead, console: Console) -> None:
         if not depends_on_seed(trial.method, dict(trial.config)) and not get_task(trial.task).is_control
     )
     if once:
-        console.print(f"once, with the first seed, because the results do not depend on it: {', '.join(once)}")
+        console.print(f"once, with one seed, because the results do not depend on it: {', '.join(once)}")
         if any(get_task(trial.task).is_control for trial in plan.trials):
             console.print("null controls run with each seed, because their labels follow from it")
     if settings.accelerator or settings.gpu_memory or settings.by_method:

@@ -7,7 +7,7 @@ import errno
 import os
 import shlex
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -133,7 +133,7 @@ def _run(launch: Launch, context: Context) -> int:
         console = context.console
         console.print(f"note: no {task} trial of {', '.join(methods)} with these training sets", style=NOTE)
     with step(context.console, "reading the MLflow store", in_logs=False):
-        states = known_states(trials, launch.name, launch.settings)
+        trials, states = known_trials(trials, launch.name, launch.settings)
     plan = make_plan(trials, states, launch.conditions)
     check_masks_to_learn(manifest, verdict, [work.spec for work in plan.pending if work.fits])
     if options.plan:
@@ -395,23 +395,35 @@ def check_writable(*folders: Path) -> None:
             ) from error
 
 
-def known_states(trials: Sequence[TrialSpec], name: str, settings: RunSettings) -> dict[str, TrialState]:
-    """What MLflow knows of these trials. A local store that is not there yet is not asked: MLflow takes seconds."""
+def known_trials(
+    trials: list[TrialSpec], name: str, settings: RunSettings
+) -> tuple[list[TrialSpec], dict[str, TrialState]]:
+    """The trials, each with the seed that is finished where any will do, and what MLflow knows of them.
+
+    A local store that is not there yet is not asked: MLflow takes seconds.
+    """
     file = sqlite_file(settings.tracking_uri)
     if file is not None and not file.exists():
-        return {}
+        return trials, {}
 
-    from grid.records import StoreError, open_records
+    from grid.plan import FINISHED, with_finished_seeds
+    from grid.records import StoreError, open_records, speaking_runs, trial_state
+    from models.registry import depends_on_seed
 
     try:
         records = open_records(settings.tracking_uri, name)
-        return {} if records is None else records.states([trial.key for trial in trials])
+        runs = {} if records is None else speaking_runs(records.trials(params=False, metrics=()))
     except StoreError as error:
         raise BadInputError(str(error)) from error
+    states = {key: trial_state(run) for key, run in runs.items()}
+    seeds = [int(seed) for run in runs.values() if (seed := run.data.tags.get(names.SEED, "")).isdecimal()]
+    finished = {key for key, state in states.items() if state.state == FINISHED}
+    trials = with_finished_seeds(trials, finished, seeds, depends_on_seed)
+    return trials, {trial.key: states[trial.key] for trial in trials if trial.key in states}
 
 
 def known_durations(name: str, settings: RunSettings) -> dict[Kind, list[float]]:
-    """Kind -> seconds of the finished trials of that kind in MLflow; see `known_states`."""
+    """Kind -> seconds of the finished trials of that kind in MLflow; see `known_trials`."""
     file = sqlite_file(settings.tracking_uri)
     if file is not None and not file.exists():
         return {}
