@@ -58,7 +58,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     named = bool(words) and words[0] in commands
     name = words.pop(0) if named else RUN
     command = get_command(name)
-    parser = Parser(prog=f"launch.py {name}", description=command.summary, epilog=STATUSES)
+    parser = Parser(prog=f"launch.py {name}", description=command.summary, epilog=command.statuses or STATUSES)
     if not named:
         listed = "".join(f"  {title:<14}  {get_command(title).summary}\n" for title in commands)
         parser.prog, parser.description = "launch.py", __doc__

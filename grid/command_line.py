@@ -37,6 +37,10 @@ def of_analysis(word: str) -> str:
 class _Help(argparse.RawDescriptionHelpFormatter):
     """Descriptions of paragraphs and of columns, which two spaces part, in the width of the terminal."""
 
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        """As of the other lists, which commas part: numbers may be parted by blanks, too."""
+        return str(action.metavar) if isinstance(action, Numbers) else super()._format_args(action, default_metavar)
+
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         filled, fill = [], partial(textwrap.fill, break_on_hyphens=False, break_long_words=False)
         for paragraph in text.strip("\n").split("\n\n"):

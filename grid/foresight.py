@@ -78,7 +78,10 @@ class Hours:
             said.append(f"time: about {self.core_seconds / 3600:,.2g} core-hours for {count} on a CPU (docs/cost.md)")
         if self.unknown:
             methods = ", ".join(f"{number} of {method}" for method, number in self.unknown.items())
-            said.append(f"time: not known for {methods}: no trial of this kind has finished here")
+            said.append(
+                f"time: not known for {methods}: no trial of this kind has finished here. A launch says the time that "
+                "is left once its first trial has finished, and a plan after it how long such trials take"
+            )
         if self.scoring:
             methods = ", ".join(f"{number} of {method}" for method, number in self.scoring.items())
             said.append(f"time: not known for scoring finished trials further: {methods}")
@@ -222,12 +225,18 @@ def in_bytes(size: float) -> str:
     return f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
 
 
-def disk(pending: Sequence[Work], manifest: Manifest, *, folders: Iterable[Path] = ()) -> Disk:
+def count_images(manifest: Manifest) -> tuple[int, int]:
+    """The number of images, and of test images."""
+    return len(manifest.table), len(_test_rows(manifest))
+
+
+def disk(pending: Sequence[Work], num_images: int, num_test: int, *, folders: Iterable[Path] = ()) -> Disk:
     """The space that pending work needs, on clean pictures; conditions add features of the test images.
 
     Args:
         pending: of the plan.
-        manifest: of the images.
+        num_images: number of images of the data set.
+        num_test: number of test images.
         folders: of the cache and of the runs, for their free space.
     """
     from models.sizes import footprint
@@ -236,14 +245,13 @@ def disk(pending: Sequence[Work], manifest: Manifest, *, folders: Iterable[Path]
     scored: dict[str, dict[str, int]] = {}  # what is stored -> condition -> bytes
     per_trial = 0
     unknown: dict[str, None] = {}
-    num_test = len(_test_rows(manifest))
     for work in pending:
         need = footprint(work.spec.method, dict(work.spec.config))
         if need is None:
             unknown[work.spec.method] = None
             continue
         if work.fits and need.per_image:
-            stores[need.what] = len(manifest.table) * (need.per_image + DIGEST_BYTES)
+            stores[need.what] = num_images * (need.per_image + DIGEST_BYTES)
         further = [name for name in work.conditions if name != "clean"]
         if need.is_features:
             scored.setdefault(need.what, {}).update(dict.fromkeys(further, num_test * (need.per_image + DIGEST_BYTES)))

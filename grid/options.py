@@ -109,7 +109,7 @@ def add_trial_options(parser: argparse.ArgumentParser) -> None:
         "--conditions NAME",
     )  # fmt: skip
     what.add_argument(
-        "--seeds", action=Numbers, nargs="+", metavar="N", help="training seeds, 0,1,2; default: the experiment's",
+        "--seeds", action=Numbers, nargs="+", metavar="0,1,2", help="training seeds; default: the experiment's",
     )  # fmt: skip
     _add_settings(what)
 

@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from data.conditions import CLEAN
 from grid.spec import TrialSpec
-from grid.tasks import DETECTION, list_tasks
+from grid.tasks import DETECTION, WHOLE, get_task, list_tasks
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 MOST_FAILURES, MOST_ERRORS = 200, 20  # trials that failed, and errors of more of them, with a line each
 OWN, UNSEEN = "own", "unseen"  # generators that a detector was trained on, and others
+OVERALL = "overall"  # over all classes of a task with more than two
+LEGEND = (
+    "accuracy on clean test pictures: of detection at p = 0.5, as means over own / unseen generators; of attribution "
+    "over all classes"
+)
 
 
 @dataclass(frozen=True)
@@ -24,23 +29,26 @@ class Row:
     Attributes:
         trial: the trial.
         state: in words, such as "pending".
-        figures: name -> value, for a column of their own; the mean over the trials of a line is shown.
+        accuracies: of a finished trial, by `accuracies_of`; the mean over the trials of a line is shown.
+        latest: name of a metric -> the latest value, of a running trial; shown likewise.
     """
 
     trial: TrialSpec
     state: str
-    figures: Mapping[str, float] = field(default_factory=dict)
+    accuracies: Mapping[str, float] = field(default_factory=dict)
+    latest: Mapping[str, float] = field(default_factory=dict)
 
 
 def print_rows(
-    rows: Iterable[Row], console: Console, *, figures: str = "", asks: Mapping[str, str] | None = None
+    rows: Iterable[Row], console: Console, *, figures: bool = False, asks: Mapping[str, str] | None = None
 ) -> None:
     """Print a table per method; trials that differ only in their seed share a line.
 
     Args:
         rows: of one grid.
         console: where to.
-        figures: heading of the figures' column; "": there is none.
+        figures: show the accuracies of finished trials, which `LEGEND` explains, and under each table the latest values
+            of running ones.
         asks: method -> what its trials ask for, in words.
     """
     from rich import box
@@ -60,12 +68,17 @@ def print_rows(
         if len(sizes) == 1:
             console.print(f"  {sizes.pop().words} (--equal-size)", highlight=False)
         table = Table(box=box.SIMPLE_HEAD)
-        for column in ("task", "trained on", "seeds", "state", *([figures] if figures else [])):
+        running = list[str]()
+        for column in ("task", "trained on", "seeds", "state", *(["accuracy"] if figures else [])):
             table.add_column(column, overflow="fold")
         for words, alike in _merged(of_method, generators, say_size=len(sizes) > 1).items():
             cells = [words[0], words[1], seeds_in_words([row.trial.seed for row in alike]), words[2]]
-            table.add_row(*map(escape, cells), *([_means(alike)] if figures else []))
+            if latest := _means([row.latest for row in alike]):
+                running.append(f"{', '.join(cells)}: {', '.join(f'{name} {mean}' for name, mean in latest.items())}")
+            table.add_row(*map(escape, cells), *([_accuracy_in_words(alike)] if figures else []))
         console.print(table)
+        for line in running if figures else []:
+            console.print(f"  {line}", highlight=False, markup=False)
 
 
 def failures(failed: Sequence[tuple[TrialSpec, str]]) -> list[str]:
@@ -140,16 +153,22 @@ def as_json(trial: TrialSpec, **more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def means_so_far(metrics: Mapping[str, float], trial: TrialSpec) -> dict[str, float]:
-    """A detection trial's mean accuracies on clean test pictures, on its "own" generators and on "unseen" ones."""
-    from grid.means import CROSS_GENERATOR, IN_DOMAIN, summary_of_trial
-    from grid.names import summary_metric
+def accuracies_of(metrics: Mapping[str, float], trial: TrialSpec) -> dict[str, float]:
+    """A trial's accuracies on clean test pictures, in a few numbers.
 
-    if trial.task != DETECTION:
-        return {}
-    means = summary_of_trial(trial.train_set, metrics)
-    kinds = {OWN: summary_metric(IN_DOMAIN, "accuracy"), UNSEEN: summary_metric(CROSS_GENERATOR, "accuracy")}
-    return {kind: means[name] for kind, name in kinds.items() if name in means}
+    Of detection the means over its "own" generators and over "unseen" ones; of attribution the "overall" accuracy. Of
+    other tasks there are none.
+    """
+    from grid.means import CROSS_GENERATOR, IN_DOMAIN, summary_of_trial
+    from grid.names import metric_name, summary_metric
+
+    if trial.task == DETECTION:
+        found = summary_of_trial(trial.train_set, metrics)
+        kinds = {OWN: summary_metric(IN_DOMAIN, "accuracy"), UNSEEN: summary_metric(CROSS_GENERATOR, "accuracy")}
+    else:
+        overall = {} if get_task(trial.task).is_binary else {OVERALL: metric_name(WHOLE, "accuracy")}
+        found, kinds = dict(metrics), overall
+    return {kind: found[name] for kind, name in kinds.items() if name in found}
 
 
 def _merged(rows: Iterable[Row], generators: Sequence[str], *, say_size: bool) -> dict[tuple[str, str, str], list[Row]]:
@@ -169,13 +188,18 @@ def _merged(rows: Iterable[Row], generators: Sequence[str], *, say_size: bool) -
     return merged
 
 
-def _means(rows: Sequence[Row]) -> str:
-    """Means of the trials' figures: "0.940 / 0.793" for accuracies, else with their names."""
+def _accuracy_in_words(rows: Sequence[Row]) -> str:
+    """Such as "0.940 / 0.793", own / unseen, or "0.482" of all classes; "" where there is none."""
+    means = _means([row.accuracies for row in rows])
+    if not means or OVERALL in means:
+        return means.get(OVERALL, "")
+    return " / ".join(means.get(kind, "–") for kind in (OWN, UNSEEN))
+
+
+def _means(figures: Iterable[Mapping[str, float]]) -> dict[str, str]:
+    """Name -> the mean, in words."""
     values: dict[str, list[float]] = {}
-    for row in rows:
-        for name, value in row.figures.items():
+    for each in figures:
+        for name, value in each.items():
             values.setdefault(name, []).append(value)
-    means = {name: f"{sum(found) / len(found):.3f}" for name, found in values.items()}
-    if means.keys() <= {OWN, UNSEEN}:
-        return " / ".join(means.get(name, "–") for name in (OWN, UNSEEN)) if means else ""
-    return ", ".join(f"{name} {mean}" for name, mean in means.items())
+    return {name: f"{sum(found) / len(found):.3f}" for name, found in values.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
@@ -158,6 +158,32 @@ def make_plan(
     """The plan for these trials, without duplicates. The condition "clean" is added, as the first."""
     unique = {trial.key: trial for trial in trials}
     return Plan(tuple(unique.values()), states, tuple(dict.fromkeys([CLEAN, *conditions])))
+
+
+def with_finished_seeds(
+    trials: Iterable[TrialSpec],
+    finished: Collection[str],
+    seeds: Iterable[int],
+    depends_on_seed: Callable[[str, Mapping[str, Any]], bool],
+) -> list[TrialSpec]:
+    """The trials; one whose results do not depend on the seed gives way to the same with a seed that is finished.
+
+    Controls depend on it: their labels follow from the seed.
+
+    Args:
+        trials: of a grid.
+        finished: keys of finished trials.
+        seeds: that these may have; the lowest is taken.
+        depends_on_seed: (method, configuration) -> whether its results depend on the seed.
+    """
+    seeds, chosen = sorted(set(seeds)), list[TrialSpec]()
+    for trial in trials:
+        alike = [trial]
+        if trial.key not in finished and not get_task(trial.task).is_control:
+            others = () if depends_on_seed(trial.method, dict(trial.config)) else seeds
+            alike = [other for seed in others if (other := dataclasses.replace(trial, seed=seed)).key in finished]
+        chosen.append(next(iter(alike), trial))
+    return chosen
 
 
 # Inputs --------------------------------------------------------------------------------------------------------------

@@ -31,18 +31,23 @@ class Ahead:
         held: method -> where its weights are.
         missing: what it would have to fetch, or do without, in words.
         hours: of the pending work.
-        disk: of the pending work; None: the images are not made yet.
+        disk: of the pending work.
     """
 
     settings: RunSettings
     held: Mapping[str, Sequence[Held]]
     missing: Sequence[str]
     hours: Hours
-    disk: Disk | None
+    disk: Disk
 
 
 def look_ahead(
-    plan: Plan, launch: Launch, manifest: Manifest | None, durations: Mapping[Kind, Sequence[float]]
+    plan: Plan,
+    launch: Launch,
+    manifest: Manifest | None,
+    durations: Mapping[Kind, Sequence[float]],
+    *,
+    num_images: tuple[int, int],
 ) -> Ahead:
     """Look at the weights, the GPU, the time and the disk of what is pending. Asks no server.
 
@@ -51,6 +56,7 @@ def look_ahead(
         launch: settings and configurations.
         manifest: of the images; None: they are not made yet.
         durations: kind -> seconds of finished trials.
+        num_images: of the images, and of the test images among them.
     """
     from models.published import weights_held
     from models.registry import detector_info
@@ -61,9 +67,7 @@ def look_ahead(
     held = {name: weights_held(name, config, weight_files=settings.weight_files) for name, config in configs.items()}
     shares = {method: detector_info(method).gpu_share for method in methods}
     lacking = missing(held, settings, shares)
-    needed = None
-    if manifest is not None:
-        needed = disk(plan.pending, manifest, folders=dict.fromkeys((settings.cache, settings.runs)))
+    needed = disk(plan.pending, *num_images, folders=dict.fromkeys((settings.cache, settings.runs)))
     expected = hours(
         plan.pending,
         durations,
@@ -127,7 +131,7 @@ def print_plan(plan: Plan, ahead: Ahead, console: Console) -> None:
         if not depends_on_seed(trial.method, dict(trial.config)) and not get_task(trial.task).is_control
     )
     if once:
-        console.print(f"once, with the first seed, because the results do not depend on it: {', '.join(once)}")
+        console.print(f"once, with one seed, because the results do not depend on it: {', '.join(once)}")
         if any(get_task(trial.task).is_control for trial in plan.trials):
             console.print("null controls run with each seed, because their labels follow from it")
     if settings.accelerator or settings.gpu_memory or settings.by_method:
@@ -138,9 +142,9 @@ def print_plan(plan: Plan, ahead: Ahead, console: Console) -> None:
         console.print(f"missing: {line}", style=NOTE, highlight=False, markup=False)
     if any(published.missing_files(held) for held in ahead.held.values()):
         console.print("for machines without a network: python launch.py fetch-weights --help", highlight=False)
-    for line in [*ahead.hours.lines(), *(ahead.disk.lines() if ahead.disk else [])]:
+    for line in [*ahead.hours.lines(), *ahead.disk.lines()]:
         console.print(line, highlight=False, markup=False)
-    if ahead.disk is not None and (warning := ahead.disk.warning()):
+    if warning := ahead.disk.warning():
         console.print(f"disk: {warning}", style=NOTE, highlight=False, markup=False)
 
 
@@ -155,7 +159,7 @@ def plan_as_json(plan: Plan, ahead: Ahead) -> dict[str, Any]:
         "weights": {method: [_weights(each) for each in held] for method, held in ahead.held.items()},
         "missing": list(ahead.missing),
         "time": ahead.hours.as_json(),
-        "disk": None if ahead.disk is None else ahead.disk.as_json(),
+        "disk": ahead.disk.as_json(),
         "trials": [
             as_json(
                 trial,

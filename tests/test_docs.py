@@ -15,10 +15,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
-from docs import hooks
+from docs import hooks, pictures
 from grid.commands import list_commands
 from models.metrics import list_metrics
 from tests.browser import opened
@@ -62,6 +64,38 @@ def test_the_readme_is_short_and_its_first_screen_has_the_question() -> None:
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     assert len(lines) <= MAX_LINES
     assert any("How far does a deepfake detector" in line for line in lines[:5])
+
+
+# Pictures ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_pages_show_the_answer_and_a_photograph_in_small_files() -> None:
+    for page in (ROOT / "README.md", ROOT / "docs" / "index.md"):
+        shown = re.findall(r"images/([\w-]+\.png)", page.read_text(encoding="utf-8"))
+        assert shown == [f"demo-{name}.png" for name in pictures.NAMES]
+    for file in pictures.HERE.iterdir():
+        with Image.open(file) as picture:
+            assert picture.width >= 1500, "sharp where 900 pixels of a page are 1800 of a screen"
+        assert file.stat().st_size <= pictures.MOST_BYTES
+
+
+def test_pictures_of_a_report_are_kept_as_they_are_in_fewer_colours(tmp_path: Path) -> None:
+    (tmp_path / "figures").mkdir()
+    ramp = np.linspace(0, 255, 1600).astype(np.uint8)
+    drawn = np.stack([ramp, ramp[::-1], np.full(1600, 40, np.uint8)], axis=1)[None].repeat(20, axis=0)
+    for name in pictures.NAMES:
+        Image.fromarray(drawn).save(tmp_path / "figures" / f"{name}.png")
+    for file in pictures.keep_pictures(tmp_path, tmp_path):
+        with Image.open(file) as kept:
+            assert np.abs(np.asarray(kept, int) - drawn).max() <= 4
+            assert len(np.unique(np.asarray(kept))) == pictures.LEVELS
+    noise = np.random.default_rng(0).integers(0, 256, (700, 700, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "figures" / f"{pictures.NAMES[0]}.png")
+    with pytest.raises(ValueError, match="more than 330,000"):
+        pictures.keep_pictures(tmp_path, tmp_path)
+
+
+# Commands ------------------------------------------------------------------------------------------------------------
 
 
 COMMANDS = [

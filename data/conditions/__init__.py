@@ -212,6 +212,22 @@ def is_condition(name: str) -> bool:
     return True
 
 
+def size_under(name: str, width: int, height: int) -> tuple[int, int] | None:
+    """The (width, height) that a condition gives a picture of this size, tried on a grey one.
+
+    None if the condition fails on that: what fails on pictures of a data set, a trial says with the picture's name.
+    """
+    import numpy as np
+
+    grey = np.full((height, width, 3), 128, np.uint8)
+    picture = Picture(grey, "", lambda: np.zeros((height, width), bool), lambda: grey)
+    try:
+        changed = get_condition(name).apply(picture)
+        return int(changed.shape[1]), int(changed.shape[0])
+    except Exception:
+        return None
+
+
 def _at_level(function: Callable[[Picture, int], np.ndarray], level: int, picture: Picture) -> np.ndarray:
     return function(picture, level)
 

@@ -89,6 +89,11 @@ class DemoRecipe:
             raise ValueError(f"seed must not be negative, got {self.seed}")
 
     @property
+    def splits(self) -> dict[str, int]:
+        """Split -> number of faces."""
+        return {"train": self.train, "valid": self.valid, "test": self.test}
+
+    @property
     def key(self) -> str:
         """Folder name, which depends on every field and the set of generators."""
         generators = zlib.crc32(",".join(list_inpainters()).encode())
@@ -150,7 +155,7 @@ def is_demo(root: Path) -> bool:
 
 
 def _build(root: Path, recipe: DemoRecipe, workers: int | None, progress: Callable[[int, int], None] | None) -> None:
-    pictures = [(split, first + i) for split, first in _FIRST_ID.items() for i in range(getattr(recipe, split))]
+    pictures = [(split, _FIRST_ID[split] + i) for split, num in recipe.splits.items() for i in range(num)]
     num_workers = min(workers or os.cpu_count() or 1, -(-len(pictures) // PICTURES_PER_WORKER))
     make = partial(_make_pictures, root / "celebahq", recipe)
     for done, _ in enumerate(_run(make, pictures, num_workers), start=1):

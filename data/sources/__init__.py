@@ -32,12 +32,14 @@ class Drawn:
         make: makes the corpus unless it exists, and returns its folder; progress gets (done, total).
         is_one: whether a folder holds such a corpus, wherever it is now.
         generators: the generators that the corpus will have.
+        num_images: split -> the images that each class of the corpus will have.
     """
 
     folder: Callable[[Path], Path]
     make: Callable[[Path, Progress], Path]
     is_one: Callable[[Path], bool]
     generators: Callable[[], list[str]]
+    num_images: Callable[[], Mapping[str, int]]
 
 
 @dataclass(frozen=True)

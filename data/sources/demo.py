@@ -39,7 +39,13 @@ def generators() -> list[str]:
     return list_inpainters()
 
 
-@register_source("demo", caveats=CAVEATS, drawn=Drawn(_folder, _make, is_one, generators))
+def _num_images() -> dict[str, int]:
+    from data.demo.recipe import DemoRecipe
+
+    return DemoRecipe().splits
+
+
+@register_source("demo", caveats=CAVEATS, drawn=Drawn(_folder, _make, is_one, generators, _num_images))
 def scan(root: Path, *, seed: int = 0) -> Scan:
     """The built-in demo, in the layout of Dolos; it is drawn if no folder is given.
 

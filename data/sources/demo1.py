@@ -20,7 +20,13 @@ def _make(cache: Path, progress: Progress) -> Path:
     return make_demo(cache / "demo", FIRST, progress=progress)
 
 
-@register_source("demo1", caveats=demo.CAVEATS, drawn=Drawn(_folder, _make, demo.is_one, demo.generators))
+def _num_images() -> dict[str, int]:
+    from data.demo.recipe import FIRST
+
+    return FIRST.splits
+
+
+@register_source("demo1", caveats=demo.CAVEATS, drawn=Drawn(_folder, _make, demo.is_one, demo.generators, _num_images))
 def scan(root: Path, *, seed: int = 0) -> Scan:
     """The first version of the built-in demo, in the layout of Dolos; it is drawn if no folder is given.
 

@@ -53,21 +53,25 @@ class Command:
         add_options: adds the command's options to a parser.
         run: runs the command; returns the exit status: 0, 1 some trials failed, 2 bad input, 130 interrupted.
         summary: one line for `--help`.
+        statuses: what each exit status means, for `--help`; "": as of most commands.
     """
 
     name: str
     add_options: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace, Context], int]
     summary: str
+    statuses: str = ""
 
 
 _commands: Register[Command] = Register("command", __name__)
 
 
 def register_command(
-    name: str, add_options: Callable[[argparse.ArgumentParser], None]
+    name: str, add_options: Callable[[argparse.ArgumentParser], None], *, statuses: str = ""
 ) -> Callable[[Callable[[argparse.Namespace, Context], int]], Callable[[argparse.Namespace, Context], int]]:
     """Register the decorated function under `name`; its docstring's first line becomes the summary.
+
+    The arguments are fields of `Command`.
 
     Raises:
         ValueError: the name is taken.
@@ -75,7 +79,7 @@ def register_command(
 
     def decorate(run: Callable[[argparse.Namespace, Context], int]) -> Callable[[argparse.Namespace, Context], int]:
         summary = (run.__doc__ or "").strip().partition("\n")[0]
-        _commands.add(name, Command(name, add_options, run, summary))
+        _commands.add(name, Command(name, add_options, run, summary, statuses))
         return run
 
     return decorate

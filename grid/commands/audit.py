@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from data.manifest import Manifest
     from data.verdict import Verdict
 
+STATUSES = """\
+exit status: 0 a grid may start; 1 an error that nobody expected;
+2 an audit fails and is not accepted, or bad input; 130 interrupted: the same command goes on"""
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Which data."""
@@ -27,9 +31,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_cache_options(parser, "what was measured is kept here")
 
 
-@register_command("audit", add_options)
+@register_command("audit", add_options, statuses=STATUSES)
 def audit(options: argparse.Namespace, context: Context) -> int:
-    """Audit a data set before any training; exits with 2 if an audit fails and is not accepted."""
+    """Audit a data set before any training."""
     if not options.json:
         from grid.audit import print_verdict, refusal_of
 

@@ -81,7 +81,7 @@ def _described(options: argparse.Namespace, console: Console) -> dict[str, Any]:
                 limit=options.limit,
                 generators=options.generators,
                 names_per_split=options.names_per_split,
-                progress=partial(count, "reading images"),
+                progress=partial(count, "reading files"),
                 **corpus_options(options),
             )
             num_pairs, findings = check_sample(manifest, cache=cache)

@@ -30,6 +30,9 @@ GIB = 2**30
 ENOUGH_MEMORY, ENOUGH_DISK, ENOUGH_SHM = 6 * GIB, 10 * GIB, 1 * GIB  # the demo: 2.5 GB of memory, .2 GB of disk
 ANSWER_SECONDS = 3.0
 HUBS = ("huggingface.co", "openaipublic.azureedge.net", "dl.fbaipublicfiles.com")
+STATUSES = """\
+exit status: 0 a grid can run here; 1 an error that nobody expected;
+2 a grid cannot run here: what is wrong is marked "bad", with the remedy; or bad input"""
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where Linux has it
 COLOURS = {"ok": "green", "note": "yellow", "bad": "red"}
 
@@ -69,9 +72,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, and nothing else")
 
 
-@register_command("doctor", add_options)
+@register_command("doctor", add_options, statuses=STATUSES)
 def doctor(options: argparse.Namespace, context: Context) -> int:
-    """Check this machine: Python, packages, GPU, memory, disk, folders, servers; exits with 2 if a grid cannot run."""
+    """Check this machine: Python, packages, GPU, memory, disk, folders, servers."""
     options.cache = options.cache or options.runs / "cache"
     console = on_stderr() if options.json else context.console
     found: list[Finding] = []

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from models.hubs import HubFile
 
+STATUSES = """\
+exit status: 0 done; 1 an error that nobody expected;
+2 bad input, or files of the folder are missing or wrong; 130 interrupted: the same command goes on"""
 SUMS = "checksums.sha256"  # as `sha256sum -c` reads it
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 _UNFINISHED = (".incomplete", ".partial", ".lock", ".metadata")
@@ -36,7 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_method_options(parser)
 
 
-@register_command("fetch-weights", add_options)
+@register_command("fetch-weights", add_options, statuses=STATUSES)
 def fetch_weights(options: argparse.Namespace, context: Context) -> int:
     """Fetch the weights of methods into a folder, for machines without a network; --check checks the folder."""
     console = on_stderr() if options.json else context.console

@@ -7,7 +7,7 @@ import errno
 import os
 import shlex
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -112,6 +112,7 @@ def _run(launch: Launch, context: Context) -> int:
         return plan_before_drawing(launch, context.console)
 
     from grid.audit import audit, check_verdict, print_verdict, refusal_of
+    from grid.foresight import count_images
     from grid.masks import check_conditions, check_masks_to_learn, with_trusted_masks
     from grid.plan import make_plan
     from grid.printed_plan import look_ahead, plan_as_json, print_plan
@@ -119,6 +120,8 @@ def _run(launch: Launch, context: Context) -> int:
     from grid.steps import step
 
     check_pairs(manifest, launch)
+    with step(context.console, "looking at the sizes of pictures under the conditions", in_logs=False):
+        check_sizes(manifest, launch)
     settings, accepted = launch.settings, options.accept_audit
     manifest, verdict, measured = audit(
         manifest, context.console, cache=settings.cache, accepted=accepted, decode=not options.plan
@@ -130,12 +133,13 @@ def _run(launch: Launch, context: Context) -> int:
         console = context.console
         console.print(f"note: no {task} trial of {', '.join(methods)} with these training sets", style=NOTE)
     with step(context.console, "reading the MLflow store", in_logs=False):
-        states = known_states(trials, launch.name, launch.settings)
+        trials, states = known_trials(trials, launch.name, launch.settings)
     plan = make_plan(trials, states, launch.conditions)
     check_masks_to_learn(manifest, verdict, [work.spec for work in plan.pending if work.fits])
     if options.plan:
         with step(context.console, "looking at weights, GPU, time and disk", in_logs=False):
-            ahead = look_ahead(plan, launch, manifest, known_durations(launch.name, launch.settings))
+            durations = known_durations(launch.name, launch.settings)
+            ahead = look_ahead(plan, launch, manifest, durations, num_images=count_images(manifest))
     if options.plan and "mask_white" in manifest.table.columns:
         note_masks(manifest, settings.cache, context.console)
     if options.plan and options.json:
@@ -251,7 +255,7 @@ def read_data(launch: Launch, console: Console) -> Manifest | None:
                 generators=options.generators,
                 names_per_split=options.names_per_split,
                 size_check=size_check(launch.configs.items()),
-                progress=partial(count, "reading images"),
+                progress=partial(count, "reading files"),
                 measured_per_group=0 if options.plan else PER_GROUP,
                 **corpus_options(options),
             )
@@ -309,6 +313,38 @@ def check_pairs(manifest: Manifest, launch: Launch) -> None:
             raise BadInputError(problem)
 
 
+def check_sizes(manifest: Manifest, launch: Launch) -> None:
+    """Refuse conditions that give pictures of a size that a method cannot take, such as a small part of each.
+
+    Of the data set's sizes, the one with the shortest side and the one with the longest ratio of sides are tried.
+
+    Raises:
+        BadInputError: the message names conditions, sizes and methods, with the remedy.
+    """
+    from data.conditions import CLEAN, members, size_under
+    from grid.plan import TEST
+    from models.registry import detector_info, size_check
+
+    trained = {name for joined in launch.train_conditions for name in members(joined)}
+    problems = []
+    for name in {*launch.conditions, *trained} - {CLEAN}:
+        table = manifest.table
+        rows = table if name in trained else table[table["split"] == TEST]
+        sizes = sorted(set(zip(rows["width"].astype(int), rows["height"].astype(int), strict=True)))
+        # Controls and references are scored on clean pictures alone.
+        methods = [each for each in launch.configs.items() if name in trained or not detector_info(each[0]).reference]
+        check = size_check(methods)
+        for width, height in {min(sizes, key=min), max(sizes, key=lambda size: max(size) / min(size))} if sizes else ():
+            given = size_under(name, width, height)
+            if given is not None and (problem := check(*given)):
+                problems.append(
+                    f"{name} makes pictures of {given[0]} x {given[1]} pixels of those of {width} x {height}: {problem}"
+                )
+    if problems:
+        remedy = "leave the condition out (--conditions, --train-condition), or the method (--methods)"
+        raise BadInputError("\n".join([*sorted(problems), f"{remedy[0].upper()}{remedy[1:]}"]))
+
+
 def check_layout(data: str, experiment: Experiment, *, shown: str = "", lists: str = "") -> None:
     """Refuse a folder that the experiment is not about: photographs for the demo, or the layout of another corpus.
 
@@ -359,23 +395,35 @@ def check_writable(*folders: Path) -> None:
             ) from error
 
 
-def known_states(trials: Sequence[TrialSpec], name: str, settings: RunSettings) -> dict[str, TrialState]:
-    """What MLflow knows of these trials. A local store that is not there yet is not asked: MLflow takes seconds."""
+def known_trials(
+    trials: list[TrialSpec], name: str, settings: RunSettings
+) -> tuple[list[TrialSpec], dict[str, TrialState]]:
+    """The trials, each with the seed that is finished where any will do, and what MLflow knows of them.
+
+    A local store that is not there yet is not asked: MLflow takes seconds.
+    """
     file = sqlite_file(settings.tracking_uri)
     if file is not None and not file.exists():
-        return {}
+        return trials, {}
 
-    from grid.records import StoreError, open_records
+    from grid.plan import FINISHED, with_finished_seeds
+    from grid.records import StoreError, open_records, speaking_runs, trial_state
+    from models.registry import depends_on_seed
 
     try:
         records = open_records(settings.tracking_uri, name)
-        return {} if records is None else records.states([trial.key for trial in trials])
+        runs = {} if records is None else speaking_runs(records.trials(params=False, metrics=()))
     except StoreError as error:
         raise BadInputError(str(error)) from error
+    states = {key: trial_state(run) for key, run in runs.items()}
+    seeds = [int(seed) for run in runs.values() if (seed := run.data.tags.get(names.SEED, "")).isdecimal()]
+    finished = {key for key, state in states.items() if state.state == FINISHED}
+    trials = with_finished_seeds(trials, finished, seeds, depends_on_seed)
+    return trials, {trial.key: states[trial.key] for trial in trials if trial.key in states}
 
 
 def known_durations(name: str, settings: RunSettings) -> dict[Kind, list[float]]:
-    """Kind -> seconds of the finished trials of that kind in MLflow; see `known_states`."""
+    """Kind -> seconds of the finished trials of that kind in MLflow; see `known_trials`."""
     file = sqlite_file(settings.tracking_uri)
     if file is not None and not file.exists():
         return {}
@@ -555,17 +603,20 @@ def _starting(address: str | None, options: argparse.Namespace) -> str:
 def plan_before_drawing(launch: Launch, console: Console) -> int:
     """The plan of a grid whose images a launch would make first: every trial is pending, and has no key yet."""
     from data.sources import get_source
-    from grid.plan import make_plan
+    from grid.plan import TEST, make_plan
     from grid.printed_plan import look_ahead, plan_as_json, print_plan
     from grid.steps import step
 
     drawn = get_source(launch.experiment.source).drawn
     assert drawn is not None, "only such images are made"
+    options = launch.options
     plan = make_plan(launch.trials_before_drawing(drawn.generators()), {}, launch.conditions)
+    num_classes = 1 + len(set(drawn.generators()) & set(options.generators or drawn.generators()))
+    splits = {split: num_classes * min(num, options.limit or num) for split, num in drawn.num_images().items()}
     note = f"the images of {launch.experiment.source} are not made yet; a launch without --plan makes them"
     with step(console, "looking at weights and GPU", in_logs=False):
-        ahead = look_ahead(plan, launch, None, {})
-    if launch.options.json:
+        ahead = look_ahead(plan, launch, None, {}, num_images=(sum(splits.values()), splits[TEST]))
+    if options.json:
         content = plan_as_json(plan, ahead)
         trials = [trial | {"key": None} for trial in content["trials"]]
         print_json(content | {"trials": trials, "stops": None, "note": note})

@@ -67,7 +67,7 @@ def print_status(name: str, uri: str, console: Console, *, in_json: bool = False
         from grid import names
         from grid.datasets import list_data_sets
         from grid.launches import newest_launch
-        from grid.overview import Row, as_json, failures, means_so_far, print_rows
+        from grid.overview import LEGEND, Row, accuracies_of, as_json, failures, print_rows
         from grid.plan import FINISHED, INTERRUPTED, RUNNING, make_plan
         from grid.records import StoreError, conditions_of, damaged_plan, open_records, speaking_runs, trial_state
         from grid.spec import TrialSpec
@@ -106,13 +106,13 @@ def print_status(name: str, uri: str, console: Console, *, in_json: bool = False
                 tags, metrics = (run.data.tags, run.data.metrics) if run is not None else ({}, {})
                 if said := tags.get(names.ERROR) or tags.get(names.CONDITION_ERROR, ""):
                     errors[trial.key] = said
-                figures = means_so_far(metrics, trial) if state == FINISHED else {}
-                if state == RUNNING:
-                    figures = {name: value for name, value in sorted(metrics.items()) if name.startswith(LATEST)}
+                accuracies = accuracies_of(metrics, trial) if state == FINISHED else {}
+                latest = {name: metrics[name] for name in sorted(metrics) if name.startswith(LATEST)}
+                latest = latest if state == RUNNING else {}
                 if trial.key in scoring:
                     state = f"{state}; to score: {scoring[trial.key]}"
                 counts[state] += 1
-                rows.append(Row(trial, state, figures))
+                rows.append(Row(trial, state, accuracies, latest))
             title = f"{grid.info.run_name}: {data_sets[grid.data.tags[names.DATA]]}"
             summary = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
             if in_json:
@@ -127,7 +127,7 @@ def print_status(name: str, uri: str, console: Console, *, in_json: bool = False
                                 state=plan.state(row.trial),
                                 to_score=[*plan.missing(row.trial)] if row.trial.key in scoring else [],
                                 error=errors.get(row.trial.key),
-                                figures=row.figures,
+                                figures={**row.accuracies, **row.latest},
                             )
                             for row in rows
                         ],
@@ -137,7 +137,9 @@ def print_status(name: str, uri: str, console: Console, *, in_json: bool = False
             console.print(title, style="italic", highlight=False, markup=False, soft_wrap=not console.is_terminal)
             for said in failures([(row.trial, errors[row.trial.key]) for row in rows if row.trial.key in errors]):
                 console.print(f"[red]failed[/]  {escape(said)}", highlight=False)
-            print_rows(rows, console, figures="accuracy own / unseen")
+            print_rows(rows, console, figures=True)
+            if any(row.accuracies for row in rows):
+                console.print(LEGEND, highlight=False)
             console.print(f"{summary} of {len(plan.trials)}\n")
             if unknown := sorted({fields["task"] for fields in planned} - tasks):
                 console.print(f"trials of {', '.join(unknown)} are left out: this checkout has no such task\n")

@@ -18,6 +18,7 @@ from data.conditions import (
     members,
     register_condition,
     register_conditions,
+    size_under,
 )
 from tests.corpora import picture
 
@@ -265,6 +266,22 @@ def test_a_messenger_shrinks_what_is_large_and_saves_all_as_jpeg(size: tuple[int
     assert delivered.shape == (after[1], after[0], 3)
     small = np.array(Image.fromarray(pixels).resize(after, Image.Resampling.BICUBIC)) if after != size else pixels
     np.testing.assert_array_equal(delivered, get_condition("jpeg-75").apply(Picture(small)))
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("crop-10", (8, 4)), ("jpeg-75", (80, 40)), ("paste-back", (80, 40)), (CLEAN, (80, 40))]
+)
+def test_the_size_that_a_condition_gives_is_known_without_a_picture(name: str, size: tuple[int, int]) -> None:
+    assert size_under(name, 80, 40) == size
+
+
+def test_a_condition_that_fails_gives_no_size(empty_register: None) -> None:
+    @register_condition("broken")
+    def broken(picture: Picture) -> np.ndarray:
+        """Fails."""
+        raise RuntimeError
+
+    assert size_under("broken", 80, 40) is None
 
 
 def test_paste_back_takes_the_original_outside_the_mask_and_the_fake_inside() -> None:

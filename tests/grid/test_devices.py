@@ -83,7 +83,7 @@ def test_a_launch_and_its_plan_refuse_a_broken_gpu_before_any_image_is_read(
     assert outcome.status == 2
     assert "torch cannot use it: The NVIDIA driver on your system is too old" in outcome.text
     assert "--device cpu" in outcome.text
-    assert "reading images" not in outcome.text
+    assert "reading files" not in outcome.text
     assert dolos("--methods", "xception_scratch", "--device", "cpu", "--plan").status == 0
 
 

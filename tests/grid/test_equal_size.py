@@ -198,7 +198,7 @@ def test_leave_one_out_trains_on_each_and_on_all_but_one(command: Command, runs:
     assert "does not depend on the seed" in outcome.text
     again = command(*arguments, "--plan")
     assert "6 trials, 6 finished before, 0 to run" in again.text
-    assert "residual_linear" in again.text.partition("once, with the first seed")[2]
+    assert "residual_linear" in again.text.partition("once, with one seed")[2]
     whole = command(*arguments, "--all-images", "--plan")
     assert "6 trials, 0 finished before, 6 to run" in whole.text
     asked = command(

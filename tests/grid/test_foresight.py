@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from grid import foresight
-from grid.foresight import Disk, disk, hours, in_bytes, in_hours, kind_of, missing
+from grid.foresight import Disk, count_images, disk, hours, in_bytes, in_hours, kind_of, missing
 from grid.plan import Work
 from grid.spec import TrialSpec
 from models.detector import DETECTION_CLASSES, BuildContext
@@ -45,7 +45,8 @@ def test_measured_durations_are_means_of_the_same_kind() -> None:
     assert found.lines() == [
         "time: about 30 s for 2 trials, as trials of their kinds took here, one after another, "
         "about 15 s with 2 at once",
-        "time: not known for 1 of residual_linear: no trial of this kind has finished here",
+        "time: not known for 1 of residual_linear: no trial of this kind has finished here. A launch says the time "
+        "that is left once its first trial has finished, and a plan after it how long such trials take",
         "time: not known for scoring finished trials further: 1 of residual_linear",
     ]
     assert found.as_json() == {
@@ -92,7 +93,7 @@ def test_disk_is_images_times_bytes_and_what_trials_keep(tmp_path: Path) -> None
         Work(spec(), ("clean", "jpeg-75")), Work(spec(seed=1), ("clean",)),
         Work(spec("xception_scratch")), Work(spec("xception_pretrained")), Work(spec("npr")),
     ]  # fmt: skip
-    found = disk(pending, manifest, folders=[tmp_path / "not" / "there"])
+    found = disk(pending, *count_images(manifest), folders=[tmp_path / "not" / "there"])
     assert found.stores == {
         "features of residuals": IMAGES * (1056 * 4 + 65),
         "features of residuals, 1 condition": TEST * (1056 * 4 + 65),

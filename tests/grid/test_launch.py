@@ -111,7 +111,21 @@ def test_a_method_that_does_not_depend_on_the_seed_runs_once(dolos: Command) -> 
     arguments = ("--tasks", "detection", "--seeds", "0", "1", "2", "--methods", "residual_linear,xception_scratch")
     plan = dolos(*arguments, "--plan")
     assert "8 trials, 0 finished before, 8 to run" in plan.text  # two training sets: 2 + 2 x 3
-    assert "once, with the first seed, because the results do not depend on it: residual_linear" in plan.text
+    assert "once, with one seed, because the results do not depend on it: residual_linear" in plan.text
+
+
+def test_another_seed_finds_the_finished_trials_of_methods_that_do_not_depend_on_it(dolos: Command, runs: Path) -> None:
+    arguments = ("--tasks", "detection", "--methods", "residual_linear")
+    dolos(*arguments)
+    outcome = dolos(*arguments, "--seeds", "7")
+    assert outcome.status == 0
+    assert "all 2 trials are finished; nothing to run" in outcome.text
+    assert {run.data.tags[names.SEED] for run in mlflow_runs(runs, "trial")} == {"0"}
+    plan = dolos(*arguments, "--seeds", "7", "--conditions", "jpeg-75", "--plan")
+    assert "2 trials, 2 finished before, 0 to run, 2 to score under further conditions" in plan.text
+    assert "detection lama one seed (0) finished; to score: jpeg-75" in plan.text
+    other = dolos(*arguments, "--seeds", "7", "--set", "residual_linear.solver=adam", "--plan")
+    assert "2 trials, 0 finished before, 2 to run" in other.text  # its batches are drawn by the seed
 
 
 def test_controls_of_a_finished_grid_run_what_is_new_and_nothing_else(dolos: Command, runs: Path) -> None:

@@ -211,6 +211,23 @@ def test_fakes_without_mask_or_original_stop_a_launch_that_wants_them_pasted(
     assert command(*arguments, "--conditions", "jpeg-75", "--plan").status == 0
 
 
+@pytest.mark.parametrize("option", ["--conditions", "--train-condition"])
+@pytest.mark.parametrize("plan", [(), ("--plan",)], ids=["launch", "plan"])
+def test_a_condition_whose_pictures_a_method_cannot_take_is_refused_before_anything_is_computed(
+    dolos: Command, runs: Path, calls: Calls, option: str, plan: tuple[str, ...]
+) -> None:
+    outcome = dolos("--methods", "residual_linear,xception_scratch", option, "crop-10,jpeg-75", *TINY, *plan)
+    assert outcome.status == 2
+    sides = f"{round(SIDE / 10)} x {round(SIDE / 10)} pixels of those of {SIDE} x {SIDE}"
+    assert f"crop-10 makes pictures of {sides}: a side of less than 16 pixels, which residual_linear cannot take" in (
+        outcome.text
+    )
+    assert "jpeg-75 makes" not in outcome.text
+    assert calls.fits == []
+    assert mlflow_runs(runs, "grid") == []
+    assert dolos("--methods", "xception_scratch", option, "crop-10", *TINY, "--plan").status == 0
+
+
 def test_masks_that_the_audit_does_not_trust_switch_paste_back_and_edited_areas_off(
     command: Command, tmp_path: Path, obvious: Path, runs: Path, calls: Calls
 ) -> None:

@@ -139,9 +139,13 @@ def test_a_plan_of_a_demo_that_is_not_drawn_draws_nothing(command: Command, runs
     assert "25 trials, 0 finished before, 25 to run" in outcome.text
     assert outcome.printed.count("pending") == 25
     assert "xception_pretrained [tf_efficientnet_lite0, ImageNet (packaged)]" in outcome.text
+    assert "A launch says the time that is left once its first trial has finished" in outcome.text
+    assert "disk: about 210 MB, less what is there already: pixels, 112 px" in outcome.text
     assert not runs.exists()
     listed = command("--plan", "--json", "--generators", "renoise", "--tasks", "detection").trials
     assert {(*trial["trained_on"], trial["state"], trial["key"]) for trial in listed} == {("renoise", "pending", None)}
+    few = json.loads(command("--plan", "--json", "--limit", "8", "--generators", "renoise").printed)["disk"]["stores"]
+    assert few["features of residuals"] == 2 * 3 * 8 * (4 * 1056 + 65)  # real and one generator, three splits
     assert not runs.exists()
 
 
@@ -158,6 +162,8 @@ def test_the_status_counts_what_is_finished_failed_and_pending(dolos: Command, c
     dolos(*arguments, "--set", "xception_scratch.learning_rate=1e30", "--set", "xception_scratch.epochs=2")
     outcome = command("dolos", "--status")  # no data folder is needed for that
     assert outcome.status == 0
+    assert "accuracy on clean test pictures" in outcome.text
+    assert re.search(r"attribution .+ finished +[01]\.\d{3} *$", outcome.printed, re.MULTILINE)
     assert "1 failed, 1 finished of 2" in outcome.text
     assert "TrainingDiverged" in outcome.text
 
@@ -179,7 +185,8 @@ def test_the_status_shows_the_latest_figures_of_what_is_running(
     with tracker.claim():
         outcome = command("dolos", "--status")
     assert "1 finished, 1 running of 2" in outcome.text
-    assert "train/loss 0.250" in outcome.text
+    assert re.search(r"detection +lama +one seed \(7\) +running *$", outcome.printed, re.MULTILINE)
+    assert "detection, lama, one seed (7), running: train/loss 0.250" in outcome.text
     # its launch has ended and left it so, as one does that was killed
     assert "1 finished, 1 interrupted of 2" in command("dolos", "--status").text
 

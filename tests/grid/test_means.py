@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from data.conditions import CLEAN
 from data.manifest import Manifest
 from grid import names
 from grid.means import CROSS_GENERATOR, IN_DOMAIN, mean_of, means_over_cells, summary_of_method, summary_of_trial
-from grid.overview import OWN, UNSEEN, means_so_far
+from grid.overview import OVERALL, OWN, UNSEEN, accuracies_of
 from grid.previews import make_previews, roc_points, worst_mistakes
 from grid.settings import RunSettings
 from grid.tasks import ATTRIBUTION
@@ -67,7 +68,10 @@ def test_a_method_has_the_mean_of_the_cells_each_of_them_over_its_seeds() -> Non
 def test_the_progress_of_a_grid_says_the_same_means(tmp_path: Path) -> None:
     spec = make_spec(paper_manifest(tmp_path).digest, train=("lama",))
     metrics = {names.metric_name(name, "accuracy"): value for name, value in (("lama", 0.9), ("ldm", 0.5))}
-    assert means_so_far(metrics, spec) == {OWN: 0.9, UNSEEN: 0.5}
+    assert accuracies_of(metrics, spec) == {OWN: 0.9, UNSEEN: 0.5}
+    others = {names.metric_name("all", "accuracy"): 0.7, names.metric_name("all", "macro_f1"): 0.6} | metrics
+    assert accuracies_of(others, replace(spec, task="attribution")) == {OVERALL: 0.7}
+    assert accuracies_of(others, replace(spec, task="shuffled_labels")) == {}
 
 
 # In MLflow -----------------------------------------------------------------------------------------------------------

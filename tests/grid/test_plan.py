@@ -24,9 +24,11 @@ from grid.plan import (
     distinct_inputs,
     look_rows,
     make_plan,
+    with_finished_seeds,
 )
 from grid.spec import TrialSpec
 from grid.tasks import ATTRIBUTION, DETECTION
+from models.registry import depends_on_seed, resolve_config
 from tests.grid.grids import paper_manifest, work_of
 
 TRIALS = [TrialSpec(DETECTION, "residual_linear", (), (name,), 0, "d") for name in ("ldm", "lama", "repaint")]
@@ -62,6 +64,18 @@ def test_when_all_are_finished_nothing_is_pending() -> None:
     plan = make_plan(TRIALS, {trial.key: finished() for trial in TRIALS})
     assert plan.pending == ()
     assert plan.finished == tuple(TRIALS)
+
+
+def test_a_trial_whose_seed_does_not_matter_gives_way_to_one_that_is_finished() -> None:
+    def of(method: str, seed: int, task: str = DETECTION) -> TrialSpec:
+        return TrialSpec(task, method, tuple(resolve_config(method).items()), ("lama",), seed, "data")
+
+    linear, network = of("residual_linear", 7), of("xception_scratch", 7)
+    asked = [linear, network, control := of("residual_linear", 7, "shuffled_labels")]
+    done = {dataclasses.replace(trial, seed=seed).key for trial in asked for seed in (2, 3)}
+    assert with_finished_seeds(asked, done, [3, 2, 0], depends_on_seed) == [of("residual_linear", 2), network, control]
+    assert with_finished_seeds(asked, done | {linear.key}, [3, 2, 7], depends_on_seed) == asked
+    assert with_finished_seeds(asked, set(), [0, 1], depends_on_seed) == asked
 
 
 def test_a_trial_that_is_asked_for_twice_is_planned_once() -> None:
