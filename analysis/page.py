@@ -461,6 +461,8 @@ def with_pictures_inside(page: str, folder: Path) -> str:
 
 
 def _cell(value: object, link: str, anchor: str) -> Cell:
+    if isinstance(value, pd.Timedelta):
+        return Cell(plain(value), value.total_seconds(), link, anchor, numeric=True)
     if isinstance(value, pd.Timestamp):
         return Cell(f"{value:%Y-%m-%d %H:%M:%S}", value.isoformat(), link, anchor)
     text = plain(value)
