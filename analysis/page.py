@@ -179,7 +179,7 @@ class Section:
 
 
 class Folder:
-    """The folder of a report: `figures/` as PNG and SVG, `tables/` as CSV, Markdown and LaTeX.
+    """The folder of a report: `figures/` as PNG and, but for photographs, SVG; `tables/` as CSV, Markdown and LaTeX.
 
     Attributes:
         origins: variant -> backbone and origin of its weights, which stand beside its name in every table.
@@ -236,7 +236,9 @@ class Folder:
             os.close(self._lock)
             self._lock = None
 
-    def picture(self, name: str, figure: Figure, *, alt: str, narrow: Figure | None = None) -> Picture:
+    def picture(
+        self, name: str, figure: Figure, *, alt: str, narrow: Figure | None = None, vector: bool = True
+    ) -> Picture:
         """Begin to draw a figure to files.
 
         Args:
@@ -244,10 +246,11 @@ class Folder:
             figure: the figure to draw.
             alt: description with its main numbers.
             narrow: the same figure in one column; a phone shows it, and it is the file `name`-narrow.
+            vector: whether it is an SVG file too; of photographs that file is larger than the PNG, and no sharper.
         """
         name = file_name(name)
         picture = Picture(name, alt, f"figures/{name}.png")
-        begun = Begun(picture, self._drawing.start(figure, self.path / "figures" / name))
+        begun = Begun(picture, self._drawing.start(figure, self.path / "figures" / name, vector=vector))
         self._begun.append(begun)
         if begun.size.done():  # always, where it is drawn in this process
             begun.wait()

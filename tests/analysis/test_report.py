@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from mlflow.tracking import MlflowClient
 
 import analysis.parts.cam
@@ -20,6 +22,7 @@ from analysis.__main__ import main
 from analysis.answer import with_most_cells
 from analysis.detectors import load_detector
 from analysis.export import evidence_of_report
+from analysis.figures.cam import cam_panel
 from analysis.page import Folder, with_pictures_inside
 from analysis.parts import Options, Report
 from analysis.parts.cam import cam
@@ -151,8 +154,10 @@ def test_cells_are_the_logged_values(tracked: Store, report: Path) -> None:
     ],
 )  # fmt: skip
 def test_pictures_of_everything_else(report: Path, name: str) -> None:
-    for kind in ("png", "svg"):
-        assert (report / "figures" / f"{name}.{kind}").stat().st_size > 1000
+    files = sorted((report / "figures").glob(f"{name}.*"))
+    kinds = [".png"] if name.startswith("cam-") else [".png", ".svg"]  # an SVG file of photographs is no sharper
+    assert [path.suffix for path in files] == kinds
+    assert all(path.stat().st_size > 1000 for path in files)
 
 
 def test_localisation_is_split_by_right_and_wrong(report: Path) -> None:
@@ -223,15 +228,25 @@ def problems(report: Report) -> str:
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_one_damaged_checkpoint_costs_its_own_column_alone(own_copy: Path, tmp_path: Path, first: bool) -> None:
+def test_one_damaged_checkpoint_costs_its_own_column_alone(
+    own_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    said = list[str]()
+
+    def panel(*given: Any, **named: Any) -> Figure:
+        figure = cam_panel(*given, **named)
+        said.append(" ".join(text.get_text() for axes in figure.axes for text in axes.texts))
+        return figure
+
+    monkeypatch.setattr(analysis.parts.cam, "cam_panel", panel)
     store = open_store("dolos", tracking_uri=f"sqlite:///{own_copy / 'mlflow.db'}")
     runs = store.runs().query("method == 'xception_scratch' and task == 'detection'")
     damaged = runs.iloc[0 if first else 1]
     for file in store.checkpoint(damaged["run_id"]).iterdir():
         file.write_bytes(file.read_bytes()[:100])
     report, table = cams(store, tmp_path / "out")
-    for generator in ("lama", "ldm"):
-        assert "cannot be" in (report.folder.path / "figures" / f"cam-xception_scratch-{generator}.svg").read_text()
+    assert len(said) == 2
+    assert all("cannot be" in text for text in said)
     assert table is not None
     assert set(table["trained_on"]) == set(runs["trained_on"]) - {damaged["trained_on"]}
     assert damaged["run_id"] in problems(report)
@@ -461,7 +476,8 @@ def test_backbone_and_weights_stand_in_every_picture_table_and_file_of_a_method(
     pictures = [path for path in (report / "figures").glob("*clip_linear*.svg") if "xception" not in path.name]
     assert len(pictures) > 10
     for path in pictures:
-        assert label in " ".join(path.read_text(encoding="utf-8").split()), path.name
+        text = re.sub(r"<!--.*?-->|<[^>]*>", " ", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+        assert label in " ".join(text.split()), path.name  # over several lines, if the title is wrapped
     for path in (report / "tables").iterdir():
         text = path.read_text(encoding="utf-8").replace("\\_", "_")
         if "clip_linear" in text and path.stem not in ("audit", "provenance", "runs"):
