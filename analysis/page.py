@@ -13,12 +13,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from analysis.cells import IntervalMatrix
@@ -35,6 +37,7 @@ T = TypeVar("T")
 TEMPLATES = Path(__file__).parent / "templates"
 _LONGEST_NAME, _DIGITS = 200, 12  # of a file, without suffix; file systems take 255 bytes
 _LONG_TEXT, _LONG_WORD = 40, 18  # characters
+_WHOLE_IN_TABLE, _WHOLE_IN_TEXT = 12, 30  # characters; no shorter word is broken
 _CARD_COLUMNS, _CARD_ROWS = 4, 24
 PAGE, _FOLDERS, _UNFINISHED = "index.html", ("figures", "tables"), ".unfinished"
 _LOCK = "lock"  # in the unfinished folder
@@ -45,11 +48,20 @@ _MARK = '<meta name="generator" content="inpaint-grid">'
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph; a `strong` one is highlighted, `command` is a command line shown below it."""
+    """A paragraph; a `strong` one is highlighted, `command` is a command line shown below it.
+
+    `link` is the title of a section that says more; a link to it stands behind the text.
+    """
 
     text: str
     strong: bool = False
     command: str = ""
+    link: str = ""
+
+    @property
+    def target(self) -> str:
+        """The address of the link."""
+        return f"#{file_name(self.link)}"
 
 
 @dataclass(frozen=True)
@@ -93,9 +105,14 @@ class Begun:
 
 @dataclass(frozen=True)
 class Row:
-    """Pictures side by side if there is room."""
+    """Pictures side by side if there is room, all on one scale."""
 
     pictures: Sequence[Picture]
+
+    @property
+    def widest(self) -> int:
+        """The width of the widest picture, in CSS pixels, which decides the scale of all."""
+        return max((picture.width for picture in self.pictures), default=0)
 
 
 @dataclass(frozen=True)
@@ -119,10 +136,11 @@ class Cell:
 
     @property
     def kind(self) -> str:
-        """How its column is laid out: a number stays on one line, a long text may be broken anywhere."""
-        longest = max(map(len, self.text.split()), default=0)
-        is_long = len(self.text) > _LONG_TEXT or longest > _LONG_WORD
-        return "number" if self.numeric else "long" if is_long else ""
+        """How its column is laid out: a number stays on one line, a word such as a digest may be broken anywhere."""
+        longest = max(map(len, re.split(r"\s|(?<=[_/])", self.text)), default=0)
+        if self.numeric:
+            return "number"
+        return "long anywhere" if longest > _LONG_WORD else "long" if len(self.text) > _LONG_TEXT else ""
 
 
 @dataclass(frozen=True)
@@ -362,6 +380,7 @@ class Folder:
             loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
             lstrip_blocks=True,
         )  # fmt: skip
+        environment.filters |= {"broken": broken, "narrow": partial(broken, whole=_WHOLE_IN_TABLE)}
         text = environment.get_template("report.html").render(title=title, subtitle=subtitle, sections=sections)
         if one_file:
             text = with_pictures_inside(text, self.path)
@@ -445,6 +464,14 @@ def file_name(text: str) -> str:
     name = re.sub(r"[^a-z0-9_.]+", "-", text.lower().replace("+", "-and-")).strip("-")
     digest = hashlib.sha256(name.encode()).hexdigest()[:_DIGITS]
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - _DIGITS - 1]}-{digest}"
+
+
+def broken(text: str, *, whole: int = _WHOLE_IN_TEXT) -> Markup:
+    """A text for the page, whose words of more than `whole` letters may be broken behind "_" and "/" alone."""
+    return Markup("").join(
+        Markup("<wbr>").join(re.split(r"(?<=[_/])(?=[^_/])", word)) if len(word) > whole else word
+        for word in re.split(r"(\s+)", text)
+    )
 
 
 def sentence_list(words: Iterable[str]) -> str:

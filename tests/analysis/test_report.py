@@ -456,6 +456,63 @@ def test_tables_of_ten_columns_fit_a_screen_and_those_that_are_not_long_a_phone(
     assert browser.execute_script(TOO_WIDE, width == 1280) == []
 
 
+HINTS = """
+for (const fold of document.querySelectorAll("details")) fold.open = true;
+const boxes = [...document.querySelectorAll(".scroll")], done = arguments[0];
+const said = (box) => getComputedStyle(box, "::before").content.includes("scrolls sideways");
+setTimeout(() => done([
+  boxes.filter((box) => box.scrollWidth > box.clientWidth + 1).length,
+  boxes.filter((box) => (box.scrollWidth > box.clientWidth + 1) !== said(box)).map((box) => box.ariaLabel),
+]), 300);
+"""
+
+
+def test_what_scrolls_sideways_on_a_phone_says_so(browser: Any, report: Path) -> None:
+    show(browser, report, 390)
+    count, wrong = browser.execute_async_script(HINTS)
+    assert count
+    assert wrong == []
+
+
+SCALES = """
+for (const fold of document.querySelectorAll("details")) fold.open = true;
+return [...document.querySelectorAll(".row")].map((row) => [...row.querySelectorAll("img")]
+  .map((one) => one.getBoundingClientRect().width / one.getAttribute("width")));
+"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_pictures_side_by_side_are_on_one_scale(browser: Any, report: Path, width: int) -> None:
+    show(browser, report, width)
+    scales = browser.execute_script(SCALES)
+    assert len(scales) > 3
+    assert all(max(row) - min(row) < 0.01 for row in scales)
+
+
+BROKEN = """
+for (const fold of document.querySelectorAll("details")) fold.open = true;
+const broken = new Set();
+for (const cell of document.querySelectorAll("td:not(.anywhere), th[data-column]")) {
+  const walker = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+    for (const { 0: word, index } of node.data.matchAll(/[^\\s_/-]+/g)) {
+      const range = document.createRange();
+      range.setStart(node, index);
+      range.setEnd(node, index + word.length);
+      if (new Set([...range.getClientRects()].map((box) => Math.round(box.top))).size > 1) broken.add(word);
+    }
+  }
+}
+return [...broken];
+"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_name_in_a_table_is_broken_inside_a_word(browser: Any, report: Path, width: int) -> None:
+    show(browser, report, width)
+    assert browser.execute_script(BROKEN) == []
+
+
 def test_an_interval_stands_below_its_value_and_two_rows_head_the_summary(browser: Any, report: Path) -> None:
     show(browser, report, 1280)
     places = browser.execute_script("""
@@ -539,7 +596,7 @@ return [...table.tBodies[0].rows].map((row) => parseFloat(row.cells[place].inner
 
 def test_a_link_opens_the_fold_in_which_its_run_is(browser: Any, report: Path) -> None:
     show(browser, report, 1280)
-    link = browser.execute_script("return [...document.querySelectorAll('#matrices a')].map((one) => one.hash)[0]")
+    link = browser.execute_script("return [...document.querySelectorAll('#matrices td a')].map((one) => one.hash)[0]")
     assert link.startswith("#run-")
     browser.execute_script(f"location.hash = '{link}'")
     assert browser.execute_script(f"return document.querySelector('{link}').getBoundingClientRect().height > 0")
