@@ -143,6 +143,7 @@ def _report(options: argparse.Namespace, console: Console) -> int:
 
     said = Console()
     with step(said, "reading the MLflow store", in_logs=False):  # imports take seconds
+        from analysis.commands import explore_command
         from analysis.detectors import local_weights
         from analysis.parts import Options
         from analysis.report import make_report
@@ -159,6 +160,7 @@ def _report(options: argparse.Namespace, console: Console) -> int:
     else:
         page = make_report(store, options.out, chosen, say=lambda text: print(text.strip(), flush=True))
     said.print(f"the report is in {page}", highlight=False, markup=False, soft_wrap=True)
+    said.print(f"a page to click in: {explore_command(options)}", highlight=False, markup=False, soft_wrap=True)
     return OK
 
 

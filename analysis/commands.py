@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shlex
 import sys
@@ -181,11 +182,24 @@ def _settings(method: str, config: Mapping[str, Any], experiment: Experiment) ->
     return words
 
 
+def explore_command(options: argparse.Namespace) -> str:
+    """The command of the page to click in for the grid of a report, with the options that both commands have."""
+    words = [str(_python()), "-m", "analysis", "explore"]
+    for option in ("experiment", "tracking_uri", "data", "spec_version", "images", "cache"):
+        if (value := getattr(options, option)) is not None:
+            words += [f"--{option.replace('_', '-')}", without_passwords(str(value))]
+    return shlex.join(words)
+
+
+def _python() -> Path:
+    """This Python, as a path that can be typed here."""
+    python = Path(sys.executable)
+    return python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
+
+
 def next_commands(uri: str, experiment: str) -> dict[str, str]:
     """The commands that a person may want next: the report's, and the MLflow UI's or the server's address."""
-    shown, python = without_passwords(uri), Path(sys.executable)
-    if python.is_relative_to(Path.cwd()):
-        python = python.relative_to(Path.cwd())
+    shown, python = without_passwords(uri), _python()
     report = [str(python), "-m", "analysis", "--experiment", experiment]
     if uri != f"sqlite:///{Path('runs', 'mlflow.db').resolve()}":
         report += ["--tracking-uri", shown]

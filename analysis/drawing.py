@@ -27,8 +27,8 @@ _KILLED = (
 )
 
 
-def draw(figure: Figure, stem: Path) -> tuple[int, int]:
-    """Draw a figure to `stem`.png and `stem`.svg. Returns width and height in CSS pixels.
+def draw(figure: Figure, stem: Path, *, vector: bool = True) -> tuple[int, int]:
+    """Draw a figure to `stem`.png and, if it is `vector`, `stem`.svg. Returns width and height in CSS pixels.
 
     The layout and the box that holds everything drawn take as long as the drawing itself. Both are found once, for
     the two files, without drawing anything for it.
@@ -41,7 +41,8 @@ def draw(figure: Figure, stem: Path) -> tuple[int, int]:
         figure.set_layout_engine(None)  # the layout is final; "none" would go through all of the figure once more
         box = figure.get_tightbbox().padded(mpl.rcParams["savefig.pad_inches"])
         figure.savefig(stem.with_name(f"{stem.name}.png"), dpi=DPI, bbox_inches=box)
-        figure.savefig(stem.with_name(f"{stem.name}.svg"), bbox_inches=box, metadata={"Date": None})
+        if vector:
+            figure.savefig(stem.with_name(f"{stem.name}.svg"), bbox_inches=box, metadata={"Date": None})
     return round(box.width * CSS_PIXELS), round(box.height * CSS_PIXELS)
 
 
@@ -66,9 +67,9 @@ class Drawing:
         if self._executor is not None:
             self._executor.shutdown(wait=True, cancel_futures=True)
 
-    def start(self, figure: Figure, stem: Path) -> Future[tuple[int, int]]:
+    def start(self, figure: Figure, stem: Path, *, vector: bool = True) -> Future[tuple[int, int]]:
         """Begin `draw`. What it raises, the future raises; in this process, the call raises it."""
-        return self._begin(draw, figure, stem)
+        return self._begin(draw, figure, stem, vector=vector)
 
     def compute(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Callable[[], T]:
         """Begin other work, of a function of a module. Returns what waits for its result, and raises what it raised."""

@@ -195,7 +195,8 @@ class Kept:
             tables: names of its files of tables.
             pictures: names of its pictures, without suffix.
         """
-        figures = [f"{name}.{kind}" for name in pictures for kind in ("png", "svg")]
+        drawn = [f"{name}.{kind}" for name in pictures for kind in ("png", "svg")]
+        figures = [name for name in drawn if name.endswith(".png") or (report / "figures" / name).is_file()]
         files = [*(f"figures/{name}" for name in figures), *(f"tables/{name}" for name in sorted(tables))]
         target = self.folder / part.name
         try:

@@ -13,12 +13,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from analysis.cells import IntervalMatrix
@@ -35,6 +37,7 @@ T = TypeVar("T")
 TEMPLATES = Path(__file__).parent / "templates"
 _LONGEST_NAME, _DIGITS = 200, 12  # of a file, without suffix; file systems take 255 bytes
 _LONG_TEXT, _LONG_WORD = 40, 18  # characters
+_WHOLE_IN_TABLE, _WHOLE_IN_TEXT = 12, 30  # characters; no shorter word is broken
 _CARD_COLUMNS, _CARD_ROWS = 4, 24
 PAGE, _FOLDERS, _UNFINISHED = "index.html", ("figures", "tables"), ".unfinished"
 _LOCK = "lock"  # in the unfinished folder
@@ -45,11 +48,20 @@ _MARK = '<meta name="generator" content="inpaint-grid">'
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph; a `strong` one is highlighted, `command` is a command line shown below it."""
+    """A paragraph; a `strong` one is highlighted, `command` is a command line shown below it.
+
+    `link` is the title of a section that says more; a link to it stands behind the text.
+    """
 
     text: str
     strong: bool = False
     command: str = ""
+    link: str = ""
+
+    @property
+    def target(self) -> str:
+        """The address of the link."""
+        return f"#{file_name(self.link)}"
 
 
 @dataclass(frozen=True)
@@ -93,9 +105,14 @@ class Begun:
 
 @dataclass(frozen=True)
 class Row:
-    """Pictures side by side if there is room."""
+    """Pictures side by side if there is room, all on one scale."""
 
     pictures: Sequence[Picture]
+
+    @property
+    def widest(self) -> int:
+        """The width of the widest picture, in CSS pixels, which decides the scale of all."""
+        return max((picture.width for picture in self.pictures), default=0)
 
 
 @dataclass(frozen=True)
@@ -119,10 +136,11 @@ class Cell:
 
     @property
     def kind(self) -> str:
-        """How its column is laid out: a number stays on one line, a long text may be broken anywhere."""
-        longest = max(map(len, self.text.split()), default=0)
-        is_long = len(self.text) > _LONG_TEXT or longest > _LONG_WORD
-        return "number" if self.numeric else "long" if is_long else ""
+        """How its column is laid out: a number stays on one line, a word such as a digest may be broken anywhere."""
+        longest = max(map(len, re.split(r"\s|(?<=[_/])", self.text)), default=0)
+        if self.numeric:
+            return "number"
+        return "long anywhere" if longest > _LONG_WORD else "long" if len(self.text) > _LONG_TEXT else ""
 
 
 @dataclass(frozen=True)
@@ -179,7 +197,7 @@ class Section:
 
 
 class Folder:
-    """The folder of a report: `figures/` as PNG and SVG, `tables/` as CSV, Markdown and LaTeX.
+    """The folder of a report: `figures/` as PNG and, but for photographs, SVG; `tables/` as CSV, Markdown and LaTeX.
 
     Attributes:
         origins: variant -> backbone and origin of its weights, which stand beside its name in every table.
@@ -236,7 +254,9 @@ class Folder:
             os.close(self._lock)
             self._lock = None
 
-    def picture(self, name: str, figure: Figure, *, alt: str, narrow: Figure | None = None) -> Picture:
+    def picture(
+        self, name: str, figure: Figure, *, alt: str, narrow: Figure | None = None, vector: bool = True
+    ) -> Picture:
         """Begin to draw a figure to files.
 
         Args:
@@ -244,10 +264,11 @@ class Folder:
             figure: the figure to draw.
             alt: description with its main numbers.
             narrow: the same figure in one column; a phone shows it, and it is the file `name`-narrow.
+            vector: whether it is an SVG file too; of photographs that file is larger than the PNG, and no sharper.
         """
         name = file_name(name)
         picture = Picture(name, alt, f"figures/{name}.png")
-        begun = Begun(picture, self._drawing.start(figure, self.path / "figures" / name))
+        begun = Begun(picture, self._drawing.start(figure, self.path / "figures" / name, vector=vector))
         self._begun.append(begun)
         if begun.size.done():  # always, where it is drawn in this process
             begun.wait()
@@ -359,6 +380,7 @@ class Folder:
             loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
             lstrip_blocks=True,
         )  # fmt: skip
+        environment.filters |= {"broken": broken, "narrow": partial(broken, whole=_WHOLE_IN_TABLE)}
         text = environment.get_template("report.html").render(title=title, subtitle=subtitle, sections=sections)
         if one_file:
             text = with_pictures_inside(text, self.path)
@@ -444,6 +466,14 @@ def file_name(text: str) -> str:
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - _DIGITS - 1]}-{digest}"
 
 
+def broken(text: str, *, whole: int = _WHOLE_IN_TEXT) -> Markup:
+    """A text for the page, whose words of more than `whole` letters may be broken behind "_" and "/" alone."""
+    return Markup("").join(
+        Markup("<wbr>").join(re.split(r"(?<=[_/])(?=[^_/])", word)) if len(word) > whole else word
+        for word in re.split(r"(\s+)", text)
+    )
+
+
 def sentence_list(words: Iterable[str]) -> str:
     """Words joined as in "a, b and c"."""
     *most, last = list(words)
@@ -461,6 +491,8 @@ def with_pictures_inside(page: str, folder: Path) -> str:
 
 
 def _cell(value: object, link: str, anchor: str) -> Cell:
+    if isinstance(value, pd.Timedelta):
+        return Cell(plain(value), value.total_seconds(), link, anchor, numeric=True)
     if isinstance(value, pd.Timestamp):
         return Cell(f"{value:%Y-%m-%d %H:%M:%S}", value.isoformat(), link, anchor)
     text = plain(value)

@@ -11,6 +11,7 @@ from pandas.io.formats.style import Styler
 
 from analysis.cells import IntervalMatrix
 from analysis.matrices import decimals, in_domain_cells, trained_on_label
+from grid.overview import time_in_words
 from models.metrics import in_words as metric_words
 
 MISSING = "missing"
@@ -38,6 +39,7 @@ PLAIN = {  # headings of columns, where the CSV's name is no plain word
     "num_fakes": "fakes",
     "low": "95 % interval: from",
     "high": "95 % interval: to",
+    "variant": "method",  # with the settings that tell its variants apart, if there are several
 }
 Table = pd.DataFrame | IntervalMatrix
 
@@ -174,7 +176,9 @@ def spoken(table: pd.DataFrame) -> pd.DataFrame:
     if "metric" in table.columns:
         words = {name: metric_words(name) for name in set(map(str, table["metric"])) if "/" not in name}
         table = table.assign(metric=[words.get(str(name), name) for name in table["metric"]])
-    return table if table.index.name is not None else table.rename(columns=PLAIN)
+    if table.index.name is not None:
+        return table
+    return table.rename(columns={name: words for name, words in PLAIN.items() if words not in table.columns})
 
 
 def caption_of(table: Table, caption: str, *, transpose: bool = False) -> str:
@@ -217,9 +221,11 @@ def _texts(table: Table, *, transpose: bool) -> tuple[pd.DataFrame, pd.DataFrame
 
 
 def plain(value: object) -> str:
-    """One value of a table as text: floats with three digits, "yes" or "no", "missing"."""
+    """One value of a table as text: floats with three digits, times as "1 min 25 s", "yes" or "no", "missing"."""
     if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value)):
         return MISSING
+    if isinstance(value, pd.Timedelta):
+        return time_in_words(value.total_seconds(), decimals=1)
     if isinstance(value, bool):
         return "yes" if value else "no"
     return decimals(value) if isinstance(value, float) else str(value)

@@ -157,7 +157,7 @@ SPEC = "spec.json"
 TRACEBACK = "traceback.txt"
 WARNINGS = "warnings.txt"  # warnings that the trial logged; absent if there are none
 
-PREVIEW = "preview"  # folder of pictures that the UI shows: the cells, ROC curves, the worst mistakes
+PREVIEW = "preview"  # folder of pictures that the UI shows: cells, ROC curves, the worst mistakes, confusion
 
 # Artifacts of the grid's parent run.
 REPORT = "report"  # folder: the report of `python -m analysis`, with index.html

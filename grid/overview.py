@@ -137,6 +137,14 @@ def list_of_seeds(seeds: Sequence[int]) -> str:
     return ", ".join(map(str, seeds))
 
 
+def time_in_words(seconds: float, *, decimals: int = 0) -> str:
+    """Such as "40 s", "1 min 25 s" or "2 h 05 min"; below a minute with so many decimals."""
+    if round(seconds, decimals) < 60:
+        return f"{seconds:.{decimals}f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
 def trained_in_words(trial: TrialSpec, generators: Sequence[str], *, say_size: bool = True) -> str:
     """What a trial is trained on: its training set, and what is special about it."""
     parts = [trial.train_set.label(generators)]

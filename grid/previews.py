@@ -1,4 +1,4 @@
-"""Pictures of a detection trial for MLflow's UI: its cells, ROC curves, and its worst mistakes.
+"""Pictures of a trial for MLflow's UI: cells, ROC curves and worst mistakes of detection, answers of attribution.
 
 They are drawn with Pillow alone, in milliseconds: a worker needs no matplotlib for them.
 """
@@ -21,14 +21,15 @@ from grid.means import CROSS_GENERATOR, IN_DOMAIN, summary_of_trial
 from grid.overview import label_of_trial, trained_in_words
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
-from grid.tasks import DETECTION, cell_rows, generators_of
+from grid.tasks import ATTRIBUTION, DETECTION, cell_rows, generators_of, get_task
 from grid.trial import Scored
 from models.registry import gives_log_odds
+from models.scoring import attributed
 
 MOST_MISTAKES = 12
 _ACROSS, _SIDE, _MARGIN = 6, 160, 16  # pictures side by side; pixels
 _INK, _FAINT, _PAPER = "#1b1b1b", "#8a8a8a", "#ffffff"
-_PURPLE, _ORANGE = np.array([63, 0, 125]), np.array([179, 88, 6])
+_PURPLE, _ORANGE, _BLUE = np.array([63, 0, 125]), np.array([179, 88, 6]), np.array([8, 48, 107])
 # Okabe and Ito (2008): distinguishable under every common kind of colour blindness.
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#000000")
 
@@ -51,7 +52,7 @@ class Previews:
 def make_previews(
     spec: TrialSpec, scored: Scored, settings: RunSettings, *, threshold: float | None = None
 ) -> Previews | None:
-    """The pictures of a finished detection trial; None for another task.
+    """The pictures of a finished trial of detection or attribution; None for another task.
 
     A test picture that cannot be read any more is left out of the worst mistakes, with a warning.
 
@@ -61,6 +62,9 @@ def make_previews(
         settings: the manifest of `spec.data` is in `settings.manifests`.
         threshold: what a score that is no log-odds is held against; None: there are no mistakes to show of such one.
     """
+    if spec.task == ATTRIBUTION:
+        title = f"{label_of_trial(spec)}, attribution, seed {spec.seed}"
+        return Previews({"confusion": _confusion(title, scored.scores)})
     if spec.task != DETECTION:
         return None
     title = f"{label_of_trial(spec)}, trained on {trained_in_words(spec, ())}, seed {spec.seed}"
@@ -158,6 +162,39 @@ def _cells(title: str, spec: TrialSpec, scored: Scored) -> Image.Image:
         of_kind = {kind: means.get(names.summary_metric(kind, metric)) for kind in (IN_DOMAIN, CROSS_GENERATOR)}
         text = ", ".join(f"{kind} {value:.3f}" for kind, value in of_kind.items() if value is not None)
         draw.text((_MARGIN, below + 22 * row), f"{words[metric]}: {text}", _INK, _font(14))
+    return sheet
+
+
+def _confusion(title: str, scores: pd.DataFrame) -> Image.Image:
+    """A row per true class, a column per answer: images, and their share of the class."""
+    classes = [str(name).removeprefix("logit_") for name in scores.columns if str(name).startswith("logit_")]
+    truth = get_task(ATTRIBUTION).class_numbers(scores, classes)
+    known = truth >= 0
+    logits = scores.loc[known, [f"logit_{name}" for name in classes]].to_numpy(float)
+    counts = np.zeros((len(classes), len(classes)), int)
+    np.add.at(counts, (truth[known], attributed(truth[known], logits, len(classes))), 1)
+    side, font = 64, _font(14)
+    longest = int(max(font.getlength(name) for name in classes))
+    left, head = max(longest + 2 * _MARGIN, 110), longest + 44
+    words = f"{title}: {np.trace(counts)} of {counts.sum()} right"
+    width, height = max(left + side * len(classes) + _MARGIN, 560), head + side * len(classes) + _MARGIN
+    sheet, draw, top = _sheet(words, width, height)
+    draw.text((left, top), "answered with", _FAINT, font)
+    draw.text((_MARGIN, top + head - 12), "true class", _FAINT, font, anchor="lb")
+    for number, name in enumerate(classes):
+        upright = Image.new("RGB", (longest + 4, 20), _PAPER)
+        ImageDraw.Draw(upright).text((0, 10), name, _INK, font, anchor="lm")
+        sheet.paste(upright.rotate(90, expand=True), (left + side * number + side // 2 - 10, top + head - longest - 10))
+        draw.text((_MARGIN, top + head + side * number + side / 2), name, _INK, font, anchor="lm")
+    for (row, column), count in np.ndenumerate(counts):
+        share = count / max(int(counts[row].sum()), 1)
+        colour = 255 + share * (_BLUE - 255)
+        across, down = left + side * column, top + head + side * row
+        box = (across + 1, down + 1, across + side - 2, down + side - 2)
+        draw.rectangle(box, tuple(int(each) for each in colour), _INK if row == column else None, 2)
+        ink = _PAPER if share > 0.55 else _INK
+        draw.text((across + side / 2, down + 22), f"{share:.0%}", ink, _font(16), anchor="mm")
+        draw.text((across + side / 2, down + 44), str(count), ink, _font(12), anchor="mm")
     return sheet
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeElapsedColumn
 
+from grid.overview import time_in_words
 from grid.plan import Work
 from grid.runner import DONE, FAILED, REPORTED, STARTED, TrialEvent
 
@@ -125,5 +126,4 @@ class GridProgress:
             if key in self._running and key in self._begun:
                 expected = max(expected - (time.monotonic() - self._begun[key]), 0.0)
             left, longest = left + expected, max(longest, expected)
-        seconds = max(left / self._at_once, longest)
-        return f"about {seconds // 60:.0f} min {seconds % 60:02.0f} s" if seconds >= 60 else f"about {seconds:.0f} s"
+        return f"about {time_in_words(max(left / self._at_once, longest))}"

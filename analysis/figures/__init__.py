@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+
+_WIDTH_OF_LETTERS = 0.54  # of DejaVu Sans, on average, as a share of their size
 
 
 @contextmanager
@@ -31,6 +34,23 @@ def style() -> Iterator[None]:
     }
     with mpl.rc_context(settings):
         yield
+
+
+def wrapped(text: str, *, inches: float, points: float) -> str:
+    """A text whose lines are broken so that each is at most so wide.
+
+    A title that is wider than its figure would make the picture wider, and so, on a page, its letters smaller.
+
+    Args:
+        text: lines, which stay apart.
+        inches: width of the longest line.
+        points: size of the letters.
+    """
+    most = max(20, int(inches * 72 / (_WIDTH_OF_LETTERS * points)))
+    lines = (
+        textwrap.fill(line, most, break_long_words=False, break_on_hyphens=False) or line for line in text.split("\n")
+    )
+    return "\n".join(lines)
 
 
 def label_heat_map(

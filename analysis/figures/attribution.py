@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures import label_heat_map, style
+from analysis.figures import label_heat_map, style, wrapped
 
 
 def confusion_figure(counts: pd.DataFrame, *, title: str) -> Figure:
@@ -24,9 +24,11 @@ def confusion_figure(counts: pd.DataFrame, *, title: str) -> Figure:
     names = [str(name) for name in counts.columns]
     with style():
         longest = max((len(name) for name in names), default=0)
-        figure = Figure(
-            figsize=(2.3 + 0.07 * longest + 0.85 * len(names), 1.6 + 0.62 * len(names)), layout="constrained"
-        )
+        right, width = int(np.trace(values)), 2.3 + 0.07 * longest + 0.62 * len(names)
+        words = f"{title}\n{right} of {int(values.sum())} right"
+        heading = wrapped(words, inches=width - 0.6 - 0.07 * longest, points=9)
+        height = 1.3 + 0.15 * (heading.count("\n") + 1) + 0.62 * len(names)
+        figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.add_subplot()
         image = axes.imshow(np.ma.masked_invalid(shares), cmap=mpl.colormaps["Blues"], vmin=0, vmax=1, aspect="auto")
         for (row, column), share in np.ndenumerate(shares):
@@ -35,8 +37,7 @@ def confusion_figure(counts: pd.DataFrame, *, title: str) -> Figure:
             weight = "bold" if row == column else "normal"
             axes.text(column, row, text, ha="center", va="center", color=ink, weight=weight, fontsize=9)
         label_heat_map(axes, list(map(str, counts.index)), names, down="true class", across="predicted class", slant=10)
-        right = int(np.trace(values))
-        axes.set_title(f"{title}\n{right} of {int(values.sum())} right", loc="left", fontsize=9)
+        axes.set_title(heading, loc="left", fontsize=9)
         bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
         bar.set_label("share of the true class")
         bar.outline.set_visible(False)

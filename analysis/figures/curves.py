@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures import style
+from analysis.figures import style, wrapped
 from analysis.figures.palette import Look, looks
 from analysis.matrices import column_order, decimals, trained_on_label
 from grid.means import mean_of
@@ -191,7 +191,8 @@ def training_figure(history: pd.DataFrame, *, title: str, generators: Sequence[s
     }
     with style():
         size = (max(2.3 * len(trials), 4.6) + 0.3, 1.9 * len(quantities) + 0.9)
-        figure = Figure(figsize=size, layout="constrained")
+        heading = wrapped(title, inches=size[0], points=10)
+        figure = Figure(figsize=(size[0], size[1] + 0.17 * heading.count("\n")), layout="constrained")
         grid = figure.subplots(len(quantities), len(trials), squeeze=False, sharey="row")
         for row, quantity in zip(grid, quantities, strict=True):
             for axes, (trained_on, task) in zip(row, trials, strict=True):
@@ -213,7 +214,7 @@ def training_figure(history: pd.DataFrame, *, title: str, generators: Sequence[s
             axes.set_title(words.replace("trained on ", "trained on\n"), fontsize=9)
         for axes in grid[-1]:
             axes.set_xlabel("epoch")
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+        figure.suptitle(heading, x=0.01, ha="left", fontsize=10)
         handles = [
             Line2D([], [], ms=4, label="training" if split == "train" else "validation", **looks_of[split])
             for split in looks_of
@@ -248,7 +249,10 @@ def _panels(
                 handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False, title=value,
                 fontsize=7.5, title_fontsize=7.5, handlelength=2.6, labelspacing=0.25,
             )  # fmt: skip
-        figure.supxlabel("one line per generator that is tested on; * it was trained on", fontsize=8, x=0.01, ha="left")
+        # constrained layout leaves no space between a legend and a label of the figure: the empty line is that space
+        figure.supxlabel(
+            "\none line per generator that is tested on; * it was trained on", fontsize=8, x=0.01, ha="left"
+        )
     return figure
 
 
@@ -257,11 +261,14 @@ def _grid(scores: pd.DataFrame, title: str) -> tuple[Figure, list[Axes]]:
     trained = [str(name) for name in dict.fromkeys(scores["trained_on"])]
     across = min(len(trained), _MAX_ACROSS)
     down = -(-len(trained) // across)
-    figure = Figure(figsize=(max(across * _SIDE, 4.6) + 0.2, down * (_SIDE + 0.8) + 0.6), layout="constrained")
+    width = max(across * _SIDE, 4.6) + 0.2
+    heading = wrapped(title, inches=width, points=10)
+    height = down * (_SIDE + 0.8) + 0.6 + 0.17 * heading.count("\n")
+    figure = Figure(figsize=(width, height), layout="constrained")
     grid = list(figure.subplots(down, across, squeeze=False).ravel())
     for axes in grid[len(trained) :]:
         axes.remove()
     for axes, trained_on in zip(grid, trained, strict=False):
         axes.set_title(f"trained on {trained_on_label(trained_on, generators_of(scores))}", fontsize=9)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    figure.suptitle(heading, x=0.01, ha="left", fontsize=10)
     return figure, grid[: len(trained)]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from analysis.embeddings import Projection, Separation
-from analysis.figures import style
+from analysis.figures import style, wrapped
 from analysis.figures.palette import looks
+
+_WIDTH = 6.1  # inches
 
 
 def embedding_figure(
@@ -34,7 +35,7 @@ def embedding_figure(
     there = set(names)
     ordered = [name for name in order if name in there] + sorted(there - set(order))
     with style():
-        figure = Figure(figsize=(6.2, 4.8), layout="constrained")
+        figure = Figure(figsize=(_WIDTH, 4.8), layout="constrained")
         axes = figure.add_subplot()
         size = float(np.clip(8000 / max(len(names), 1), 7, 36))
         for name, look in looks(ordered).items():
@@ -47,7 +48,7 @@ def embedding_figure(
         axes.set_yticks([])
         axes.set_aspect("equal", adjustable="datalim")
         axes.spines[:].set_color("#bbbbbb")
-        figure.suptitle(textwrap.fill(title, 78), x=0.01, ha="left", fontsize=9)
+        figure.suptitle(wrapped(title, inches=_WIDTH, points=9), x=0.01, ha="left", fontsize=9)
         axes.legend(  # beside the axes, not the figure, whose long title needs the width
             loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, frameon=False, title="class (images)",
             markerscale=1.6,
@@ -58,6 +59,6 @@ def embedding_figure(
             f"silhouette {separation.silhouette:.3f}, {separation.num_neighbours}-NN purity {separation.purity:.3f} "
             f"(chance {separation.chance:.3f}).",
         ]
-        text = "\n".join(textwrap.fill(line, 95) for line in lines)
+        text = wrapped("\n".join(lines), inches=_WIDTH, points=8)
         figure.supxlabel(text, fontsize=8, x=0.01, ha="left")
     return figure

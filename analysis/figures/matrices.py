@@ -13,12 +13,13 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from analysis.cells import IntervalMatrix
-from analysis.figures import label_heat_map, style
+from analysis.figures import label_heat_map, style, wrapped
 from analysis.matrices import decimals, in_domain_cells, matrix_means, trained_on_label
 from analysis.tables import cell_text
 from models.metrics import Metric, get_metric
 
 _DARK, _LIGHT = "#000000", "#ffffff"
+_TITLE = 9  # points
 
 
 def matrix_figure(
@@ -58,8 +59,10 @@ def matrix_figure(
     colours = mpl.colormaps["PuOr" if centred else "cividis"]
     longest = max([len(name) for name in rows], default=0)
     with style():
-        size = (1.9 + 0.07 * longest + 1.0 * len(columns), 1.5 + 0.75 * len(rows))
-        figure = Figure(figsize=size, layout="constrained")
+        width, beside = 1.9 + 0.07 * longest + 0.88 * len(columns), 0.6 + 0.07 * longest
+        heading = wrapped(f"{title}\n{_summary(table)}", inches=width - beside, points=_TITLE)
+        height = 1.05 + 0.15 * (heading.count("\n") + 1) + 0.75 * len(rows)  # so that cells are of one size
+        figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.add_subplot()
         image = axes.imshow(np.ma.masked_invalid(values), cmap=colours, vmin=span[0], vmax=span[1], aspect="auto")
         for (row, column), value in np.ndenumerate(values):
@@ -84,7 +87,7 @@ def matrix_figure(
         axes.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
         axes.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
         axes.grid(which="minor", color="white", lw=1.5)
-        axes.set_title(f"{title}\n{_summary(table)}", loc="left", fontsize=9)
+        axes.set_title(heading, loc="left", fontsize=_TITLE)
         bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
         words = metric if registered is None else registered.words
         bar.set_label(words if span == (0, 1) else f"{words}\ncolours from {span[0]:.2f} to {span[1]:.2f}")

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from analysis.figures import label_heat_map, style
+from analysis.figures import label_heat_map, style, wrapped
 
 
 def landing_figure(counts: pd.DataFrame, *, title: str) -> Figure:
@@ -37,7 +37,7 @@ def landing_figure(counts: pd.DataFrame, *, title: str) -> Figure:
             text = f"{share:.0%}\n{int(values[row, column])}"
             axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=9)
         label_heat_map(axes, rows, columns, down="left out of training", across="answered with", slant=10)
-        axes.set_title(title, loc="left", fontsize=9)
+        axes.set_title(wrapped(title, inches=size[0] - 0.6 - 0.07 * longest, points=9), loc="left", fontsize=9)
         bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
         bar.set_label("share of the left-out generator's images")
         bar.outline.set_visible(False)

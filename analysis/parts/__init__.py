@@ -23,6 +23,8 @@ from models.detector import DETECTION_CLASSES
 from models.metrics import AT_VALIDATION, is_at_half, metrics_for, reported
 from models.registry import gives_log_odds
 
+AUDIT = "Audit"  # title of the section that has every finding in full
+
 
 @dataclass(frozen=True)
 class Options:
@@ -146,10 +148,14 @@ class Report:
         notes = self.runs.loc[self.runs["variant"] == variant, "weights"]
         return [str(note) for note in dict.fromkeys(notes) if note not in ("", "none")]
 
-    def audit(self) -> Iterator[Block]:
-        """A line on what the audits say of the data, to stand above a matrix; none if that is not known."""
+    def audit(self, *, here: bool = False) -> Iterator[Block]:
+        """A line on what the audits say of the data, to stand above a matrix; none if that is not known.
+
+        Args:
+            here: it stands in the section that has every finding, to which it else has a link.
+        """
         if self.store.verdict is not None:
-            yield Text(f"Audit of the data: {self.store.verdict}.")
+            yield Text(f"Audit of the data: {self.store.verdict}.", link="" if here else AUDIT)
 
     def problem(self, text: str, *, lasting: bool = False) -> Text:
         """A problem to show here and under "What this does not show"; lines after the first are a command.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from analysis.page import Block, Bullets, Text
-from analysis.parts import Report, register_part
+from analysis.parts import AUDIT, Report, register_part
 from data.audits import LEVELS, Finding
 from data.verdict import PASS
 
@@ -15,14 +15,14 @@ _COLUMNS = ["audit", "level", "text", "remedy", "numbers", "files"]
 _SHOWN_FILES = 5
 
 
-@register_part("audit", title="Audit", position=17)
+@register_part("audit", title=AUDIT, position=17)
 def audit(report: Report) -> Iterator[Block]:
     """The verdict, and every finding with its numbers and some of its files; the gravest first."""
     verdict = report.store.verdict
     if verdict is None:
         yield Text("What audits say of the data is not kept with this grid; the next launch adds it.")
         return
-    yield from report.audit()
+    yield from report.audit(here=True)
     if verdict.accepted:
         yield Text(f"Accepted by whoever launched it (--accept-audit): {', '.join(verdict.accepted)}.", strong=True)
     found = sorted(verdict.findings, key=lambda finding: -LEVELS.index(finding.level))

@@ -52,7 +52,8 @@ def cam(report: Report) -> Iterator[Block]:
     yield Text(
         "The same photographs for every method: input, mask, and each detector's evidence for “fake”, one detector per "
         "training set. A detector with a map of its own shows that map; of any other, Grad-CAM explains the score that "
-        "is shown, the log-odds of fake. Of several seeds, the first finished one."
+        "is shown, the log-odds of fake. Of several seeds, the first finished one. The panels are PNG files alone: an "
+        "SVG file of photographs is larger and no sharper."
     )
     fakes = manifest.table[(manifest.table["label"] == FAKE) & (manifest.table["split"] != TRAIN)]
     if without := int(fakes["mask"].isna().sum()):
@@ -151,7 +152,7 @@ def _picture(report: Report, variant: str, panel: Panel) -> Picture:
         f"and one map per training set. Right answers of {len(panel.images)}: {right}."
     )
     figure = cam_panel(panel, report.generators, label=report.labelled(variant))
-    return report.folder.picture(f"cam-{variant}-{panel.tested_on}", figure, alt=alt)
+    return report.folder.picture(f"cam-{variant}-{panel.tested_on}", figure, alt=alt, vector=False)
 
 
 def _localisation(report: Report, table: pd.DataFrame) -> Iterator[Block]:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.controls import null_cells, null_sentences
 from analysis.page import Block, Bullets, Text, sentence_list
-from analysis.parts import Report, register_part
+from analysis.parts import AUDIT, Report, register_part
 from analysis.store import Store, StoreError
 from data.audits import Finding
 from grid import names
@@ -61,7 +61,8 @@ def limits(
         results: rows of `store.results()` on clean pictures.
         scores: scores of one finished detection run, to count test images; None: there is no such run.
         notes: remarks on the data set.
-        found: findings of the audits; those that are harmless by themselves are left to the section "Audit".
+        found: findings of the audits; counted here, and in full in the section "Audit"; of those that are
+            harmless by themselves nothing is said here.
     """
     runs = store.runs()
     yield from _missing(store, runs)
@@ -78,9 +79,12 @@ def limits(
     yield from _inverted(results)
     yield from _warnings(store, runs)
     yield from (Text(f"The data set's own note: {note}") for note in notes)
-    for finding in found:
-        if finding.level != "note":
-            yield Text(f"The audit of the data ({finding.audit}, {finding.level}): {finding}")
+    grave = Counter((finding.audit, finding.level) for finding in found if finding.level != "note")
+    if grave:
+        listed = sentence_list(
+            f"{name} ({level}, {count} finding{'s' if count > 1 else ''})" for (name, level), count in grave.items()
+        )
+        yield Text(f"What the audit of the data found may explain values: {listed}.", link=AUDIT)
     skipped = store.parent.data.tags.get(names.SKIPPED, "0")
     if skipped != "0":
         yield Text(f"{skipped} bad files of the data set were left out.")

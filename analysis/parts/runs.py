@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
+import pandas as pd
+
 from analysis.matrices import trained_on_label
 from analysis.page import Block, Text
 from analysis.parts import Report, register_part
@@ -21,11 +23,11 @@ def runs(report: Report) -> Iterator[Block]:
     store, table = report.whole, report.whole.runs()
     server = store.tracking_uri.startswith("http")
     table = table.assign(task=list(map(task_words, table["task"], table["method"])))
-    shown = table[["run_id", "task", "variant", "trained_on", "seed", "state", "weights", "device", "seconds"]]
+    shown = table[["run_id", "task", "variant", "trained_on", "seed", "state", "weights", "device"]]
     shown = shown.assign(
         run_id=shown["run_id"].where(shown["run_id"] != "", "none yet"),
         trained_on=[trained_on_label(str(name), report.generators) for name in shown["trained_on"]],
-        seconds=shown["seconds"].round(1),
+        time=pd.to_timedelta(table["seconds"], unit="s"),
         start=table["start"],
         error=table["error"].str.slice(0, 300),
     )

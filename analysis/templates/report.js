@@ -24,6 +24,16 @@ for (const box of document.querySelectorAll(".picture")) {
   box.addEventListener("click", () => box.classList.toggle("large"));
   box.addEventListener("keydown", (event) => { if (event.key === "Enter") box.classList.toggle("large"); });
 }
+// A table or picture that is wider than its box says so.
+const watch = new ResizeObserver((entries) => {
+  for (const box of new Set(entries.map(({ target }) => target.closest(".scroll")))) {
+    box.classList.toggle("scrolls", box.scrollWidth > box.clientWidth + 1);
+  }
+});
+for (const box of document.querySelectorAll(".scroll")) {
+  watch.observe(box);
+  watch.observe(box.firstElementChild);
+}
 // A link into a closed fold opens it; printing opens all folds.
 const reveal = () => {
   const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));

@@ -39,6 +39,7 @@ SPOKEN = {  # headings of Markdown, LaTeX and the page -> columns of the CSV
     "confidence interval of the mean: to": "high",
     "prediction interval of one more run: from": "one_more_low",
     "prediction interval of one more run: to": "one_more_high",
+    "method": "variant",  # of both headings; no table for readers has two columns of it
     "95 % interval of the difference: from": "low",
     "95 % interval of the difference: to": "high",
 }

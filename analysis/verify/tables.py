@@ -398,12 +398,13 @@ def runs(evidence: Evidence, name: str, table: pd.DataFrame) -> Derived | str:
     kinds = evidence.all_trials["kind"]
     words = evidence.all_trials["task"] + (" (" + kinds + ")").where(kinds != METHOD, "")
     frame = evidence.all_trials[columns].assign(task=words)
-    shown = frame.assign(
+    shown = frame.drop(columns="method").assign(  # readers see the variant under this name
         trained_on=[label_of(evidence, text) for text in frame["trained_on"]],
         run_id=frame["run_id"].where(frame["run_id"] != "", "none yet"),
     )
     shown["images of each class (train, valid)"] = frame["equal_size"].where(frame["equal_size"] != "", "all")
-    recorded = ["weights", "device", "node", "gpu_share", "git_commit", "start", "end", "seconds", "error", "url"]
+    recorded = ["weights", "device", "node", "gpu_share", "git_commit", "start", "end", "seconds", "time", "error",
+                "url"]  # fmt: skip
     return Derived(frame, ["key"], dict.fromkeys(recorded, RECORDED), shown=shown)
 
 

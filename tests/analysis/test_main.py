@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from analysis.__main__ import main
+from analysis.explore.command import parse_arguments
 from tests.analysis.grids import GENERATORS, Grid
 from tests.grid.grids import fresh_store
 
@@ -77,6 +79,22 @@ def test_the_comparison_holds_cells_and_means(written: Path) -> None:
     compared = pd.read_csv(written / "tables/compare-residual_linear-clip_linear-accuracy.csv")
     assert set(compared["kind"]) == {"cell", "mean", "in-domain mean", "cross-generator mean"}
     assert compared["p"].between(0, 1).all()
+
+
+def test_the_last_line_is_the_command_of_the_page_to_click_in(
+    grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("analysis.report.make_report", lambda store, out, *_, **__: out / "index.html")
+    same = ["--tracking-uri", grid.tracker.uri, "--images", f"{tmp_path} 2", "--data", "limit=16"]
+    monkeypatch.setattr("analysis.store.open_store", lambda *_, **__: None)
+    assert main([*same, "--out", str(tmp_path / "report"), "--no-cam"]) == 0
+    *_, report, explore = capsys.readouterr().out.splitlines()
+    assert report == f"the report is in {tmp_path / 'report' / 'index.html'}"
+    begin, _, command = explore.partition(": ")
+    python, *words = shlex.split(command)
+    assert (begin, words[:3]) == ("a page to click in", ["-m", "analysis", "explore"])
+    assert Path(python).exists()
+    assert parse_arguments(words[3:]) == parse_arguments(same)
 
 
 @pytest.mark.long

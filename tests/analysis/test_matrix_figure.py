@@ -62,6 +62,20 @@ def rectangles(figure: Figure, *, hatched: bool) -> set[tuple[int, int]]:
     }
 
 
+def test_a_long_title_is_wrapped_and_changes_neither_width_nor_cells() -> None:
+    words = "xception_pretrained [tf_efficientnet_lite0, ImageNet (packaged), small form]"
+    sizes, cells = list[tuple[int, int]](), list[float]()
+    for title in ("m", words, f"{words}: the accuracy at the threshold that was chosen on the validation images"):
+        figure = matrix_figure(MATRIX, metric="auroc", title=title)
+        FigureCanvasAgg(figure).draw()
+        assert " ".join(axes_of(figure).get_title(loc="left").split()).startswith(title)
+        box = axes_of(figure).get_window_extent()
+        cells.append(box.height)
+        sizes.append((round(box.width), round(figure.get_tightbbox().width * 100)))
+    assert len(set(sizes)) == 1
+    assert max(cells) - min(cells) < 0.05 * max(cells)
+
+
 def test_in_domain_is_outlined_and_missing_is_hatched() -> None:
     figure = matrix_figure(MATRIX, metric="accuracy", title="m")
     assert rectangles(figure, hatched=False) == {(0, 0), (1, 1), (2, 0), (2, 1)}

@@ -19,7 +19,7 @@ from grid.means import CROSS_GENERATOR, IN_DOMAIN, mean_of, means_over_cells, su
 from grid.overview import OVERALL, OWN, UNSEEN, accuracies_of
 from grid.previews import make_previews, roc_points, worst_mistakes
 from grid.settings import RunSettings
-from grid.tasks import ATTRIBUTION
+from grid.tasks import ATTRIBUTION, OPEN_SET
 from grid.train_sets import TrainSet
 from grid.trial import Scored
 from tests.grid.grids import make_spec, open_grid, paper_manifest
@@ -168,4 +168,19 @@ def test_pictures_of_a_trial_are_files_and_a_photograph_that_is_gone_is_said(
         with Image.open(tmp_path / "out" / names.PREVIEW / name) as picture:
             assert picture.width <= 1280
             assert len(set(picture.convert("L").tobytes())) > 2
-    assert make_previews(make_spec(manifest.digest, task=ATTRIBUTION, train=("lama", "ldm")), scored, settings) is None
+    assert make_previews(make_spec(manifest.digest, task=OPEN_SET, train=("lama",)), scored, settings) is None
+
+
+def test_the_answers_of_attribution_are_a_picture(tmp_path: Path) -> None:
+    settings = RunSettings(cache=tmp_path / "cache", runs=tmp_path / "runs", tracking_uri="sqlite://")
+    scores = pd.DataFrame(
+        {"generator": ["real", "lama", "lama", "ldm"], "label": [0, 1, 1, 1], "logit_real": [1.0, 0, 0, 0],
+         "logit_lama": [0.0, 1, 0, 0], "logit_ldm": [0.0, 0, 1, 1]}
+    )  # fmt: skip
+    spec = make_spec("0" * 16, task=ATTRIBUTION, train=("lama", "ldm"))
+    previews = make_previews(spec, Scored(CLEAN, {}, scores, np.zeros((4, 2), np.float16)), settings)
+    assert previews is not None
+    previews.write(tmp_path / "out")
+    with Image.open(tmp_path / "out" / names.PREVIEW / "confusion.png") as picture:
+        assert picture.width <= 1280
+        assert len(set(picture.convert("L").tobytes())) > 2

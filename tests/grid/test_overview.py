@@ -12,7 +12,7 @@ from rich.console import Console
 
 from grid import names
 from grid.commands.status import print_status
-from grid.overview import Row, failures, list_of_seeds, print_rows, seeds_in_words
+from grid.overview import Row, failures, list_of_seeds, print_rows, seeds_in_words, time_in_words
 from grid.spec import TrialSpec
 from tests.grid.grids import FACTS, make_spec, open_grid, paper_manifest, planted_result
 
@@ -32,6 +32,17 @@ def trials(number: int, data: str = "data") -> list[TrialSpec]:
 )
 def test_seeds(seeds: list[int], listed: str, in_words: str) -> None:
     assert (list_of_seeds(seeds), seeds_in_words(seeds)) == (listed, in_words)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "whole", "one_decimal"),
+    [
+        (2.44, "2 s", "2.4 s"), (59.96, "1 min 00 s", "1 min 00 s"), (84.5, "1 min 24 s", "1 min 24 s"),
+        (119.7, "2 min 00 s", "2 min 00 s"), (7_500, "2 h 05 min", "2 h 05 min"),
+    ],
+)  # fmt: skip
+def test_times(seconds: float, whole: str, one_decimal: str) -> None:
+    assert (time_in_words(seconds), time_in_words(seconds, decimals=1)) == (whole, one_decimal)
 
 
 def test_trials_that_differ_in_their_seed_share_a_line() -> None:

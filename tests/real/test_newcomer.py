@@ -28,7 +28,7 @@ SILENCE = 6.0
 LAUNCH = f"{sys.executable} launch.py"
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\x1b[=>]")
 # Lines that are copied as a whole, or end in a path that is, so the terminal breaks them and not the program.
-COPIED = ("report:", "the report is in ", "MLflow UI:", "error:")
+COPIED = ("report:", "the report is in ", "a page to click in:", "MLflow UI:", "error:")
 
 
 @dataclass

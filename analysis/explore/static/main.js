@@ -1,11 +1,12 @@
 // The frame: reads the grid again and again, and shows one view by the address behind "#".
 
-import { askJson, at, say } from "/static/tools.js";
+import { askJson, at, say, watched } from "/static/tools.js";
 import * as images from "/static/images.js";
 import * as matrices from "/static/matrices.js";
 import * as points from "/static/points.js";
 import * as score from "/static/score.js";
 
+for (const box of document.querySelectorAll(".scroll")) watched(box);
 const views = { matrices, images, points, score };
 const RUNNING = 3000, RESTING = 30000; // milliseconds between two readings
 let grid = null, timer = 0, shown = "", broken = false;

@@ -1,6 +1,6 @@
 // Every method's matrix; each cell leads to its images.
 
-import { at, decimals, fill, make, rove, say } from "/static/tools.js";
+import { at, decimals, fill, make, name as named, rove, say, watched } from "/static/tools.js";
 
 let last = ""; // the cell that was chosen, to come back to
 const ready = [];
@@ -48,11 +48,11 @@ function card(context, grid, method) {
   const of = grid.metrics.find(({ name }) => name === grid.metric);
   const words = of?.words ?? grid.metric;
   const head = make("tr", {}, make("th", { scope: "col" }, "tested on"),
-    ...method.columns.map((column) => make("th", { scope: "col" }, column.label)));
-  const rows = grid.generators.map((generator, row) => make("tr", {}, make("th", { scope: "row" }, generator),
+    ...method.columns.map((column) => make("th", { scope: "col" }, named(column.label))));
+  const rows = grid.generators.map((generator, row) => make("tr", {}, make("th", { scope: "row" }, named(generator)),
     ...method.columns.map((column, place) => cell(context, grid, method, column, generator, method.values[row][place], of, words))));
   const table = make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows));
-  const scroll = make("div", { class: "scroll" }, table);
+  const scroll = watched(make("div", { class: "scroll" }, table));
   const means = method.means.filter(({ value }) => value != null).map(({ name, value }) => `${name} ${decimals(value)}`).join(", ");
   const left = method.trials.total - method.trials.finished;
   const part = make("section", { class: method.columns.length > 5 ? "card wide" : "card", "aria-label": method.label }, make("h3", {}, method.label),
@@ -97,8 +97,8 @@ function attribution(context, grid) {
   const classes = methods[0].classes.map(({ name }) => name);
   const of = { chance: null, higher_is_better: true };
   at("attribution-table").replaceChildren(
-    make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "method"), ...classes.map((name) => make("th", { scope: "col" }, name)))),
-    make("tbody", {}, ...methods.map((method) => make("tr", {}, make("th", { scope: "row" }, method.label),
+    make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "method"), ...classes.map((name) => make("th", { scope: "col" }, named(name))))),
+    make("tbody", {}, ...methods.map((method) => make("tr", {}, make("th", { scope: "row" }, named(method.label)),
       ...classes.map((name) => {
         const value = method.classes.find((one) => one.name === name)?.value;
         const key = `attribution/${method.variant}/${name}`;

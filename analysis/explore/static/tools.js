@@ -86,6 +86,21 @@ function beyond(items, item, direction) {
   return best;
 }
 
+// A name that may be broken behind "_" alone.
+export const name = (text) => {
+  const words = make("span");
+  for (const part of text.split(/(?<=_)/)) words.append(...(words.childNodes.length ? [make("wbr")] : []), part);
+  return words;
+};
+
+// A box that is narrower than what it holds says that it scrolls.
+const sizes = new ResizeObserver((entries) => {
+  for (const box of new Set(entries.map(({ target }) => target.closest(".scroll")))) {
+    box?.classList.toggle("scrolls", box.scrollWidth > box.clientWidth + 1);
+  }
+});
+export const watched = (box) => { sizes.observe(box); sizes.observe(box.firstElementChild); return box; };
+
 // Maps, whose making takes long, one after the other, so that they do not keep thumbnails waiting.
 export class Maps {
   constructor() { this.waiting = []; this.abort = new AbortController(); this.busy = false; }
@@ -104,6 +119,7 @@ export class Maps {
       const flat = answer.headers.get("Explore-Map") === "flat", url = URL.createObjectURL(await answer.blob());
       const image = make("img", { alt: flat ? `${alt} flat, no place stands out` : alt, onload: () => URL.revokeObjectURL(url) });
       image.src = url;
+      slot.classList.toggle("noted", flat);
       slot.replaceChildren(image, flat ? make("span", { class: "flat" }, "flat: no place stands out") : "");
     } catch (error) {
       if (error.name !== "AbortError") slot.replaceChildren(error.message);

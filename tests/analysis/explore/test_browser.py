@@ -129,6 +129,63 @@ def test_a_click_on_a_cell_shows_its_images_and_a_click_on_an_image_its_photogra
     assert not tab.run("document.getElementById('photograph').open")
 
 
+BROKEN = """
+const done = arguments[0];
+import("/static/tools.js").then(({ name }) => {
+  const broken = [];
+  const long = () => name("patch_samples_of_autoencoders");
+  for (const head of document.querySelectorAll("#methods th")) head.replaceChildren(long());
+  for (const head of document.querySelectorAll("#matrices th")) {
+    const walker = document.createTreeWalker(head, NodeFilter.SHOW_TEXT);
+    for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+      for (const { 0: word, index } of node.data.matchAll(/[^\\s_-]+/g)) {
+        const range = document.createRange();
+        range.setStart(node, index);
+        range.setEnd(node, index + word.length);
+        if (range.getClientRects().length > 1) broken.push(word);
+      }
+    }
+  }
+  done(broken);
+});
+"""
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_headings_are_not_broken_inside_a_word(tab: Tab, width: int) -> None:
+    tab.open(width)
+    tab.until(lambda: tab.all("#methods th"))
+    assert tab.browser.execute_async_script(BROKEN) == []
+
+
+FLAT = """
+const done = arguments[0], own = window.fetch, canvas = document.createElement("canvas");
+canvas.width = canvas.height = 40;
+canvas.toBlob(async (blob) => {
+  window.fetch = async () => new Response(blob, { headers: { "Explore-Map": "flat" } });
+  const slot = document.querySelector("#tiles .slot"), { Maps } = await import("/static/tools.js");
+  new Maps().add(slot, "/map", "map:");
+  setTimeout(() => {
+    window.fetch = own;
+    const box = (selector) => slot.querySelector(selector).getBoundingClientRect();
+    const [map, words] = [box("img"), box(".flat")];
+    done([map.width, map.bottom, words.top, words.bottom, slot.getBoundingClientRect().bottom]);
+  }, 500);
+});
+"""
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_that_a_map_is_flat_stands_below_it(tab: Tab, width: int) -> None:
+    tab.open(width)
+    click_cell(tab)
+    tab.until(lambda: tab.drawn("#tiles img"))
+    map_width, map_end, begin, end, slot_end = tab.browser.execute_async_script(FLAT)
+    assert map_width > 60
+    assert map_end <= begin + 1
+    assert begin < end <= slot_end + 1
+
+
 def test_filters_sort_and_show_masks_and_maps(tab: Tab) -> None:
     tab.open(WIDE)
     click_cell(tab)
