@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def show_results(console: Console, uri: str, experiment: str, data: str, keys: Collection[str]) -> None:
+def show_results(console: Console, uri: str, experiment: str, data: str, keys: Collection[str], cache: Path) -> None:
     """Print the tables of the finished trials among these, and the commands for the report and the MLflow UI."""
     from grid.garbage import no_search_for_garbage
     from grid.steps import step
@@ -133,7 +133,7 @@ def show_results(console: Console, uri: str, experiment: str, data: str, keys: C
     asked = results["key"].isin(set(keys))
     print_results(results if asked.all() else results[asked], console, methods, beside)
     print_controls(store, beside, keys, console)
-    for what, command in next_commands(uri, experiment).items():
+    for what, command in next_commands(uri, experiment, cache).items():
         console.print(f"{what:<10} {command}", highlight=False, markup=False, soft_wrap=True)
 
 

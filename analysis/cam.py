@@ -458,7 +458,7 @@ def open_images(store: Store, *, root: Path | None = None, cache: Path | None = 
     file = sqlite_file(store.tracking_uri)
     if cache is None and file is not None:
         cache = file.parent / "cache"
-    remedy = "name the data folder with --images DIR"
+    remedy = "name the launch's cache with --cache DIR, or the data folder with --images DIR"
     folder = None if cache is None else cache / "manifests" / store.data
     if folder is not None and (folder / "manifest.json").is_file():
         try:

@@ -197,11 +197,20 @@ def _python() -> Path:
     return python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
 
 
-def next_commands(uri: str, experiment: str) -> dict[str, str]:
-    """The commands that a person may want next: the report's, and the MLflow UI's or the server's address."""
+def next_commands(uri: str, experiment: str, cache: Path) -> dict[str, str]:
+    """The commands that a person may want next: the report's, and the MLflow UI's or the server's address.
+
+    Args:
+        uri: tracking URI.
+        experiment: of MLflow.
+        cache: the launch's; named where the report would not look for it.
+    """
     shown, python = without_passwords(uri), _python()
     report = [str(python), "-m", "analysis", "--experiment", experiment]
     if uri != f"sqlite:///{Path('runs', 'mlflow.db').resolve()}":
         report += ["--tracking-uri", shown]
+    file = sqlite_file(uri)
+    if file is None or cache.absolute() != file.parent.absolute() / "cache":
+        report += ["--cache", str(cache)]
     local = shlex.join([str(python.with_name("mlflow")), "ui", "--backend-store-uri", shown])
     return {"report:": shlex.join(report), "MLflow UI:": shown if uri.startswith("http") else local}

@@ -95,7 +95,8 @@ class Pool(Generic[T, U]):
         except BrokenProcessPool as error:
             raise RuntimeError(
                 "a process that reads files was ended from outside (too little memory?) or could not start; repeat the "
-                'command. In a program of your own, put the call below: if __name__ == "__main__":'
+                "command. (In a script of your own that is no command of this project, put what you call below: if "
+                '__name__ == "__main__":)'
             ) from error
         finally:
             for future in pending:
@@ -151,15 +152,32 @@ def _apply_all(items: list[Any]) -> _Sent:
     except Exception as raised:
         error = raised
     buffers: list[pickle.PickleBuffer] = []
-    pickled = pickle.dumps((results, error), protocol=5, buffer_callback=buffers.append)
+    pickled = pickle.dumps((results, error and _sendable(error)), protocol=5, buffer_callback=buffers.append)
     if not buffers:
         return _Sent(pickled, None, ())
     _Process.count += 1
     path = _Process.folder / f"{os.getpid()}-{_Process.count}"
     raws = [buffer.raw() for buffer in buffers]
-    with path.open("wb") as target:
-        target.writelines(raws)
+    try:
+        with path.open("wb") as target:
+            target.writelines(raws)
+    except OSError as failed:
+        path.unlink(missing_ok=True)
+        # a RuntimeError: an OSError would be taken for one of the folder that results go to
+        text = (
+            f"pictures cannot be passed on in the temporary folder {path.parent}: {failed.strerror}; free space there, "
+        )
+        raise RuntimeError(f"{text}or name another folder with the environment variable TMPDIR") from None
     return _Sent(pickled, path, tuple(raw.nbytes for raw in raws))
+
+
+def _sendable(error: Exception) -> Exception:
+    """The error, or one with its type and words if it cannot be pickled and unpickled."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301  # our own
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _begin_process(pickled: bytes, folder: str) -> None:

@@ -30,6 +30,7 @@ _CELL_WIDTH, _CELL_HEIGHT, _GAP = 0.52, 0.36, 0.28  # of the small matrices
 _BEST_WIDTH, _BEST_HEIGHT = 1.02, 0.56  # of a cell of the best methods
 _HEAD, _FOOT = 0.74, 0.72  # above and below a small matrix
 _TOP, _BETWEEN = 0.66, 0.72  # above the bars; above the matrix of the best methods
+_NAME, _NARROW_NAME = 24, 14  # letters of a generator's name; longer ones are shortened in the middle
 _KEY = 3.4  # room for the scale of colours and its words
 
 
@@ -55,7 +56,7 @@ def answer_figure(
     columns = column_order({str(name) for one in standing for name in one.matrix.columns}, generators)
     values = np.concatenate([one.matrix.to_numpy(float).ravel() for one in standing])
     span = colour_span(values.tolist(), "auroc")
-    side = max(map(len, generators), default=0) * 0.072 + 0.35  # of the names of rows
+    side = _side(generators, narrow=narrow)
     bars, best_height = len(standing) * (_NARROW_ROW if narrow else _ROW), len(generators) * _BEST_HEIGHT
     best_width = min(len(columns) * _BEST_WIDTH, page - side - 2 * _EDGE)
     beside = _EDGE + side + best_width + _KEY + 0.6 <= page  # the key stands beside that matrix, or below it
@@ -88,7 +89,8 @@ def answer_figure(
         down += bars + _BETWEEN
         write(_EDGE, down - 0.26, "The best method of each cell", fontsize=10, weight="bold")
         letters = 11 if narrow else 15
-        _best(place(side + _EDGE, down, best_width, best_height), best, generators, columns, span, letters=letters)
+        of_best = place(side + _EDGE, down, best_width, best_height)
+        _best(of_best, best, generators, columns, span, letters=letters, cell=best_width / max(len(columns), 1))
         left = _EDGE + (side + best_width + 0.5 if beside else 0.1 if narrow else side)
         below = down + (0.1 if beside else best_height + 0.85)
         _key(place(left, below, 3.0, 0.13), span)
@@ -102,11 +104,36 @@ def answer_figure(
                 width = max(one.matrix.shape[1], 1) * _CELL_WIDTH
                 axes = place(left, down + _HEAD, width, small)
                 _matrix(axes, one, generators, best, span, names=number == 0)
-                rank = standing.index(one) + 1
-                _heading(axes, one, rank, labels.get(one.variant, ""), width=max(width + _GAP, 2.2))
+                _heading(
+                    axes, _ranked_name(standing, one), one, labels.get(one.variant, ""), width=max(width + _GAP, 2.2)
+                )
                 left += max(width, 2.2 - _GAP) + _GAP
             down += _HEAD + small + _FOOT
     return figure
+
+
+def fits_phone(standing: Sequence[Standing], generators: Sequence[str]) -> bool:
+    """Whether the small matrices have room in one column for a phone, at a size that can be read."""
+    columns = {str(name) for one in standing for name in one.matrix.columns}
+    return _side(generators, narrow=True) + len(columns) * _CELL_WIDTH + 2 * _EDGE <= _NARROW
+
+
+def _side(generators: Sequence[str], *, narrow: bool) -> float:
+    """Inches for the names of rows."""
+    return max((len(_short(name, _NARROW_NAME if narrow else _NAME)) for name in generators), default=0) * 0.072 + 0.35
+
+
+def _short(name: str, letters: int) -> str:
+    """A name with its beginning and its end, if it is longer than that; tables have all of it."""
+    if len(name) <= letters:
+        return name
+    end = letters // 2 - 1
+    return f"{name[: letters - end - 1]}…{name[-end:]}"
+
+
+def _ranked_name(standing: Sequence[Standing], one: Standing) -> str:
+    """With its place among the methods that have the same cells; without a place, if it lacks some."""
+    return f"{standing.index(one) + 1}. {one.variant}" if one.ranked else one.variant
 
 
 def _key(axes: Axes, span: tuple[float, float]) -> None:
@@ -139,19 +166,22 @@ def _bars(axes: Axes, standing: Sequence[Standing], labels: Mapping[str, str], *
                 axes.plot([mean.low, mean.high], [at, at], color="#000000", lw=1.1, solid_capstyle="butt")
                 lowest = min(lowest, mean.low)
             lowest = min(lowest, mean.value)
-        axes.text(1.01, number + lifts[0], _text("unseen", one.unseen), transform=axes.get_yaxis_transform(),
+        unseen = (
+            _text("unseen", one.unseen) if one.ranked else f"{_text('unseen', one.unseen)}\nother cells: not ranked"
+        )
+        axes.text(1.01, number + lifts[0], unseen, linespacing=1.0, transform=axes.get_yaxis_transform(),
                   va="center", fontsize=size, weight="bold")  # fmt: skip
         axes.text(1.01, number + lifts[1] + 0.04, _text("own", one.own), transform=axes.get_yaxis_transform(),
                   va="center", fontsize=7, color="#444444")  # fmt: skip
         if narrow:
-            above = f"{number + 1}. {one.variant}"
+            above = _ranked_name(standing, one)
             origin = _origin(labels.get(one.variant, ""), 60)
             axes.text(0, number - 0.3, above, transform=axes.get_yaxis_transform(), va="bottom", fontsize=9,
                       weight="bold")  # fmt: skip
             axes.text(0, number - 0.28, origin, transform=axes.get_yaxis_transform(), va="top", fontsize=7,
                       color="#444444", linespacing=1.0)  # fmt: skip
             continue
-        name = textwrap.fill(f"{number + 1}. {one.variant}", 34, break_on_hyphens=False)
+        name = textwrap.fill(_ranked_name(standing, one), 34, break_on_hyphens=False)
         axes.text(-0.015, number - 0.05, name, transform=axes.get_yaxis_transform(), ha="right", va="bottom",
                   fontsize=9, weight="bold", linespacing=0.95)  # fmt: skip
         axes.text(-0.015, number + 0.02, _origin(labels.get(one.variant, ""), 46), transform=axes.get_yaxis_transform(),
@@ -179,7 +209,7 @@ def _text(words: str, mean: Mean | None) -> str:
 
 def _best(
     axes: Axes, best: pd.DataFrame, generators: Sequence[str], columns: Sequence[str], span: tuple[float, float], *,
-    letters: int,
+    letters: int, cell: float,
 ) -> None:  # fmt: skip
     values = best.pivot_table(index="tested_on", columns="trained_on", values="mean")
     values = values.reindex(index=list(generators), columns=list(columns))
@@ -189,8 +219,10 @@ def _best(
         ink = _ink(value, span)
         name = variants[0] if len(variants) == 1 else f"{len(variants)} methods alike"
         name = "\n".join(textwrap.wrap(name.replace("_", "_ "), letters)[:3]).replace("_ ", "_")
-        axes.text(across, down - 0.27, decimals(value), ha="center", va="center", color=ink, fontsize=9, weight="bold")
-        size = 7 if letters > 11 else 6
+        shrunk = min(1.0, cell / (0.7 if letters > 11 else 0.55))  # of many columns
+        axes.text(across, down - 0.27, decimals(value), ha="center", va="center", color=ink, fontsize=9 * shrunk,
+                  weight="bold")  # fmt: skip
+        size = (7 if letters > 11 else 6) * shrunk
         axes.text(across, down + 0.17, name, ha="center", va="center", color=ink, fontsize=size, linespacing=1.0)
     _names(axes, generators, [trained_on_label(name, generators) for name in columns], rows=True)
 
@@ -233,20 +265,23 @@ def _shades(axes: Axes, matrix: pd.DataFrame, span: tuple[float, float]) -> None
 
 
 def _names(axes: Axes, generators: Sequence[str], columns: Sequence[str], *, rows: bool) -> None:
-    shown = [textwrap.shorten(name, 22, placeholder=" …") for name in columns]
+    page = axes.get_figure(root=True)
+    letters = _NARROW_NAME if page is not None and page.get_figwidth() <= _NARROW else _NAME
+    shown = [_short(name, 22) for name in columns]
     slanted = max(map(len, shown), default=0) > 7
     axes.set_xticks(range(len(shown)), shown, rotation=30 if slanted else 0, ha="right" if slanted else "center",
                     rotation_mode="anchor" if slanted else None, fontsize=7.5)  # fmt: skip
-    axes.set_yticks(range(len(generators)), list(generators) if rows else [""] * len(generators), fontsize=8)
+    beside = [_short(name, letters) if rows else "" for name in generators]
+    axes.set_yticks(range(len(generators)), beside, fontsize=8)
 
 
-def _heading(axes: Axes, one: Standing, rank: int, origin: str, *, width: float) -> None:
-    """Above a small matrix: its rank and name, its backbone and weights, its mean."""
+def _heading(axes: Axes, ranked_name: str, one: Standing, origin: str, *, width: float) -> None:
+    """Above a small matrix: its place and name, its backbone and weights, its mean."""
     letters = int(width * 14)
     notes = _origin(origin, letters).splitlines()
     mean = _text("unseen", one.unseen)
     notes.append(mean if one.ranked else f"{mean}; other cells: not ranked")
-    name = textwrap.fill(f"{rank}. {one.variant}", int(width * 11.5), break_on_hyphens=False)
+    name = textwrap.fill(ranked_name, int(width * 11.5), break_on_hyphens=False)
     axes.annotate("\n".join(notes), (0, 1), xytext=(0, 3), xycoords="axes fraction", textcoords="offset points",
                   fontsize=7, color="#333333", va="bottom")  # fmt: skip
     axes.annotate(name, (0, 1), xytext=(0, 5 + 9.2 * len(notes)), xycoords="axes fraction",

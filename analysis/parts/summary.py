@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.answer import METRIC, Standing, best_of, best_of_cells, standings
 from analysis.cells import CELL, GAP
-from analysis.figures.answer import answer_figure
+from analysis.figures.answer import answer_figure, fits_phone
 from analysis.matrices import column_order
 from analysis.page import Block, Text, sentence_list
 from analysis.parts import Report, register_part
@@ -111,7 +111,10 @@ def _best(report: Report, standing: Sequence[Standing]) -> list[str]:
         of_kind = [one for one in standing if one.learns == learns]
         ranked = [one for one in of_kind if one.ranked and one.unseen is not None]
         if ranked and not (len(ranked) == 1 and len(of_kind) > 1):
-            sentences.append(_sentence(report, ranked, words))
+            left_out = [report.labelled(one.variant) for one in of_kind if one not in ranked]
+            has = "has" if len(left_out) == 1 else "have"
+            other = f" {sentence_list(left_out)} {has} other cells so far, and no place." if left_out else ""
+            sentences.append(_sentence(report, ranked, words) + other)
     return sentences
 
 
@@ -171,7 +174,8 @@ def _figure(report: Report, standing: Sequence[Standing]) -> Block:
         for one in standing
     )
     alt = f"AUROC of {len(standing)} methods, the highest mean first: {means}. Best of {len(best)} cells: {named}."
-    wide, narrow = (
-        answer_figure(standing, report.generators, labels=report.origins, narrow=narrow) for narrow in (False, True)
-    )
+    narrow = None
+    if fits_phone(standing, report.generators):  # else the wide one scrolls there
+        narrow = answer_figure(standing, report.generators, labels=report.origins, narrow=True)
+    wide = answer_figure(standing, report.generators, labels=report.origins)
     return report.folder.picture("answer", wide, alt=alt, narrow=narrow)

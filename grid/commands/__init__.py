@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 from data.register import Register
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
 OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -37,11 +39,12 @@ class Context:
 
     Attributes:
         console: the terminal.
-        show_results: (tracking URI, MLflow experiment, digest of the data, keys of trials) -> prints their tables.
+        show_results: (tracking URI, MLflow experiment, digest of the data, keys of trials, cache) -> prints their
+            tables, and the commands that come next.
     """
 
     console: Console
-    show_results: Callable[[str, str, str, Collection[str]], None]
+    show_results: Callable[[str, str, str, Collection[str], Path], None]
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,7 @@ def _run(launch: Launch, context: Context) -> int:
             raise BadInputError(str(error)) from error
     context.console.print()
     keys = [trial.key for trial in plan.trials]
-    context.show_results(launch.settings.tracking_uri, launch.name, manifest.digest, keys)
+    context.show_results(launch.settings.tracking_uri, launch.name, manifest.digest, keys, launch.settings.cache)
     return SOME_FAILED if failed else OK
 
 

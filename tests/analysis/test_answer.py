@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from analysis.answer import Standing, best_of, best_of_cells, standings
 from analysis.cells import CELL, CELL_COLUMNS
-from analysis.figures.answer import answer_figure
+from analysis.figures.answer import answer_figure, fits_phone
 from analysis.figures.matrices import colour_span
 from analysis.strip import median_photograph
 from analysis.tables import in_words
@@ -171,3 +173,40 @@ def test_a_deviation_of_one_seed_is_none_and_not_missing() -> None:
     assert in_words(table, GENERATORS)["deviation over seeds"].tolist()[:2] == ["none", 0.1]
     assert pd.isna(in_words(table, GENERATORS)["deviation over seeds"].iloc[2])  # the value itself is missing
     assert list(in_words(table.assign(std=np.nan), GENERATORS)) == ["mean"]
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.findobj(Text)]
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_long_names_of_generators_are_shortened_in_the_middle(narrow: bool) -> None:
+    long = f"stable_diffusion_{'very_' * 30}end"
+    names = [long, "ldm"]
+    matrix = {(a, b): 0.9 if a == b else 0.6 for a in names for b in names}
+    figure = answer_figure(standings(cells(one=matrix, two=matrix), names), names, labels={}, narrow=narrow)
+    assert long not in texts(figure)
+    shown = "stable_…ry_end" if narrow else "stable_diffu…ry_very_end"
+    assert shown in texts(figure)
+    for axes in figure.axes:
+        assert 0 <= axes.get_position().x0 <= axes.get_position().x1 <= 1
+
+
+def test_a_phone_has_a_picture_of_its_own_while_its_matrices_fit() -> None:
+    found = {}
+    for number in (4, 5, 6, 12):
+        names = [f"generator{n}" for n in range(number)]
+        matrix = {(a, b): 0.9 if a == b else 0.6 for a in names for b in names}
+        found[number] = fits_phone(standings(cells(one=matrix), names), names)
+    assert found == {4: True, 5: True, 6: False, 12: False}
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_a_method_with_other_cells_has_no_place(narrow: bool) -> None:
+    part = {("lama", "lama"): 1.0, ("ldm", "lama"): 1.0}
+    found = standings(cells(first=square(0.9, 0.7), second=square(0.9, 0.6), third=part), GENERATORS)
+    assert [one.ranked for one in found] == [True, True, False]
+    shown = texts(answer_figure(found, GENERATORS, labels={}, narrow=narrow))
+    assert {"1. first", "2. second", "third"} <= set(shown)
+    assert not any("3. third" in text for text in shown)
+    assert "unseen 1.000 [0.990, 1.010]\nother cells: not ranked" in shown

@@ -78,6 +78,38 @@ def test_a_function_that_a_process_cannot_have_is_an_error_with_its_reason() -> 
         list(parallel_map(Unknown(), [1], workers=1, ahead=1, processes=True))
 
 
+class TwoWordsError(Exception):
+    """Cannot be unpickled."""
+
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__(f"{one} {other}")
+
+
+def refuse_three(number: int) -> np.ndarray:
+    if number == 3:
+        raise TwoWordsError("is", "refused")
+    return np.full(1000, number)
+
+
+def test_an_error_that_cannot_be_sent_keeps_its_words_and_the_results_before_it() -> None:
+    results = parallel_map(refuse_three, range(5), workers=1, ahead=1, processes=True)
+    assert [int(one[0]) for one in islice(results, 3)] == [0, 1, 2]
+    with pytest.raises(RuntimeError, match="TwoWordsError: is refused"):
+        next(results)
+
+
+def test_a_temporary_folder_that_takes_no_files_is_named_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with Pool(make, workers=1, processes=True) as pool:
+        (folder,) = tmp_path.iterdir()
+        folder.rename(tmp_path / "gone")
+        with pytest.raises(RuntimeError, match=rf"temporary folder {folder}: No such file.*TMPDIR"):
+            list(pool.map(range(3), ahead=3))
+        (tmp_path / "gone").rename(folder)
+
+
 @pytest.mark.parametrize("processes", [False, True])
 def test_closing_drops_what_has_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: bool) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

@@ -241,7 +241,17 @@ def test_a_store_that_was_moved_without_its_artifacts_is_refused(
     moved.mkdir()
     shutil.copy(runs / "mlflow.db", moved)
     shutil.rmtree(runs)
-    again = ["dolos", "--data", str(obvious), "--local", *ARGUMENTS, "--seeds", "1", "--runs", str(moved)]
+    again = [
+        "dolos",
+        "--data",
+        str(obvious),
+        "--local",
+        *ARGUMENTS,
+        "--set",
+        "residual_linear.l2=0.5",
+        "--runs",
+        str(moved),
+    ]
     assert launch.main(again) == 2
     said = " ".join(capsys.readouterr().out.split())
     assert f"mlflow.db was moved without its artifacts, which were in {runs / ARTIFACTS}." in said
