@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from data.sources import Published, register_source
 from data.sources._tree import SPLIT_NAMES
@@ -151,6 +151,7 @@ def _scan_generators(folder: Path, root: Path, result: Scan) -> None:
     names = {_SHORT_NAMES.get(path.name, path.name) for path in found}
     on_request = {name for name, beside in _ON_REQUEST.items() if beside <= names and names != {name}}
     folder_of: dict[str, str] = {}
+    lacking: list[_Lacking] = []
     for path in found:
         generator = _SHORT_NAMES.get(path.name, path.name)
         part = Scan()
@@ -163,13 +164,45 @@ def _scan_generators(folder: Path, root: Path, result: Scan) -> None:
             words = "fully generated images, which have no originals and no masks; localisation leaves them out"
             part.notes.append(f"{generator}: {words}")
         elif _is_folder(path / "images", root, part):
-            _scan_split_folders(path / "images", root, part, FAKE, generator, path / "masks")
+            of_masks = _scan_split_folders(path / "images", root, part, FAKE, generator, path / "masks")
+            if generator in on_request:
+                part.notes += _without_masks(of_masks)
+            else:
+                lacking += of_masks
         folder_of.setdefault(generator, path.name)
         part.problems = [dataclasses.replace(problem, generator=generator) for problem in part.problems]
         if generator in on_request:
             result.on_request[generator] = part
         else:
             result.add(part)
+    result.notes += _without_masks(lacking)
+
+
+class _Lacking(NamedTuple):
+    """How many of a generator's fakes in a split have no mask."""
+
+    generator: str
+    split: str
+    missing: int
+    number: int
+
+
+def _without_masks(lacking: list[_Lacking]) -> list[str]:
+    """What to say of fakes without masks: in one line where none has a mask, or none of a generator."""
+    never = "no fake has a mask; localisation leaves them out"
+    by_generator = {one.generator: [other for other in lacking if other.generator == one.generator] for one in lacking}
+    without = {name for name, parts in by_generator.items() if all(part.missing == part.number for part in parts)}
+    if len(without) == len(by_generator) > 1:
+        return [never]
+    notes = []
+    for name, parts in by_generator.items():
+        counted = [
+            f"{name}, {part.split}: {part.missing} of {part.number} fakes have no mask; localisation leaves them out"
+            for part in parts
+            if part.missing
+        ]
+        notes += [f"{name}: {never}"] if name in without else counted
+    return notes
 
 
 def _scan_split_folders(
@@ -181,11 +214,15 @@ def _scan_split_folders(
     masks: Path | None = None,
     *,
     own_ids: bool = False,
-) -> None:
+) -> list[_Lacking]:
     """Add the images below `folder`/{train,valid,test} to `result`.
 
     With `own_ids`, a stem names no photograph: every image has a source id of its own.
+
+    Returns:
+        of each split with images, how many masks are missing; empty without `masks`.
     """
+    lacking: list[_Lacking] = []
     present = [path.name for path in _subfolders(folder, root, result)]
     if extra := [name for name in present if name not in SPLITS]:
         result.notes.append(f"folders that are no split were ignored in {relative(folder, root)}: {', '.join(extra)}")
@@ -202,9 +239,7 @@ def _scan_split_folders(
         if masks is not None:
             if (masks / split).is_dir():
                 mask_of = _match_masks(masks / split, root, result, stems)
-            if num_missing := len(images.keys() - mask_of.keys()):
-                counted = f"{num_missing} of {len(images)} fakes have no mask"
-                result.notes.append(f"{generator}, {split}: {counted}; localisation leaves them out")
+            lacking.append(_Lacking(generator, split, len(images.keys() - mask_of.keys()), len(images)))
         names = [name[: name.rfind(".")] for name in images.values()]
         entries = FolderEntries(
             folder=folder / split,
@@ -217,6 +252,7 @@ def _scan_split_folders(
             mask_names=[mask_of.get(stem) for stem in images] if mask_of else [],
         )
         result.add_folder(entries)
+    return lacking
 
 
 def _images(folder: Path, root: Path, result: Scan) -> tuple[Names, dict[str, str], set[str]]:

@@ -96,6 +96,17 @@ def test_an_empty_folder_and_no_folder_at_all(tmp_path: Path) -> None:
     assert kinds(scan(tmp_path))["fake"] == "no generator in the folder"
 
 
+def test_fakes_without_any_mask_are_one_line(dolos: Path) -> None:
+    fake = dolos / "celebahq/fake"
+    never = "no fake has a mask; localisation leaves them out"
+    names = sorted(path.name for path in fake.iterdir())
+    for name in names[:-1]:
+        shutil.rmtree(fake / name / "masks")
+    assert scan(dolos).notes == [f"{name}: {never}" for name in names[:-1]]
+    shutil.rmtree(fake / names[-1] / "masks")
+    assert scan(dolos).notes == [never]
+
+
 def test_a_mask_without_image_is_a_problem_and_a_fake_without_mask_a_note(dolos: Path) -> None:
     fake = dolos / "celebahq/fake"
     (fake / "lama/images/train/00001.png").unlink()
