@@ -97,8 +97,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     print_any_text()
     words = list(sys.argv[1:] if arguments is None else arguments)
+    from rich.console import Console
+
+    from grid.steps import step
+
+    console = Console(stderr=True)
     if words[:1] == ["predict"]:
-        from analysis import predict
+        with step(console, "loading torch and the readers of pictures", in_logs=False):  # takes seconds
+            from analysis import predict
 
         run, options = predict.predict, predict.parse_arguments(words[1:])
     elif words[:1] == ["export"]:
@@ -116,14 +122,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run, options = explore, parse(words[1:])
     else:
         run, options = _report, parse_arguments(words)
-    from rich.console import Console
     from rich.logging import RichHandler
 
     from data.addresses import without_passwords
     from grid.faults import fault, keep_traceback
     from grid.local_store import StoreError  # not from a module that brings MLflow, which an export does not need
 
-    console = Console(stderr=True)
     logging.basicConfig(
         level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)]
     )

@@ -35,6 +35,7 @@ from data.sources.base import is_aside, shown_names
 from grid import names
 from grid.command_line import Parser
 from grid.plan import FINISHED
+from grid.steps import step
 from grid.tasks import ATTRIBUTION, DETECTION
 from grid.train_sets import TrainSet
 from grid.uris import store_variable
@@ -377,9 +378,11 @@ def predict(options: argparse.Namespace, console: Console) -> int:
     if options.out is not None and options.out.exists() and not options.out.is_dir():
         raise StoreError(f"--out {options.out} is a file; name a folder")
     check_device(options.device)
-    store = open_store(options.experiment, tracking_uri=options.tracking_uri, data=options.data, run_id=options.run)
-    run_id, why = (find_run(store, options.run), "") if options.run else best_run(store, options.best)
-    predictor = Predictor(store, run_id, device=options.device, weight_files=weight_files)
+    with step(console, "reading the MLflow store", in_logs=False):
+        store = open_store(options.experiment, tracking_uri=options.tracking_uri, data=options.data, run_id=options.run)
+        run_id, why = (find_run(store, options.run), "") if options.run else best_run(store, options.best)
+    with step(console, "loading the detector", in_logs=False):
+        predictor = Predictor(store, run_id, device=options.device, weight_files=weight_files)
     with_cam = not options.no_cam and (predictor.has_maps or predictor.has_cam)
     if not options.json:
         _print_run(console, predictor, why, overlays=not options.no_cam)
@@ -388,8 +391,9 @@ def predict(options: argparse.Namespace, console: Console) -> int:
     answers: list[Answer] = []
     # answers go to stdout, which rich would redirect to the console, which is stderr
     bars = Progress(
-        console=console, disable=not console.is_terminal, transient=True, redirect_stdout=sys.stdout.isatty()
-    )
+        console=console, disable=not console.is_terminal or len(pictures) == 1, transient=True,
+        redirect_stdout=sys.stdout.isatty(),
+    )  # fmt: skip
     with bars:
         task = bars.add_task("pictures", total=len(pictures))
         for start in range(0, len(pictures), BATCH):
