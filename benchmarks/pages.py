@@ -182,8 +182,7 @@ def on_one_gpu(results: Results) -> str:
                 sums[which] = [before + one for before, one in zip(sums[which], minutes, strict=True)]
     for precision, total in sums.items():
         rows.append(["all", f"frozen encoders: {precision}", "", *(f"**{one:.1f}**" for one in total)])
-    lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
-    return "\n".join([*lines, "", f"`benchmarks/gpu.sh encoders at-once`: {gpu_table.place(content)}"])
+    return _with_place(head, rows, [f"`benchmarks/gpu.sh encoders at-once`: {gpu_table.place(content)}"])
 
 
 def _peaks(machine: Instance) -> str:
@@ -267,9 +266,13 @@ def _median(results: Results, name: str, key: str) -> float | None:
 
 
 def _table(head: list[str], rows: list[list[str]], results: Results, name: str, place: str = "") -> str:
-    lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
     said = where({name: results[name]}) if name in results else [place or f"`{name}`: {NOT_MEASURED} yet."]
-    return "\n".join([*lines, "", *said])
+    return _with_place(head, rows, said)
+
+
+def _with_place(head: list[str], rows: list[list[str]], place: list[str]) -> str:
+    """A table in Markdown, and below it where its values were measured."""
+    return "\n".join([*(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)), "", *place])
 
 
 # docs/numbers.md -----------------------------------------------------------------------------------------------------

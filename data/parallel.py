@@ -164,10 +164,10 @@ def _apply_all(items: list[Any]) -> _Sent:
     except OSError as failed:
         path.unlink(missing_ok=True)
         # a RuntimeError: an OSError would be taken for one of the folder that results go to
-        text = (
+        raise RuntimeError(
             f"pictures cannot be passed on in the temporary folder {path.parent}: {failed.strerror}; free space there, "
-        )
-        raise RuntimeError(f"{text}or name another folder with the environment variable TMPDIR") from None
+            "or name another folder with the environment variable TMPDIR"
+        ) from None
     return _Sent(pickled, path, tuple(raw.nbytes for raw in raws))
 
 

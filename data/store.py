@@ -15,7 +15,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache, reduce
 from itertools import islice, repeat
@@ -124,7 +124,6 @@ class ArrayStore:
         sound = dict(self._shards(remove_damaged=True))
         present = set[str]().union(*sound.values())
         total, done = len(items.keys() - present), 0
-        pool: Pool[T, Any] | None = None
 
         def batches(digests: list[str]) -> Generator[np.ndarray, None, None]:
             nonlocal done
@@ -151,9 +150,8 @@ class ArrayStore:
         pieces = [piece for piece in self._pieces(list(items), batch) if not present.issuperset(piece)]
         named = {hashlib.sha256("\n".join(piece).encode()).hexdigest()[:16]: piece for piece in pieces}
         crowded = (workers or os.cpu_count() or 1) > _FEW_THREADS or at_once > 1
-        with ExitStack() as stack:
-            if prepare is not None:
-                pool = stack.enter_context(Pool(prepare, workers=workers, processes=crowded and total >= _MANY))
+        processes = crowded and total >= _MANY
+        with Pool(prepare, workers=workers, processes=processes) if prepare is not None else nullcontext() as pool:
             self._share(named, build)
         if done < total and progress is not None:
             progress(total, total)

@@ -163,7 +163,7 @@ def make_plan(
 def with_finished_seeds(
     trials: Iterable[TrialSpec],
     finished: Collection[str],
-    seeds: Iterable[int],
+    seeds: Mapping[str, Iterable[int]],
     depends_on_seed: Callable[[str, Mapping[str, Any]], bool],
 ) -> list[TrialSpec]:
     """The trials; one whose results do not depend on the seed gives way to the same with a seed that is finished.
@@ -173,15 +173,19 @@ def with_finished_seeds(
     Args:
         trials: of a grid.
         finished: keys of finished trials.
-        seeds: that these may have; the lowest is taken.
+        seeds: method -> those of its finished trials; the lowest is taken.
         depends_on_seed: (method, configuration) -> whether its results depend on the seed.
     """
-    seeds, chosen = sorted(set(seeds)), list[TrialSpec]()
+    chosen = list[TrialSpec]()
     for trial in trials:
         alike = [trial]
         if trial.key not in finished and not get_task(trial.task).is_control:
-            others = () if depends_on_seed(trial.method, dict(trial.config)) else seeds
-            alike = [other for seed in others if (other := dataclasses.replace(trial, seed=seed)).key in finished]
+            others = () if depends_on_seed(trial.method, dict(trial.config)) else seeds.get(trial.method, ())
+            alike = [
+                other
+                for seed in sorted(set(others))
+                if (other := dataclasses.replace(trial, seed=seed)).key in finished
+            ]
         chosen.append(next(iter(alike), trial))
     return chosen
 

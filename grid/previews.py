@@ -17,14 +17,14 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from data.images import BadImage, decode
 from data.manifest import Manifest
 from grid import names
+from grid.confusion import confusion_table
 from grid.means import CROSS_GENERATOR, IN_DOMAIN, summary_of_trial
 from grid.overview import label_of_trial, trained_in_words
 from grid.settings import RunSettings
 from grid.spec import TrialSpec
-from grid.tasks import ATTRIBUTION, DETECTION, cell_rows, generators_of, get_task
+from grid.tasks import ATTRIBUTION, DETECTION, cell_rows, generators_of
 from grid.trial import Scored
 from models.registry import gives_log_odds
-from models.scoring import attributed
 
 MOST_MISTAKES = 12
 _ACROSS, _SIDE, _MARGIN = 6, 160, 16  # pictures side by side; pixels
@@ -167,12 +167,8 @@ def _cells(title: str, spec: TrialSpec, scored: Scored) -> Image.Image:
 
 def _confusion(title: str, scores: pd.DataFrame) -> Image.Image:
     """A row per true class, a column per answer: images, and their share of the class."""
-    classes = [str(name).removeprefix("logit_") for name in scores.columns if str(name).startswith("logit_")]
-    truth = get_task(ATTRIBUTION).class_numbers(scores, classes)
-    known = truth >= 0
-    logits = scores.loc[known, [f"logit_{name}" for name in classes]].to_numpy(float)
-    counts = np.zeros((len(classes), len(classes)), int)
-    np.add.at(counts, (truth[known], attributed(truth[known], logits, len(classes))), 1)
+    table = confusion_table(scores)
+    classes, counts = list(map(str, table.index)), table.to_numpy()
     side, font = 64, _font(14)
     longest = int(max(font.getlength(name) for name in classes))
     left, head = max(longest + 2 * _MARGIN, 110), longest + 44

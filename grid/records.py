@@ -132,10 +132,14 @@ class Records(StoreAccess):
         run = speaking_runs(self.runs_of(key)).get(key)
         return None if run is None else trial_state(run)
 
+    def speaking(self) -> dict[str, Run]:
+        """Key -> the run that counts for a trial (see `speaking_runs`), without metrics."""
+        return speaking_runs(self.trials(params=False, metrics=()))
+
     def states(self, keys: Iterable[str]) -> dict[str, TrialState]:
         """Key -> state of these trials, without those that have no run."""
-        chosen, runs = set(keys), speaking_runs(self.trials(params=False, metrics=()))
-        return {key: trial_state(run) for key, run in runs.items() if key in chosen}
+        chosen = set(keys)
+        return {key: trial_state(run) for key, run in self.speaking().items() if key in chosen}
 
     def plan(self, grid: Run) -> dict[str, dict[str, Any]]:
         """Key -> fields of the spec, for every trial that was ever planned in a grid; see `TrialSpec.from_dict`.

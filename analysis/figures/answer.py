@@ -56,7 +56,8 @@ def answer_figure(
     columns = column_order({str(name) for one in standing for name in one.matrix.columns}, generators)
     values = np.concatenate([one.matrix.to_numpy(float).ravel() for one in standing])
     span = colour_span(values.tolist(), "auroc")
-    side = _side(generators, narrow=narrow)
+    names = _shown_names(generators, narrow=narrow)
+    side = _side(names)
     bars, best_height = len(standing) * (_NARROW_ROW if narrow else _ROW), len(generators) * _BEST_HEIGHT
     best_width = min(len(columns) * _BEST_WIDTH, page - side - 2 * _EDGE)
     beside = _EDGE + side + best_width + _KEY + 0.6 <= page  # the key stands beside that matrix, or below it
@@ -90,7 +91,16 @@ def answer_figure(
         write(_EDGE, down - 0.26, "The best method of each cell", fontsize=10, weight="bold")
         letters = 11 if narrow else 15
         of_best = place(side + _EDGE, down, best_width, best_height)
-        _best(of_best, best, generators, columns, span, letters=letters, cell=best_width / max(len(columns), 1))
+        _best(
+            of_best,
+            best,
+            generators,
+            columns,
+            span,
+            names=names,
+            letters=letters,
+            cell=best_width / max(len(columns), 1),
+        )
         left = _EDGE + (side + best_width + 0.5 if beside else 0.1 if narrow else side)
         below = down + (0.1 if beside else best_height + 0.85)
         _key(place(left, below, 3.0, 0.13), span)
@@ -103,7 +113,7 @@ def answer_figure(
             for number, one in enumerate(line):
                 width = max(one.matrix.shape[1], 1) * _CELL_WIDTH
                 axes = place(left, down + _HEAD, width, small)
-                _matrix(axes, one, generators, best, span, names=number == 0)
+                _matrix(axes, one, generators, best, span, names=names if number == 0 else [""] * len(names))
                 _heading(
                     axes, _ranked_name(standing, one), one, labels.get(one.variant, ""), width=max(width + _GAP, 2.2)
                 )
@@ -115,12 +125,17 @@ def answer_figure(
 def fits_phone(standing: Sequence[Standing], generators: Sequence[str]) -> bool:
     """Whether the small matrices have room in one column for a phone, at a size that can be read."""
     columns = {str(name) for one in standing for name in one.matrix.columns}
-    return _side(generators, narrow=True) + len(columns) * _CELL_WIDTH + 2 * _EDGE <= _NARROW
+    return _side(_shown_names(generators, narrow=True)) + len(columns) * _CELL_WIDTH + 2 * _EDGE <= _NARROW
 
 
-def _side(generators: Sequence[str], *, narrow: bool) -> float:
+def _shown_names(generators: Sequence[str], *, narrow: bool) -> list[str]:
+    """The generators as names of rows."""
+    return [_short(name, _NARROW_NAME if narrow else _NAME) for name in generators]
+
+
+def _side(names: Sequence[str]) -> float:
     """Inches for the names of rows."""
-    return max((len(_short(name, _NARROW_NAME if narrow else _NAME)) for name in generators), default=0) * 0.072 + 0.35
+    return max(map(len, names), default=0) * 0.072 + 0.35
 
 
 def _short(name: str, letters: int) -> str:
@@ -166,9 +181,7 @@ def _bars(axes: Axes, standing: Sequence[Standing], labels: Mapping[str, str], *
                 axes.plot([mean.low, mean.high], [at, at], color="#000000", lw=1.1, solid_capstyle="butt")
                 lowest = min(lowest, mean.low)
             lowest = min(lowest, mean.value)
-        unseen = (
-            _text("unseen", one.unseen) if one.ranked else f"{_text('unseen', one.unseen)}\nother cells: not ranked"
-        )
+        unseen = _text("unseen", one.unseen) + ("" if one.ranked else "\nother cells: not ranked")
         axes.text(1.01, number + lifts[0], unseen, linespacing=1.0, transform=axes.get_yaxis_transform(),
                   va="center", fontsize=size, weight="bold")  # fmt: skip
         axes.text(1.01, number + lifts[1] + 0.04, _text("own", one.own), transform=axes.get_yaxis_transform(),
@@ -209,7 +222,7 @@ def _text(words: str, mean: Mean | None) -> str:
 
 def _best(
     axes: Axes, best: pd.DataFrame, generators: Sequence[str], columns: Sequence[str], span: tuple[float, float], *,
-    letters: int, cell: float,
+    names: Sequence[str], letters: int, cell: float,
 ) -> None:  # fmt: skip
     values = best.pivot_table(index="tested_on", columns="trained_on", values="mean")
     values = values.reindex(index=list(generators), columns=list(columns))
@@ -224,12 +237,13 @@ def _best(
                   weight="bold")  # fmt: skip
         size = (7 if letters > 11 else 6) * shrunk
         axes.text(across, down + 0.17, name, ha="center", va="center", color=ink, fontsize=size, linespacing=1.0)
-    _names(axes, generators, [trained_on_label(name, generators) for name in columns], rows=True)
+    _names(axes, names, [trained_on_label(name, generators) for name in columns])
 
 
 def _matrix(
-    axes: Axes, one: Standing, generators: Sequence[str], best: pd.DataFrame, span: tuple[float, float], *, names: bool
-) -> None:
+    axes: Axes, one: Standing, generators: Sequence[str], best: pd.DataFrame, span: tuple[float, float], *,
+    names: Sequence[str],
+) -> None:  # fmt: skip
     _shades(axes, one.matrix, span)
     own = best[[one.variant in variants for variants in best["variants"]]]
     starred = set(zip(own["tested_on"], own["trained_on"], strict=True))
@@ -242,7 +256,7 @@ def _matrix(
             color=_ink(value, span), weight="bold" if is_best else "normal",
         )  # fmt: skip
     columns = [trained_on_label(str(name), generators) for name in one.matrix.columns]
-    _names(axes, generators, columns, rows=names)
+    _names(axes, names, columns)
 
 
 def _shades(axes: Axes, matrix: pd.DataFrame, span: tuple[float, float]) -> None:
@@ -264,15 +278,12 @@ def _shades(axes: Axes, matrix: pd.DataFrame, span: tuple[float, float]) -> None
     axes.spines[:].set_visible(False)
 
 
-def _names(axes: Axes, generators: Sequence[str], columns: Sequence[str], *, rows: bool) -> None:
-    page = axes.get_figure(root=True)
-    letters = _NARROW_NAME if page is not None and page.get_figwidth() <= _NARROW else _NAME
+def _names(axes: Axes, rows: Sequence[str], columns: Sequence[str]) -> None:
     shown = [_short(name, 22) for name in columns]
     slanted = max(map(len, shown), default=0) > 7
     axes.set_xticks(range(len(shown)), shown, rotation=30 if slanted else 0, ha="right" if slanted else "center",
                     rotation_mode="anchor" if slanted else None, fontsize=7.5)  # fmt: skip
-    beside = [_short(name, letters) if rows else "" for name in generators]
-    axes.set_yticks(range(len(generators)), beside, fontsize=8)
+    axes.set_yticks(range(len(rows)), rows, fontsize=8)
 
 
 def _heading(axes: Axes, ranked_name: str, one: Standing, origin: str, *, width: float) -> None:

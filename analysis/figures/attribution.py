@@ -14,7 +14,7 @@ def confusion_figure(counts: pd.DataFrame, *, title: str) -> Figure:
     """Heat map of a confusion matrix: shares of each true class, with the counts below.
 
     Args:
-        counts: from `analysis.attribution.confusion_table`, or the sum of several: rows true class, columns predicted
+        counts: from `grid.confusion.confusion_table`, or the sum of several: rows true class, columns predicted
             class. A row without images stays blank.
         title: above the map.
     """

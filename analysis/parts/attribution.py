@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.attribution import confusion_table
 from analysis.cells import attribution_with_intervals
 from analysis.embeddings import EmbeddingError
 from analysis.figures.attribution import confusion_figure
@@ -19,6 +18,7 @@ from analysis.parts import Report, register_part
 from analysis.projections import Projecting, begin_all, projected
 from analysis.store import StoreError
 from analysis.tables import CONFIDENCE, attribution_text
+from grid.confusion import confusion_table
 from grid.tasks import ATTRIBUTION
 
 logger = logging.getLogger(__name__)

@@ -325,24 +325,30 @@ def check_sizes(manifest: Manifest, launch: Launch) -> None:
     from grid.plan import TEST
     from models.registry import detector_info, size_check
 
+    def extremes(rows: pd.DataFrame) -> set[tuple[int, int]]:
+        pairs = rows[["width", "height"]].drop_duplicates().sort_values(["width", "height"]).astype(int)
+        sizes = list(pairs.itertuples(index=False, name=None))
+        return {min(sizes, key=min), max(sizes, key=lambda size: max(size) / min(size))} if sizes else set()
+
     trained = {name for joined in launch.train_conditions for name in members(joined)}
-    problems = []
-    for name in {*launch.conditions, *trained} - {CLEAN}:
-        table = manifest.table
-        rows = table if name in trained else table[table["split"] == TEST]
-        sizes = sorted(set(zip(rows["width"].astype(int), rows["height"].astype(int), strict=True)))
+    asked = {*launch.conditions, *trained} - {CLEAN}
+    if not asked:
+        return
+    table, problems = manifest.table, []
+    of_all, of_test = extremes(table), extremes(table[table["split"] == TEST])
+    for name in asked:
         # Controls and references are scored on clean pictures alone.
         methods = [each for each in launch.configs.items() if name in trained or not detector_info(each[0]).reference]
         check = size_check(methods)
-        for width, height in {min(sizes, key=min), max(sizes, key=lambda size: max(size) / min(size))} if sizes else ():
+        for width, height in of_all if name in trained else of_test:
             given = size_under(name, width, height)
             if given is not None and (problem := check(*given)):
                 problems.append(
                     f"{name} makes pictures of {given[0]} x {given[1]} pixels of those of {width} x {height}: {problem}"
                 )
     if problems:
-        remedy = "leave the condition out (--conditions, --train-condition), or the method (--methods)"
-        raise BadInputError("\n".join([*sorted(problems), f"{remedy[0].upper()}{remedy[1:]}"]))
+        remedy = "Leave the condition out (--conditions, --train-condition), or the method (--methods)"
+        raise BadInputError("\n".join([*sorted(problems), remedy]))
 
 
 def check_layout(data: str, experiment: Experiment, *, shown: str = "", lists: str = "") -> None:
@@ -407,17 +413,21 @@ def known_trials(
         return trials, {}
 
     from grid.plan import FINISHED, with_finished_seeds
-    from grid.records import StoreError, open_records, speaking_runs, trial_state
+    from grid.records import StoreError, open_records, trial_state
     from models.registry import depends_on_seed
 
     try:
         records = open_records(settings.tracking_uri, name)
-        runs = {} if records is None else speaking_runs(records.trials(params=False, metrics=()))
+        runs = {} if records is None else records.speaking()
     except StoreError as error:
         raise BadInputError(str(error)) from error
     states = {key: trial_state(run) for key, run in runs.items()}
-    seeds = [int(seed) for run in runs.values() if (seed := run.data.tags.get(names.SEED, "")).isdecimal()]
     finished = {key for key, state in states.items() if state.state == FINISHED}
+    seeds: dict[str, set[int]] = {}
+    for key in finished:
+        tags = runs[key].data.tags
+        if (seed := tags.get(names.SEED, "")).isdecimal():
+            seeds.setdefault(tags.get(names.METHOD, ""), set()).add(int(seed))
     trials = with_finished_seeds(trials, finished, seeds, depends_on_seed)
     return trials, {trial.key: states[trial.key] for trial in trials if trial.key in states}
 

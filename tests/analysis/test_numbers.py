@@ -9,7 +9,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from scipy.special import logit
 from sklearn.metrics import roc_curve, silhouette_score
 
-from analysis.attribution import confusion_table
 from analysis.cells import attribution_with_intervals, cell_table
 from analysis.curves import calibration_table
 from analysis.embeddings import EmbeddingError, project, separation
@@ -23,6 +22,7 @@ from analysis.figures.curves import (
     thinned,
 )
 from analysis.figures.embeddings import embedding_figure
+from grid.confusion import confusion_table
 from grid.samples import drawn_images
 from models.calibration import expected_calibration_error, reliability
 from tests.analysis.scored import Scored

@@ -73,9 +73,16 @@ def test_a_trial_whose_seed_does_not_matter_gives_way_to_one_that_is_finished() 
     linear, network = of("residual_linear", 7), of("xception_scratch", 7)
     asked = [linear, network, control := of("residual_linear", 7, "shuffled_labels")]
     done = {dataclasses.replace(trial, seed=seed).key for trial in asked for seed in (2, 3)}
-    assert with_finished_seeds(asked, done, [3, 2, 0], depends_on_seed) == [of("residual_linear", 2), network, control]
-    assert with_finished_seeds(asked, done | {linear.key}, [3, 2, 7], depends_on_seed) == asked
-    assert with_finished_seeds(asked, set(), [0, 1], depends_on_seed) == asked
+    assert with_finished_seeds(asked, done, {trial.method: [3, 2, 0] for trial in asked}, depends_on_seed) == [
+        of("residual_linear", 2),
+        network,
+        control,
+    ]
+    assert (
+        with_finished_seeds(asked, done | {linear.key}, {trial.method: [3, 2, 7] for trial in asked}, depends_on_seed)
+        == asked
+    )
+    assert with_finished_seeds(asked, set(), {trial.method: [0, 1] for trial in asked}, depends_on_seed) == asked
 
 
 def test_a_trial_that_is_asked_for_twice_is_planned_once() -> None:

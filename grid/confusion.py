@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pandas as pd
-from sklearn.metrics import confusion_matrix
 
 from grid.tasks import ATTRIBUTION, REAL, get_task
 from models.scoring import attributed
@@ -22,6 +21,8 @@ def confusion_table(scores: pd.DataFrame, generators: Sequence[str] = ()) -> pd.
     Raises:
         ValueError: no logits, or a logit that is not finite.
     """
+    from sklearn.metrics import confusion_matrix  # not for a plan, which imports this module too
+
     classes = [str(name).removeprefix("logit_") for name in scores.columns if str(name).startswith("logit_")]
     if not classes:
         raise ValueError("these scores have no logit_<class> columns, so nothing was attributed")
