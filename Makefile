@@ -8,6 +8,9 @@ BIN := $(VENV)/bin
 # The files over three processes, in the order of tests/conftest.py: more than two cores, since many tests wait for Ray.
 SHARED_OUT := -n 3 --dist loadfile --no-loadscope-reorder
 
+# A person at a terminal sees packages arrive; a log gets none of it.
+QUIET := $(shell test -t 2 || echo --quiet)
+
 .PHONY: demo test test-all check docs setup lock clean
 
 demo: setup
@@ -36,7 +39,7 @@ $(VENV)/.installed: requirements.lock bootstrap.lock
 	@echo "setting up $(VENV): 7 GB, some minutes; every package is checked against its hash"
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r bootstrap.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
+	$(BIN)/uv pip install $(QUIET) --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
 	@touch $@
 
 # Newest versions within the ranges of pyproject.toml.

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.addresses import without_passwords
-from grid.command_line import STATUSES, Parser, add_version
+from grid.command_line import STATUSES, Parser, add_version, print_error
 from grid.commands import (
     BAD_INPUT,
     INTERRUPTED,
@@ -94,7 +94,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BAD_INPUT
     from rich.console import Console
     from rich.logging import RichHandler
-    from rich.markup import escape
 
     console = Console(width=None if sys.stdout.isatty() else 120)
     level = logging.INFO if options.verbose else logging.WARNING
@@ -109,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = without_passwords(str(error)) if foreseen else keep_traceback(error)
         if options.verbose:
             console.print_exception()
-        console.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+        print_error(message, console)
         return BAD_INPUT if foreseen else SOME_FAILED
     except KeyboardInterrupt:
         console.print("\ninterrupted; the same command goes on from here")

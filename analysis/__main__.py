@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.options import add_grid_options
-from grid.command_line import ANALYSIS_COMMANDS, Parser, add_version
+from grid.command_line import ANALYSIS_COMMANDS, Parser, add_version, print_error
 from grid.commands import print_any_text
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         said = str(error) if isinstance(error, StoreError) else fault(error, where="")
         message = without_passwords(said) if said is not None else keep_traceback(error)
-        console.print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+        print_error(message, console)
         return BAD_INPUT if said is not None else UNEXPECTED
 
 

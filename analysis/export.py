@@ -29,7 +29,7 @@ from analysis.store import ROOT, Store, StoreError, open_store
 from data.addresses import without_passwords
 from data.manifest import Manifest
 from grid import names
-from grid.command_line import Parser
+from grid.command_line import Parser, print_wrapped
 from grid.controls import kind_of
 from grid.plan import FINISHED
 from grid.uris import sqlite_file
@@ -77,7 +77,7 @@ def export(options: argparse.Namespace, console: Console) -> int:
     with TemporaryDirectory() as scratch, console.status("") as status:
         report, note = find_report(store, options.report, Path(scratch))
         if note:
-            console.print(note, highlight=False, markup=False, soft_wrap=True)
+            print_wrapped(note, console)
         count = write_export(store, options.folder, report, cache=options.cache, say=status.update)
     words = f"{count} files are in {options.folder}; README.md there says what each is. This verifies it:"
     console.print(words, highlight=False, markup=False, soft_wrap=True)

@@ -33,7 +33,7 @@ from data.conditions import CLEAN
 from data.images import IMAGE_SUFFIXES, OTHER_SUFFIXES, OVERLAY
 from data.sources.base import is_aside, shown_names
 from grid import names
-from grid.command_line import Parser
+from grid.command_line import Parser, print_wrapped
 from grid.plan import FINISHED
 from grid.steps import step
 from grid.tasks import ATTRIBUTION, DETECTION
@@ -373,7 +373,7 @@ def predict(options: argparse.Namespace, console: Console) -> int:
         many = f"{len(aside)} pictures in formats that are not read have"
         has = "1 picture in a format that is not read has" if len(aside) == 1 else many
         note = f"note: {has} no answer: {names}"
-        console.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
+        print_wrapped(note, console, style="yellow")
     weight_files = local_weights(options.weights)
     if options.out is not None and options.out.exists() and not options.out.is_dir():
         raise StoreError(f"--out {options.out} is a file; name a folder")
@@ -523,7 +523,7 @@ def _print_run(console: Console, predictor: Predictor, why: str, *, overlays: bo
         lines.append(f"overlays show the map of {run['method']} itself: the probability of fake of each place")
     elif overlays and not predictor.has_cam:
         lines.append(f"{run['method']} has no layer for Grad-CAM, so no overlay is written")
-    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    print_wrapped("\n".join(lines), console)
 
 
 def _limits(judge: Judge) -> list[str]:

@@ -78,6 +78,31 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
+def print_error(message: str, console: Console) -> None:
+    """Print `error: ` and the message, as `print_wrapped` does."""
+    print_wrapped(f"error: {message}", console, first="bold red")
+
+
+def print_wrapped(text: str, console: Console, *, style: str = "", first: str = "") -> None:
+    """Print a text. On a terminal, a line breaks between words, unless it has a command or a path too long for a line.
+
+    A line that the terminal itself breaks is one line when it is copied.
+
+    Args:
+        text: without Rich's marks.
+        console: where to.
+        style: of the text.
+        first: style of the first word.
+    """
+    from rich.text import Text
+
+    styled = Text(text, style=style)
+    styled.stylize(first, 0, len(text.partition(" ")[0]))
+    for line in styled.split("\n", allow_blank=True):
+        whole = "python " in line.plain or any(len(word) > console.width for word in line.plain.split())
+        console.print(line, highlight=False, soft_wrap=whole or not console.is_terminal)
+
+
 def add_version(parser: argparse.ArgumentParser) -> None:
     """Add `--version`."""
     parser.add_argument("--version", action=_Version, help="print the version and the commit of the code")

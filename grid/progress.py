@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeElapsedColumn
 
-from grid.overview import time_in_words
+from grid.foresight import in_hours
 from grid.plan import Work
 from grid.runner import DONE, FAILED, REPORTED, STARTED, TrialEvent
 
@@ -126,4 +126,4 @@ class GridProgress:
             if key in self._running and key in self._begun:
                 expected = max(expected - (time.monotonic() - self._begun[key]), 0.0)
             left, longest = left + expected, max(longest, expected)
-        return f"about {time_in_words(max(left / self._at_once, longest))}"
+        return in_hours(max(left / self._at_once, longest))

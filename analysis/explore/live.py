@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 # The least pause between two readings of the store: in seconds, and as a multiple of how long the last one took.
 PAUSE, TIMES = 2.0, 5.0
 DEFAULT_METRIC = "auroc"
-IN_WORDS = {PENDING: "waiting", RUNNING: "running", FAILED: "failed", INTERRUPTED: "stopped"}
+UNFINISHED = (RUNNING, PENDING, FAILED, INTERRUPTED)
 NO_LOG_ODDS = "The score of this method is no log-odds, so it has no value at p = 0.5."
 
 
@@ -202,7 +202,7 @@ def plain(value: float) -> float | None:
 
 def _trials(runs: pd.DataFrame) -> dict[str, int]:
     states = Counter(runs["state"])
-    return {"total": len(runs), "finished": states[FINISHED]} | {IN_WORDS[name]: states[name] for name in IN_WORDS}
+    return {"total": len(runs), "finished": states[FINISHED]} | {name: states[name] for name in UNFINISHED}
 
 
 def _variants(runs: pd.DataFrame, task: str) -> list[str]:
@@ -246,7 +246,7 @@ def _state(runs: pd.DataFrame) -> str:
     """What to say of the trials of a cell without a value."""
     for state in (RUNNING, FAILED, INTERRUPTED, PENDING):
         if (runs["state"] == state).any():
-            return IN_WORDS[state]
+            return state
     return ""
 
 

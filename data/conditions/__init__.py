@@ -29,6 +29,7 @@ SETS = {
         "crop-90", "messenger",
     ),
 }  # fmt: skip
+_MEANT = re.compile(r"(?P<family>.+?)[-_ =:]?(?P<level>[0-9]+)")
 _NUMBERED = re.compile(r"(?P<family>.+)-(?P<level>0|[1-9][0-9]*)")  # one way to write each level
 
 
@@ -174,11 +175,15 @@ def get_condition(name: str) -> Condition:
             raise KeyError(f"no condition named {name!r}: {numbered['family']} has levels {lowest} to {highest}")
     if isinstance(alone, Condition):
         return alone
-    error = no_entry("condition", name, [*list_conditions(), *SETS])
-    families = [other for other in names if isinstance(_conditions.get(other), _Family)]
-    for family in difflib.get_close_matches(numbered["family"], families, n=1) if numbered else ():
-        raise KeyError(f"{error.args[0]}. Did you mean {family}-{name.rpartition('-')[2]}?")
-    raise error
+    listed = [*list_conditions(), *SETS]
+    families = {other: entry for other in names if isinstance(entry := _conditions.get(other), _Family)}
+    meant = _MEANT.fullmatch(name)
+    for family in difflib.get_close_matches(meant["family"], families, n=1) if meant else ():
+        if (level := int(meant["level"])) in families[family].levels:
+            raise KeyError(
+                f"no condition named {name!r} (did you mean '{family}-{level}'?); there are: {', '.join(listed)}"
+            )
+    raise no_entry("condition", name, listed)
 
 
 def expand(names: Iterable[str]) -> list[str]:

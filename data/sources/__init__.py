@@ -33,6 +33,7 @@ class Drawn:
         is_one: whether a folder holds such a corpus, wherever it is now.
         generators: the generators that the corpus will have.
         num_images: split -> the images that each class of the corpus will have.
+        size: (width, height) of every picture.
     """
 
     folder: Callable[[Path], Path]
@@ -40,6 +41,7 @@ class Drawn:
     is_one: Callable[[Path], bool]
     generators: Callable[[], list[str]]
     num_images: Callable[[], Mapping[str, int]]
+    size: Callable[[], tuple[int, int]]
 
 
 @dataclass(frozen=True)

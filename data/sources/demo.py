@@ -45,7 +45,13 @@ def _num_images() -> dict[str, int]:
     return DemoRecipe().splits
 
 
-@register_source("demo", caveats=CAVEATS, drawn=Drawn(_folder, _make, is_one, generators, _num_images))
+def _size() -> tuple[int, int]:
+    from data.demo.recipe import DemoRecipe
+
+    return DemoRecipe().size, DemoRecipe().size
+
+
+@register_source("demo", caveats=CAVEATS, drawn=Drawn(_folder, _make, is_one, generators, _num_images, _size))
 def scan(root: Path, *, seed: int = 0) -> Scan:
     """The built-in demo, in the layout of Dolos; it is drawn if no folder is given.
 

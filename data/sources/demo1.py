@@ -26,7 +26,16 @@ def _num_images() -> dict[str, int]:
     return FIRST.splits
 
 
-@register_source("demo1", caveats=demo.CAVEATS, drawn=Drawn(_folder, _make, demo.is_one, demo.generators, _num_images))
+def _size() -> tuple[int, int]:
+    from data.demo.recipe import FIRST
+
+    return FIRST.size, FIRST.size
+
+
+_DRAWN = Drawn(_folder, _make, demo.is_one, demo.generators, _num_images, _size)
+
+
+@register_source("demo1", caveats=demo.CAVEATS, drawn=_DRAWN)
 def scan(root: Path, *, seed: int = 0) -> Scan:
     """The first version of the built-in demo, in the layout of Dolos; it is drawn if no folder is given.
 

@@ -7,7 +7,7 @@ import errno
 import os
 import shlex
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -122,13 +122,13 @@ def _run(launch: Launch, context: Context) -> int:
     check_pairs(manifest, launch)
     with step(context.console, "looking at the sizes of pictures under the conditions", in_logs=False):
         check_sizes(manifest, launch)
+    trials = launch.trials(manifest)  # refuses names and training sets, so before pixels are measured
     settings, accepted = launch.settings, options.accept_audit
     manifest, verdict, measured = audit(
         manifest, context.console, cache=settings.cache, accepted=accepted, decode=not options.plan
     )
     manifest.save(settings.manifests / manifest.digest)
     print_verdict(verdict, context.console)
-    trials = launch.trials(manifest)
     for task, methods in launch.without_trials(trials).items():
         console = context.console
         console.print(f"note: no {task} trial of {', '.join(methods)} with these training sets", style=NOTE)
@@ -234,7 +234,7 @@ def read_data(launch: Launch, console: Console) -> Manifest | None:
     check_writable(settings.cache, *([] if options.plan else [settings.runs]))
     with counting(console) as count:
         if drawn is not None:
-            root = drawn.make(settings.cache, partial(count, "making images"))
+            root = drawn.make(settings.cache, partial(count, "drawing faces"))
         elif is_url(options.data):
             try:
                 root = fetch(options.data, settings.cache / "corpora", progress=partial(count, "fetching files"))
@@ -321,31 +321,33 @@ def check_sizes(manifest: Manifest, launch: Launch) -> None:
     Raises:
         BadInputError: the message names conditions, sizes and methods, with the remedy.
     """
-    from data.conditions import CLEAN, members, size_under
     from grid.plan import TEST
-    from models.registry import detector_info, size_check
 
     def extremes(rows: pd.DataFrame) -> set[tuple[int, int]]:
         pairs = rows[["width", "height"]].drop_duplicates().sort_values(["width", "height"]).astype(int)
         sizes = list(pairs.itertuples(index=False, name=None))
         return {min(sizes, key=min), max(sizes, key=lambda size: max(size) / min(size))} if sizes else set()
 
+    table = manifest.table
+    _check_sizes_of(extremes(table), extremes(table[table["split"] == TEST]), launch)
+
+
+def _check_sizes_of(of_all: Iterable[tuple[int, int]], of_test: Iterable[tuple[int, int]], launch: Launch) -> None:
+    """As `check_sizes`, of these sizes (width, height) of all pictures, and of the test pictures."""
+    from data.conditions import CLEAN, members, size_under
+    from models.registry import detector_info, size_check
+
     trained = {name for joined in launch.train_conditions for name in members(joined)}
-    asked = {*launch.conditions, *trained} - {CLEAN}
-    if not asked:
-        return
-    table, problems = manifest.table, []
-    of_all, of_test = extremes(table), extremes(table[table["split"] == TEST])
-    for name in asked:
+    problems = []
+    for name in {*launch.conditions, *trained} - {CLEAN}:
         # Controls and references are scored on clean pictures alone.
         methods = [each for each in launch.configs.items() if name in trained or not detector_info(each[0]).reference]
         check = size_check(methods)
         for width, height in of_all if name in trained else of_test:
             given = size_under(name, width, height)
             if given is not None and (problem := check(*given)):
-                problems.append(
-                    f"{name} makes pictures of {given[0]} x {given[1]} pixels of those of {width} x {height}: {problem}"
-                )
+                sizes = f"of {given[0]} x {given[1]} pixels from those of {width} x {height}"
+                problems.append(f"{name} makes pictures {sizes}: {problem}")
     if problems:
         remedy = "Leave the condition out (--conditions, --train-condition), or the method (--methods)"
         raise BadInputError("\n".join([*sorted(problems), remedy]))
@@ -619,6 +621,7 @@ def plan_before_drawing(launch: Launch, console: Console) -> int:
 
     drawn = get_source(launch.experiment.source).drawn
     assert drawn is not None, "only such images are made"
+    _check_sizes_of([drawn.size()], [drawn.size()], launch)
     options = launch.options
     plan = make_plan(launch.trials_before_drawing(drawn.generators()), {}, launch.conditions)
     num_classes = 1 + len(set(drawn.generators()) & set(options.generators or drawn.generators()))

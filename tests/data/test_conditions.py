@@ -341,3 +341,18 @@ def test_no_condition_may_have_the_name_of_a_set(empty_register: None) -> None:
 def test_a_set_is_suggested_like_a_condition() -> None:
     with pytest.raises(KeyError, match=r"no condition named 'robustnes' \(did you mean 'robustness'\?\)"):
         get_condition("robustnes")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "hint"),
+    [
+        ("crop10", " (did you mean 'crop-10'?); there are: "),
+        ("jpeg_75", " (did you mean 'jpeg-75'?); there are: "),
+        ("jpg-095", " (did you mean 'jpeg-95'?); there are: "),
+        ("crop500", "; there are: "),
+    ],
+)
+def test_a_member_of_a_family_is_suggested_by_its_level(wrong: str, hint: str) -> None:
+    with pytest.raises(KeyError) as caught:
+        get_condition(wrong)
+    assert f"no condition named {wrong!r}{hint}" in caught.value.args[0]

@@ -218,7 +218,7 @@ def test_a_condition_whose_pictures_a_method_cannot_take_is_refused_before_anyth
 ) -> None:
     outcome = dolos("--methods", "residual_linear,xception_scratch", option, "crop-10,jpeg-75", *TINY, *plan)
     assert outcome.status == 2
-    sides = f"{round(SIDE / 10)} x {round(SIDE / 10)} pixels of those of {SIDE} x {SIDE}"
+    sides = f"{round(SIDE / 10)} x {round(SIDE / 10)} pixels from those of {SIDE} x {SIDE}"
     assert f"crop-10 makes pictures of {sides}: a side of less than 16 pixels, which residual_linear cannot take" in (
         outcome.text
     )

@@ -49,6 +49,22 @@ def test_the_archive_plans_and_runs_the_published_experiment(
     assert trained == {"lama+ldm+pluralistic+repaint", "lama+p2+repaint-p2"}
 
 
+# Names ---------------------------------------------------------------------------------------------------------------
+
+
+def test_names_that_mlflow_refuses_are_refused_before_pixels_are_measured(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = {f"{split}/sd (v1.5)/{c}": 4 for split in ("train", "val", "test") for c in ("0_real", "1_fake")}
+    root = write_folders(tmp_path / "x", folders, SIDE)
+    measured: list[object] = []
+    monkeypatch.setattr("data.measure.measure", lambda *_, **__: measured.append(1))
+    outcome = command("folders", "--data", root, "--names-per-split", *CHEAP)
+    assert outcome.status == 2
+    assert "rename these generators' folders: 'sd (v1.5)'" in outcome.text
+    assert measured == []
+
+
 # Another experiment's folder -----------------------------------------------------------------------------------------
 
 

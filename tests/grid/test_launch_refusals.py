@@ -117,7 +117,7 @@ BAD: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "equalise by what is not there": (("dolos", "--equalise", "jpg-95"), ("--equalise: no condition", "jpeg-1…100")),
     "a set with what is not there": (
         ("dolos", "--train-condition", "clean+jpg-95"),
-        ("--train-condition: no condition named 'jpg-95'", "Did you mean jpeg-95?"),
+        ("--train-condition: no condition named 'jpg-95' (did you mean 'jpeg-95'?)", "webp-1…100"),
     ),
     "a word that is not there": (("dolos", "--conditions", "robustnes"), ("did you mean 'robustness'?",)),
     "GPU of a method without": (

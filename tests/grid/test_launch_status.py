@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from data.sources import get_source
 from grid import names
 from grid.progress import GridProgress
 from grid.runner import DONE, FAILED, REPORTED, STARTED, TrialEvent
@@ -130,6 +131,18 @@ def test_json_is_all_that_a_plan_prints_and_its_errors_are_json_too(command: Com
 def test_a_plan_makes_no_store(command: Command, images: Path, runs: Path) -> None:
     assert command("dolos", "--data", images, "--plan").status == 0
     assert not (runs / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize("demo", ["demo", "demo1"])
+def test_conditions_too_small_for_a_demo_that_is_not_drawn_are_refused(command: Command, runs: Path, demo: str) -> None:
+    (side,) = set(get_source(demo).drawn.size())  # type: ignore[union-attr]  # both are drawn
+    outcome = command(demo, "--plan", "--conditions", "crop-10")
+    assert outcome.status == 2
+    assert (
+        f"crop-10 makes pictures of {round(side / 10)} x {round(side / 10)} pixels from those of {side} x {side}"
+        in (outcome.text)
+    )
+    assert command(demo, "--plan", "--conditions", "crop-90").status == 0
 
 
 def test_a_plan_of_a_demo_that_is_not_drawn_draws_nothing(command: Command, runs: Path) -> None:

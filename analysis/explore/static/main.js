@@ -45,7 +45,7 @@ async function read() {
 }
 
 function head() {
-  const { trials } = grid, rest = ["running", "waiting", "failed", "stopped"].filter((name) => trials[name]);
+  const { trials } = grid, rest = ["running", "pending", "failed", "interrupted"].filter((name) => trials[name]);
   document.title = `Explore: ${grid.experiment}`;
   at("title").textContent = `Explore: ${grid.experiment}`;
   const text = `${trials.finished} of ${trials.total} trials finished`

@@ -80,7 +80,7 @@ def test_matrices_hold_the_means_over_seeds_of_what_was_logged(grid: Grid, score
     shown = method(overview, "residual_linear")
     assert [column["trained_on"] for column in shown["columns"]] == ["lama", "repaint"]
     assert [len(column["runs"]) for column in shown["columns"]] == [2, 0]
-    assert [column["state"] for column in shown["columns"]] == ["", "waiting"]
+    assert [column["state"] for column in shown["columns"]] == ["", "pending"]
     for row, tested_on in enumerate(overview["generators"]):
         logged = results[
             (results["variant"] == "residual_linear") & (results["tested_on"] == tested_on)
@@ -101,7 +101,7 @@ def test_a_condition_has_matrices_of_its_own(grid: Grid, scored: Client) -> None
 
 def test_trials_and_names_are_those_of_the_report(scored: Client, page: Client) -> None:
     trials = scored.json("/api/grid")["trials"]
-    assert (trials["finished"], trials["total"], trials["waiting"], trials["running"]) == (4, 5, 1, 0)
+    assert (trials["finished"], trials["total"], trials["pending"], trials["running"]) == (4, 5, 1, 0)
     labels = [one["label"] for one in page.json("/api/grid")["methods"]]
     assert "clip_linear [demo-vit-64, random weights, small form]" in labels
     assert "residual_linear [weight-free]" in labels
@@ -363,7 +363,7 @@ def test_matrices_fill_up_while_the_grid_runs(tmp_path: Path, store: str, monkey
     grid.plan(first, second)
     with served(store) as client:
         begun = client.json("/api/grid")
-        assert begun["trials"] | {"waiting": 2, "finished": 0, "total": 2} == begun["trials"]
+        assert begun["trials"] | {"pending": 2, "finished": 0, "total": 2} == begun["trials"]
         assert method(begun, "residual_linear")["values"] == [[None, None], [None, None]]
         answer = client.get("/thumbnail/0")
         assert (answer.status, answer.error) == (
