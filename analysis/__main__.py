@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from analysis.options import add_grid_options
 from grid.command_line import ANALYSIS_COMMANDS, Parser, add_version, print_error
 from grid.commands import print_any_text
+from grid.garbage import search_less_often
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,6 +44,10 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     report.add_argument("--out", type=Path, default=Path("report"), metavar="DIR", help="default: report")
     report.add_argument("--compare", nargs=2, metavar=("A", "B"), help="a paired test of one method against another")
     report.add_argument("--transpose", action="store_true", help="matrices with rows trained on, columns tested on")
+    report.add_argument(
+        "--every-matrix", action="store_true",
+        help="draw every matrix as PNG and SVG too; default: of each method, the two that stand open",
+    )  # fmt: skip
     report.add_argument("--projection", choices=("tsne", "umap"), default="tsne", help="umap needs umap-learn")
     report.add_argument("--no-log", dest="log", action="store_false", help="do not keep the report in MLflow")
     report.add_argument(
@@ -96,6 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     For `predict` and `verify` 1 has a second meaning, see there.
     """
     print_any_text()
+    search_less_often()
     words = list(sys.argv[1:] if arguments is None else arguments)
     from rich.console import Console
 

@@ -116,6 +116,53 @@ class Row:
 
 
 @dataclass(frozen=True)
+class HeatCell:
+    """A cell of a heat map: its text, what stands below, the colours of paper and ink, and what it is, "" or a kind.
+
+    Kinds are "own", outlined, and "missing", hatched.
+    """
+
+    text: str
+    note: str = ""
+    paper: str = ""
+    ink: str = ""
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """A matrix whose cells are coloured by their values, as a table of the page.
+
+    Attributes:
+        name: of the files of its table, without suffix.
+        caption: lines above it.
+        down, across: what the rows and the columns are.
+        columns: their names.
+        rows: the name of each row, and its cells.
+        legend: what is coloured.
+        colours: some of the colours, from the first to the last.
+        ticks: values from that of the first colour to that of the last, evenly apart.
+    """
+
+    name: str
+    caption: Sequence[str]
+    down: str
+    across: str
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[HeatCell]]]
+    legend: str
+    colours: Sequence[str]
+    ticks: Sequence[str]
+
+
+@dataclass(frozen=True)
+class HeatMaps:
+    """Heat maps side by side, as many as there is room for."""
+
+    maps: Sequence[HeatMap]
+
+
+@dataclass(frozen=True)
 class Cell:
     """A table cell: its text, the value to sort by, the link's target, an anchor for its row, and a note below."""
 
@@ -180,7 +227,7 @@ class Fold:
     blocks: Sequence[Block]
 
 
-Block = Text | Bullets | Picture | Row | Table | Fold
+Block = Text | Bullets | Picture | Row | HeatMaps | Table | Fold
 
 
 @dataclass(frozen=True)

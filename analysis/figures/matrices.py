@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
@@ -20,6 +22,85 @@ from models.metrics import Metric, get_metric
 
 _DARK, _LIGHT = "#000000", "#ffffff"
 _TITLE = 9  # points
+
+
+@dataclass(frozen=True, eq=False)
+class Laid:
+    """A matrix as it is shown.
+
+    Attributes:
+        values: float (rows, columns), NaN if missing.
+        notes: the text below each value, object (rows, columns).
+        in_domain: bool (rows, columns).
+        rows, columns: their names.
+        down, across: what the rows and the columns are.
+        summary: the means, and what the intervals are.
+    """
+
+    values: np.ndarray
+    notes: np.ndarray
+    in_domain: np.ndarray
+    rows: list[str]
+    columns: list[str]
+    down: str
+    across: str
+    summary: str
+
+
+def laid_out(table: pd.DataFrame | IntervalMatrix, *, transpose: bool = False) -> Laid:
+    """A matrix as it is shown; arguments as of `matrix_figure`."""
+    matrix = table.mean if isinstance(table, IntervalMatrix) else table
+    generators = [str(name) for name in matrix.index]
+    columns = [trained_on_label(str(name), generators) for name in matrix.columns]
+    laid = Laid(
+        matrix.to_numpy(float), _notes(table), in_domain_cells(matrix), generators, columns,
+        str(matrix.index.name or "tested on"), str(matrix.columns.name or "trained on"), _summary(table),
+    )  # fmt: skip
+    if not transpose:
+        return laid
+    return Laid(
+        laid.values.T, laid.notes.T, laid.in_domain.T, laid.columns, laid.rows, laid.across, laid.down, laid.summary
+    )
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The colours of a metric.
+
+    Attributes:
+        colours: a map of matplotlib.
+        span: the values of the first and the last colour.
+        words: what is coloured.
+        middle: what stands at 0.5, or "" if it is like any other value.
+    """
+
+    colours: Colormap
+    span: tuple[float, float]
+    words: str
+    middle: str
+
+    def colour(self, value: float) -> tuple[float, float, float, float]:
+        """The colour of a value, as red, green, blue and alpha in [0, 1]."""
+        low, high = self.span
+        red, green, blue, alpha = self.colours(float(np.clip((value - low) / (high - low), 0, 1)))
+        return red, green, blue, alpha
+
+    def ticks(self) -> dict[float, str]:
+        """Five values from the first to the last colour, in words."""
+        ticks = [float(tick) for tick in np.linspace(*self.span, 5)]
+        return {tick: self.middle if self.middle and tick == 0.5 else f"{tick:.3g}" for tick in ticks}
+
+
+def scale_of(metric: str, span: tuple[float, float]) -> Scale:
+    """The colours of a metric; arguments as of `matrix_figure`."""
+    registered, centred = _metric(metric), _parts_at_half(metric)
+    at_chance = centred and registered is not None and registered.chance_is_fixed
+    return Scale(
+        mpl.colormaps["PuOr" if centred else "cividis"],
+        span,
+        metric if registered is None else registered.words,
+        "0.5\nchance" if at_chance else "",
+    )
 
 
 def matrix_figure(
@@ -43,28 +124,16 @@ def matrix_figure(
         transpose: swap rows and columns.
         span: the values of the first and the last colour, see `colour_span`.
     """
-    matrix = table.mean if isinstance(table, IntervalMatrix) else table
-    generators = [str(name) for name in matrix.index]
-    in_domain = in_domain_cells(matrix)
-    columns = [trained_on_label(str(name), generators) for name in matrix.columns]
-    values = matrix.to_numpy(float)
-    notes = _notes(table)
-    rows, across, down = generators, str(matrix.columns.name or "trained on"), str(matrix.index.name or "tested on")
-    if transpose:
-        values, in_domain, notes = values.T, in_domain.T, notes.T
-        rows, columns, across, down = columns, rows, down, across
-
-    registered = _metric(metric)
-    centred = _parts_at_half(metric)
-    colours = mpl.colormaps["PuOr" if centred else "cividis"]
+    laid, scale = laid_out(table, transpose=transpose), scale_of(metric, span)
+    rows, columns, values = laid.rows, laid.columns, laid.values
     longest = max([len(name) for name in rows], default=0)
     with style():
         width, beside = 1.9 + 0.07 * longest + 0.88 * len(columns), 0.6 + 0.07 * longest
-        heading = wrapped(f"{title}\n{_summary(table)}", inches=width - beside, points=_TITLE)
+        heading = wrapped(f"{title}\n{laid.summary}", inches=width - beside, points=_TITLE)
         height = 1.05 + 0.15 * (heading.count("\n") + 1) + 0.75 * len(rows)  # so that cells are of one size
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.add_subplot()
-        image = axes.imshow(np.ma.masked_invalid(values), cmap=colours, vmin=span[0], vmax=span[1], aspect="auto")
+        image = axes.imshow(np.ma.masked_invalid(values), cmap=scale.colours, vmin=span[0], vmax=span[1], aspect="auto")
         for (row, column), value in np.ndenumerate(values):
             corner = (column - 0.5, row - 0.5)
             if np.isnan(value):
@@ -72,29 +141,27 @@ def matrix_figure(
                 box = {"boxstyle": "round,pad=0.2", "facecolor": "#f2f2f2", "edgecolor": "none"}
                 axes.text(column, row, "missing", ha="center", va="center", color=_DARK, fontsize=8, bbox=box)
                 continue
-            ink = ink_on(colours(float(np.clip((value - span[0]) / (span[1] - span[0]), 0, 1))))
-            note = str(notes[row, column])
+            ink = ink_on(scale.colour(float(value)))
+            note = str(laid.notes[row, column])
             lift = 0.05 + 0.09 * (note.count("\n") + 1) if note else 0.0
             axes.text(
                 column, row - lift, decimals(value), ha="center", va="center", color=ink, fontsize=11, weight="bold"
             )
             axes.text(column, row + 0.22, note, ha="center", va="center", color=ink, fontsize=7, linespacing=1.15)
-        for row, column in np.argwhere(in_domain):
+        for row, column in np.argwhere(laid.in_domain):
             outline = Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, fill=False, edgecolor=_DARK, lw=2.0, zorder=3)
             outline.set_path_effects([withStroke(linewidth=4.5, foreground=_LIGHT)])  # visible on dark cells too
             axes.add_patch(outline)
-        label_heat_map(axes, rows, columns, down=down, across=across, slant=12)
+        label_heat_map(axes, rows, columns, down=laid.down, across=laid.across, slant=12)
         axes.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
         axes.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
         axes.grid(which="minor", color="white", lw=1.5)
         axes.set_title(heading, loc="left", fontsize=_TITLE)
         bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
-        words = metric if registered is None else registered.words
-        bar.set_label(words if span == (0, 1) else f"{words}\ncolours from {span[0]:.2f} to {span[1]:.2f}")
+        bar.set_label(scale.words if span == (0, 1) else f"{scale.words}\ncolours from {span[0]:.2f} to {span[1]:.2f}")
         bar.outline.set_visible(False)
-        half = "0.5\nchance" if centred and registered is not None and registered.chance_is_fixed else "0.5"
-        ticks = np.linspace(*span, 5)
-        bar.set_ticks(list(ticks), labels=[half if centred and tick == 0.5 else f"{tick:.3g}" for tick in ticks])
+        ticks = scale.ticks()
+        bar.set_ticks(list(ticks), labels=list(ticks.values()))
     return figure
 
 

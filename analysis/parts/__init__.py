@@ -33,6 +33,7 @@ class Options:
     Attributes:
         compare: two variants, the second to be subtracted from the first; None: no comparison.
         transpose: swap rows and columns of the matrices: rows trained on, columns tested on.
+        every_matrix: draw every matrix as a picture too, not only those that stand open.
         cam: draw and measure Grad-CAM maps, the one part that needs the images and runs models.
         images: the data folder; None: its path when the grid ran.
         cache: the grid's cache folder; None: the one beside a local store.
@@ -49,6 +50,7 @@ class Options:
 
     compare: Sequence[str] | None = None
     transpose: bool = False
+    every_matrix: bool = False
     cam: bool = True
     images: Path | None = None
     cache: Path | None = None

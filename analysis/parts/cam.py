@@ -9,12 +9,12 @@ import pandas as pd
 from analysis.cam import GRAD_CAM, OWN_MAP, Panel, ReadOnce, make_panels
 from analysis.cells import IntervalMatrix
 from analysis.figures.cam import cam_panel
-from analysis.figures.matrices import colour_span, matrix_figure
+from analysis.figures.matrices import colour_span
 from analysis.localisation import localisation_table, localise_run, without_masks
 from analysis.matrices import decimals, matrix_means, pivot
-from analysis.page import Block, Fold, Picture, Row, Text, html_table
+from analysis.page import Block, Fold, Picture, Text, html_table
 from analysis.parts import Report, register_part
-from analysis.parts.matrices import matrix_sentence
+from analysis.parts.matrices import NUM_DRAWN, Shown, coloured, drawn
 from analysis.published import published_localisation
 from analysis.store import StoreError
 from analysis.variants import add_origins
@@ -165,15 +165,16 @@ def _localisation(report: Report, table: pd.DataFrame) -> Iterator[Block]:
     )
     whole = table[table["subset"] == "all"]
     for variant in dict.fromkeys(whole["variant"]):
-        pictures = [_matrix(report, table, variant, metric, "all") for metric in CAM_METRICS]
+        matrices = [_matrix(report, table, variant, metric, "all") for metric in CAM_METRICS]
         answered = table.loc[table["variant"] == variant, "subset"]
-        pictures += [
+        matrices += [
             _matrix(report, table, variant, "iou", subset)
             for subset in ("correct", "wrong")
             if (answered == subset).any()
         ]
-        yield Row(pictures[:2])
-        yield Fold(f"{report.labelled(variant)}: other metrics of localisation", [Row(pictures[2:])])
+        yield drawn(report, matrices[:NUM_DRAWN])
+        others = coloured(report, matrices[NUM_DRAWN:])
+        yield Fold(f"{report.labelled(variant)}: other metrics of localisation", [others])
     caption = "CAM against the masks, over all images of a cell and split by right and wrong answers"
     shown = table[
         [
@@ -210,7 +211,7 @@ def _ties(images: pd.DataFrame) -> Iterator[Block]:
         )
 
 
-def _matrix(report: Report, table: pd.DataFrame, variant: str, metric: str, subset: str) -> Picture:
+def _matrix(report: Report, table: pd.DataFrame, variant: str, metric: str, subset: str) -> Shown:
     rows = table[(table["subset"] == subset) & (table["variant"] == variant)]
     planned = report.runs.loc[(report.runs["variant"] == variant) & (report.runs["task"] == DETECTION), "trained_on"]
     of_metric = rows[rows["metric"] == metric]
@@ -228,9 +229,4 @@ def _matrix(report: Report, table: pd.DataFrame, variant: str, metric: str, subs
     title = f"{report.labelled(variant)}: {words}\n{beside}"
     every = table.loc[(table["metric"] == metric) & (table["subset"] == subset), "value"].astype(float)
     shown = _with_intervals(of_metric, matrix, report, variant, planned)
-    figure = matrix_figure(
-        shown, metric=CAM_METRICS[metric], title=title, transpose=turn, span=colour_span(every, CAM_METRICS[metric])
-    )
-    cells = of_metric[["tested_on", "trained_on", "value"]].rename(columns={"value": "mean"})
-    alt = f"Localisation of {report.labelled(variant)}, {words} ({beside}). " + matrix_sentence(cells)
-    return report.folder.picture(name, figure, alt=alt)
+    return Shown(shown, CAM_METRICS[metric], name, title, colour_span(every, CAM_METRICS[metric]))

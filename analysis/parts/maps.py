@@ -8,12 +8,12 @@ import pandas as pd
 
 from analysis.areas import THIRDS
 from analysis.cells import CELL
-from analysis.figures.matrices import colour_span, matrix_figure
+from analysis.figures.matrices import colour_span
 from analysis.maps import IN_WORDS, METRICS, Cells, map_areas, map_cells, map_table
 from analysis.matrices import ORIENTATION, decimals, pivot
-from analysis.page import Block, Fold, Picture, Row, Text
+from analysis.page import Block, Fold, Text
 from analysis.parts import Report, register_part
-from analysis.parts.matrices import matrix_sentence
+from analysis.parts.matrices import Shown, coloured, drawn
 from analysis.published import localisation_beside_published
 from analysis.store import StoreError
 from analysis.tables import MISSING, cell_text, in_words
@@ -64,15 +64,13 @@ def maps(report: Report) -> Iterator[Block]:
     for variant in cells:
         own = table[table["variant"] == variant]
         shown = {metric: _matrix(report, own, table, metric) for metric in METRICS if metric in set(own["metric"])}
-        yield Row([shown[metric] for metric in FIRST if metric in shown])
+        yield drawn(report, [shown[metric] for metric in FIRST if metric in shown])
         if "iou_valid" not in shown:
             yield Text(
                 f"{variant} had no validation fake whose mask could choose a threshold; log-odds 0 stands alone."
             )
-        rest = [picture for metric, picture in shown.items() if metric not in FIRST]
-        yield Fold(
-            f"{report.labelled(variant)}: other measures of its maps", [Row(rest), *_thresholds(report, variant)]
-        )
+        rest = coloured(report, [each for metric, each in shown.items() if metric not in FIRST])
+        yield Fold(f"{report.labelled(variant)}: other measures of its maps", [rest, *_thresholds(report, variant)])
     caption = "Maps beside the masks: every cell and the means over cells; 95 % intervals over source photographs"
     block = report.folder.table("maps", table, caption=caption, shown=_worded(in_words(table, report.generators)))
     means = "Maps beside the masks: means over the cells of each method; in brackets 95 % intervals"
@@ -108,7 +106,7 @@ def _thresholds(report: Report, variant: str) -> Iterator[Block]:
         yield Text(f"Thresholds from validation, as log-odds: {'; '.join(words)}.")
 
 
-def _matrix(report: Report, table: pd.DataFrame, every: pd.DataFrame, metric: str) -> Picture:
+def _matrix(report: Report, table: pd.DataFrame, every: pd.DataFrame, metric: str) -> Shown:
     """Of one variant, whose values `table` has; `every` has those of all, which share a scale of colours."""
     variant = str(table["variant"].iloc[0])
     rows = table[(table["metric"] == metric) & (table["kind"] == CELL)]
@@ -127,9 +125,7 @@ def _matrix(report: Report, table: pd.DataFrame, every: pd.DataFrame, metric: st
     report.folder.files(name, matrix, caption=caption, transpose=turn, variant=variant)
     title = f"{report.labelled(variant)}: {words}\n{count}; {', '.join(beside)}"
     span = colour_span(every.loc[(every["metric"] == metric) & (every["kind"] == CELL), "mean"].astype(float), words)
-    figure = matrix_figure(matrix, metric=words, title=title, transpose=turn, span=span)
-    alt = f"Maps of {report.labelled(variant)}, {words} ({', '.join(beside)}). " + matrix_sentence(rows)
-    return report.folder.picture(name, figure, alt=alt)
+    return Shown(matrix, words, name, title, span)
 
 
 def _means(table: pd.DataFrame) -> pd.DataFrame:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.cells import CELL, matrix_with_intervals
+from analysis.cells import CELL, IntervalMatrix, matrix_with_intervals
 from analysis.figures.matrices import colour_span, matrix_figure
+from analysis.heat_maps import heat_map
 from analysis.matrices import ORIENTATION
-from analysis.page import Block, Fold, Picture, Row, Text, html_table
+from analysis.page import Block, Fold, HeatMaps, Text, html_table
 from analysis.parts import Report, register_part
-from analysis.tables import cell_text, long_form
 from analysis.tables import in_words as readable
+from analysis.tables import long_form
 from data.conditions import CLEAN
 from grid.tasks import DETECTION
 from models.metrics import in_words
+
+NUM_DRAWN = 2  # measures whose matrices stand open, and are files of pictures too; the others are folded
 
 
 @register_part("matrices", title="Matrices", position=20)
@@ -33,16 +37,14 @@ def matrices(report: Report) -> Iterator[Block]:
             command = report.store.missing_command(task=DETECTION, variant=variant)
             yield Text(f"{variant}: no detection trial is finished; this runs them:", strong=True, command=command)
             continue
-        metrics = set(report.cells["metric"])
+        known = set(report.cells["metric"])
         shown = [
-            matrix_picture(report, variant, metric)
-            for metric in report.metrics_of(variant, report.metrics)
-            if metric in metrics
+            matrix(report, variant, metric) for metric in report.metrics_of(variant, report.metrics) if metric in known
         ]
         yield from report.audit()
-        yield Row(shown[:2])
+        yield drawn(report, shown[:NUM_DRAWN])
         yield from _references(report, variant)
-        blocks = [Row(shown[2:]), *_runs_behind(report, variant)]
+        blocks = [coloured(report, shown[NUM_DRAWN:]), *_runs_behind(report, variant)]
         yield Fold(f"{report.labelled(variant)}: other metrics, and the runs behind each column", blocks)
 
 
@@ -58,10 +60,59 @@ def _references(report: Report, variant: str) -> Iterator[Block]:
     yield from (Text(sentence, strong=True) for sentence in report.beside.warnings(report.generators, variant))
 
 
-def matrix_picture(
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A matrix to show.
+
+    Attributes:
+        matrix: with or without its intervals.
+        metric: as of `matrix_figure`.
+        name: of its files, without suffix.
+        title: above it.
+        span: the values of the first and the last colour.
+    """
+
+    matrix: pd.DataFrame | IntervalMatrix
+    metric: str
+    name: str
+    title: str
+    span: tuple[float, float]
+
+
+def drawn(report: Report, shown: Sequence[Shown]) -> HeatMaps:
+    """Matrices as tables of the page, and as files of pictures, which a paper can take."""
+    _draw(report, shown)
+    return _coloured(report, shown)
+
+
+def coloured(report: Report, shown: Sequence[Shown]) -> HeatMaps:
+    """Matrices as tables of the page; files of pictures only where `--every-matrix` asks for them."""
+    if report.options.every_matrix:
+        _draw(report, shown)
+    return _coloured(report, shown)
+
+
+def _draw(report: Report, shown: Sequence[Shown]) -> None:
+    turn = report.options.transpose
+    for each in shown:
+        figure = matrix_figure(each.matrix, metric=each.metric, title=each.title, transpose=turn, span=each.span)
+        report.folder.picture(each.name, figure, alt=each.title)
+
+
+def _coloured(report: Report, shown: Sequence[Shown]) -> HeatMaps:
+    turn = report.options.transpose
+    return HeatMaps(
+        [
+            heat_map(each.matrix, name=each.name, metric=each.metric, title=each.title, transpose=turn, span=each.span)
+            for each in shown
+        ]
+    )
+
+
+def matrix(
     report: Report, variant: str, metric: str, *, cells: pd.DataFrame | None = None, condition: str = CLEAN
-) -> Picture:
-    """Draw a matrix with its intervals, and write it to table files.
+) -> Shown:
+    """A matrix with its intervals; it is written to table files.
 
     Args:
         report: the report.
@@ -71,16 +122,13 @@ def matrix_picture(
         condition: condition of the test pictures.
     """
     table = report.cells if cells is None else cells
-    matrix = matrix_with_intervals(report.store, variant, metric, cells=table, condition=condition)
-    words, turn, name = in_words(metric), report.options.transpose, f"matrix-{variant}-{metric}"
+    found = matrix_with_intervals(report.store, variant, metric, cells=table, condition=condition)
+    words, name = in_words(metric), f"matrix-{variant}-{metric}"
     if condition != CLEAN:
         words, name = f"{words}, {condition}", f"{name}-{condition}"
-    report.folder.files(name, matrix, caption=f"{report.labelled(variant)}: {words}", transpose=turn)
     title = f"{report.labelled(variant)}: {words}"
-    figure = matrix_figure(matrix, metric=metric, title=title, transpose=turn, span=colours_of(report, metric, table))
-    values = readable(long_form(matrix), report.generators)
-    alt = f"Cross-generator matrix of {report.labelled(variant)}, {words}. " + matrix_sentence(values)
-    return report.folder.picture(name, figure, alt=alt)
+    report.folder.files(name, found, caption=title, transpose=report.options.transpose)
+    return Shown(found, metric, name, title, colours_of(report, metric, table))
 
 
 def colours_of(report: Report, metric: str, cells: pd.DataFrame) -> tuple[float, float]:
@@ -89,16 +137,6 @@ def colours_of(report: Report, metric: str, cells: pd.DataFrame) -> tuple[float,
         of[(of["task"] == DETECTION) & (of["metric"] == metric) & (of["kind"] == CELL)] for of in (report.cells, cells)
     ]
     return colour_span([value for table in tables for value in table["mean"].astype(float)], metric)
-
-
-def matrix_sentence(cells: pd.DataFrame) -> str:
-    """The matrix in words, for readers who cannot see it, from the columns tested_on, trained_on and mean."""
-    lines = []
-    for tested_on, row in cells.groupby("tested_on", sort=False):
-        values = zip(row["trained_on"], row["mean"].astype(float), strict=True)
-        words = ", ".join(f"trained on {trained_on} {cell_text(mean)}" for trained_on, mean in values)
-        lines.append(f"tested on {tested_on}: {words}")
-    return "; ".join(lines).capitalize() + "."
 
 
 def _runs_behind(report: Report, variant: str) -> Iterator[Block]:

@@ -9,9 +9,9 @@ import pandas as pd
 
 from analysis.cells import CELL, cell_table
 from analysis.matrices import ORIENTATION, column_order, decimals
-from analysis.page import Block, Fold, Row, Text
+from analysis.page import Block, Fold, Text
 from analysis.parts import Report, register_part
-from analysis.parts.matrices import matrix_picture
+from analysis.parts.matrices import coloured, matrix
 from analysis.parts.robustness import class_tables
 from analysis.paste_back import paste_back_table, sentence
 from analysis.tables import MISSING
@@ -49,11 +49,11 @@ def paste_back(report: Report) -> Iterator[Block]:
         rows += [shared | row for row in _means(tables)]
         blocks: list[Block] = [*report.audit()]
         for metric, table in tables.items():
-            pictures = [
-                matrix_picture(report, variant, metric),
-                matrix_picture(report, variant, metric, cells=cells, condition=PASTE_BACK),
+            pair = [
+                matrix(report, variant, metric),
+                matrix(report, variant, metric, cells=cells, condition=PASTE_BACK),
             ]
-            blocks += [Row(pictures), _differences(report, variant, metric, table)]
+            blocks += [coloured(report, pair), _differences(report, variant, metric, table)]
         folds.append(Fold(f"{report.labelled(variant)}: raw, pasted, and the difference of every cell", blocks))
     if rows:
         caption = (

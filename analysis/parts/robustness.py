@@ -6,16 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from analysis.cells import cell_table, matrix_with_intervals
+from analysis.cells import cell_table
 from analysis.figures.robustness import robustness_figure
 from analysis.matrices import class_table, decimals
-from analysis.page import Block, Fold, Row, Text, html_table, sentence_list
+from analysis.page import Block, Fold, HeatMaps, Text, sentence_list
 from analysis.parts import Report, register_part
-from analysis.parts.matrices import matrix_picture
+from analysis.parts.matrices import coloured, matrix
 from analysis.parts.summary import mean_text
 from analysis.robustness import changed, mean_over_conditions, ordered, score_shifts, scored_under
-from analysis.tables import CONFIDENCE, PHOTOGRAPHS_ALONE, cell_text, long_form
-from analysis.tables import in_words as readable
+from analysis.tables import CONFIDENCE, PHOTOGRAPHS_ALONE, cell_text
 from data.conditions import CLEAN, get_condition, is_condition, members
 from grid.means import CROSS_GENERATOR, IN_DOMAIN
 from grid.tasks import ATTRIBUTION, DETECTION
@@ -23,7 +22,6 @@ from models.metrics import AT_VALIDATION, in_words
 
 METRICS = ("accuracy", "auroc")
 FIXED = "accuracy" + AT_VALIDATION  # at the threshold that was chosen on the validation split, whatever the condition
-MOST_DRAWN = 3  # conditions of which matrices are drawn; of more, the matrices are tables
 
 
 @register_part("robustness", title="Robustness", position=25)
@@ -56,8 +54,8 @@ def robustness(report: Report) -> Iterator[Block]:
         for condition in others:
             own = cells[(cells["variant"] == variant) & (cells["condition"] == condition)]
             if len(own):
-                matrices = _matrices(report, variant, condition, own, len(others))
-                yield Fold(f"{report.labelled(variant)}: {condition}", [*report.audit(), *matrices])
+                matrices = _matrices(report, variant, condition, own)
+                yield Fold(f"{report.labelled(variant)}: {condition}", [*report.audit(), matrices])
 
 
 def class_tables(report: Report, conditions: Mapping[str, str], heading: str) -> pd.DataFrame:
@@ -186,17 +184,8 @@ def _row(report: Report, cells: pd.DataFrame, variant: str, condition: str) -> d
     return row
 
 
-def _matrices(
-    report: Report, variant: str, condition: str, cells: pd.DataFrame, num_conditions: int
-) -> Iterator[Block]:
-    """A method's matrices under a condition: pictures, or tables where there are many conditions."""
+def _matrices(report: Report, variant: str, condition: str, cells: pd.DataFrame) -> HeatMaps:
+    """A method's matrices under a condition."""
     metrics = report.metrics_of(variant, METRICS)
-    if num_conditions <= MOST_DRAWN:
-        yield Row([matrix_picture(report, variant, metric, cells=cells, condition=condition) for metric in metrics])
-        return
-    for metric in metrics:
-        matrix = matrix_with_intervals(report.store, variant, metric, cells=cells, condition=condition)
-        caption = f"{report.labelled(variant)}: {in_words(metric)}, {condition}"
-        report.folder.files(f"matrix-{variant}-{metric}-{condition}", matrix, caption=caption)
-        shown = readable(long_form(matrix).drop(columns=["variant", "metric"]), report.generators)
-        yield html_table(shown, f"{caption}, every cell; intervals are 95 % intervals")
+    made = [matrix(report, variant, metric, cells=cells, condition=condition) for metric in metrics]
+    return coloured(report, made)

@@ -10,7 +10,7 @@ from analysis.cells import cell_table
 from analysis.matrices import decimals
 from analysis.page import Block, Fold, Text
 from analysis.parts import Report, register_part
-from analysis.parts.matrices import matrix_picture
+from analysis.parts.matrices import coloured, matrix
 from analysis.parts.summary import mean_text
 from analysis.tables import CONFIDENCE
 from analysis.thresholds import CHOSEN_ON, USED_ON, fewest_reals, transfer_matrix, transfer_table
@@ -68,8 +68,8 @@ def thresholds(report: Report) -> Iterator[Block]:
     yield report.folder.table("thresholds", pd.DataFrame(rows), caption=caption)
     yield from _temperatures(report, variants)
     for variant in variants:
-        matrices = [matrix_picture(report, variant, metric, cells=cells) for metric in (ORACLE, *LOW_FPR)]
-        yield Fold(f"{report.labelled(variant)}: thresholds", [*_transfer(report, variant), *matrices])
+        shown = [matrix(report, variant, metric, cells=cells) for metric in (ORACLE, *LOW_FPR)]
+        yield Fold(f"{report.labelled(variant)}: thresholds", [*_transfer(report, variant), coloured(report, shown)])
 
 
 def _temperatures(report: Report, variants: list[str]) -> Iterator[Block]:

@@ -1,6 +1,6 @@
 "use strict";
 // Sort a table by a column: numbers as numbers, text as text, missing values last; a second click reverses the order.
-for (const table of document.querySelectorAll("table")) {
+for (const table of document.querySelectorAll("table:not(.heat)")) {
   const heads = [...table.tHead.rows[table.tHead.rows.length - 1].cells];
   heads.forEach((head, column) => {
     head.firstElementChild.addEventListener("click", () => {

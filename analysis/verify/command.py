@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 
 from analysis.verify.evidence import FACTS, EvidenceError
 from analysis.verify.verify import TABLES, Result, verify
-from grid.command_line import print_error
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,7 +58,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
             else:
                 result = _verify_report(options)
     except EvidenceError as error:
-        print_error(str(error), console)
+        console.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         return BAD_INPUT
     if options.json:
         print(json.dumps(result.to_dict(), indent=1))

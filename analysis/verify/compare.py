@@ -9,7 +9,7 @@ from __future__ import annotations
 import html.parser
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -346,27 +346,38 @@ def _from_latex(text: str) -> str:
     return re.sub(r"\\([_&%$#{}])", r"\1", text)
 
 
+@dataclass
+class PageTable:
+    """A table of the page as text: caption, headings, cells, and for a matrix the name of its table's files."""
+
+    caption: str = ""
+    header: list[str] = field(default_factory=list)
+    rows: list[list[str]] = field(default_factory=list)
+    matrix: str = ""
+
+
 class _Tables(html.parser.HTMLParser):
-    """Every table of a page: (caption, headings, rows)."""
+    """Every table of a page."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.tables: list[tuple[str, list[str], list[list[str]]]] = []
+        self.tables: list[PageTable] = []
         self._inside, self._is_head = "", False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
         if tag == "table":
-            self.tables.append(("", [], []))
+            self.tables.append(PageTable(matrix=given.get("data-matrix") or ""))
         elif tag == "tr" and self.tables:
-            self.tables[-1][2].append([])
-        elif tag == "th" and self.tables:  # one that heads several columns names none
-            self.tables[-1][1].extend(str(value) for name, value in attrs if name == "data-column")
+            self.tables[-1].rows.append([])
+        elif tag == "th" and self._is_head:  # one that heads several columns names none
+            self.tables[-1].header.extend(str(given[name]) for name in ("data-column",) if name in given)
         elif tag == "thead":
             self._is_head = True
-        elif tag == "caption" or (tag == "td" and not self._is_head):
+        elif tag == "caption" or (tag in ("td", "th") and not self._is_head):
             self._inside = tag
-            if tag == "td":
-                self.tables[-1][2][-1].append("")
+            if tag != "caption":
+                self.tables[-1].rows[-1].append("")
 
     def handle_endtag(self, tag: str) -> None:
         if tag == self._inside:
@@ -375,15 +386,15 @@ class _Tables(html.parser.HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if self._inside == "caption":
-            caption, header, rows = self.tables[-1]
-            self.tables[-1] = caption + data, header, rows
-        elif self._inside == "td":
-            self.tables[-1][2][-1][-1] += data
+            self.tables[-1].caption += data
+        elif self._inside:
+            self.tables[-1].rows[-1][-1] += data
 
 
-def read_page(text: str) -> Iterator[tuple[str, list[str], list[list[str]]]]:
-    """Caption, headings and cells of every table of the page."""
+def read_page(text: str) -> list[PageTable]:
+    """Every table of the page."""
     parser = _Tables()
     parser.feed(text)
-    for caption, header, rows in parser.tables:
-        yield caption.strip(), header, [row for row in rows if row]
+    for table in parser.tables:
+        table.caption, table.rows = table.caption.strip(), [row for row in table.rows if row]
+    return parser.tables

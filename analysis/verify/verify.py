@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from analysis.verify.compare import (
     Derived,
     OfNothing,
     Outcome,
+    PageTable,
     compare_csv,
     compare_shown,
     numbers_in,
@@ -322,7 +323,11 @@ def _page(evidence: Evidence, report: Path, known: Mapping[str, _Known]) -> Iter
     for path in (report / TABLES).glob("*.md"):
         first, *_ = path.read_text(encoding="utf-8").splitlines() or [""]
         captions.append((first, path.stem))
-    for caption, header, rows in read_page((report / PAGE).read_text(encoding="utf-8")):
+    for found in read_page((report / PAGE).read_text(encoding="utf-8")):
+        caption, header, rows = found.caption, found.header, found.rows
+        if found.matrix:
+            yield _of_matrix(found, known)
+            continue
         file = f"{PAGE}, table “{caption[:60]}”"
         table = _of_page(evidence, caption, captions, known)
         if table is None:
@@ -332,6 +337,23 @@ def _page(evidence: Evidence, report: Path, known: Mapping[str, _Known]) -> Iter
             yield _line(compare_shown(file, header, rows, "", table.derived, table.order))
     reason = "sentences and pictures are not read; the tables beside them have the same numbers"
     yield Line(PAGE, "numbers", 0, 0, {reason: 0}, [])
+
+
+def _of_matrix(found: PageTable, known: Mapping[str, _Known]) -> Line:
+    """A matrix of the page, with the means above it, held against what was derived for its table's files."""
+    file = f"{PAGE}, {found.matrix}"
+    if found.matrix not in known:
+        return _left_out(file, NO_RULE, found.rows)
+    derived, order = known[found.matrix].derived, known[found.matrix].order
+    rows, left_out = found.rows, 0
+    if derived.wide is None:  # its files have values alone
+        left_out = sum(len(numbers_in(cell.partition(" [")[2])) for row in rows for cell in row)
+        rows = [[cell.partition(" [")[0] for cell in row] for row in rows]
+    means = {words.removesuffix(" mean"): values[:1] for words, values in derived.caption.items()}
+    outcome = compare_shown(file, found.header, rows, found.caption, replace(derived, caption=means), order)
+    if left_out:
+        outcome.leave_out("intervals of cells, which the table of every value has", left_out)
+    return _line(outcome)
 
 
 def _of_page(

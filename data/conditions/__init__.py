@@ -178,8 +178,9 @@ def get_condition(name: str) -> Condition:
     listed = [*list_conditions(), *SETS]
     families = {other: entry for other in names if isinstance(entry := _conditions.get(other), _Family)}
     meant = _MEANT.fullmatch(name)
-    for family in difflib.get_close_matches(meant["family"], families, n=1) if meant else ():
-        if (level := int(meant["level"])) in families[family].levels:
+    near = difflib.get_close_matches(meant["family"], families, n=1) if meant else []
+    for family in near:
+        if meant and (level := int(meant["level"])) in families[family].levels:
             raise KeyError(
                 f"no condition named {name!r} (did you mean '{family}-{level}'?); there are: {', '.join(listed)}"
             )

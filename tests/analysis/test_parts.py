@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import analysis.parts
-from analysis.page import Block, Bullets, Fold, Folder, Picture, Row, Section, Table, Text
+from analysis.page import Block, Bullets, Fold, Folder, HeatMap, HeatMaps, Picture, Row, Section, Table, Text
 from analysis.parts import Options, Part, Report, list_parts, register_part
 from analysis.parts.audit import audit
 from analysis.parts.cam import cam
@@ -91,6 +91,10 @@ def flat(blocks: Iterable[Block]) -> Iterator[Block]:
     for block in blocks:
         yield block
         yield from flat(block.blocks if isinstance(block, Fold) else block.pictures if isinstance(block, Row) else ())
+
+
+def heat_maps(blocks: Iterable[Block]) -> list[HeatMap]:
+    return [one for block in flat(blocks) if isinstance(block, HeatMaps) for one in block.maps]
 
 
 def texts(table: Table) -> list[list[str]]:
@@ -211,9 +215,12 @@ def test_each_method_and_condition_has_a_row_and_matrices(new_report: MakeReport
         for method, condition in (("residual_linear", "jpeg-75"), ("residual_linear", "jpeg-50"),
                                   ("clip_linear", "jpeg-75"), ("xception_scratch", "jpeg-50"))
     ]  # fmt: skip
-    pictures = [block.name for block in flat(folds) if isinstance(block, Picture)]
-    assert pictures[2:4] == ["matrix-residual_linear-accuracy-jpeg-50", "matrix-residual_linear-auroc-jpeg-50"]
-    assert len(pictures) == 8
+    maps = heat_maps(folds)
+    assert [one.caption[0].partition(": ")[2] for one in maps[2:4]] == [
+        "accuracy at p = 0.5, jpeg-50",
+        "AUROC, jpeg-50",
+    ]
+    assert len(maps) == 8
     written = pd.read_csv(report.folder.path / "tables" / "matrix-residual_linear-accuracy-jpeg-50.csv")
     both = written.merge(values, on=["tested_on", "trained_on"])
     assert both["mean"].tolist() == pytest.approx(both["value"].tolist())
@@ -294,13 +301,13 @@ def test_a_metric_that_is_registered_later_is_shown_at_its_place(grids: dict[str
     report = begun(grids["detection"], tmp_path / "out")
     assert report.metrics.index("toy_share") == report.metrics.index("accuracy") + 1
     (part,) = (part for part in PARTS if part.name == "matrices")
-    pictures = [block for block in flat(part.blocks(report)) if isinstance(block, Picture)]
-    assert "matrix-residual_linear-toy_share" in [picture.name for picture in pictures]
+    maps = {one.caption[0]: one for one in heat_maps(part.blocks(report))}
+    (toy,) = (one for title, one in maps.items() if ": toy share" in title)
+    trained = [str(name) for name in toy.columns].index("lama")
     scores = report.store.scores(report.runs["run_id"].iloc[0])
     for generator in GENERATORS:
         cell = scores[(scores["generator"] == generator) | (scores["label"] == 0)]
-        (picture,) = (picture for picture in pictures if picture.name.endswith("toy_share"))
-        assert f"ested on {generator}: trained on lama {(cell['score'] > 0).mean():.3f}" in picture.alt
+        assert dict(toy.rows)[generator][trained].text == f"{(cell['score'] > 0).mean():.3f}"
 
 
 # The corpus ----------------------------------------------------------------------------------------------------------

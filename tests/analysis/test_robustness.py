@@ -112,7 +112,7 @@ def test_the_mean_over_conditions_is_that_of_all_cells(store: Store, run_ids: li
         assert estimate.interval.low < estimate.value < estimate.interval.high
 
 
-def test_of_many_conditions_the_matrices_are_tables(
+def test_each_condition_has_its_matrices_below_a_heading(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, grid: Grid
 ) -> None:
     other = Grid(fresh_store(tmp_path_factory.getbasetemp(), tmp_path / "runs"), tmp_path, num_each=6)
@@ -123,7 +123,7 @@ def test_of_many_conditions_the_matrices_are_tables(
     assert [fold.title for fold in folds] == [
         f"residual_linear [random weights]: {name}" for name in SETS["robustness"][:4]
     ]
-    assert {type(block).__name__ for fold in folds for block in fold.blocks} == {"Table"}
+    assert {type(block).__name__ for fold in folds for block in fold.blocks} == {"HeatMaps"}
     assert (report.folder.path / "tables" / "matrix-residual_linear-auroc-jpeg-60.tex").exists()
 
 
