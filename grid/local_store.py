@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import sqlite3
 import uuid
@@ -88,15 +89,25 @@ def check_file(file: Path) -> None:
 
 
 @cache
-def _revisions() -> tuple[str | None, frozenset[str]]:
-    """Version of the tables that this MLflow writes, and all versions that it knows."""
-    from alembic.script import ScriptDirectory
+def _revisions() -> tuple[str, frozenset[str]]:
+    """Version of the tables that this MLflow writes, and all versions that it knows.
 
+    They are read from the text of MLflow's migrations. Alembic would import all of these and their models, which takes
+    more than a second of every command.
+    """
     found = find_spec("mlflow")
     assert found is not None
     assert found.origin is not None
-    scripts = ScriptDirectory(str(Path(found.origin).parent / "store" / "db_migrations"))
-    return scripts.get_current_head(), frozenset(script.revision for script in scripts.walk_revisions())
+    known, older = set[str](), set[str]()
+    for script in (Path(found.origin).parent / "store" / "db_migrations" / "versions").glob("*.py"):
+        for line in ast.parse(script.read_text(encoding="utf-8")).body:
+            if isinstance(line, ast.Assign) and isinstance(name := line.targets[0], ast.Name):
+                if name.id == "revision":
+                    known.add(ast.literal_eval(line.value))
+                elif name.id == "down_revision" and (before := ast.literal_eval(line.value)):
+                    older |= {before} if isinstance(before, str) else set(before)
+    (newest,) = known - older
+    return newest, frozenset(known)
 
 
 # Its artifacts -------------------------------------------------------------------------------------------------------

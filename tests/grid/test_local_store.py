@@ -12,7 +12,9 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import mlflow
 import pytest
+from alembic.script import ScriptDirectory
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
@@ -20,7 +22,7 @@ from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 import launch
 from analysis.store import open_store
 from grid import local_store, names, records, tracking
-from grid.local_store import ARTIFACTS, Reserve, check_file, make_file
+from grid.local_store import ARTIFACTS, Reserve, _revisions, check_file, make_file
 from grid.records import StoreError, open_records
 from tests.grid.command import Command, mlflow_runs
 from tests.grid.grids import make_spec, open_grid, paper_manifest
@@ -341,3 +343,10 @@ def test_a_reserve_takes_its_space_and_gives_it_back(tmp_path: Path, monkeypatch
     reserve.release()
     reserve.release()
     assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_the_versions_of_the_tables_are_those_that_alembic_finds() -> None:
+    scripts = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
+    newest, known = _revisions()
+    assert newest == scripts.get_current_head()
+    assert known == {script.revision for script in scripts.walk_revisions()}
