@@ -23,8 +23,9 @@ test: check
 test-all: check
 	$(BIN)/python -m pytest $(SHARED_OUT)
 
+# Without ruff's cache, which does not see that a module has moved.
 check: setup
-	$(BIN)/ruff check --no-cache .  # the cache does not see that a module has moved
+	$(BIN)/ruff check --no-cache .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 

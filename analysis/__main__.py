@@ -46,7 +46,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     report.add_argument("--transpose", action="store_true", help="matrices with rows trained on, columns tested on")
     report.add_argument(
         "--every-matrix", action="store_true",
-        help="draw every matrix as PNG and SVG too; default: of each method, the two that stand open",
+        help="draw the matrices that are folded as PNG and SVG too; default: only those that stand open",
     )  # fmt: skip
     report.add_argument("--projection", choices=("tsne", "umap"), default="tsne", help="umap needs umap-learn")
     report.add_argument("--no-log", dest="log", action="store_false", help="do not keep the report in MLflow")

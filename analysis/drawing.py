@@ -15,6 +15,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from analysis.figures import style
+from grid.garbage import search_less_often
 from grid.local_store import StoreError
 
 P = ParamSpec("P")
@@ -56,8 +57,7 @@ class Drawing:
             self._executor = ProcessPoolExecutor(
                 processes,
                 mp_context=multiprocessing.get_context("spawn"),
-                initializer=signal.signal,  # Ctrl-C ends the report, which ends them
-                initargs=(signal.SIGINT, signal.SIG_IGN),
+                initializer=_begin_process,
             )
 
     def __enter__(self) -> Drawing:
@@ -86,6 +86,11 @@ class Drawing:
         done = Future[T]()
         done.set_result(work(*args, **kwargs))
         return done
+
+
+def _begin_process() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the report, which ends its processes
+    search_less_often()
 
 
 def size_of(drawn: Future[tuple[int, int]]) -> tuple[int, int]:

@@ -21,8 +21,8 @@ def heat_map(
     name: str,
     metric: str,
     title: str,
-    transpose: bool = False,
-    span: tuple[float, float] = (0.0, 1.0),
+    transpose: bool,
+    span: tuple[float, float],
 ) -> HeatMap:
     """One matrix as a heat map; arguments, colours and marks as of `analysis.figures.matrices.matrix_figure`.
 
@@ -31,13 +31,13 @@ def heat_map(
     laid, scale = laid_out(table, transpose=transpose), scale_of(metric, span)
     rows = [
         (
-            name,
+            row_name,
             [
-                _cell(float(value), str(note), scale, own=bool(own))
-                for value, note, own in zip(laid.values[row], laid.notes[row], laid.in_domain[row], strict=True)
+                _cell(float(value), str(note), scale, in_domain=bool(in_domain))
+                for value, note, in_domain in zip(laid.values[row], laid.notes[row], laid.in_domain[row], strict=True)
             ],
         )
-        for row, name in enumerate(laid.rows)
+        for row, row_name in enumerate(laid.rows)
     ]
     colours = [to_hex(scale.colour(float(value))) for value in np.linspace(*span, _NUM_COLOURS)]
     ticks = [words.replace("\n", " ") for words in scale.ticks().values()]
@@ -45,8 +45,8 @@ def heat_map(
     return HeatMap(file_name(name), caption, laid.down, laid.across, laid.columns, rows, scale.words, colours, ticks)
 
 
-def _cell(value: float, note: str, scale: Scale, *, own: bool) -> HeatCell:
+def _cell(value: float, note: str, scale: Scale, *, in_domain: bool) -> HeatCell:
     if np.isnan(value):
         return HeatCell(MISSING, kind="missing")
     colour = scale.colour(value)
-    return HeatCell(decimals(value), note, to_hex(colour), ink_on(colour), "own" if own else "")
+    return HeatCell(decimals(value), note, to_hex(colour), ink_on(colour), "in-domain" if in_domain else "")

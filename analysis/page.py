@@ -117,14 +117,18 @@ class Row:
 
 @dataclass(frozen=True)
 class HeatCell:
-    """A cell of a heat map: its text, what stands below, the colours of paper and ink, and what it is, "" or a kind.
+    """A cell of a heat map.
 
-    Kinds are "own", outlined, and "missing", hatched.
+    Attributes:
+        text: its value.
+        note: lines below it, such as the interval.
+        background, ink: colours of the cell and of its letters; "" if it has no value.
+        kind: "in-domain", which is outlined; "missing", which is hatched; or "".
     """
 
     text: str
     note: str = ""
-    paper: str = ""
+    background: str = ""
     ink: str = ""
     kind: str = ""
 
@@ -266,7 +270,7 @@ class Folder:
         self.target, self.path = path, path / _UNFINISHED
         self.origins: Mapping[str, str] = {}
         self.generators: Sequence[str] = ()
-        self._drawing, self._begun = drawing or Drawing(), list[Begun]()
+        self._drawing, self._begun, self._figures = drawing or Drawing(), list[Begun](), set[str]()
         page = path / PAGE
         if path.exists() and not path.is_dir():
             raise StoreError(f"--out {path} is a file; name a folder")
@@ -315,13 +319,24 @@ class Folder:
         """
         name = file_name(name)
         picture = Picture(name, alt, f"figures/{name}.png")
-        begun = Begun(picture, self._drawing.start(figure, self.path / "figures" / name, vector=vector))
-        self._begun.append(begun)
-        if begun.size.done():  # always, where it is drawn in this process
-            begun.wait()
+        self._begin(picture, figure, vector=vector)
         if narrow is not None:
             picture.narrow = self.picture(f"{name}-narrow", narrow, alt=alt)
         return picture
+
+    def figure(self, name: str, figure: Figure) -> None:
+        """Begin to draw a figure to files alone. Of two figures with one name, the first is drawn."""
+        name = file_name(name)
+        if name not in self._figures:
+            self._figures.add(name)
+            self._begin(Picture(name, "", f"figures/{name}.png"), figure)
+
+    def _begin(self, picture: Picture, figure: Figure, *, vector: bool = True) -> None:
+        stem = self.path / "figures" / picture.name
+        begun = Begun(picture, self._drawing.start(figure, stem, vector=vector))
+        self._begun.append(begun)
+        if begun.size.done():  # always, where it is drawn in this process
+            begun.wait()
 
     def compute(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Callable[[], T]:
         """Begin work where pictures are drawn, see `Drawing.compute`."""

@@ -24,6 +24,8 @@ exit status: 0 done; 1 some trials failed, or an error that nobody expected;
 _ROOT = Path(__file__).resolve().parents[1]
 
 
+# What a line with a command has in it; such a line is copied, so it stays whole.
+_COMMANDS = ("python ", "launch.py ", "mlflow ", "pip ", "chmod ")
 ANALYSIS_COMMANDS = ("explore", "export", "predict", "verify")  # of `python -m analysis`; without one, a report is made
 
 
@@ -84,7 +86,7 @@ def print_error(message: str, console: Console) -> None:
 
 
 def print_wrapped(text: str, console: Console, *, style: str = "", first: str = "") -> None:
-    """Print a text. On a terminal, a line breaks between words, unless it has a command or a path too long for a line.
+    """Print a text. On a terminal, a line breaks between words, unless it has a command or a path too long for it.
 
     A line that the terminal itself breaks is one line when it is copied.
 
@@ -99,7 +101,8 @@ def print_wrapped(text: str, console: Console, *, style: str = "", first: str = 
     styled = Text(text, style=style)
     styled.stylize(first, 0, len(text.partition(" ")[0]))
     for line in styled.split("\n", allow_blank=True):
-        whole = "python " in line.plain or any(len(word) > console.width for word in line.plain.split())
+        words = line.plain.split()
+        whole = any(command in line.plain for command in _COMMANDS) or max(map(len, words), default=0) > console.width
         console.print(line, highlight=False, soft_wrap=whole or not console.is_terminal)
 
 

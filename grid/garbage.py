@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 
 def search_less_often() -> None:
-    """Look for garbage after 50,000 new objects, not 700: imports and tables make very many that stay.
+    """Let this process look for garbage after 50,000 new objects: imports and tables make very many that stay.
 
-    The second report of a grid takes a tenth less time so.
+    By default Python does so after hundreds or some thousands. The second report of a grid becomes a tenth faster.
     """
     gc.set_threshold(50_000, 20, 20)
 

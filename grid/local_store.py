@@ -12,6 +12,7 @@ from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -89,7 +90,7 @@ def check_file(file: Path) -> None:
 
 
 @cache
-def _revisions() -> tuple[str, frozenset[str]]:
+def _revisions() -> tuple[str | None, frozenset[str]]:
     """Version of the tables that this MLflow writes, and all versions that it knows.
 
     They are read from the text of MLflow's migrations. Alembic would import all of these and their models, which takes
@@ -98,16 +99,26 @@ def _revisions() -> tuple[str, frozenset[str]]:
     found = find_spec("mlflow")
     assert found is not None
     assert found.origin is not None
+    folder = Path(found.origin).parent / "store" / "db_migrations"
     known, older = set[str](), set[str]()
-    for script in (Path(found.origin).parent / "store" / "db_migrations" / "versions").glob("*.py"):
-        for line in ast.parse(script.read_text(encoding="utf-8")).body:
-            if isinstance(line, ast.Assign) and isinstance(name := line.targets[0], ast.Name):
-                if name.id == "revision":
-                    known.add(ast.literal_eval(line.value))
-                elif name.id == "down_revision" and (before := ast.literal_eval(line.value)):
-                    older |= {before} if isinstance(before, str) else set(before)
-    (newest,) = known - older
-    return newest, frozenset(known)
+    for script in (folder / "versions").glob("*.py"):
+        facts = _assigned(script.read_text(encoding="utf-8"))
+        known |= {facts["revision"]} if "revision" in facts else set()
+        before = facts.get("down_revision") or ()
+        older |= {before} if isinstance(before, str) else set(before)
+    heads = known - older
+    return heads.pop() if len(heads) == 1 else None, frozenset(known)
+
+
+def _assigned(code: str) -> dict[str, Any]:
+    """The values of `revision` and `down_revision` in the code of a migration, with or without annotations."""
+    values = dict[str, Any]()
+    for line in ast.parse(code).body:
+        if isinstance(line, ast.Assign | ast.AnnAssign):
+            target = line.target if isinstance(line, ast.AnnAssign) else line.targets[0]
+            if isinstance(target, ast.Name) and target.id in ("revision", "down_revision") and line.value is not None:
+                values[target.id] = ast.literal_eval(line.value)
+    return values
 
 
 # Its artifacts -------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from analysis.localisation import localisation_table, localise_run, without_mask
 from analysis.matrices import decimals, matrix_means, pivot
 from analysis.page import Block, Fold, Picture, Text, html_table
 from analysis.parts import Report, register_part
-from analysis.parts.matrices import NUM_DRAWN, Shown, coloured, drawn
+from analysis.parts.matrices import NUM_OPEN, Shown, coloured, drawn
 from analysis.published import published_localisation
 from analysis.store import StoreError
 from analysis.variants import add_origins
@@ -172,8 +172,8 @@ def _localisation(report: Report, table: pd.DataFrame) -> Iterator[Block]:
             for subset in ("correct", "wrong")
             if (answered == subset).any()
         ]
-        yield drawn(report, matrices[:NUM_DRAWN])
-        others = coloured(report, matrices[NUM_DRAWN:])
+        yield drawn(report, matrices[:NUM_OPEN])
+        others = coloured(report, matrices[NUM_OPEN:])
         yield Fold(f"{report.labelled(variant)}: other metrics of localisation", [others])
     caption = "CAM against the masks, over all images of a cell and split by right and wrong answers"
     shown = table[

@@ -11,7 +11,7 @@ from analysis.cells import CELL, IntervalMatrix, matrix_with_intervals
 from analysis.figures.matrices import colour_span, matrix_figure
 from analysis.heat_maps import heat_map
 from analysis.matrices import ORIENTATION
-from analysis.page import Block, Fold, HeatMaps, Text, html_table
+from analysis.page import Block, Fold, HeatMap, HeatMaps, Text, html_table
 from analysis.parts import Report, register_part
 from analysis.tables import in_words as readable
 from analysis.tables import long_form
@@ -19,7 +19,7 @@ from data.conditions import CLEAN
 from grid.tasks import DETECTION
 from models.metrics import in_words
 
-NUM_DRAWN = 2  # measures whose matrices stand open, and are files of pictures too; the others are folded
+NUM_OPEN = 2  # measures whose matrices stand open, and are files of pictures too; the others are folded
 
 
 @register_part("matrices", title="Matrices", position=20)
@@ -37,14 +37,16 @@ def matrices(report: Report) -> Iterator[Block]:
             command = report.store.missing_command(task=DETECTION, variant=variant)
             yield Text(f"{variant}: no detection trial is finished; this runs them:", strong=True, command=command)
             continue
-        known = set(report.cells["metric"])
+        measured = set(report.cells["metric"])
         shown = [
-            matrix(report, variant, metric) for metric in report.metrics_of(variant, report.metrics) if metric in known
+            matrix(report, variant, metric)
+            for metric in report.metrics_of(variant, report.metrics)
+            if metric in measured
         ]
         yield from report.audit()
-        yield drawn(report, shown[:NUM_DRAWN])
+        yield drawn(report, shown[:NUM_OPEN])
         yield from _references(report, variant)
-        blocks = [coloured(report, shown[NUM_DRAWN:]), *_runs_behind(report, variant)]
+        blocks = [coloured(report, shown[NUM_OPEN:]), *_runs_behind(report, variant)]
         yield Fold(f"{report.labelled(variant)}: other metrics, and the runs behind each column", blocks)
 
 
@@ -81,32 +83,26 @@ class Shown:
 
 def drawn(report: Report, shown: Sequence[Shown]) -> HeatMaps:
     """Matrices as tables of the page, and as files of pictures, which a paper can take."""
-    _draw(report, shown)
-    return _coloured(report, shown)
+    for each in shown:
+        figure = matrix_figure(
+            each.matrix, metric=each.metric, title=each.title, transpose=report.options.transpose, span=each.span
+        )
+        report.folder.figure(each.name, figure)
+    return HeatMaps([_heat_map(report, each) for each in shown])
 
 
 def coloured(report: Report, shown: Sequence[Shown]) -> HeatMaps:
     """Matrices as tables of the page; files of pictures only where `--every-matrix` asks for them."""
-    if report.options.every_matrix:
-        _draw(report, shown)
-    return _coloured(report, shown)
-
-
-def _draw(report: Report, shown: Sequence[Shown]) -> None:
-    turn = report.options.transpose
-    for each in shown:
-        figure = matrix_figure(each.matrix, metric=each.metric, title=each.title, transpose=turn, span=each.span)
-        report.folder.picture(each.name, figure, alt=each.title)
-
-
-def _coloured(report: Report, shown: Sequence[Shown]) -> HeatMaps:
-    turn = report.options.transpose
-    return HeatMaps(
-        [
-            heat_map(each.matrix, name=each.name, metric=each.metric, title=each.title, transpose=turn, span=each.span)
-            for each in shown
-        ]
+    return (
+        drawn(report, shown) if report.options.every_matrix else HeatMaps([_heat_map(report, each) for each in shown])
     )
+
+
+def _heat_map(report: Report, shown: Shown) -> HeatMap:
+    return heat_map(
+        shown.matrix, name=shown.name, metric=shown.metric, title=shown.title, transpose=report.options.transpose,
+        span=shown.span,
+    )  # fmt: skip
 
 
 def matrix(
@@ -122,13 +118,13 @@ def matrix(
         condition: condition of the test pictures.
     """
     table = report.cells if cells is None else cells
-    found = matrix_with_intervals(report.store, variant, metric, cells=table, condition=condition)
+    with_intervals = matrix_with_intervals(report.store, variant, metric, cells=table, condition=condition)
     words, name = in_words(metric), f"matrix-{variant}-{metric}"
     if condition != CLEAN:
         words, name = f"{words}, {condition}", f"{name}-{condition}"
     title = f"{report.labelled(variant)}: {words}"
-    report.folder.files(name, found, caption=title, transpose=report.options.transpose)
-    return Shown(found, metric, name, title, colours_of(report, metric, table))
+    report.folder.files(name, with_intervals, caption=title, transpose=report.options.transpose)
+    return Shown(with_intervals, metric, name, title, colours_of(report, metric, table))
 
 
 def colours_of(report: Report, metric: str, cells: pd.DataFrame) -> tuple[float, float]:
@@ -145,7 +141,7 @@ def _runs_behind(report: Report, variant: str) -> Iterator[Block]:
     table = table.assign(run_id=table["run_id"].where(table["run_id"] != "", "none yet"))
     links = {"run_id": [f"#run-{key}" for key in runs["key"]]}
     yield html_table(table, f"The runs behind the columns of {report.labelled(variant)}", links=links)
-    for metric in report.metrics_of(variant, report.metrics)[:2]:
+    for metric in report.metrics_of(variant, report.metrics)[:NUM_OPEN]:
         cells = long_form(matrix_with_intervals(report.store, variant, metric, cells=report.cells))
         shown = readable(cells.drop(columns=["variant", "metric"]), report.generators)
         yield html_table(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -53,6 +54,7 @@ def paste_back(report: Report) -> Iterator[Block]:
                 matrix(report, variant, metric),
                 matrix(report, variant, metric, cells=cells, condition=PASTE_BACK),
             ]
+            pair[0] = replace(pair[0], span=pair[1].span)  # side by side, on one scale
             blocks += [coloured(report, pair), _differences(report, variant, metric, table)]
         folds.append(Fold(f"{report.labelled(variant)}: raw, pasted, and the difference of every cell", blocks))
     if rows:

@@ -47,6 +47,7 @@ def robustness(report: Report) -> Iterator[Block]:
         yield _curves(report, cells, variants, names)
         yield from _means(report, cells, variants, others)
         yield _table(report, cells, variants, names)
+        yield Text("Prediction intervals of one more run are in the CSV files matrix-METHOD-METRIC-CONDITION.")
     if len(attribution):
         caption = "Attribution under each condition: accuracy over all classes, and of each class"
         yield report.folder.table("conditions-attribution", attribution, caption=caption)

@@ -371,7 +371,8 @@ class _Tables(html.parser.HTMLParser):
         elif tag == "tr" and self.tables:
             self.tables[-1].rows.append([])
         elif tag == "th" and self._is_head:  # one that heads several columns names none
-            self.tables[-1].header.extend(str(given[name]) for name in ("data-column",) if name in given)
+            if (column := given.get("data-column")) is not None:
+                self.tables[-1].header.append(column)
         elif tag == "thead":
             self._is_head = True
         elif tag == "caption" or (tag in ("td", "th") and not self._is_head):

@@ -303,7 +303,7 @@ def _report(evidence: Evidence, report: Path) -> Iterator[Line]:
         else:
             yield Line(file, "numbers", 0, 0, {f"no rule for {path.suffix} files": 0}, [])
     if (report / PAGE).is_file():
-        yield from _page(evidence, report, known)
+        yield from _page(evidence, report, known, reasons)
 
 
 def _origins(evidence: Evidence, file: str, table: pd.DataFrame) -> Iterator[Difference]:
@@ -317,16 +317,16 @@ def _origins(evidence: Evidence, file: str, table: pd.DataFrame) -> Iterator[Dif
             yield Difference(file, variant, ORIGIN, origin or "nothing", expected)
 
 
-def _page(evidence: Evidence, report: Path, known: Mapping[str, _Known]) -> Iterator[Line]:
+def _page(evidence: Evidence, report: Path, known: Mapping[str, _Known], reasons: Mapping[str, str]) -> Iterator[Line]:
     """The tables of the page, by their captions; its sentences and pictures are not read."""
     captions = list[tuple[str, str]]()
     for path in (report / TABLES).glob("*.md"):
         first, *_ = path.read_text(encoding="utf-8").splitlines() or [""]
         captions.append((first, path.stem))
-    for found in read_page((report / PAGE).read_text(encoding="utf-8")):
-        caption, header, rows = found.caption, found.header, found.rows
-        if found.matrix:
-            yield _of_matrix(found, known)
+    for page_table in read_page((report / PAGE).read_text(encoding="utf-8")):
+        caption, header, rows = page_table.caption, page_table.header, page_table.rows
+        if page_table.matrix:
+            yield _of_matrix(page_table, known, reasons)
             continue
         file = f"{PAGE}, table “{caption[:60]}”"
         table = _of_page(evidence, caption, captions, known)
@@ -339,20 +339,25 @@ def _page(evidence: Evidence, report: Path, known: Mapping[str, _Known]) -> Iter
     yield Line(PAGE, "numbers", 0, 0, {reason: 0}, [])
 
 
-def _of_matrix(found: PageTable, known: Mapping[str, _Known]) -> Line:
+def _of_matrix(page_table: PageTable, known: Mapping[str, _Known], reasons: Mapping[str, str]) -> Line:
     """A matrix of the page, with the means above it, held against what was derived for its table's files."""
-    file = f"{PAGE}, {found.matrix}"
-    if found.matrix not in known:
-        return _left_out(file, NO_RULE, found.rows)
-    derived, order = known[found.matrix].derived, known[found.matrix].order
-    rows, left_out = found.rows, 0
+    name = page_table.matrix
+    file = f"{PAGE}, {name}"
+    if name in reasons and not isinstance(reasons[name], OfNothing):
+        return _left_out(file, reasons[name], page_table.rows)
+    if name not in known:
+        return _of_nothing(file, reasons.get(name, f"its CSV, {name}.csv, is missing"))
+    derived, order = known[name].derived, known[name].order
+    rows, reason, left_out = page_table.rows, "", 0
     if derived.wide is None:  # its files have values alone
-        left_out = sum(len(numbers_in(cell.partition(" [")[2])) for row in rows for cell in row)
         rows = [[cell.partition(" [")[0] for cell in row] for row in rows]
+        intervals = [cell.partition(" [")[2] for row in page_table.rows for cell in row]
+        reason = "intervals of cells, and the lines above the matrix: the table of every value has them"
+        left_out = sum(len(numbers_in(text)) for text in [*intervals, *page_table.caption.splitlines()[1:]])
     means = {words.removesuffix(" mean"): values[:1] for words, values in derived.caption.items()}
-    outcome = compare_shown(file, found.header, rows, found.caption, replace(derived, caption=means), order)
+    outcome = compare_shown(file, page_table.header, rows, page_table.caption, replace(derived, caption=means), order)
     if left_out:
-        outcome.leave_out("intervals of cells, which the table of every value has", left_out)
+        outcome.leave_out(reason, left_out)
     return _line(outcome)
 
 

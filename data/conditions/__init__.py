@@ -177,13 +177,11 @@ def get_condition(name: str) -> Condition:
         return alone
     listed = [*list_conditions(), *SETS]
     families = {other: entry for other in names if isinstance(entry := _conditions.get(other), _Family)}
-    meant = _MEANT.fullmatch(name)
+    meant = _MEANT.fullmatch(name.lower())
     near = difflib.get_close_matches(meant["family"], families, n=1) if meant else []
-    for family in near:
-        if meant and (level := int(meant["level"])) in families[family].levels:
-            raise KeyError(
-                f"no condition named {name!r} (did you mean '{family}-{level}'?); there are: {', '.join(listed)}"
-            )
+    if meant and near and (level := int(meant["level"])) in families[near[0]].levels:
+        hint = f" (did you mean '{near[0]}-{level}'?)"
+        raise KeyError(f"no condition named {name!r}{hint}; there are: {', '.join(listed)}")
     raise no_entry("condition", name, listed)
 
 

@@ -7,7 +7,7 @@ import errno
 import os
 import shlex
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -225,6 +225,8 @@ def read_data(launch: Launch, console: Console) -> Manifest | None:
     options, settings = launch.options, launch.settings
     source = get_source(launch.experiment.source)
     drawn = source.drawn if options.data is None else None
+    if drawn is not None:
+        _check_sizes_of([drawn.size()], [drawn.size()], launch)
     if drawn is not None and options.plan and not drawn.folder(settings.cache).exists():
         return None
     if options.data is None and drawn is None:
@@ -332,7 +334,7 @@ def check_sizes(manifest: Manifest, launch: Launch) -> None:
     _check_sizes_of(extremes(table), extremes(table[table["split"] == TEST]), launch)
 
 
-def _check_sizes_of(of_all: Iterable[tuple[int, int]], of_test: Iterable[tuple[int, int]], launch: Launch) -> None:
+def _check_sizes_of(of_all: Collection[tuple[int, int]], of_test: Collection[tuple[int, int]], launch: Launch) -> None:
     """As `check_sizes`, of these sizes (width, height) of all pictures, and of the test pictures."""
     from data.conditions import CLEAN, members, size_under
     from models.registry import detector_info, size_check
@@ -621,7 +623,6 @@ def plan_before_drawing(launch: Launch, console: Console) -> int:
 
     drawn = get_source(launch.experiment.source).drawn
     assert drawn is not None, "only such images are made"
-    _check_sizes_of([drawn.size()], [drawn.size()], launch)
     options = launch.options
     plan = make_plan(launch.trials_before_drawing(drawn.generators()), {}, launch.conditions)
     num_classes = 1 + len(set(drawn.generators()) & set(options.generators or drawn.generators()))

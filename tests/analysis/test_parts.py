@@ -310,6 +310,18 @@ def test_a_metric_that_is_registered_later_is_shown_at_its_place(grids: dict[str
         assert dict(toy.rows)[generator][trained].text == f"{(cell['score'] > 0).mean():.3f}"
 
 
+def test_folded_matrices_are_pictures_only_where_that_is_asked_for(grids: dict[str, Grid], tmp_path: Path) -> None:
+    (part,) = (part for part in PARTS if part.name == "matrices")
+    drawn = {}
+    for every in (False, True):
+        report = begun(grids["detection"], tmp_path / f"{every}")
+        report.options = dataclasses.replace(report.options, every_matrix=every)
+        maps = heat_maps(part.blocks(report))
+        drawn[every] = [one.picture.name for one in report.folder.begun()]
+    assert {name.rpartition("-")[2] for name in drawn[False]} == {"accuracy", "auroc"}
+    assert len(drawn[True]) == len(set(drawn[True])) == len(maps) > len(drawn[False])
+
+
 # The corpus ----------------------------------------------------------------------------------------------------------
 
 

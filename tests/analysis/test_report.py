@@ -119,6 +119,7 @@ def test_what_is_changed_is_found(tracked: Store, report: Path, tmp_path: Path) 
     before, mark, after = (own / "index.html").read_text(encoding="utf-8").partition('"matrix-clip_linear-auroc"')
     after = re.sub(r"in-domain \d\.\d{3}", "in-domain 8.888", after, count=1)
     after = re.sub(r"(<td[^>]*>)\d\.\d{3}", r"\g<1>7.777", after, count=1)
+    after = after.replace('"matrix-clip_linear-eer"', '"matrix-nothing-eer"')
     (own / "index.html").write_text(before + mark + after, encoding="utf-8")
     (tmp_path / "evidence").mkdir()
     evidence_of_report(own, tmp_path / "evidence", tracking_uri=tracked.tracking_uri)
@@ -129,6 +130,7 @@ def test_what_is_changed_is_found(tracked: Store, report: Path, tmp_path: Path) 
     assert len(of_page) == 2
     assert "shown 8.888" in of_page[0]
     assert "row lama, column lama: shown 7.777" in of_page[1]
+    assert any(text.startswith("index.html, matrix-nothing-eer, ") for text in found)
 
 
 # In the folder -------------------------------------------------------------------------------------------------------

@@ -348,6 +348,7 @@ def test_a_set_is_suggested_like_a_condition() -> None:
     [
         ("crop10", " (did you mean 'crop-10'?); there are: "),
         ("jpeg_75", " (did you mean 'jpeg-75'?); there are: "),
+        ("JPEG-75", " (did you mean 'jpeg-75'?); there are: "),
         ("jpg-095", " (did you mean 'jpeg-95'?); there are: "),
         ("crop500", "; there are: "),
     ],

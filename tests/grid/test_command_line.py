@@ -28,7 +28,20 @@ def test_a_terminal_gets_lines_that_break_between_words() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [f"{LONG}: python launch.py --methods xception_scratch", f"{LONG}: {'/very/long/path' * 4}/picture.png"]
+    "line",
+    [
+        *(
+            f"{LONG}: {command}"
+            for command in (
+                "python launch.py --methods sam_linear",
+                "pip install umap-learn",
+                "./launch.py --plan",
+                "mlflow db upgrade URI",
+                "chmod 600 FILE",
+            )
+        ),
+        f"{LONG}: {'/very/long/path' * 4}/picture.png",
+    ],
 )
 def test_what_is_copied_from_a_terminal_is_one_line(line: str) -> None:
     to, said = console(terminal=True)

@@ -134,10 +134,14 @@ def test_a_plan_makes_no_store(command: Command, images: Path, runs: Path) -> No
 
 
 @pytest.mark.parametrize("demo", ["demo", "demo1"])
-def test_conditions_too_small_for_a_demo_that_is_not_drawn_are_refused(command: Command, runs: Path, demo: str) -> None:
+@pytest.mark.parametrize("plan", [(), ("--plan",)], ids=["launch", "plan"])
+def test_conditions_too_small_for_a_demo_are_refused_before_it_is_drawn(
+    command: Command, runs: Path, demo: str, plan: tuple[str, ...]
+) -> None:
     (side,) = set(get_source(demo).drawn.size())  # type: ignore[union-attr]  # both are drawn
-    outcome = command(demo, "--plan", "--conditions", "crop-10")
+    outcome = command(demo, *plan, "--conditions", "crop-10")
     assert outcome.status == 2
+    assert not runs.exists()  # nor its cache, where faces would be
     assert (
         f"crop-10 makes pictures of {round(side / 10)} x {round(side / 10)} pixels from those of {side} x {side}"
         in (outcome.text)

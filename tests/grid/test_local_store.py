@@ -22,7 +22,7 @@ from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 import launch
 from analysis.store import open_store
 from grid import local_store, names, records, tracking
-from grid.local_store import ARTIFACTS, Reserve, _revisions, check_file, make_file
+from grid.local_store import ARTIFACTS, Reserve, _assigned, _revisions, check_file, make_file
 from grid.records import StoreError, open_records
 from tests.grid.command import Command, mlflow_runs
 from tests.grid.grids import make_spec, open_grid, paper_manifest
@@ -350,3 +350,14 @@ def test_the_versions_of_the_tables_are_those_that_alembic_finds() -> None:
     newest, known = _revisions()
     assert newest == scripts.get_current_head()
     assert known == {script.revision for script in scripts.walk_revisions()}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'revision = "b2"\ndown_revision = ("a1", "a0")\n',
+        'revision: str = "b2"\ndown_revision: tuple[str, ...] | None = ("a1", "a0")\n',
+    ],
+)
+def test_a_migration_may_have_annotations(code: str) -> None:
+    assert _assigned(f"import os\n\n{code}branch_labels = None\n") == {"revision": "b2", "down_revision": ("a1", "a0")}
