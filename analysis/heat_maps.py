@@ -47,6 +47,6 @@ def heat_map(
 
 def _cell(value: float, note: str, scale: Scale, *, in_domain: bool) -> HeatCell:
     if np.isnan(value):
-        return HeatCell(MISSING, kind="missing")
+        return HeatCell(MISSING, mark="missing")
     colour = scale.colour(value)
     return HeatCell(decimals(value), note, to_hex(colour), ink_on(colour), "in-domain" if in_domain else "")

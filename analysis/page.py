@@ -123,14 +123,14 @@ class HeatCell:
         text: its value.
         note: lines below it, such as the interval.
         background, ink: colours of the cell and of its letters; "" if it has no value.
-        kind: "in-domain", which is outlined; "missing", which is hatched; or "".
+        mark: "in-domain", which is outlined; "missing", which is hatched; or "".
     """
 
     text: str
     note: str = ""
     background: str = ""
     ink: str = ""
-    kind: str = ""
+    mark: str = ""
 
 
 @dataclass(frozen=True)

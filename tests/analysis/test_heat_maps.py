@@ -19,7 +19,7 @@ VALUES = pd.DataFrame(
 def test_a_cell_has_its_value_and_says_whether_it_is_in_domain_or_missing() -> None:
     made = heat_map(VALUES, name="m", metric="auroc", title="m: AUROC", transpose=False, span=(0, 1))
     assert (made.down, made.across, list(made.columns)) == ("tested on", "trained on", ["lama", "ldm"])
-    assert [(name, [(cell.text, cell.kind) for cell in cells]) for name, cells in made.rows] == [
+    assert [(name, [(cell.text, cell.mark) for cell in cells]) for name, cells in made.rows] == [
         ("lama", [("0.900", "in-domain"), ("0.250", "")]),
         ("ldm", [("missing", "missing"), ("0.500", "in-domain")]),
     ]
