@@ -94,7 +94,6 @@ BENCHMARKS = {
     "scale-probe": Benchmark(
         "memory and time of a linear classifier on 100,000 rows of features, over scikit-learn",
         "benchmarks.scale_probe",
-        unmeasured=NO_QUIET_MACHINE,
     ),
     "analysis": Benchmark(
         "seconds and memory of the tables with their intervals, of 1,000 runs with 4,500 test scores each",
@@ -103,7 +102,6 @@ BENCHMARKS = {
     "report": Benchmark(
         "seconds of the demo's report with its pictures, without Grad-CAM: the first time, and again unchanged",
         "benchmarks.whole_report",
-        unmeasured=NO_QUIET_MACHINE,
     ),
     "scale-report": Benchmark(
         "what the report of a large grid costs: 100, 300 and 1,000 runs, and a cell of 500,000 images",
