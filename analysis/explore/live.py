@@ -60,14 +60,14 @@ class Snapshot:
         return self.store.generators
 
     @cached_property
-    def labels(self) -> dict[tuple[str, str], str]:
-        """(task, variant) -> the variant with its backbone and weights."""
-        groups = self.runs.groupby(["task", "variant"], sort=False)
-        return {(str(task), str(variant)): label_of(str(variant), rows) for (task, variant), rows in groups}
+    def labels(self) -> dict[str, str]:
+        """Variant -> the variant with its backbone and weights, as any of its runs, of whatever task, logged them."""
+        groups = self.runs.groupby("variant", sort=False)
+        return {str(variant): label_of(str(variant), rows) for variant, rows in groups}
 
     def label(self, run: Mapping[Any, Any]) -> str:
         """The name of a run's method, with its backbone and weights."""
-        return self.labels[str(run["task"]), str(run["variant"])]
+        return self.labels[str(run["variant"])]
 
     def trained_on(self, run: Mapping[Any, Any]) -> str:
         """A run's training set for a person, such as "all but lama"."""
@@ -233,7 +233,7 @@ def _method(snapshot: Snapshot, variant: str, metric: str, condition: str) -> di
     means = matrix_means(matrix).named(matrix) if has_value else {}
     return {
         "variant": variant,
-        "label": snapshot.labels[DETECTION, variant],
+        "label": snapshot.labels[variant],
         "columns": columns,
         "values": [[plain(value) for value in row] for row in values],
         "means": [{"name": name, "value": plain(value)} for name, value in means.items()],
@@ -260,7 +260,7 @@ def _attribution(snapshot: Snapshot, condition: str) -> list[dict[str, Any]]:
         found.append(
             {
                 "variant": variant,
-                "label": snapshot.labels[ATTRIBUTION, variant],
+                "label": snapshot.labels[variant],
                 "runs": seeds_of(own),
                 "classes": [{"name": str(name), "value": plain(value)} for name, value in values.items()],
                 "state": _state(own),

@@ -159,7 +159,7 @@ class Rows:
                     }
                 )
             if rows:
-                name = snapshot.labels[DETECTION, str(variant)]
+                name = snapshot.labels[str(variant)]
                 methods.append({"variant": str(variant), "label": name, "rows": rows})
         return {
             "source": str(source),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -105,6 +106,12 @@ def test_trials_and_names_are_those_of_the_report(scored: Client, page: Client) 
     labels = [one["label"] for one in page.json("/api/grid")["methods"]]
     assert "clip_linear [demo-vit-64, random weights, small form]" in labels
     assert "residual_linear [weight-free]" in labels
+
+
+def test_a_method_has_one_name_whichever_of_its_trials_are_finished(grid: Grid) -> None:
+    runs = pd.DataFrame({"task": ["detection", "attribution"], "variant": "clip_linear", "weights": ["", "hub weights"],
+                         "config": '{"backbone": "ViT-L-14"}'})  # fmt: skip
+    assert live.Snapshot(grid.open(), runs, runs, 0).labels == {"clip_linear": "clip_linear [ViT-L-14, hub weights]"}
 
 
 def test_attribution_has_a_row_per_method(grid: Grid, scored: Client) -> None:
