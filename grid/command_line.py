@@ -24,8 +24,8 @@ exit status: 0 done; 1 some trials failed, or an error that nobody expected;
 _ROOT = Path(__file__).resolve().parents[1]
 
 
-# What a line with a command has in it; such a line is copied, so it stays whole.
-_COMMANDS = ("python ", "launch.py ", "mlflow ", "pip ", "chmod ")
+# What a line with a command or an option has in it; such a line is copied, so it stays whole.
+_COMMANDS = ("python ", "launch.py ", "mlflow ", "pip ", "chmod ", " --")
 ANALYSIS_COMMANDS = ("explore", "export", "predict", "verify")  # of `python -m analysis`; without one, a report is made
 
 
@@ -86,7 +86,7 @@ def print_error(message: str, console: Console) -> None:
 
 
 def print_wrapped(text: str, console: Console, *, style: str = "", first: str = "") -> None:
-    """Print a text. On a terminal, a line breaks between words, unless it has a command or a path too long for it.
+    """Print a text. On a terminal, a line breaks between words, unless it has a command, an option or a long path.
 
     A line that the terminal itself breaks is one line when it is copied.
 

@@ -35,7 +35,7 @@ def test_a_terminal_gets_lines_that_break_between_words() -> None:
             for command in (
                 "python launch.py --methods sam_linear",
                 "pip install umap-learn",
-                "./launch.py --plan",
+                "choose methods with --methods a,b",
                 "mlflow db upgrade URI",
                 "chmod 600 FILE",
             )
