@@ -64,9 +64,10 @@ class Register(Generic[T]):
         return self._entries[name]
 
 
-def no_entry(kind: str, name: str, names: Sequence[str]) -> KeyError:
-    """The error of a failed look-up: it lists all names and suggests a similar name."""
-    return KeyError(f"no {kind} named {name!r}{did_you_mean(name, names)}; there are: {', '.join(names)}")
+def no_entry(kind: str, name: str, names: Sequence[str], *, near: str = "") -> KeyError:
+    """The error of a failed look-up: it lists all names and suggests `near`, or else a similar name of the list."""
+    hint = f" (did you mean {near!r}?)" if near else did_you_mean(name, names)
+    return KeyError(f"no {kind} named {name!r}{hint}; there are: {', '.join(names)}")
 
 
 def did_you_mean(name: str, names: Sequence[str]) -> str:

@@ -103,8 +103,10 @@ def _revisions() -> tuple[str | None, frozenset[str]]:
     known, older = set[str](), set[str]()
     for script in (folder / "versions").glob("*.py"):
         facts = _assigned(script.read_text(encoding="utf-8"))
-        known |= {facts["revision"]} if "revision" in facts else set()
-        before = facts.get("down_revision") or ()
+        if "revision" not in facts:  # no migration, such as the package's own file
+            continue
+        known.add(facts["revision"])
+        before = facts["down_revision"] or ()
         older |= {before} if isinstance(before, str) else set(before)
     heads = known - older
     return heads.pop() if len(heads) == 1 else None, frozenset(known)

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 # The least pause between two readings of the store: in seconds, and as a multiple of how long the last one took.
 PAUSE, TIMES = 2.0, 5.0
 DEFAULT_METRIC = "auroc"
-UNFINISHED = (RUNNING, PENDING, FAILED, INTERRUPTED)
+UNFINISHED = (RUNNING, FAILED, INTERRUPTED, PENDING)  # of several in a cell, the first is said
 NO_LOG_ODDS = "The score of this method is no log-odds, so it has no value at p = 0.5."
 
 
@@ -244,7 +244,7 @@ def _method(snapshot: Snapshot, variant: str, metric: str, condition: str) -> di
 
 def _state(runs: pd.DataFrame) -> str:
     """What to say of the trials of a cell without a value."""
-    for state in (RUNNING, FAILED, INTERRUPTED, PENDING):
+    for state in UNFINISHED:
         if (runs["state"] == state).any():
             return state
     return ""

@@ -7,7 +7,6 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -17,10 +16,10 @@ from matplotlib.patheffects import withStroke
 
 from analysis.answer import Mean, Standing, best_of_cells
 from analysis.figures import style
-from analysis.figures.matrices import colour_span, ink_on
+from analysis.figures.matrices import colour_span, ink_on, scale_of
 from analysis.matrices import column_order, decimals, in_domain_cells, trained_on_label
 
-_COLOURS = "PuOr"
+_METRIC = "auroc"  # whose colours it has
 _OWN, _UNSEEN = "#b9c9d6", "#0072b2"
 _WIDTH, _EDGE = 11.4, 0.15  # inches
 _NARROW = 4.1  # inches, for a phone: names stand above their bars, and a matrix has a line of its own
@@ -55,7 +54,7 @@ def answer_figure(
     best = best_of_cells(standing, generators)
     columns = column_order({str(name) for one in standing for name in one.matrix.columns}, generators)
     values = np.concatenate([one.matrix.to_numpy(float).ravel() for one in standing])
-    span = colour_span(values.tolist(), "auroc")
+    span = colour_span(values.tolist(), _METRIC)
     names = _shown_names(generators, narrow=narrow)
     side = _side(names)
     bars, best_height = len(standing) * (_NARROW_ROW if narrow else _ROW), len(generators) * _BEST_HEIGHT
@@ -152,7 +151,9 @@ def _ranked_name(standing: Sequence[Standing], one: Standing) -> str:
 
 
 def _key(axes: Axes, span: tuple[float, float]) -> None:
-    axes.imshow(np.linspace(*span, 256)[None], cmap=mpl.colormaps[_COLOURS], aspect="auto", extent=(*span, 0, 1))
+    axes.imshow(
+        np.linspace(*span, 256)[None], cmap=scale_of(_METRIC, span).colours, aspect="auto", extent=(*span, 0, 1)
+    )
     ticks = np.linspace(*span, 5)
     axes.set_xticks(ticks, ["0.5 chance" if tick == 0.5 else f"{tick:.3g}" for tick in ticks], fontsize=8)
     axes.set_yticks([])
@@ -262,7 +263,9 @@ def _matrix(
 def _shades(axes: Axes, matrix: pd.DataFrame, span: tuple[float, float]) -> None:
     """The colours of a matrix; missing cells are hatched, in-domain cells outlined."""
     values = matrix.to_numpy(float)
-    axes.imshow(np.ma.masked_invalid(values), cmap=mpl.colormaps[_COLOURS], vmin=span[0], vmax=span[1], aspect="auto")
+    axes.imshow(
+        np.ma.masked_invalid(values), cmap=scale_of(_METRIC, span).colours, vmin=span[0], vmax=span[1], aspect="auto"
+    )
     for (row, column), value in np.ndenumerate(values):
         if np.isnan(value):
             corner = (column - 0.5, row - 0.5)
@@ -305,4 +308,4 @@ def _origin(words: str, letters: int) -> str:
 
 
 def _ink(value: float, span: tuple[float, float]) -> str:
-    return ink_on(mpl.colormaps[_COLOURS](float(np.clip((value - span[0]) / (span[1] - span[0]), 0, 1))))
+    return ink_on(scale_of(_METRIC, span).colour(value))

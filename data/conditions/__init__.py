@@ -175,14 +175,13 @@ def get_condition(name: str) -> Condition:
             raise KeyError(f"no condition named {name!r}: {numbered['family']} has levels {lowest} to {highest}")
     if isinstance(alone, Condition):
         return alone
-    listed = [*list_conditions(), *SETS]
     families = {other: entry for other in names if isinstance(entry := _conditions.get(other), _Family)}
-    meant = _MEANT.fullmatch(name.lower())
-    near = difflib.get_close_matches(meant["family"], families, n=1) if meant else []
-    if meant and near and (level := int(meant["level"])) in families[near[0]].levels:
-        hint = f" (did you mean '{near[0]}-{level}'?)"
-        raise KeyError(f"no condition named {name!r}{hint}; there are: {', '.join(listed)}")
-    raise no_entry("condition", name, listed)
+    near = ""
+    if meant := _MEANT.fullmatch(name.lower()):
+        level = int(meant["level"])
+        similar = difflib.get_close_matches(meant["family"], families, n=1)
+        near = "".join(f"{family}-{level}" for family in similar if level in families[family].levels)
+    raise no_entry("condition", name, [*list_conditions(), *SETS], near=near)
 
 
 def expand(names: Iterable[str]) -> list[str]:

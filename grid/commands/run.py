@@ -227,8 +227,8 @@ def read_data(launch: Launch, console: Console) -> Manifest | None:
     drawn = source.drawn if options.data is None else None
     if drawn is not None:
         _check_sizes_of([drawn.size()], [drawn.size()], launch)
-    if drawn is not None and options.plan and not drawn.folder(settings.cache).exists():
-        return None
+        if options.plan and not drawn.folder(settings.cache).exists():
+            return None
     if options.data is None and drawn is None:
         raise BadInputError(f"{launch.experiment.name} needs --data DIR, the folder of the corpus")
     if options.data is not None:
