@@ -23,7 +23,7 @@ from analysis.intervals import (
     has_interval,
     mean,
 )
-from analysis.matrices import OVERALL, MatrixMeans, class_of, column_order, matrix_means, pivot
+from analysis.matrices import OVERALL, MatrixMeans, class_of, column_order, matrix_means, pivots
 from analysis.seeds import NONE, Pool, Runs, SeedSpread, added, by_train_set, joined, of_sum, pooled
 from analysis.soundness import SOURCE_COLUMNS
 from analysis.store import Store, StoreError
@@ -157,10 +157,8 @@ def matrix_with_intervals(
         & (cells["condition"] == condition)
     ]
     planned = set(runs.loc[runs["variant"] == variant, "trained_on"])
-    parts = {
-        name: pivot(cells[cells["kind"] == CELL], name, generators=store.generators, planned=planned)
-        for name in ("mean", "std", "num_seeds", "low", "high", "one_more_low", "one_more_high")
-    }
+    values = ("mean", "std", "num_seeds", "low", "high", "one_more_low", "one_more_high")
+    parts = pivots(cells[cells["kind"] == CELL], values, generators=store.generators, planned=planned)
     parts["num_seeds"] = parts["num_seeds"].fillna(0).astype(int)
     means = cells[cells["kind"] != CELL]
     intervals = {

@@ -96,11 +96,34 @@ def pivot(
     planned: Iterable[str] | None = None,
 ) -> pd.DataFrame:
     """A column of a long table as a matrix; `generators` and `planned` as in `cross_generator_matrix`."""
-    matrix = cells.pivot_table(index="tested_on", columns="trained_on", values=values, aggfunc="mean", dropna=False)
-    rows = sorted(cells["tested_on"].unique()) if generators is None else list(generators)
-    columns = column_order({*cells["trained_on"].unique(), *(rows if planned is None else planned)}, rows)
-    matrix = matrix.reindex(index=rows, columns=columns)
-    return matrix.astype(float).rename_axis(index="tested on", columns="trained on")
+    return pivots(cells, [values], generators=generators, planned=planned)[values]
+
+
+def pivots(
+    cells: pd.DataFrame,
+    values: Sequence[str],
+    *,
+    generators: Sequence[str] | None = None,
+    planned: Iterable[str] | None = None,
+) -> dict[str, pd.DataFrame]:
+    """Several columns of a long table, each as a matrix of means; arguments as in `pivot`.
+
+    The rows of a matrix are looked up once for all columns: `pivot_table` takes 15 ms for each matrix, and a report
+    has hundreds.
+    """
+    names = sorted(cells["tested_on"].unique()) if generators is None else list(generators)
+    trained = column_order({*cells["trained_on"].unique(), *(names if planned is None else planned)}, names)
+    index, columns = pd.Index(names, name="tested on"), pd.Index(trained, name="trained on")
+    means = cells[["tested_on", "trained_on", *values]].groupby(["tested_on", "trained_on"])[list(values)].mean()
+    down, across = (means.index.get_level_values(level) for level in (0, 1))
+    at, to = index.get_indexer(down), columns.get_indexer(across)
+    known = at >= 0  # every training set is a column; a test generator may be left out
+    matrices = {}
+    for name in values:
+        matrix = np.full((len(index), len(columns)), np.nan)
+        matrix[at[known], to[known]] = means[name].to_numpy(float)[known]
+        matrices[name] = pd.DataFrame(matrix, index, columns)
+    return matrices
 
 
 def matrix_means(matrix: pd.DataFrame) -> MatrixMeans:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grid.command_line import print_wrapped
 from grid.commands import BadInputError
 
 if TYPE_CHECKING:
@@ -57,11 +58,11 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
     from data.audits import LEVELS
 
     for finding in sorted(verdict.findings, key=lambda finding: LEVELS.index(finding.level)):
-        console.print(f"{finding.level}: {finding}", style=STYLES[finding.level], highlight=False, markup=False)
+        print_wrapped(f"{finding.level}: {finding}", console, style=STYLES[finding.level])
         if finding.files:
             files = ", ".join(finding.files[:_SHOWN_FILES])
-            console.print(f"      such as {files}", highlight=False, markup=False)
-    console.print(f"audit: {verdict}", highlight=False, markup=False)
+            print_wrapped(f"      such as {files}", console)
+    print_wrapped(f"audit: {verdict}", console)
 
 
 def check_verdict(verdict: Verdict) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from grid.command_line import print_wrapped
 from grid.foresight import Disk, Hours, Kind, disk, hours, missing
 from grid.overview import Row, as_json, print_rows
 
@@ -139,13 +140,13 @@ def print_plan(plan: Plan, ahead: Ahead, console: Console) -> None:
     if any("GPU share" in line for lines in asks.values() for line in lines) and not on_cpu(settings, 1):
         console.print("Frozen methods need the GPU only while their features are computed, unless one was asked for")
     for line in ahead.missing:
-        console.print(f"missing: {line}", style=NOTE, highlight=False, markup=False)
+        print_wrapped(f"missing: {line}", console, style=NOTE)
     if any(published.missing_files(held) for held in ahead.held.values()):
-        console.print("for machines without a network: python launch.py fetch-weights --help", highlight=False)
+        print_wrapped("for machines without a network: python launch.py fetch-weights --help", console)
     for line in [*ahead.hours.lines(), *ahead.disk.lines()]:
         console.print(line, highlight=False, markup=False)
     if warning := ahead.disk.warning():
-        console.print(f"disk: {warning}", style=NOTE, highlight=False, markup=False)
+        print_wrapped(f"disk: {warning}", console, style=NOTE)
 
 
 def plan_as_json(plan: Plan, ahead: Ahead) -> dict[str, Any]:

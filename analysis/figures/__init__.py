@@ -9,8 +9,10 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 _WIDTH_OF_LETTERS = 0.54  # of DejaVu Sans, on average, as a share of their size
+_HEIGHT_OF_LINES = 1.2
 
 
 @contextmanager
@@ -51,6 +53,56 @@ def wrapped(text: str, *, inches: float, points: float) -> str:
         textwrap.fill(line, most, break_long_words=False, break_on_hyphens=False) or line for line in text.split("\n")
     )
     return "\n".join(lines)
+
+
+def width_of(text: str, points: float) -> float:
+    """Inches that the longest line of a text takes, on average."""
+    return max(map(len, text.split("\n"))) * points * _WIDTH_OF_LETTERS / 72
+
+
+def height_of(text: str, points: float) -> float:
+    """Inches that the lines of a text take."""
+    return (text.count("\n") + 1) * points * _HEIGHT_OF_LINES / 72
+
+
+def panels(
+    count: int,
+    *,
+    across: int,
+    side: float,
+    left: float = 0.0,
+    between: float = 0.0,
+    above: float = 0.0,
+    below: float = 0.0,
+    top: float = 0.0,
+    foot: float = 0.0,
+    narrowest: float = 0.0,
+) -> tuple[Figure, list[Axes]]:
+    """A figure with square panels, row by row, each at a place of its own; all lengths in inches.
+
+    matplotlib's own layouts look for the places by measuring every text several times, which takes longer than drawing
+    them, and let titles and legends overlap where panels are few and their legends long.
+
+    Args:
+        count: number of panels.
+        across: panels in a row.
+        side: of a panel.
+        left: before the first panel of a row.
+        between: from a panel to the next one in its row.
+        above: of each panel, for its title.
+        below: of each panel, for its labels.
+        top: above the first row.
+        foot: below the last row.
+        narrowest: least width of the figure.
+    """
+    width = max(left + min(count, across) * (side + between), narrowest)
+    height = top + -(-count // across) * (above + side + below) + foot
+    figure = Figure(figsize=(width, height))
+    for number in range(count):
+        row, column = divmod(number, across)
+        x, y = left + column * (side + between), height - top - row * (above + side + below) - above - side
+        figure.add_axes((x / width, y / height, side / width, side / height))
+    return figure, figure.axes
 
 
 def label_heat_map(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,14 +10,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.cam import OWN_MAP, Panel
-from analysis.figures import style
+from analysis.cam import OWN_MAP, Column, Panel
+from analysis.figures import height_of, panels, style, width_of, wrapped
 from analysis.matrices import column_order, trained_on_label
 from grid.train_sets import TrainSet
 
 RIGHT, WRONG = "#0072b2", "#d55e00"  # Okabe and Ito's blue and vermilion
 COLOURS = "inferno"
-_CELL = 1.55  # inches
+# inches; of a picture, between two, and of a figure
+_CELL, _GAP, _NARROWEST = 1.5, 0.08, 5.2
 
 
 def overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
@@ -50,12 +50,19 @@ def cam_panel(panel: Panel, generators: Sequence[str], *, label: str = "") -> Fi
     """
     order = column_order((column.trained_on for column in panel.columns), generators)
     columns = sorted(panel.columns, key=lambda column: order.index(column.trained_on))
-    num_rows, num_columns = len(panel.images), 2 + len(columns)
+    headings = ["input", "mask (white: fake)", *(_heading(panel, column, generators) for column in columns)]
+    between = max(_GAP, max(width_of(text, 9) for text in headings) - _CELL)
+    width = max(len(headings) * (_CELL + between), _NARROWEST)
+    title = f"{label or panel.variant}, detection: tested on {panel.tested_on}"
+    title, note = wrapped(title, inches=width, points=12), wrapped(_note(panel), inches=width, points=8)
     with style():
-        width = max(num_columns * _CELL + 0.3, 5.2)
-        figure = Figure(figsize=(width, num_rows * (_CELL + 0.2) + 1.3), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.0, hspace=0.0)  # type: ignore[union-attr, call-arg]
-        grid = figure.subplots(num_rows, num_columns, squeeze=False)
+        figure, places = panels(
+            len(panel.images) * len(headings), across=len(headings), side=_CELL, between=between,
+            above=0.05, below=height_of(_answer(columns), 8.5) + 0.08,
+            top=0.1 + height_of(title, 11) + max(height_of(text, 9) for text in headings), foot=0.1 + height_of(note, 8),
+            narrowest=_NARROWEST,
+        )  # fmt: skip
+        grid = np.array(places, dtype=object).reshape(len(panel.images), len(headings))
         for row, (image, mask) in enumerate(zip(panel.images, panel.masks, strict=True)):
             for axes in grid[row]:
                 axes.set_xticks([])
@@ -79,31 +86,39 @@ def cam_panel(panel: Panel, generators: Sequence[str], *, label: str = "") -> Fi
                         axes.contour(mask, levels=[0.5], colors="white", linewidths=1.0)
                 if column.log_odds is not None:
                     _mark(axes, float(column.log_odds[row]), column.distances[row] if column.distances else None)
-        for axes, heading in zip(grid[0, :2], ("input", "mask (white: fake)"), strict=True):
-            axes.set_title(heading, fontsize=9)
-        for axes, column in zip(grid[0, 2:], columns, strict=True):
-            training = trained_on_label(column.trained_on, generators)
-            in_domain = panel.tested_on in TrainSet.parse(column.trained_on)
-            title = f"trained on\n{training}" + ("\n(in-domain)" if in_domain else "")
-            title += f"\n{column.grid[0]} × {column.grid[1]} places" if column.grid is not None else ""
-            axes.set_title(title, fontsize=9, weight="bold" if in_domain else "normal")
-        own = any(column.kind == OWN_MAP for column in columns)
-        what = (
-            "The detectors' own maps, the probability of fake of each place,"
-            if own
-            else "Grad-CAM of the class “fake”, each map scaled to its own maximum and"
-        )
-        text = (
-            f"columns: trained on; rows: fakes of {panel.tested_on} in the test split. {what} enlarged from as many "
-            "places as the heading says; white line: border of the repainted region; number: log-odds of “fake”. Blue, "
-            "solid, ✓: right; orange, dashed, ✗: wrong."
-        )
-        if any(column.distances for column in columns):
-            text += " Distance: from the pictures that the run knows, over the limit; above 1 there is no verdict."
-        lines = textwrap.fill(text, max(50, int(width * 15)))
-        figure.suptitle(f"{label or panel.variant}, detection: tested on {panel.tested_on}", weight="bold", fontsize=11)
-        figure.supxlabel(lines, fontsize=8, x=0.01, ha="left")
+        in_domain = [False, False, *(panel.tested_on in TrainSet.parse(column.trained_on) for column in columns)]
+        for axes, text, own in zip(grid[0], headings, in_domain, strict=True):
+            axes.set_title(text, fontsize=9, weight="bold" if own else "normal")
+        figure.text(0.0, 1.0, title, weight="bold", fontsize=11, va="top")
+        figure.text(0.0, 0.0, note, fontsize=8, va="bottom")
     return figure
+
+
+def _heading(panel: Panel, column: Column, generators: Sequence[str]) -> str:
+    in_domain = panel.tested_on in TrainSet.parse(column.trained_on)
+    text = f"trained on\n{trained_on_label(column.trained_on, generators)}" + ("\n(in-domain)" if in_domain else "")
+    return text + (f"\n{column.grid[0]} × {column.grid[1]} places" if column.grid is not None else "")
+
+
+def _answer(columns: Sequence[Column]) -> str:
+    """As many lines as an answer below a map has."""
+    return "\n" if any(column.distances for column in columns) else ""
+
+
+def _note(panel: Panel) -> str:
+    what = (
+        "The detectors' own maps, the probability of fake of each place,"
+        if any(column.kind == OWN_MAP for column in panel.columns)
+        else "Grad-CAM of the class “fake”, each map scaled to its own maximum and"
+    )
+    text = (
+        f"columns: trained on; rows: fakes of {panel.tested_on} in the test split. {what} enlarged from as many "
+        "places as the heading says; white line: border of the repainted region; number: log-odds of “fake”. Blue, "
+        "solid, ✓: right; orange, dashed, ✗: wrong."
+    )
+    if any(column.distances for column in panel.columns):
+        text += " Distance: from the pictures that the run knows, over the limit; above 1 there is no verdict."
+    return text
 
 
 def _write(axes: Axes, text: str, shape: tuple[int, ...] | None) -> None:

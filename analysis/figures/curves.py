@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures import style, wrapped
+from analysis.figures import height_of, panels, style, width_of, wrapped
 from analysis.figures.palette import Look, looks
 from analysis.matrices import column_order, decimals, trained_on_label
 from grid.means import mean_of
@@ -24,7 +24,10 @@ MOST_POINTS = 500  # of a curve; an SVG file of a thousand fakes would hold all 
 MOST_IN_PANEL = 10_000  # points of all curves of a panel, of which there are as many as generators times seeds
 FEWEST_POINTS = 50  # of a curve, however many there are
 _MAX_ACROSS = 4
-_SIDE = 2.7  # inches
+# inches; of a panel, from it to its legend, and of a line of the legend
+_SIDE, _TO_LEGEND, _LEGEND_LINE = 2.3, 0.5, 0.13
+_NARROWEST = 4.6  # of a figure
+_SMALL = 7.5  # points
 
 # draws one cell's curve with at most so many points, returns the value for the legend
 Draw = Callable[[Axes, pd.DataFrame, Look, int], float]
@@ -138,8 +141,8 @@ def score_figure(scores: pd.DataFrame, *, title: str) -> Figure:
     """
     look_of = looks([REAL, *generators_of(scores)])
     with style():
-        figure, grid = _grid(scores, title)
-        for axes, (_, rows) in zip(grid, scores.groupby("trained_on", sort=False), strict=True):
+        figure, grid = _grid(scores, title, left=0.1 + width_of("\n".join(look_of), _SMALL), below=0.5)
+        for number, (axes, (_, rows)) in enumerate(zip(grid, scores.groupby("trained_on", sort=False), strict=True)):
             edges = _edges(rows["score"].to_numpy())
             shares = {}
             for name in look_of:
@@ -153,7 +156,8 @@ def score_figure(scores: pd.DataFrame, *, title: str) -> Figure:
                 )  # fmt: skip
             axes.axvline(0, color="#555555", lw=0.8, ls=(0, (4, 2)))
             axes.set_yticks(range(len(shares)), list(shares)[::-1])
-            axes.tick_params(axis="y", length=0, labelsize=7.5)
+            axes.set_ylim(0, len(shares))
+            axes.tick_params(axis="y", length=0, labelsize=_SMALL, labelleft=number % _MAX_ACROSS == 0)
             axes.set_xlabel("score (log-odds of fake)")
             axes.spines[["top", "right", "left"]].set_visible(False)
     return figure
@@ -228,14 +232,25 @@ def _panels(
     scores: pd.DataFrame, draw: Draw, labels: tuple[str, str], *, title: str, value: str, diagonal: bool = True
 ) -> Figure:
     look_of = looks(generators_of(scores))
+    widest = 0.4 + max(width_of(f"{name} 0.000 *", _SMALL) for name in look_of)
     with style():
-        figure, grid = _grid(scores, title)
-        for axes, (trained_on, rows) in zip(grid, scores.groupby("trained_on", sort=False), strict=True):
+        figure, grid = _grid(
+            scores, title,
+            left=0.6, below=_TO_LEGEND + (len(look_of) + 1) * _LEGEND_LINE + 0.1,
+            between=max(0.2, widest - _SIDE), foot=0.25,
+        )  # fmt: skip
+        for number, (axes, (trained_on, rows)) in enumerate(
+            zip(grid, scores.groupby("trained_on", sort=False), strict=True)
+        ):
             if diagonal:
                 axes.plot([0, 1], [0, 1], color="#999999", lw=0.8, zorder=0)
-            axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=labels[0], ylabel=labels[1], aspect="equal")
+            axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=labels[0])
             axes.set_xticks([0, 0.5, 1])
             axes.set_yticks([0, 0.5, 1])
+            if number % _MAX_ACROSS:
+                axes.tick_params(labelleft=False)
+            else:
+                axes.set_ylabel(labels[1])
             handles = []
             cells = cells_of(rows)
             most = points_of_each(sum(map(len, cells.values())))
@@ -246,29 +261,32 @@ def _panels(
                     text = f"{generator} {decimals(mean_of(values))}{star}"
                     handles.append(Line2D([], [], color=look.colour, ls=look.dash, lw=1.6, label=text))
             axes.legend(
-                handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False, title=value,
-                fontsize=7.5, title_fontsize=7.5, handlelength=2.6, labelspacing=0.25,
+                handles=handles, loc="upper center", bbox_to_anchor=(0.5, -_TO_LEGEND / _SIDE), frameon=False,
+                title=value, fontsize=_SMALL, title_fontsize=_SMALL, handlelength=2.6, labelspacing=0.25, borderpad=0,
+                borderaxespad=0,
             )  # fmt: skip
-        # constrained layout leaves no space between a legend and a label of the figure: the empty line is that space
-        figure.supxlabel(
-            "\none line per generator that is tested on; * it was trained on", fontsize=8, x=0.01, ha="left"
-        )
+        figure.text(0.01, 0.0, "one line per generator that is tested on; * it was trained on", fontsize=8, va="bottom")
     return figure
 
 
-def _grid(scores: pd.DataFrame, title: str) -> tuple[Figure, list[Axes]]:
-    """A figure with one panel per training set, at most four in a row."""
-    trained = [str(name) for name in dict.fromkeys(scores["trained_on"])]
+def _grid(
+    scores: pd.DataFrame, title: str, *, left: float, below: float, between: float = 0.2, foot: float = 0.0
+) -> tuple[Figure, list[Axes]]:
+    """A figure with one panel per training set, at most four in a row; lengths as in `panels`."""
+    generators, trained = generators_of(scores), list(map(str, dict.fromkeys(scores["trained_on"])))
     across = min(len(trained), _MAX_ACROSS)
-    down = -(-len(trained) // across)
-    width = max(across * _SIDE, 4.6) + 0.2
+    headings = [
+        wrapped(f"trained on {trained_on_label(name, generators)}", inches=_SIDE + between - 0.1, points=9)
+        for name in trained
+    ]
+    width = max(left + across * (_SIDE + between), _NARROWEST)
     heading = wrapped(title, inches=width, points=10)
-    height = down * (_SIDE + 0.8) + 0.6 + 0.17 * heading.count("\n")
-    figure = Figure(figsize=(width, height), layout="constrained")
-    grid = list(figure.subplots(down, across, squeeze=False).ravel())
-    for axes in grid[len(trained) :]:
-        axes.remove()
-    for axes, trained_on in zip(grid, trained, strict=False):
-        axes.set_title(f"trained on {trained_on_label(trained_on, generators_of(scores))}", fontsize=9)
-    figure.suptitle(heading, x=0.01, ha="left", fontsize=10)
-    return figure, grid[: len(trained)]
+    figure, grid = panels(
+        len(trained), across=across, side=_SIDE, left=left, between=between,
+        above=0.12 + max(height_of(text, 9) for text in headings), below=below,
+        top=0.1 + height_of(heading, 10), foot=foot, narrowest=_NARROWEST,
+    )  # fmt: skip
+    for axes, text in zip(grid, headings, strict=True):
+        axes.set_title(text, fontsize=9)
+    figure.text(0.01, 1.0, heading, fontsize=10, va="top")
+    return figure, grid

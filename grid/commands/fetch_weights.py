@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grid.command_line import on_stderr, print_json
+from grid.command_line import on_stderr, print_json, print_wrapped
 from grid.commands import BAD_INPUT, OK, BadInputError, Context, register_command
 from grid.options import add_experiment, add_method_options, resolve_methods
 
@@ -246,4 +246,4 @@ def _print_remedy(folder: Path, console: Console) -> None:
         "two lines into clusters/environment.sh, which the shells of all nodes read before Ray starts",
         highlight=False,
     )
-    console.print(f"check a copy: cd DIR && sha256sum -c {SUMS}, or this command with --check", highlight=False)
+    print_wrapped(f"check a copy: cd DIR && sha256sum -c {SUMS}, or this command with --check", console)

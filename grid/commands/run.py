@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grid import names
-from grid.command_line import on_stderr, print_json
+from grid.command_line import on_stderr, print_json, print_wrapped
 from grid.commands import BAD_INPUT, OK, SOME_FAILED, BadInputError, Context, register_command
 from grid.faults import fault
 from grid.local_store import Reserve
@@ -101,11 +101,11 @@ def _run(launch: Launch, context: Context) -> int:
     _check_temporary_folder(launch)
     for method, config in launch.configs.items():
         if str(config.get("weights", "")).endswith(":ema"):
-            context.console.print(
+            print_wrapped(
                 f"note: the weights file of {method} holds raw and averaged (EMA) weights; the averaged ones are "
                 "taken, as by timm's own loader. For the raw ones, give a file that holds them alone",
+                context.console,
                 style=NOTE,
-                highlight=False,
             )
     manifest = read_data(launch, context.console)
     if manifest is None:
@@ -130,8 +130,8 @@ def _run(launch: Launch, context: Context) -> int:
     manifest.save(settings.manifests / manifest.digest)
     print_verdict(verdict, context.console)
     for task, methods in launch.without_trials(trials).items():
-        console = context.console
-        console.print(f"note: no {task} trial of {', '.join(methods)} with these training sets", style=NOTE)
+        note = f"note: no {task} trial of {', '.join(methods)} with these training sets"
+        print_wrapped(note, context.console, style=NOTE)
     with step(context.console, "reading the MLflow store", in_logs=False):
         trials, states = known_trials(trials, launch.name, launch.settings)
     plan = make_plan(trials, states, launch.conditions)
@@ -150,7 +150,7 @@ def _run(launch: Launch, context: Context) -> int:
         console = context.console
         console.print("audits that look at pixels run before the grid, or by `python launch.py audit`")
         if plan.pending and (refusal := refusal_of(verdict)):
-            console.print(f"a launch without --plan stops: {refusal}", style=NOTE, highlight=False, markup=False)
+            print_wrapped(f"a launch without --plan stops: {refusal}", console, style=NOTE)
         return OK
     assert measured is not None, "None is for plans alone"
     measured, failed = with_trusted_masks(manifest, measured, verdict), False
@@ -268,15 +268,15 @@ def read_data(launch: Launch, console: Console) -> Manifest | None:
     manifest.save(settings.manifests / manifest.digest)
     console.print(manifest.summary(), highlight=False, markup=False)
     for note in manifest.notes:
-        console.print(f"note: {note}", style=NOTE, highlight=False, markup=False)
+        print_wrapped(f"note: {note}", console, style=NOTE)
     if manifest.skipped:
-        console.print(f"left out: {len(manifest.skipped)} bad files; recorded in MLflow", style=NOTE)
+        print_wrapped(f"left out: {len(manifest.skipped)} bad files; recorded in MLflow", console, style=NOTE)
     if options.generators and not options.train_on:
-        console.print(
+        print_wrapped(
             f"note: only {', '.join(manifest.generators)} take part, in training and in tests; to train on these and "
             f"test on every generator, give --train-on {','.join(manifest.train_generators)} in place of --generators",
+            console,
             style=NOTE,
-            highlight=False,
         )
     return manifest
 
@@ -292,7 +292,7 @@ def note_masks(manifest: Manifest, cache: Path, console: Console) -> None:
         raise BadInputError(str(error)) from error
     for finding in findings:
         text = f"masks of a sample ({num_pairs} beside their originals): {finding}"
-        console.print(text, style=NOTE, highlight=False, markup=False)
+        print_wrapped(text, console, style=NOTE)
 
 
 def check_pairs(manifest: Manifest, launch: Launch) -> None:
@@ -484,11 +484,11 @@ def run_pending(
         raise BadInputError(str(error)) from error
     cropping = [method for method, geometry in geometries.items() if geometry and geometry.policy == "crop"]
     if cropping and (oblong := int((manifest.table["width"] != manifest.table["height"]).sum())):
-        console.print(
+        print_wrapped(
             f"note: {oblong} images are not square, and only the middle of them is seen by {', '.join(cropping)} "
             "(--set METHOD.resize=squash: all of them)",
+            console,
             style=NOTE,
-            highlight=False,
         )
     with step(console, "opening the MLflow store"):
         tracker = tracking.find_grid(settings.tracking_uri, launch.name, manifest, settings.runs / "artifacts")
@@ -594,11 +594,11 @@ def on_ray(
         if address:
             console.print(f"Ray cluster at {address}: {cluster.describe_cluster()}", highlight=False)
         if sqlite_file(settings.tracking_uri) is not None and len(cluster.cluster_nodes()) > 1:
-            console.print(
+            print_wrapped(
                 "note: every node writes to one SQLite file, which network folders do not always bear; "
                 "MLFLOW_TRACKING_URI names a server (docs/cluster.md)",
+                console,
                 style=NOTE,
-                highlight=False,
             )
         return execute(RayExecutor(settings, tracker, connection))
 
