@@ -16,6 +16,7 @@ from PIL import Image, ImageFilter
 
 from tests.corpora import picture, write_image
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).resolve().parents[1]
 EXTENSIONS = ROOT / "examples" / "extensions"
 PROJECT = [
@@ -178,7 +179,6 @@ def test_a_command(project: Path, pairs: Path) -> None:
     assert "facts" in call(project, "launch.py", "--help")
 
 
-@pytest.mark.long
 def test_the_contracts_hold_for_all_of_it(project: Path) -> None:
     pytest_call = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
     names = ["mirror", "few_images", "pairs", "rejection", "patch_network", "mean_distance", "tpr", "most_certain"]

@@ -23,7 +23,7 @@ from grid.tasks import ATTRIBUTION, REAL
 logger = logging.getLogger(__name__)
 
 KINDS = ("tsne", "umap")
-_VERSION = 2  # increase it when `project` gives other points than before
+_VERSION = 3  # increase it when `project` gives other points than before
 
 
 class Points:

@@ -59,8 +59,8 @@ def cam_panel(panel: Panel, generators: Sequence[str], *, label: str = "") -> Fi
         figure, places = panels(
             len(panel.images) * len(headings), across=len(headings), side=_CELL, between=between,
             above=0.05, below=height_of(_answer(columns), 8.5) + 0.08,
-            top=0.1 + height_of(title, 11) + max(height_of(text, 9) for text in headings), foot=0.1 + height_of(note, 8),
-            narrowest=_NARROWEST,
+            top=0.1 + height_of(title, 11) + max(height_of(text, 9) for text in headings),
+            foot=0.1 + height_of(note, 8), narrowest=_NARROWEST,
         )  # fmt: skip
         grid = np.array(places, dtype=object).reshape(len(panel.images), len(headings))
         for row, (image, mask) in enumerate(zip(panel.images, panel.masks, strict=True)):

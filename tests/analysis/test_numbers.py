@@ -152,7 +152,7 @@ def test_the_same_embeddings_lie_in_the_same_places_and_say_how_they_were_laid()
     np.testing.assert_array_equal(first.points, second.points)
     assert first.points.shape == (40, 2)
     assert first.note.startswith("PCA from 60 to 40 dimensions first, which keeps 100% of the variance; ")
-    assert first.note.endswith("; perplexity 13, 250 iterations, seed 0")  # no KL divergence, see `project`
+    assert first.note.endswith("; perplexity 13, angle 0.8, 250 iterations, seed 0")  # no KL divergence, see `project`
     with pytest.raises(EmbeddingError, match="not finite"):
         project(np.full((10, 3), np.nan))
 

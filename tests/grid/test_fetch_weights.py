@@ -261,6 +261,7 @@ def test_mistakes(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_repository_of_hugging_face(server: Server, tmp_path: Path) -> None:
     """In a process of its own, because huggingface_hub reads its variables when it is imported."""
     content = b"tensors" * 100

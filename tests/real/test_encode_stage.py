@@ -168,6 +168,7 @@ def test_a_task_without_memory_leaves_its_work_to_others_unless_all_are(
             stage.prepare()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("method", "share"), [("clip_linear", 0.0), ("xception_scratch", 0.5)])
 def test_trials_of_a_frozen_method_leave_the_gpus_to_those_that_train(
     prepared: Callable[[str], Stage], tmp_path: Path, method: str, share: float

@@ -21,7 +21,7 @@ from grid.tracking import Tracker
 from tests.grid.grids import paper_manifest
 
 DATA = "0" * 16
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(900)]
 
 KINDS = {
     "A100": {"resources": {"accelerator_type:A100": 1}, "labels": {"gpu-memory-gb": "40"}, "memory": 2 * 10**9},

@@ -19,7 +19,7 @@ import launch
 from analysis.store import open_store
 from tests.corpora import write_dolos
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")
