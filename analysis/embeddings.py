@@ -115,12 +115,12 @@ def project(embeddings: np.ndarray, *, kind: str = "tsne", num_iterations: int =
     """Project embeddings to two dimensions; the same embeddings always give the same points.
 
     Barnes-Hut t-SNE (van der Maaten 2014, scikit-learn), on one thread, because sums over threads come in any order;
-    initialised with the first principal components. Its angle is .8, the coarse end of the range in which
-    it hardly matters, as scikit-learn says: 4,500 points in nine groups take 23 s in place of 42 s at the default of .5,
-    and their trustworthiness is .967 at both. Embeddings wider than 50 are reduced to 50 by a PCA first, whose singular vectors are found by a
-    randomised method (Halko et al., arXiv 0909.4061) with a fixed seed. The note leaves out scikit-learn's KL
-    divergence: its Barnes-Hut tree counts images that coincide as one, so that the value is too low, even negative, and
-    after 250 iterations or fewer there is none.
+    initialised with the first principal components. Its angle is .8, the coarse end of the range in which it hardly
+    matters, as scikit-learn says: 4,500 points in nine groups take 23 s in place of 42 s at the default of .5, and
+    their trustworthiness is .967 at both. Embeddings wider than 50 are reduced to 50 by a PCA first, whose singular
+    vectors are found by a randomised method (Halko et al., arXiv 0909.4061) with a fixed seed. The note leaves out
+    scikit-learn's KL divergence: its Barnes-Hut tree counts images that coincide as one, so that the value is too
+    low, even negative, and after 250 iterations or fewer there is none.
 
     Args:
         embeddings: float (N, D).
