@@ -89,7 +89,6 @@ BENCHMARKS = {
     "scale-data": Benchmark(
         "a launch on 100,000 unchanged files and their first reading, over plain loops",
         "benchmarks.scale_data",
-        unmeasured=NO_QUIET_MACHINE,
     ),
     "scale-probe": Benchmark(
         "memory and time of a linear classifier on 100,000 rows of features, over scikit-learn",

@@ -29,7 +29,8 @@ NEVER_KEPT = ["Provenance", "What this does not show"]
 
 @pytest.fixture
 def grid(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Grid:
-    """A grid of two trials, whose report has few parts."""
+    """A grid of two trials, whose report has few parts and, in place of the answer's figure, an empty one."""
+    monkeypatch.setattr("analysis.parts.summary.answer_figure", lambda *_, **__: Figure(figsize=(1, 1)))
     few = [part for part in list_parts() if part.name in ("summary", "attribution", "limitations", "provenance")]
     monkeypatch.setattr("analysis.report.list_parts", lambda: few)
     made = Grid(store, tmp_path / "runs", generators=("lama", "ldm"), num_each=12)

@@ -14,6 +14,7 @@ import torch
 
 from analysis.__main__ import main
 from analysis.explore.command import parse_arguments
+from analysis.parts import list_parts
 from tests.analysis.grids import GENERATORS, Grid
 from tests.grid.grids import fresh_store
 
@@ -191,6 +192,8 @@ def test_an_error_leaves_the_earlier_report_as_it_was(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
+    few = [part for part in list_parts() if part.name in ("provenance", "attribution", "limitations")]
+    monkeypatch.setattr("analysis.report.list_parts", lambda: few)
     monkeypatch.setattr("analysis.parts.attribution.confusion_figure", full)
     assert main(["--tracking-uri", grid.tracker.uri, "--no-log", "--no-cam", "--anew", "--out", str(out)]) == 2
     said = capsys.readouterr().err
