@@ -89,7 +89,7 @@ def cam_panel(panel: Panel, generators: Sequence[str], *, label: str = "") -> Fi
         in_domain = [False, False, *(panel.tested_on in TrainSet.parse(column.trained_on) for column in columns)]
         for axes, text, own in zip(grid[0], headings, in_domain, strict=True):
             axes.set_title(text, fontsize=9, weight="bold" if own else "normal")
-        figure.text(0.0, 1.0, title, weight="bold", fontsize=11, va="top")
+        figure.suptitle(title, x=0.0, y=1.0, ha="left", va="top", weight="bold", fontsize=11)
         figure.text(0.0, 0.0, note, fontsize=8, va="bottom")
     return figure
 

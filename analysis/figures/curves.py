@@ -288,5 +288,5 @@ def _grid(
     )  # fmt: skip
     for axes, text in zip(grid, headings, strict=True):
         axes.set_title(text, fontsize=9)
-    figure.text(0.01, 1.0, heading, fontsize=10, va="top")
+    figure.suptitle(heading, x=0.01, y=1.0, ha="left", va="top", fontsize=10)
     return figure, grid
