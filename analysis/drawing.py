@@ -41,7 +41,8 @@ def draw(figure: Figure, stem: Path, *, vector: bool = True) -> tuple[int, int]:
             layout.execute(figure)
         figure.set_layout_engine(None)  # the layout is final; "none" would go through all of the figure once more
         box = figure.get_tightbbox().padded(mpl.rcParams["savefig.pad_inches"])
-        figure.savefig(stem.with_name(f"{stem.name}.png"), dpi=DPI, bbox_inches=box)
+        png = {"compress_level": 4}  # half the time of 6 for a picture of photographs, whose file is 4 % larger
+        figure.savefig(stem.with_name(f"{stem.name}.png"), dpi=DPI, bbox_inches=box, pil_kwargs=png)
         if vector:
             figure.savefig(stem.with_name(f"{stem.name}.svg"), bbox_inches=box, metadata={"Date": None})
     return round(box.width * CSS_PIXELS), round(box.height * CSS_PIXELS)
