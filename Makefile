@@ -1,6 +1,6 @@
 # make demo   set up if needed, then the built-in demo, end to end: runs/mlflow.db, report/index.html
-# make test   set up if needed, then every check, and the tests but for those that take minutes each
-# make test-all   the same with those: `ray up` on hosts of a test's own, the demo's values, benchmarks, long faults
+# make test   set up if needed, then every check, and the tests but for the long ones
+# make test-all   the same with those: `ray up` on hosts of a test's own, the demo's values, benchmarks, faults
 # make docs   set up if needed, then the documentation as a site: site/index.html; a warning is an error
 PYTHON ?= python3
 VENV ?= .venv

@@ -1,4 +1,4 @@
-"""Figures to files, on request in processes of their own, because drawing is half of a report's time."""
+"""Figures to files, on request in processes of their own, because drawing takes much of a report's time."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _KILLED = (
 def draw(figure: Figure, stem: Path, *, vector: bool = True) -> tuple[int, int]:
     """Draw a figure to `stem`.png and, if it is `vector`, `stem`.svg. Returns width and height in CSS pixels.
 
-    The layout and the box that holds everything drawn take as long as the drawing itself. Both are found once, for
-    the two files, without drawing anything for it.
+    The layout, if it has one, and the box that holds everything drawn are found once for the two files, without drawing
+    anything for it.
     """
     with style():
         figure.set_dpi(DPI)

@@ -14,7 +14,7 @@ from grid.samples import drawn_images
 
 PCA_WIDTH = 50  # as van der Maaten and Hinton (2008) did before t-SNE, and scikit-learn advises
 PERPLEXITY = 30.0
-ANGLE = 0.8  # of Barnes-Hut: cells of points that look smaller than that from a point are one point for it
+ANGLE = 0.8  # of Barnes-Hut: a far group of points counts as one where its width over its distance is below this
 NUM_ITERATIONS = 1000
 NUM_NEIGHBOURS = 10
 _MEBIBYTES = 128  # of distances at once

@@ -106,22 +106,28 @@ def pivots(
     generators: Sequence[str] | None = None,
     planned: Iterable[str] | None = None,
 ) -> dict[str, pd.DataFrame]:
-    """Several columns of a long table, each as a matrix of means; arguments as in `pivot`.
+    """Several columns of a long table, each as a matrix: its name -> rows tested on, columns trained on.
 
-    The rows of a matrix are looked up once for all columns: `pivot_table` takes 15 ms for each matrix, and a report
-    has hundreds.
+    A cell is the mean of its rows, NaN where there are none. Places are found once for all columns: `pivot_table` would
+    take 15 ms for each matrix, and a report has hundreds.
+
+    Args:
+        cells: tested_on, trained_on and the columns of `values`, which are numbers.
+        values: names of columns.
+        generators: as in `cross_generator_matrix`.
+        planned: as there.
     """
-    names = sorted(cells["tested_on"].unique()) if generators is None else list(generators)
-    trained = column_order({*cells["trained_on"].unique(), *(names if planned is None else planned)}, names)
-    index, columns = pd.Index(names, name="tested on"), pd.Index(trained, name="trained on")
+    rows = sorted(cells["tested_on"].unique()) if generators is None else list(generators)
+    trained = column_order({*cells["trained_on"].unique(), *(rows if planned is None else planned)}, rows)
+    index, columns = pd.Index(rows, dtype=str, name="tested on"), pd.Index(trained, dtype=str, name="trained on")
     means = cells[["tested_on", "trained_on", *values]].groupby(["tested_on", "trained_on"])[list(values)].mean()
-    down, across = (means.index.get_level_values(level) for level in (0, 1))
-    at, to = index.get_indexer(down), columns.get_indexer(across)
-    known = at >= 0  # every training set is a column; a test generator may be left out
+    row = index.get_indexer(means.index.get_level_values("tested_on"))
+    column = columns.get_indexer(means.index.get_level_values("trained_on"))
+    is_shown = (row >= 0) & (column >= 0)
     matrices = {}
     for name in values:
         matrix = np.full((len(index), len(columns)), np.nan)
-        matrix[at[known], to[known]] = means[name].to_numpy(float)[known]
+        matrix[row[is_shown], column[is_shown]] = means[name].to_numpy(float)[is_shown]
         matrices[name] = pd.DataFrame(matrix, index, columns)
     return matrices
 

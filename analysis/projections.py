@@ -44,7 +44,7 @@ Begun = Projecting | Exception | None
 
 
 def begin_all(report: Report) -> dict[str, Begun]:
-    """Every method's, ahead of the other parts, since t-SNE takes a quarter of a report's time.
+    """Every method's, ahead of the other parts, since t-SNE is the slowest step of each method.
 
     Each is of the first finished attribution run; an error if it cannot be shown, None without such a run.
     """

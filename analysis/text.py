@@ -31,6 +31,7 @@ from analysis.store import Store
 from analysis.tables import cell_text, plain
 from analysis.variants import label_of
 from data.conditions import CLEAN
+from grid.command_line import print_wrapped
 from grid.equal_size import EqualSize
 from grid.overview import seeds_in_words
 from grid.tasks import DETECTION, OPEN_SET, WHOLE, get_task, list_tasks
@@ -118,7 +119,7 @@ def print_controls(store: Store, beside: Beside, keys: Collection[str], console:
             console.print(Padding(Text(sentence), (0, 0, 0, 2)))
     sentences = beside.brief(methods_alone(store).generators)
     for sentence in sentences:
-        console.print(f"warning: {sentence}", style="yellow", highlight=False, markup=False)
+        print_wrapped(f"warning: {sentence}", console, style="yellow")
     if sentences:
         console.print("  the report lists these cells, under “Controls”", highlight=False)
 

@@ -206,8 +206,8 @@ class Disk:
         if not short:
             return ""
         return (
-            f"{' and '.join(short)}, and the launch needs about {in_bytes(self.total)}: make space, or choose other "
-            "folders with --runs and --cache"
+            f"{' and '.join(short)}, and the launch needs about {in_bytes(self.total)}\n"
+            "make space, or choose other folders with --runs and --cache"
         )
 
     def as_json(self) -> dict[str, Any]:

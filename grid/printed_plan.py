@@ -132,19 +132,20 @@ def print_plan(plan: Plan, ahead: Ahead, console: Console) -> None:
         if not depends_on_seed(trial.method, dict(trial.config)) and not get_task(trial.task).is_control
     )
     if once:
-        console.print(f"once, with one seed, because the results do not depend on it: {', '.join(once)}")
+        print_wrapped(f"once, with one seed, because the results do not depend on it: {', '.join(once)}", console)
         if any(get_task(trial.task).is_control for trial in plan.trials):
-            console.print("null controls run with each seed, because their labels follow from it")
+            print_wrapped("null controls run with each seed, because their labels follow from it", console)
     if settings.accelerator or settings.gpu_memory or settings.by_method:
-        console.print("whether a node has what is asked for is seen when the grid starts")
+        print_wrapped("whether a node has what is asked for is seen when the grid starts", console)
     if any("GPU share" in line for lines in asks.values() for line in lines) and not on_cpu(settings, 1):
-        console.print("Frozen methods need the GPU only while their features are computed, unless one was asked for")
+        text = "frozen methods need the GPU only while their features are computed, unless one was asked for"
+        print_wrapped(text, console)
     for line in ahead.missing:
         print_wrapped(f"missing: {line}", console, style=NOTE)
     if any(published.missing_files(held) for held in ahead.held.values()):
         print_wrapped("for machines without a network: python launch.py fetch-weights --help", console)
     for line in [*ahead.hours.lines(), *ahead.disk.lines()]:
-        console.print(line, highlight=False, markup=False)
+        print_wrapped(line, console)
     if warning := ahead.disk.warning():
         print_wrapped(f"disk: {warning}", console, style=NOTE)
 

@@ -16,6 +16,7 @@ if IN_ONE_OF_SEVERAL:  # a core for each: more threads would only wait for each 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.hookimpl(trylast=True)  # after -m has taken some away
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with tests of minutes come first, then those with slow ones: none is left to run alone at the end."""
     if IN_ONE_OF_SEVERAL:

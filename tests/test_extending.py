@@ -16,7 +16,7 @@ from PIL import Image, ImageFilter
 
 from tests.corpora import picture, write_image
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 ROOT = Path(__file__).resolve().parents[1]
 EXTENSIONS = ROOT / "examples" / "extensions"
 PROJECT = [

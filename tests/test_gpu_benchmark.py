@@ -86,6 +86,7 @@ def findings(toy: dict[str, Any], check: str) -> dict[str, dict[str, Any]]:
     return {finding["name"]: finding for finding in toy["checks"][check]["findings"]}
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_the_toy_runs_every_check_to_its_end(toy: dict[str, Any]) -> None:
     assert {name: check["state"] for name, check in toy["checks"].items()} == dict.fromkeys(NAMES, "done")
@@ -94,6 +95,7 @@ def test_the_toy_runs_every_check_to_its_end(toy: dict[str, Any]) -> None:
     assert "torch" in toy["versions"]
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_what_needs_a_gpu_says_so_and_is_never_met(toy: dict[str, Any]) -> None:
     needs = {
@@ -120,6 +122,7 @@ def test_what_needs_a_gpu_says_so_and_is_never_met(toy: dict[str, Any]) -> None:
     assert every <= set(needs)
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_on_a_cpu_everything_that_can_be_judged_is_as_wanted(toy: dict[str, Any]) -> None:
     judged = [
@@ -129,6 +132,7 @@ def test_on_a_cpu_everything_that_can_be_judged_is_as_wanted(toy: dict[str, Any]
     assert len(judged) > 20
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_on_a_cpu_a_resumed_training_equals_an_uninterrupted_one(toy: dict[str, Any]) -> None:
     found = findings(toy, "resumed")
@@ -141,6 +145,7 @@ def test_on_a_cpu_a_resumed_training_equals_an_uninterrupted_one(toy: dict[str, 
     assert findings(toy, "carried")["full: from the CPU to the CPU"]["value"] == [EQUAL, EQUAL]
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_on_a_cpu_scores_and_gradients_are_right(toy: dict[str, Any]) -> None:
     found = findings(toy, "numbers")
@@ -150,6 +155,7 @@ def test_on_a_cpu_scores_and_gradients_are_right(toy: dict[str, Any]) -> None:
     assert [found[f"{method}: gradients at the layer after encoding"]["met"] for method in ENCODERS] == [True, True]
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_with_memory_enough_all_is_computed_whole(toy: dict[str, Any]) -> None:
     hows = [finding["value"]["how"] for name, finding in findings(toy, "limits").items() if "GiB" in name]

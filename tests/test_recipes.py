@@ -161,7 +161,7 @@ def test_most_of_the_demo_s_commands_are_run() -> None:
     gate = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert "make demo" in gate
     assert "make test\n" in gate
-    assert "-m long tests/test_recipes.py" in gate
+    assert "-m long tests/test_recipes.py tests/test_extending.py" in gate
     assert "make test-all" in (ROOT / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8")
 
 

@@ -10,9 +10,11 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 
 _WIDTH_OF_LETTERS = 0.54  # of DejaVu Sans, on average, as a share of their size
-_HEIGHT_OF_LINES = 1.2
+_HEIGHT_OF_LINES = 1.2  # matplotlib's distance from a line of a text to the next one, as a share of their size
 
 
 @contextmanager
@@ -55,14 +57,26 @@ def wrapped(text: str, *, inches: float, points: float) -> str:
     return "\n".join(lines)
 
 
-def width_of(text: str, points: float) -> float:
-    """Inches that the longest line of a text takes, on average."""
-    return max(map(len, text.split("\n"))) * points * _WIDTH_OF_LETTERS / 72
+def width_of(text: str, points: float, *, bold: bool = False) -> float:
+    """Inches that the widest line of a text takes, in letters of so many points."""
+    font = FontProperties(size=points, weight="bold" if bold else "normal")
+    widths = (text_to_path.get_text_width_height_descent(line, font, ismath=False)[0] for line in text.split("\n"))
+    return float(max(widths)) / 72
 
 
-def height_of(text: str, points: float) -> float:
-    """Inches that the lines of a text take."""
-    return (text.count("\n") + 1) * points * _HEIGHT_OF_LINES / 72
+def num_lines(text: str) -> int:
+    """How many lines a text has."""
+    return text.count("\n") + 1
+
+
+def height_of(lines: int, points: float) -> float:
+    """Inches that so many lines take, in letters of so many points."""
+    return lines * points * _HEIGHT_OF_LINES / 72
+
+
+def width_of_panels(count: int, *, across: int, side: float, left: float = 0.0, between: float = 0.0) -> float:
+    """Inches that a row of `panels` takes, before which titles cannot be broken into lines."""
+    return left + min(count, across) * (side + between)
 
 
 def panels(
@@ -78,7 +92,7 @@ def panels(
     foot: float = 0.0,
     narrowest: float = 0.0,
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with square panels, row by row, each at a place of its own; all lengths in inches.
+    """A figure with square panels at fixed places, and the panels, row by row; all lengths in inches.
 
     matplotlib's own layouts look for the places by measuring every text several times, which takes longer than drawing
     them, and let titles and legends overlap where panels are few and their legends long.
@@ -93,9 +107,9 @@ def panels(
         below: of each panel, for its labels.
         top: above the first row.
         foot: below the last row.
-        narrowest: least width of the figure.
+        narrowest: least width of the figure; in a wider one the panels stand at the left.
     """
-    width = max(left + min(count, across) * (side + between), narrowest)
+    width = max(width_of_panels(count, across=across, side=side, left=left, between=between), narrowest)
     height = top + -(-count // across) * (above + side + below) + foot
     figure = Figure(figsize=(width, height))
     for number in range(count):

@@ -17,7 +17,7 @@ from matplotlib.patheffects import withStroke
 from analysis.answer import Mean, Standing, best_of_cells
 from analysis.figures import style
 from analysis.figures.matrices import colour_span, ink_on, scale_of
-from analysis.matrices import column_order, decimals, in_domain_cells, trained_on_label
+from analysis.matrices import column_order, decimals, in_domain_cells, pivot, trained_on_label
 
 _METRIC = "auroc"  # whose colours it has
 _OWN, _UNSEEN = "#b9c9d6", "#0072b2"
@@ -225,8 +225,7 @@ def _best(
     axes: Axes, best: pd.DataFrame, generators: Sequence[str], columns: Sequence[str], span: tuple[float, float], *,
     names: Sequence[str], letters: int, cell: float,
 ) -> None:  # fmt: skip
-    values = best.pivot_table(index="tested_on", columns="trained_on", values="mean")
-    values = values.reindex(index=list(generators), columns=list(columns))
+    values = pivot(best, "mean", generators=generators, planned=columns)[list(columns)]
     _shades(axes, values, span)
     for tested_on, trained_on, value, variants in best.to_numpy().tolist():
         down, across = list(generators).index(tested_on), list(columns).index(trained_on)

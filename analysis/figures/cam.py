@@ -11,14 +11,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.cam import OWN_MAP, Column, Panel
-from analysis.figures import height_of, panels, style, width_of, wrapped
+from analysis.figures import height_of, num_lines, panels, style, width_of, width_of_panels, wrapped
 from analysis.matrices import column_order, trained_on_label
 from grid.train_sets import TrainSet
 
 RIGHT, WRONG = "#0072b2", "#d55e00"  # Okabe and Ito's blue and vermilion
 COLOURS = "inferno"
-# inches; of a picture, between two, and of a figure
-_CELL, _GAP, _NARROWEST = 1.5, 0.08, 5.2
+_CELL = 1.5  # inches, of a picture
+_GAP = 0.08  # inches, between two
+_NARROWEST = 5.2  # inches, of a figure
+_BOLD = 1.1  # how much wider bold letters are
 
 
 def overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
@@ -50,19 +52,27 @@ def cam_panel(panel: Panel, generators: Sequence[str], *, label: str = "") -> Fi
     """
     order = column_order((column.trained_on for column in panel.columns), generators)
     columns = sorted(panel.columns, key=lambda column: order.index(column.trained_on))
-    headings = ["input", "mask (white: fake)", *(_heading(panel, column, generators) for column in columns)]
-    between = max(_GAP, max(width_of(text, 9) for text in headings) - _CELL)
-    width = max(len(headings) * (_CELL + between), _NARROWEST)
-    title = f"{label or panel.variant}, detection: tested on {panel.tested_on}"
-    title, note = wrapped(title, inches=width, points=12), wrapped(_note(panel), inches=width, points=8)
+    in_domain = [False, False, *(panel.tested_on in TrainSet.parse(column.trained_on) for column in columns)]
+    headings = [
+        "input",
+        "mask (white: fake)",
+        *(_heading(column, generators, is_own) for column, is_own in zip(columns, in_domain[2:], strict=True)),
+    ]
+    answer_lines = 2 if any(column.distances for column in columns) else 1
     with style():
-        figure, places = panels(
+        widest = max(width_of(text, 9, bold=is_own) for text, is_own in zip(headings, in_domain, strict=True))
+        between = max(0.0, widest - _CELL) + _GAP
+        width = max(width_of_panels(len(headings), across=len(headings), side=_CELL, between=between), _NARROWEST)
+        title = f"{label or panel.variant}, detection: tested on {panel.tested_on}"
+        title = wrapped(title, inches=width, points=11 * _BOLD)
+        note = wrapped(_note(panel), inches=width, points=8)
+        figure, all_axes = panels(
             len(panel.images) * len(headings), across=len(headings), side=_CELL, between=between,
-            above=0.05, below=height_of(_answer(columns), 8.5) + 0.08,
-            top=0.1 + height_of(title, 11) + max(height_of(text, 9) for text in headings),
-            foot=0.1 + height_of(note, 8), narrowest=_NARROWEST,
+            above=0.05, below=height_of(answer_lines, 8.5) + 0.08,
+            top=0.1 + height_of(num_lines(title), 11) + height_of(max(map(num_lines, headings)), 9),
+            foot=0.1 + height_of(num_lines(note), 8), narrowest=_NARROWEST,
         )  # fmt: skip
-        grid = np.array(places, dtype=object).reshape(len(panel.images), len(headings))
+        grid = np.array(all_axes, dtype=object).reshape(len(panel.images), len(headings))
         for row, (image, mask) in enumerate(zip(panel.images, panel.masks, strict=True)):
             for axes in grid[row]:
                 axes.set_xticks([])
@@ -86,23 +96,16 @@ def cam_panel(panel: Panel, generators: Sequence[str], *, label: str = "") -> Fi
                         axes.contour(mask, levels=[0.5], colors="white", linewidths=1.0)
                 if column.log_odds is not None:
                     _mark(axes, float(column.log_odds[row]), column.distances[row] if column.distances else None)
-        in_domain = [False, False, *(panel.tested_on in TrainSet.parse(column.trained_on) for column in columns)]
-        for axes, text, own in zip(grid[0], headings, in_domain, strict=True):
-            axes.set_title(text, fontsize=9, weight="bold" if own else "normal")
+        for axes, text, is_own in zip(grid[0], headings, in_domain, strict=True):
+            axes.set_title(text, fontsize=9, weight="bold" if is_own else "normal")
         figure.suptitle(title, x=0.0, y=1.0, ha="left", va="top", weight="bold", fontsize=11)
         figure.text(0.0, 0.0, note, fontsize=8, va="bottom")
     return figure
 
 
-def _heading(panel: Panel, column: Column, generators: Sequence[str]) -> str:
-    in_domain = panel.tested_on in TrainSet.parse(column.trained_on)
+def _heading(column: Column, generators: Sequence[str], in_domain: bool) -> str:
     text = f"trained on\n{trained_on_label(column.trained_on, generators)}" + ("\n(in-domain)" if in_domain else "")
     return text + (f"\n{column.grid[0]} × {column.grid[1]} places" if column.grid is not None else "")
-
-
-def _answer(columns: Sequence[Column]) -> str:
-    """As many lines as an answer below a map has."""
-    return "\n" if any(column.distances for column in columns) else ""
 
 
 def _note(panel: Panel) -> str:

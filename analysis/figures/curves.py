@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures import height_of, panels, style, width_of, wrapped
+from analysis.figures import height_of, num_lines, panels, style, width_of, width_of_panels, wrapped
 from analysis.figures.palette import Look, looks
 from analysis.matrices import column_order, decimals, trained_on_label
 from grid.means import mean_of
@@ -24,9 +24,10 @@ MOST_POINTS = 500  # of a curve; an SVG file of a thousand fakes would hold all 
 MOST_IN_PANEL = 10_000  # points of all curves of a panel, of which there are as many as generators times seeds
 FEWEST_POINTS = 50  # of a curve, however many there are
 _MAX_ACROSS = 4
-# inches; of a panel, from it to its legend, and of a line of the legend
-_SIDE, _TO_LEGEND, _LEGEND_LINE = 2.3, 0.5, 0.13
-_NARROWEST = 4.6  # of a figure
+_SIDE = 2.3  # inches, of a panel
+_TO_LEGEND = 0.5  # inches, from a panel to its legend
+_LEGEND_LINE = 0.145  # inches, of a line of the legend
+_NARROWEST = 4.6  # inches, of a figure
 _SMALL = 7.5  # points
 
 # draws one cell's curve with at most so many points, returns the value for the legend
@@ -142,7 +143,7 @@ def score_figure(scores: pd.DataFrame, *, title: str) -> Figure:
     look_of = looks([REAL, *generators_of(scores)])
     with style():
         figure, grid = _grid(scores, title, left=0.1 + width_of("\n".join(look_of), _SMALL), below=0.5)
-        for number, (axes, (_, rows)) in enumerate(zip(grid, scores.groupby("trained_on", sort=False), strict=True)):
+        for axes, (_, rows) in zip(grid, scores.groupby("trained_on", sort=False), strict=True):
             edges = _edges(rows["score"].to_numpy())
             shares = {}
             for name in look_of:
@@ -157,7 +158,7 @@ def score_figure(scores: pd.DataFrame, *, title: str) -> Figure:
             axes.axvline(0, color="#555555", lw=0.8, ls=(0, (4, 2)))
             axes.set_yticks(range(len(shares)), list(shares)[::-1])
             axes.set_ylim(0, len(shares))
-            axes.tick_params(axis="y", length=0, labelsize=_SMALL, labelleft=number % _MAX_ACROSS == 0)
+            axes.tick_params(axis="y", length=0, labelsize=_SMALL)
             axes.set_xlabel("score (log-odds of fake)")
             axes.spines[["top", "right", "left"]].set_visible(False)
     return figure
@@ -239,17 +240,13 @@ def _panels(
             left=0.6, below=_TO_LEGEND + (len(look_of) + 1) * _LEGEND_LINE + 0.1,
             between=max(0.2, widest - _SIDE), foot=0.25,
         )  # fmt: skip
-        for number, (axes, (trained_on, rows)) in enumerate(
-            zip(grid, scores.groupby("trained_on", sort=False), strict=True)
-        ):
+        for axes, (trained_on, rows) in zip(grid, scores.groupby("trained_on", sort=False), strict=True):
             if diagonal:
                 axes.plot([0, 1], [0, 1], color="#999999", lw=0.8, zorder=0)
             axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=labels[0])
             axes.set_xticks([0, 0.5, 1])
             axes.set_yticks([0, 0.5, 1])
-            if number % _MAX_ACROSS:
-                axes.tick_params(labelleft=False)
-            else:
+            if axes.yaxis.get_tick_params()["labelleft"]:
                 axes.set_ylabel(labels[1])
             handles = []
             cells = cells_of(rows)
@@ -272,21 +269,25 @@ def _panels(
 def _grid(
     scores: pd.DataFrame, title: str, *, left: float, below: float, between: float = 0.2, foot: float = 0.0
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with one panel per training set, at most four in a row; lengths as in `panels`."""
+    """A figure with one panel per training set, at most four in a row; lengths as in `panels`.
+
+    The numbers of the first panel in a row stand for the whole row.
+    """
     generators, trained = generators_of(scores), list(map(str, dict.fromkeys(scores["trained_on"])))
     across = min(len(trained), _MAX_ACROSS)
     headings = [
         wrapped(f"trained on {trained_on_label(name, generators)}", inches=_SIDE + between - 0.1, points=9)
         for name in trained
     ]
-    width = max(left + across * (_SIDE + between), _NARROWEST)
-    heading = wrapped(title, inches=width, points=10)
+    width = width_of_panels(across, across=across, side=_SIDE, left=left, between=between)
+    heading = wrapped(title, inches=max(width, _NARROWEST), points=10)
     figure, grid = panels(
         len(trained), across=across, side=_SIDE, left=left, between=between,
-        above=0.12 + max(height_of(text, 9) for text in headings), below=below,
-        top=0.1 + height_of(heading, 10), foot=foot, narrowest=_NARROWEST,
+        above=0.12 + height_of(max(map(num_lines, headings)), 9), below=below,
+        top=0.1 + height_of(num_lines(heading), 10), foot=foot, narrowest=_NARROWEST,
     )  # fmt: skip
-    for axes, text in zip(grid, headings, strict=True):
+    for number, (axes, text) in enumerate(zip(grid, headings, strict=True)):
         axes.set_title(text, fontsize=9)
+        axes.tick_params(labelleft=number % across == 0)
     figure.suptitle(heading, x=0.01, y=1.0, ha="left", va="top", fontsize=10)
     return figure, grid

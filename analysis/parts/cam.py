@@ -11,7 +11,7 @@ from analysis.cells import IntervalMatrix
 from analysis.figures.cam import cam_panel
 from analysis.figures.matrices import colour_span
 from analysis.localisation import localisation_table, localise_run, without_masks
-from analysis.matrices import decimals, matrix_means, pivot
+from analysis.matrices import decimals, matrix_means, pivot, pivots
 from analysis.page import Block, Fold, Picture, Text, html_table
 from analysis.parts import Report, register_part
 from analysis.parts.matrices import NUM_OPEN, Shown, coloured, drawn
@@ -194,7 +194,7 @@ def _with_intervals(
     rows: pd.DataFrame, matrix: pd.DataFrame, report: Report, variant: str, planned: Iterable[str]
 ) -> IntervalMatrix:
     """The matrix of one measure with the interval of each cell over its images, which are few."""
-    low, high = (pivot(rows, name, generators=report.generators, planned=planned) for name in ("low", "high"))
+    low, high = pivots(rows, ("low", "high"), generators=report.generators, planned=planned).values()
     nothing, seeds = matrix * float("nan"), matrix.notna().astype(int)
     measure = str(rows["metric"].iloc[0])
     return IntervalMatrix(variant, measure, matrix, nothing, seeds, low, high, matrix_means(matrix), {})

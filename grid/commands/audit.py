@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grid.command_line import on_stderr, print_json
+from grid.command_line import on_stderr, print_json, print_wrapped
 from grid.commands import BAD_INPUT, OK, BadInputError, Context, register_command
 from grid.experiments import list_experiments
 from grid.options import Launch, add_cache_options, add_data_options, resolve
@@ -40,7 +40,7 @@ def audit(options: argparse.Namespace, context: Context) -> int:
         _, verdict = _audited(options, context)
         print_verdict(verdict, context.console)
         if refusal := refusal_of(verdict):
-            context.console.print(refusal, highlight=False, markup=False)
+            print_wrapped(refusal, context.console)
     else:
         try:
             manifest, verdict = _audited(options, Context(on_stderr(), context.show_results))

@@ -241,9 +241,9 @@ def _print_remedy(folder: Path, console: Console) -> None:
     console.print("\non a machine without a network, with this folder at the same path, before a launch:")
     for line in exports:
         console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
-    console.print(
+    print_wrapped(
         "on a Ray cluster, every node needs the folder and the variables: put the folder on the shared disk, and the "
         "two lines into clusters/environment.sh, which the shells of all nodes read before Ray starts",
-        highlight=False,
+        console,
     )
     print_wrapped(f"check a copy: cd DIR && sha256sum -c {SUMS}, or this command with --check", console)

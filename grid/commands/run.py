@@ -273,8 +273,8 @@ def read_data(launch: Launch, console: Console) -> Manifest | None:
         print_wrapped(f"left out: {len(manifest.skipped)} bad files; recorded in MLflow", console, style=NOTE)
     if options.generators and not options.train_on:
         print_wrapped(
-            f"note: only {', '.join(manifest.generators)} take part, in training and in tests; to train on these and "
-            f"test on every generator, give --train-on {','.join(manifest.train_generators)} in place of --generators",
+            f"note: only {', '.join(manifest.generators)} take part, in training and in tests\nto train on these and "
+            f"test on every generator: --train-on {','.join(manifest.train_generators)} in place of --generators",
             console,
             style=NOTE,
         )
@@ -485,8 +485,8 @@ def run_pending(
     cropping = [method for method, geometry in geometries.items() if geometry and geometry.policy == "crop"]
     if cropping and (oblong := int((manifest.table["width"] != manifest.table["height"]).sum())):
         print_wrapped(
-            f"note: {oblong} images are not square, and only the middle of them is seen by {', '.join(cropping)} "
-            "(--set METHOD.resize=squash: all of them)",
+            f"note: {oblong} images are not square, and only the middle of them is seen by {', '.join(cropping)}\n"
+            "to show all of them: --set METHOD.resize=squash",
             console,
             style=NOTE,
         )
@@ -636,5 +636,5 @@ def plan_before_drawing(launch: Launch, console: Console) -> int:
         print_json(content | {"trials": trials, "stops": None, "note": note})
         return OK
     print_plan(plan, ahead, console)
-    console.print(note)
+    print_wrapped(note, console)
     return OK

@@ -295,6 +295,7 @@ def test_a_perfect_score_is_not_certain() -> None:
     assert below == (0, pytest.approx(1 - 0.025 ** (1 / 100)))
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_an_accuracy_near_one_is_covered() -> None:
     """Of many test sets of 100 sources, nine in ten intervals and more hold the truth, 0.99."""
@@ -312,6 +313,7 @@ def test_a_detector_that_answers_a_photograph_and_its_fake_alike_is_covered(told
     assert Alike(100, told_apart, 0.5).coverage(200, seed=0) >= 0.93
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_an_auroc_near_one_is_covered_and_not_always() -> None:
     """The bootstrap held the truth in .77 of these samples."""

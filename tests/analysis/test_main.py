@@ -192,7 +192,7 @@ def test_an_error_leaves_the_earlier_report_as_it_was(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    few = [part for part in list_parts() if part.name in ("provenance", "attribution", "limitations")]
+    few = [part for part in list_parts() if part.name in ("summary", "attribution", "limitations")]
     monkeypatch.setattr("analysis.report.list_parts", lambda: few)
     monkeypatch.setattr("analysis.parts.attribution.confusion_figure", full)
     assert main(["--tracking-uri", grid.tracker.uri, "--no-log", "--no-cam", "--anew", "--out", str(out)]) == 2

@@ -8,7 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.matrices import ORIENTATION, class_table, cross_generator_matrix, in_domain_cells, matrix_means
+from analysis.matrices import (
+    ORIENTATION,
+    class_table,
+    cross_generator_matrix,
+    in_domain_cells,
+    matrix_means,
+    pivots,
+)
 from data.sources import get_source
 from tests.analysis import published
 from tests.analysis.tables import detection, published_results, results, row
@@ -84,6 +91,24 @@ def test_a_generator_that_nobody_trained_on_yet_keeps_an_empty_column() -> None:
     matrix = cross_generator_matrix(results(detection(cells)), "m")
     assert list(matrix.columns) == ["lama", "ldm", "repaint"]
     assert matrix[["ldm", "repaint"]].isna().all(axis=None)
+
+
+def test_columns_become_matrices_of_means_and_what_is_no_row_of_them_is_left_out() -> None:
+    rows = [
+        ("lama", "lama", 1.0, 10), ("lama", "lama", 3.0, 20), ("ldm", "lama", 5.0, 30), ("sd2", "lama", 7.0, 40),
+        ("lama", "ldm+lama", 9.0, 50),
+    ]  # fmt: skip
+    cells = pd.DataFrame(rows, columns=["tested_on", "trained_on", "mean", "num_images"])
+    found = pivots(cells, ["mean", "num_images"], generators=["ldm", "lama"], planned=["ldm"])
+    expected = {
+        "mean": [[math.nan, 5.0, math.nan], [math.nan, 2.0, math.nan]],
+        "num_images": [[math.nan, 30, math.nan], [math.nan, 15, math.nan]],
+    }
+    assert list(found) == list(expected)
+    for name, matrix in found.items():
+        assert (list(matrix.index), list(matrix.columns)) == (["ldm", "lama"], ["ldm", "lama", "lama+ldm"])
+        assert (matrix.index.name, matrix.columns.name) == ("tested on", "trained on")
+        np.testing.assert_array_equal(matrix.to_numpy(), expected[name])
 
 
 def test_means_of_which_there_is_no_cell_are_missing_and_not_zero() -> None:

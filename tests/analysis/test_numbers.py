@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from scipy.special import logit
+from sklearn.manifold import TSNE
 from sklearn.metrics import roc_curve, silhouette_score
 
 from analysis.cells import attribution_with_intervals, cell_table
@@ -153,6 +154,12 @@ def test_the_same_embeddings_lie_in_the_same_places_and_say_how_they_were_laid()
     assert first.points.shape == (40, 2)
     assert first.note.startswith("PCA from 60 to 40 dimensions first, which keeps 100% of the variance; ")
     assert first.note.endswith("; perplexity 13, angle 0.8, 250 iterations, seed 0")  # no KL divergence, see `project`
+    finer = TSNE(perplexity=13, angle=0.5, max_iter=250, init="pca", random_state=0)
+    coarse = TSNE(perplexity=13, angle=0.8, max_iter=250, init="pca", random_state=0)
+    narrow = embeddings[:, :20]  # needs no PCA
+    points = project(narrow, num_iterations=250).points
+    np.testing.assert_allclose(points, coarse.fit_transform(narrow.astype(np.float32)), rtol=1e-3, atol=1e-3)
+    assert not np.allclose(points, finer.fit_transform(narrow.astype(np.float32)), rtol=1e-3, atol=1e-3)
     with pytest.raises(EmbeddingError, match="not finite"):
         project(np.full((10, 3), np.nan))
 

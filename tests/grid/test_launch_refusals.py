@@ -273,7 +273,8 @@ def test_a_method_that_does_not_see_whole_images_is_named(
         *TINY, "--set", f"*.resize={policy}",
     )  # fmt: skip
     assert outcome.status == 0
-    assert ("only the middle of them is seen by xception_scratch (" in outcome.text) == said
+    assert ("only the middle of them is seen by xception_scratch" in outcome.text) == said
+    assert ("to show all of them: --set METHOD.resize=squash" in outcome.printed.splitlines()) == said
 
 
 def test_a_deleted_experiment_is_bad_input(dolos: Command, store: str) -> None:

@@ -168,8 +168,9 @@ def test_a_task_without_memory_leaves_its_work_to_others_unless_all_are(
             stage.prepare()
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(("method", "share"), [("clip_linear", 0.0), ("xception_scratch", 0.5)])
+@pytest.mark.parametrize(
+    ("method", "share"), [("clip_linear", 0.0), pytest.param("xception_scratch", 0.5, marks=pytest.mark.long)]
+)
 def test_trials_of_a_frozen_method_leave_the_gpus_to_those_that_train(
     prepared: Callable[[str], Stage], tmp_path: Path, method: str, share: float
 ) -> None:

@@ -19,7 +19,7 @@ import launch
 from analysis.store import open_store
 from tests.corpora import write_dolos
 
-pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +47,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return files
 
 
+@pytest.mark.long
 def test_the_published_methods_run(
     weights: dict[str, Path], faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
