@@ -37,7 +37,7 @@ setup: $(VENV)/.installed
 # The environment, exactly as locked; every package is checked against its hash.
 $(VENV)/.installed: requirements.lock bootstrap.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python >= 3.11 is needed; make PYTHON=python3.12, say" >&2; exit 1; }
-	@echo "setting up $(VENV): 7 GB, some minutes; every package is checked against its hash"
+	@echo "setting up $(VENV): 7.5 GB, some minutes; every package is checked against its hash"
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r bootstrap.lock
 	$(BIN)/uv pip install $(QUIET) --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock

@@ -36,7 +36,7 @@ from grid import names
 from grid.command_line import Parser, print_wrapped
 from grid.plan import FINISHED
 from grid.steps import step
-from grid.tasks import ATTRIBUTION, DETECTION
+from grid.tasks import ATTRIBUTION, DETECTION, REAL
 from grid.train_sets import TrainSet
 from grid.uris import store_variable
 from models.detector import MemoryExhausted
@@ -389,11 +389,9 @@ def predict(options: argparse.Namespace, console: Console) -> int:
 
     overlays = overlay_paths(pictures, options.out)
     answers: list[Answer] = []
-    # answers go to stdout, which rich would redirect to the console, which is stderr
-    bars = Progress(
-        console=console, disable=not console.is_terminal or len(pictures) == 1, transient=True,
-        redirect_stdout=sys.stdout.isatty(),
-    )  # fmt: skip
+    # Answers go to stdout. On a terminal they show by themselves how far it is, and a bar would break their paths.
+    hidden = not console.is_terminal or sys.stdout.isatty() or len(pictures) == 1
+    bars = Progress(console=console, disable=hidden, transient=True, redirect_stdout=False)
     with bars:
         task = bars.add_task("pictures", total=len(pictures))
         for start in range(0, len(pictures), BATCH):
@@ -555,7 +553,9 @@ def _print_answer(answer: Answer, judge: Judge) -> None:
     line += f"; {answer.reason}" if answer.distance is None else f", distance {answer.distance:.2f} of the limit"
     if answer.attribution is not None and answer.attribution_probabilities is not None:
         line += f"; attribution {answer.attribution} {answer.attribution_probabilities[answer.attribution]:.3f}"
-    print(line + (f"; {answer.cam}" if answer.cam else ""), flush=True)
+        if (answer.attribution == REAL) != (answer.verdict == "real"):
+            line += ", against the verdict"
+    print(line + (f"; overlay: {answer.cam}" if answer.cam else ""), flush=True)
 
 
 def _print_json(predictor: Predictor, why: str, answers: list[Answer]) -> None:

@@ -7,6 +7,7 @@ import difflib
 import json
 import logging
 import re
+import shutil
 import sys
 import textwrap
 import tomllib
@@ -24,8 +25,9 @@ exit status: 0 done; 1 some trials failed, or an error that nobody expected;
 _ROOT = Path(__file__).resolve().parents[1]
 
 
-# What a line with a command or an option has in it; such a line is copied, so it stays whole.
-_COMMANDS = ("python ", "launch.py ", "mlflow ", "pip ", "chmod ", " --")
+# What a line with a command has in it; such a line is copied, so it stays whole.
+_COMMANDS = ("python ", "launch.py ", "mlflow ", "pip ", "chmod ")
+_UNBROKEN = "\N{NO-BREAK SPACE}"  # no place for `textwrap` to break a line
 ANALYSIS_COMMANDS = ("explore", "export", "predict", "verify")  # of `python -m analysis`; without one, a report is made
 
 
@@ -76,7 +78,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line and end with status 2."""
-        print(f"{self.prog}: error: {message}; {self.prog} --help lists the options", file=sys.stderr)
+        width = shutil.get_terminal_size().columns if sys.stderr.isatty() else sys.maxsize
+        said = f"{self.prog}: error: {message}; {self.prog}{_UNBROKEN}--help lists the options"
+        print(
+            textwrap.fill(said, width, break_long_words=False, break_on_hyphens=False).replace(_UNBROKEN, " "),
+            file=sys.stderr,
+        )
         raise SystemExit(2)
 
 
@@ -86,9 +93,9 @@ def print_error(message: str, console: Console) -> None:
 
 
 def print_wrapped(text: str, console: Console, *, style: str = "", first: str = "") -> None:
-    """Print a text. On a terminal, a line breaks between words, unless it has a command, an option or a long path.
+    """Print a text. On a terminal, a line breaks between words, unless it has a command or a long path.
 
-    A line that the terminal itself breaks is one line when it is copied.
+    An option and its value stay on one line. A line that the terminal itself breaks is one line when it is copied.
 
     Args:
         text: without Rich's marks.
@@ -98,12 +105,24 @@ def print_wrapped(text: str, console: Console, *, style: str = "", first: str = 
     """
     from rich.text import Text
 
-    styled = Text(text, style=style)
+    broken = _wrapped(text, console.width) if console.is_terminal else text
+    styled = Text(broken, style=style)
     styled.stylize(first, 0, len(text.partition(" ")[0]))
-    for line in styled.split("\n", allow_blank=True):
-        words = line.plain.split()
-        whole = any(command in line.plain for command in _COMMANDS) or max(map(len, words), default=0) > console.width
-        console.print(line, highlight=False, soft_wrap=whole or not console.is_terminal)
+    console.print(styled, highlight=False, soft_wrap=True)
+
+
+def _wrapped(text: str, width: int) -> str:
+    """A text of which each line without a command or a long path is broken between words."""
+    lines = []
+    for line in text.split("\n"):
+        words = line.split()
+        if any(command in line for command in _COMMANDS) or max(map(len, words), default=0) > width:
+            lines.append(line)
+            continue
+        parts = re.sub(r"(--[\w-]+) (?=[^-\s])", rf"\1{_UNBROKEN}", line)
+        filled = textwrap.fill(parts, width, break_long_words=False, break_on_hyphens=False, drop_whitespace=True)
+        lines.append(filled.replace(_UNBROKEN, " "))
+    return "\n".join(lines)
 
 
 def add_version(parser: argparse.ArgumentParser) -> None:

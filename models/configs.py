@@ -82,7 +82,8 @@ class NetworkConfig(TrainingConfig):
 
     Attributes:
         backbone: a timm name, with a pretraining tag if needed ("xception41.tf_in1k").
-        weights: see `models.weights`; the classifier is always new.
+        weights: "random"; "hub", or "hub:TAG" for others of its published ones; a file by `--weights METHOD=FILE`. The
+            classifier is always new.
         size: side of the square input in pixels; 0: the backbone's default.
         resize: "squash" the whole image to that size, "crop" its centre as in timm's evaluation, or "pad" it to a
             square. "native": no resize; train on squares cut out at random places, and predict the mean over tiles that
@@ -109,8 +110,8 @@ class ProbeConfig:
         solver: "lbfgs" finds the optimum on all standardised features, whatever the seed. "adam" starts from random
             weights, takes minibatches of features without standardisation, and keeps the epoch with the best validation
             loss.
-        l2: weight of the penalty |W|^2 / 2 beside the *mean* cross-entropy. 0: L-BFGS tries `models.linear.L2_CHOICES`,
-            the strongest first, until the validation loss rises, and keeps the best; Adam has no penalty.
+        l2: weight of the penalty |W|^2 / 2 beside the *mean* cross-entropy. 0: L-BFGS tries 1, 0.1, 0.01, 0.001
+            and 0.0001, the strongest first, until the validation loss rises, and keeps the best; Adam has no penalty.
         max_iterations: iterations of L-BFGS per value of `l2`.
         epochs: Adam's passes over the training images.
         batch_size: Adam's images per step.
@@ -136,11 +137,13 @@ class EncoderConfig:
 
     Attributes:
         backbone: an architecture of the method's family (timm, open_clip or segment-anything).
-        weights: see `models.weights`.
+        weights: "random"; "hub", or "hub:TAG" for others of its published ones; a file by `--weights METHOD=FILE`.
         size: side of the square input in pixels; 0: the backbone's default.
-        resize: "own": the default of the backbone's authors; else "squash", "crop" or "pad" (see `NetworkConfig`);
-            "native": features are the mean over tiles that cover the picture, without a resize.
-        precision: as in `TrainingConfig`, for the features.
+        resize: "own": the default of the backbone's authors; else "squash" the whole image to that size, "crop" its
+            centre, or "pad" it to a square; "native": features are the mean over tiles that cover the picture, without
+            a resize.
+        precision: of the features, on a GPU: "mixed" computes in 16 bits, "tf32" in 32 bits but with factors of 19
+            bits, "full" in 32 bits. A CPU always computes in 32 bits.
     """
 
     backbone: str = ""
@@ -284,8 +287,8 @@ class MaskLinearConfig(TokenConfig):
     Attributes:
         tokens: at most so many tokens are trained on, as many of each picture; of 1,024 numbers each, 200,000 take 0.8
             GB. A quarter of it for validation.
-        l2: weight of the penalty |W|^2 / 2 beside the mean cross-entropy. 0: `models.linear.L2_CHOICES`, the strongest
-            first, until the validation loss rises.
+        l2: weight of the penalty |W|^2 / 2 beside the mean cross-entropy. 0: 1, 0.1, 0.01, 0.001 and 0.0001, the
+            strongest first, until the validation loss rises.
         max_iterations: iterations of L-BFGS per value of `l2`.
     """
 

@@ -63,7 +63,7 @@ def answer_figure(
     per_row = _per_row(standing, page - side)
     lines = [list(standing[start : start + per_row]) for start in range(0, len(standing), per_row)]
     small = len(generators) * _CELL_HEIGHT
-    key = 0.0 if beside else 1.15 if narrow else 0.85
+    key = 0.0 if beside else 1.3 if narrow else 1.0
     height = top + bars + _BETWEEN + best_height + 0.8 + key + len(lines) * (_HEAD + small + _FOOT) + _EDGE
     with style():
         figure = Figure(figsize=(page, height))
@@ -105,7 +105,8 @@ def answer_figure(
         _key(place(left, below, 3.0, 0.13), span)
         write(left, below + 0.45, "Colours of all matrices: AUROC from "
               f"{span[0]:.2f} to {span[1]:.2f}.\nRows: tested on, columns: trained on.\nOutlined: in-domain. "
-              "★: the best method of the cell.", fontsize=8, linespacing=1.4)  # fmt: skip
+              "★: the best method of the cell,\nalso where none is above chance, 0.5.",
+              fontsize=8, linespacing=1.4)  # fmt: skip
         down += best_height + 0.8 + key
         for line in lines:
             left = _EDGE + side

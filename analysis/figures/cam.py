@@ -135,9 +135,12 @@ def _mark(axes: Axes, log_odds: float, distance: float | None) -> None:
     """Write the answer about a fake below it, right if the log-odds are above 0, and how far out the picture is."""
     correct = log_odds > 0
     colour, answer = (RIGHT, "✓ fake") if correct else (WRONG, "✗ real")
-    below = (
-        "" if distance is None else f"\ndistance {distance:.2f}" if distance <= 1 else f"\nno verdict ({distance:.2f})"
-    )
+    if distance is None:
+        below = ""
+    elif distance <= 1:
+        below = f"\ndistance {distance:.2f}"
+    else:
+        below = f"\nno verdict ({max(distance, 1.01):.2f})"  # never "1.00", which would be within the limit
     axes.set_xlabel(f"{answer} {log_odds:+.2f}{below}", color=colour, fontsize=8.5, weight="bold")
     for spine in axes.spines.values():
         spine.set(edgecolor=colour, linewidth=2.2, linestyle="-" if correct else (0, (3, 1.5)))

@@ -17,7 +17,7 @@ _SHOWN_FILES = 5
 
 @register_part("audit", title=AUDIT, position=17)
 def audit(report: Report) -> Iterator[Block]:
-    """The verdict, and every finding with its numbers and some of its files; the gravest first."""
+    """The verdict, and every finding with some of its files; the gravest first. A table has all numbers and files."""
     verdict = report.store.verdict
     if verdict is None:
         yield Text("What audits say of the data is not kept with this grid; the next launch adds it.")
@@ -28,6 +28,7 @@ def audit(report: Report) -> Iterator[Block]:
     found = sorted(verdict.findings, key=lambda finding: -LEVELS.index(finding.level))
     if found:
         yield Bullets([Text(_in_words(finding)) for finding in found])
+        yield Text("The file tables/audit.csv has the numbers behind these sentences, and all files.")
     passed = [name for name, level in verdict.levels.items() if level == PASS]
     if passed:
         yield Text(f"Nothing was found by: {', '.join(passed)}.")
@@ -39,9 +40,8 @@ def audit(report: Report) -> Iterator[Block]:
 
 def _in_words(finding: Finding) -> str:
     files, more = ", ".join(finding.files[:_SHOWN_FILES]), len(finding.files) - _SHOWN_FILES
-    details = [f"numbers: {_numbers(finding)}"] if finding.numbers else []
-    details += [f"files: {files}" + (f" and {more} more" if more > 0 else "")] if files else []
-    return f"{finding.level} ({finding.audit}): {finding}" + (f" ({'; '.join(details)})" if details else "")
+    shown = f" (files: {files}" + (f" and {more} more)" if more > 0 else ")") if files else ""
+    return f"{finding.level} ({finding.audit}): {finding}{shown}"
 
 
 def _numbers(finding: Finding) -> str:

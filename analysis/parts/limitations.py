@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -20,6 +21,7 @@ from grid.train_sets import TrainSet
 from models.registry import depends_on_seed
 
 _SHOWN_TRIALS, _SHOWN_WARNINGS = 8, 5
+_LOGGER = re.compile(r"^WARNING [\w.]+: ")  # who logged a line
 
 
 @register_part("limitations", title="What this does not show", position=15, kept=False)
@@ -250,14 +252,17 @@ def _inverted(results: pd.DataFrame) -> Iterator[Text]:
 
 def _warnings(store: Store, runs: pd.DataFrame) -> Iterator[Text]:
     """Warnings that trials logged, each text once."""
-    counts: Counter[str] = Counter()
-    for run_id in runs.loc[runs["run_id"] != "", "run_id"]:
+    variants: dict[str, list[str]] = {}
+    for run_id, variant in runs.loc[runs["run_id"] != "", ["run_id", "variant"]].to_numpy().tolist():
         try:
             text = store.artifact(run_id, names.WARNINGS).read_text(encoding="utf-8", errors="replace")
         except (StoreError, OSError):  # a trial without warnings has no such file
             continue
-        counts.update({line.strip() for line in text.splitlines() if line.strip()})
-    for line, count in counts.most_common(_SHOWN_WARNINGS):
-        yield Text(f"Logged as a warning by {count} {'trials' if count > 1 else 'trial'}: {line[:400]}")
-    if len(counts) > _SHOWN_WARNINGS:
-        yield Text(f"{len(counts) - _SHOWN_WARNINGS} other warnings are in {names.WARNINGS} of their runs.")
+        for line in dict.fromkeys(filter(None, map(str.strip, text.splitlines()))):
+            variants.setdefault(_LOGGER.sub("", line), []).append(variant)
+    most = sorted(variants.items(), key=lambda item: -len(item[1]))
+    for line, those in most[:_SHOWN_WARNINGS]:
+        trials = f"{len(those)} {'trials' if len(those) > 1 else 'trial'} of {sentence_list(dict.fromkeys(those))}"
+        yield Text(f"Warning of {trials}: {line[:400]}")
+    if len(most) > _SHOWN_WARNINGS:
+        yield Text(f"{len(most) - _SHOWN_WARNINGS} other warnings are in {names.WARNINGS} of their runs.")

@@ -141,7 +141,8 @@ def _sentence(report: Report, ranked: Sequence[Standing], words: str) -> str:
         one for one in ranked if one not in best and first.unseen and one.unseen and one.unseen.high > first.unseen.low
     ]
     if close:
-        sentence += f". The intervals of {sentence_list(one.variant for one in close)} overlap that of {first.variant}"
+        others = sentence_list(one.variant for one in close)
+        sentence += f". That it carries better than {others} is not certain: their intervals overlap"
     return f"{sentence}."
 
 

@@ -77,7 +77,8 @@ def _verify_report(options: argparse.Namespace) -> Result:
 
     if not (options.folder / TABLES).is_dir():
         raise EvidenceError(
-            f"{options.folder} holds neither a report nor an export; `python -m analysis` writes a report"
+            f"{options.folder} holds neither a report nor an export; `python -m analysis` writes a report, "
+            "`python -m analysis export DIR` an export"
         )
     with TemporaryDirectory() as scratch:
         evidence_of_report(options.folder, Path(scratch), tracking_uri=options.tracking_uri, cache=options.cache)

@@ -84,12 +84,13 @@ def _beside_originals(pairs: pd.DataFrame) -> Iterator[Found]:
 
 
 def _each_alone(pairs: pd.DataFrame, numbers: dict[str, float]) -> str:
-    """In words, how well each number by itself separates the fakes from their originals; adds it to `numbers`."""
+    """In words, which number by itself separates the fakes from their originals; adds each of them to `numbers`."""
     text = ""
     for column, what in _WHAT.items():
         if alone := _alone(pairs, column):
-            text += f"; {what} there: {_ALONE} {alone.directed}"
             numbers |= _numbers(column, alone.directed)
+            if alone.directed.low > 0.5:
+                text += f"; {what} there: {_ALONE} {alone.directed}"
     return text
 
 

@@ -435,6 +435,10 @@ def list_names(folder: Path, root: Path, *, recursive: bool = False) -> Names:
                 subfolders.append(name)
         if images:
             listing.folders[current] = images
+        if overlays := [name for name in others if name.endswith(OVERLAY)]:
+            others = [name for name in others if name not in overlays]
+            what = "overlay of `predict` was" if len(overlays) == 1 else "overlays of `predict` were"
+            listing.notes.append(f"{len(overlays)} {what} ignored in {where}: {shown_names(overlays)}")
         if others:
             what = "file that is not an image was" if len(others) == 1 else "files that are not images were"
             listing.notes.append(f"{len(others)} {what} ignored in {where}: {shown_names(others)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", nargs="?", metavar="DIR", help="the folder, or a list of images; the same as --data")
     parser.add_argument(
         "--corpus", metavar="NAME",
-        help=f"read it as one of: {', '.join(list_sources())}; default: what it looks like, a list before folders",
+        help=f"read it as one of: {', '.join(_of_folders())}; default: what it looks like, a list before folders",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON, and nothing else")
     add_data_options(parser)
@@ -103,8 +104,8 @@ def _corpus(options: argparse.Namespace) -> str:
         raise BadInputError("describe reads a folder of this machine; copy a few files of the bucket, or use audit")
     path = Path(options.data)
     if options.corpus is not None:
-        if options.corpus not in list_sources():
-            raise BadInputError(f"no corpus {options.corpus!r}; there are: {', '.join(list_sources())}")
+        if options.corpus not in _of_folders():
+            raise BadInputError(f"no corpus {options.corpus!r} of folders; there are: {', '.join(_of_folders())}")
         return str(options.corpus)
     if path.is_file() or options.list:
         return "manifest"
@@ -113,12 +114,19 @@ def _corpus(options: argparse.Namespace) -> str:
         return names[0]
     if not path.is_dir():
         raise BadInputError(f"{options.data} does not exist or is not a folder; check the path")
+    if not any(path.iterdir()):
+        raise BadInputError(f"{options.data} is empty; check the path")
     words = f"looks like {' and '.join(names)}" if names else "has no layout that is recognised"
-    listed = ", ".join(list_sources())
+    listed = ", ".join(_of_folders())
     raise BadInputError(
         f"{options.data} {words}; say how to read it: --corpus NAME, one of {listed}. docs/data.md has the layouts; "
         "any other one can be given as a list of images (manifest)"
     )
+
+
+def _of_folders() -> list[str]:
+    """Every corpus but those that this software draws."""
+    return [name for name in list_sources() if get_source(name).drawn is None]
 
 
 def _understood(error: DataProblems) -> list[str]:
@@ -221,4 +229,6 @@ def _print(facts: dict[str, Any], console: Console) -> None:
     if len(facts["skipped"]) > 20:
         say(f"... and {len(facts['skipped']) - 20} more files were left out")
     say("")
-    say(f"to train on it: python launch.py {facts['corpus']} --data DIR; to look at its pixels: python launch.py audit")
+    given = f"{facts['corpus']} --data {shlex.quote(str(facts['folder']))}"
+    say(f"to train on it: python launch.py {given}")
+    say(f"to look at its pixels: python launch.py audit {given}")

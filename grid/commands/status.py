@@ -79,8 +79,8 @@ def print_status(name: str, uri: str, console: Console, *, in_json: bool = False
             all_trials = [] if records is None else records.trials(params=False, metrics=METRICS)
         if records is None:
             raise BadInputError(
-                f"no MLflow experiment named {name!r} at {without_passwords(uri)}; nothing was launched there yet"
-                + _others(uri)
+                f"no MLflow experiment named {name!r} at {without_passwords(uri)}; nothing was launched there yet, or "
+                "its images are still being read" + _others(uri)
             )
         runs = speaking_runs(all_trials)
         known = {key: trial_state(run) for key, run in runs.items()}
@@ -160,4 +160,4 @@ def _others(uri: str) -> str:
         return ""  # MLflow would create the file
     grids = [name for name, number in sorted(list_experiments(uri).items()) if Records(uri, number, name).grids()]
     listed = ", ".join(f"--experiment-name {shlex.quote(name)}" for name in grids)
-    return f". The store has: {listed}" if grids else ""
+    return f". Give one that the store has: {listed}" if grids else ""

@@ -285,6 +285,8 @@ def _tag(name: str, tag: str) -> tuple[str, Mapping[str, Any]]:
     if not tag:
         tag = "openai" if "openai" in tags else tags[0] if len(tags) == 1 else ""
     config = open_clip.get_pretrained_cfg(name, tag) if tag else {}
+    if not tags:
+        raise WeightsError(f"open_clip's {name} has no published weights; give it a file, or random ones")
     if not config:
         problem = f"tag {tag!r}" if tag else "default among its tags; choose one with hub:TAG"
         raise WeightsError(f"open_clip's {name} has no {problem}; its tags are: {', '.join(tags) or 'none'}")

@@ -33,10 +33,12 @@ class UnivfdConfig(ClipPreparation):
     Attributes:
         weights: of the classifier, a file with `weight` (1, D) and `bias` (1,); "random" for tests.
         backbone: an architecture of open_clip.
-        backbone_weights: of the backbone; see `models.weights`.
+        backbone_weights: of the backbone: "random", "hub:TAG", or a file by `--weights METHOD=FILE`.
         size: side of the square that is cut out, in pixels; 0: the backbone's default.
-        resize: "native" cuts the centre out without a resize; "squash" and "crop" as in `NetworkConfig`.
-        precision: as in `TrainingConfig`, for the features.
+        resize: "native" cuts the centre out without a resize; "squash" resizes the whole image to that size, "crop" its
+            centre.
+        precision: of the features, on a GPU: "mixed" computes in 16 bits, "tf32" in 32 bits but with factors of 19
+            bits, "full" in 32 bits. A CPU always computes in 32 bits.
     """
 
     weights: str = "hub"

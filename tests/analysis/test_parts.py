@@ -419,15 +419,16 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 
 def test_the_audit_has_a_section_of_its_own(audited: Report) -> None:
-    line, accepted, found, passed = audit(audited)
+    line, accepted, found, where, passed = audit(audited)
     assert line == Text("Audit of the data: 1 fail (headers, accepted), 1 note (counts), 1 pass.")
     assert isinstance(accepted, Text)
     assert accepted.text.endswith("(--accept-audit): headers.")
     assert isinstance(found, Bullets)
     assert [item.text for item in found.items] == [
-        "fail (headers): fakes alone are PNG; save all alike (numbers: lama: auroc 1; files: a.png, b.jpg)",
+        "fail (headers): fakes alone are PNG; save all alike (files: a.png, b.jpg)",
         "note (counts): lama, test: 2 fakes against 3 real images; read balanced accuracy",
     ]
+    assert where == Text("The file tables/audit.csv has the numbers behind these sentences, and all files.")
     assert passed == Text("Nothing was found by: copies.")
     table = pd.read_csv(audited.folder.path / "tables" / "audit.csv").fillna("")
     assert table[["audit", "level", "files"]].to_numpy().tolist() == [

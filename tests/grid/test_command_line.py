@@ -35,7 +35,6 @@ def test_a_terminal_gets_lines_that_break_between_words() -> None:
             for command in (
                 "python launch.py --methods sam_linear",
                 "pip install umap-learn",
-                "choose methods with --methods a,b",
                 "mlflow db upgrade URI",
                 "chmod 600 FILE",
             )
@@ -47,6 +46,14 @@ def test_what_is_copied_from_a_terminal_is_one_line(line: str) -> None:
     to, said = console(terminal=True)
     print_wrapped(line, to)
     assert said.getvalue() == f"{line}\n"
+
+
+def test_an_option_and_its_value_stay_on_one_line() -> None:
+    to, said = console(terminal=True)
+    print_wrapped("choose others for all of these with --methods sam_linear,clip_linear or --plan to see", to)
+    assert said.getvalue().splitlines() == [
+        "choose others for all of these with", "--methods sam_linear,clip_linear or", "--plan to see",
+    ]  # fmt: skip
 
 
 def test_a_log_gets_every_line_whole_and_no_marks_are_read_in_it() -> None:

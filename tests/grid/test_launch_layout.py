@@ -118,7 +118,10 @@ def test_the_status_without_a_name_says_which_experiments_there_are(dolos: Comma
     for arguments in (("--status",), ("status",)):
         outcome = command(*arguments)
         assert outcome.status == 2
-        assert "nothing was launched there yet. The store has: --experiment-name 'my own'" in outcome.text
+        assert (
+            "or its images are still being read. Give one that the store has: --experiment-name 'my own'"
+            in outcome.text
+        )
 
 
 # Names that restart in each split ------------------------------------------------------------------------------------
