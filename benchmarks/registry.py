@@ -10,7 +10,6 @@ from typing import cast
 from benchmarks.measure import Outcome
 
 Run = Callable[..., Outcome]
-NO_QUIET_MACHINE = "never run on a machine without other work"
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,6 @@ class Benchmark:
         function: (repeats, toy) -> Outcome; `toy` takes seconds and shows only that the code runs.
         needs_gpu: raises `NotHereError` on a machine without one, at its full size.
         page: where its figures stand, from the checkout; empty: in the table of docs/performance.md.
-        unmeasured: why it has no figures yet; empty: it has.
     """
 
     what: str
@@ -31,7 +29,6 @@ class Benchmark:
     function: str = "run"
     needs_gpu: bool = False
     page: str = ""
-    unmeasured: str = ""
 
     def load(self) -> Run:
         """The function; imports what it needs."""
@@ -105,7 +102,6 @@ BENCHMARKS = {
     "scale-report": Benchmark(
         "what the report of a large grid costs: 100, 300 and 1,000 runs, and a cell of 500,000 images",
         "benchmarks.scale",
-        unmeasured=NO_QUIET_MACHINE,
     ),
     "explore": Benchmark(
         "seconds of a click on the page of `python -m analysis explore`, with 100,000 test images", "benchmarks.explore"
