@@ -12,7 +12,7 @@ from data.audits import LEVELS, Finding
 from data.verdict import PASS
 
 _COLUMNS = ["audit", "level", "text", "remedy", "numbers", "files"]
-_SHOWN_FILES = 5
+_SHOWN_FILES = 2
 
 
 @register_part("audit", title=AUDIT, position=17)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.sources import get_source, list_sources
-from grid.command_line import on_stderr, print_json
+from grid.command_line import on_stderr, print_json, print_wrapped
 from grid.commands import BAD_INPUT, OK, BadInputError, Context, register_command
 from grid.corpora import corpus_options, corpus_problems, unpacked
 from grid.options import add_cache_options, add_data_options
@@ -40,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def describe(options: argparse.Namespace, context: Context) -> int:
     """Print how a data folder is understood: groups, splits, masks, guesses; trains nothing."""
     if not options.json:
-        _print(_described(options, context.console), context.console)
+        _print(_described(options, context.console), context.console, given=str(options.data))
         return OK
     try:
         print_json(_described(options, on_stderr()))
@@ -187,7 +187,14 @@ def _refused_names(manifest: Manifest) -> list[str]:
     return found
 
 
-def _print(facts: dict[str, Any], console: Console) -> None:
+def _print(facts: dict[str, Any], console: Console, *, given: str) -> None:
+    """Print `_facts`.
+
+    Args:
+        facts: what they are.
+        console: where to.
+        given: the folder or list as it was named on the command line.
+    """
     import textwrap
 
     def say(text: str, indent: str = "") -> None:
@@ -229,6 +236,7 @@ def _print(facts: dict[str, Any], console: Console) -> None:
     if len(facts["skipped"]) > 20:
         say(f"... and {len(facts['skipped']) - 20} more files were left out")
     say("")
-    given = f"{facts['corpus']} --data {shlex.quote(str(facts['folder']))}"
-    say(f"to train on it: python launch.py {given}")
-    say(f"to look at its pixels: python launch.py audit {given}")
+    same = f"{facts['corpus']} --data {shlex.quote(given)}"
+    print_wrapped(f"to train on it: python launch.py {same}", console)
+    print_wrapped(f"to look at its pixels: python launch.py audit {same}", console)
+    say("Both take the options that were given here, too.")

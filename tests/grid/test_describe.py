@@ -138,7 +138,12 @@ def test_what_is_printed_fits_into_80_columns_and_nothing_is_trained(
     outcome = command("describe", tmp_path / "x")
     assert outcome.status == 0
     lines = outcome.printed.splitlines()
-    assert max(map(len, lines)) <= max(80, len(str(tmp_path)) + 20)
+    commands = [line for line in lines if "python launch.py" in line]  # these are copied
+    assert max(map(len, (line for line in lines if line not in commands))) <= max(80, len(str(tmp_path)) + 20)
+    assert commands == [
+        f"to train on it: python launch.py folders --data {tmp_path / 'x'}",
+        f"to look at its pixels: python launch.py audit folders --data {tmp_path / 'x'}",
+    ]
     assert any(line.split() == ["progan", "12", "12", "3", "0", "27"] for line in lines)
     assert "can be trained on: progan" in outcome.text
     assert "only tested: sd" in outcome.text
@@ -203,7 +208,7 @@ def test_a_file_is_a_list_and_a_later_launch_finds_it_again(
     [
         ((), "name one folder: python launch.py describe DIR"),
         (("nowhere",), "nowhere does not exist or is not a folder"),
-        ((".", "--corpus", "imagenet"), "no corpus 'imagenet'; there are: "),
+        ((".", "--corpus", "imagenet"), "no corpus 'imagenet' of folders; there are: "),
         (
             (".", "--corpus", "folders", "--root", "a=."),
             "--root is for manifest, not for folders, which names no files",
@@ -230,7 +235,16 @@ def test_what_cannot_be_described_is_one_message(
 
 
 def test_a_folder_without_a_layout_is_told_of_lists(command: Command, tmp_path: Path) -> None:
-    (tmp_path / "x").mkdir()
-    outcome = command("describe", tmp_path / "x")
+    folder = tmp_path / "x"
+    folder.mkdir()
+    empty = command("describe", folder)
+    assert empty.status == 2
+    assert f"{folder} is empty; check the path" in empty.text
+    (folder / "readme.txt").touch()
+    outcome = command("describe", folder)
     assert outcome.status == 2
     assert "has no layout that is recognised; say how to read it: --corpus NAME" in outcome.text
+    assert "demo" not in outcome.text  # which this software draws
+    drawn = command("describe", folder, "--corpus", "demo")
+    assert drawn.status == 2
+    assert "no corpus 'demo' of folders; there are: " in drawn.text
