@@ -115,9 +115,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Callable
     return prepare
 
 
-@pytest.mark.parametrize(
-    ("method", "gpu"), [("clip_linear", "1"), pytest.param("xception_scratch", "0", marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("method", "gpu"), [("clip_linear", "1"), ("xception_scratch", "0")])
 def test_as_many_tasks_as_fit_prepare_what_is_missing_and_only_that(
     prepared: Callable[[str], Stage], tmp_path: Path, method: str, gpu: str
 ) -> None:
@@ -201,6 +200,7 @@ def test_a_corrupted_shard_is_told_and_computed_again(prepared: Callable[[str], 
     stage.assert_complete()
 
 
+@pytest.mark.long
 def test_a_killed_task_is_tried_again_and_goes_on_from_the_shards_that_are_there(tmp_path: Path, corpus: Path) -> None:
     stage = Stage(tmp_path, corpus, "clip_linear")
     pieces = stage.store._pieces(stage.digests, 32)
@@ -232,6 +232,7 @@ def test_a_killed_task_is_tried_again_and_goes_on_from_the_shards_that_are_there
     stage.assert_complete()
 
 
+@pytest.mark.long
 def test_tasks_on_one_machine_divide_its_cores(tmp_path: Path) -> None:
     """In the worker's own pools of threads, also where another task has used the worker before."""
 
