@@ -38,7 +38,7 @@ def counting(console: Console) -> Iterator[Callable[[str, int, int], None]]:
         yield count
     if not console.is_terminal:
         for task in bars.tasks:
-            console.print(f"{task.description}: {task.completed:.0f}/{task.total:.0f} images")
+            console.print(f"{task.description}: {task.completed:.0f}/{task.total:.0f}")
 
 
 class GridProgress:

@@ -544,7 +544,7 @@ def run_claimed(plan: Plan, launch: Launch, tracker: Tracker, lost: Event, conso
     def execute(executor: Executor) -> GridProgress:
         with counting(console) as count:
             try:
-                executor.prepare(pending, count)
+                executor.prepare(pending, lambda method, done, total: count(f"images for {method}", done, total))
             except (ValueError, MemoryExhausted) as error:  # a changed file, a trial or an image that fits nowhere
                 raise BadInputError(str(error)) from error
         with GridProgress(console, pending, finished=len(plan.trials) - len(pending)) as progress:
