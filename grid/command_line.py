@@ -28,6 +28,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 # What a line with a command has in it; such a line is copied, so it stays whole.
 _COMMANDS = ("python ", "launch.py ", "mlflow ", "pip ", "chmod ")
 _UNBROKEN = "\N{NO-BREAK SPACE}"  # no place for `textwrap` to break a line
+_fill = partial(textwrap.fill, break_on_hyphens=False, break_long_words=False)
 ANALYSIS_COMMANDS = ("explore", "export", "predict", "verify")  # of `python -m analysis`; without one, a report is made
 
 
@@ -46,16 +47,16 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         return str(action.metavar) if isinstance(action, Numbers) else super()._format_args(action, default_metavar)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        filled, fill = [], partial(textwrap.fill, break_on_hyphens=False, break_long_words=False)
+        filled = []
         for paragraph in text.strip("\n").split("\n\n"):
             lines = paragraph.split("\n")
             if any("  " in line or line.startswith("python ") for line in lines):
                 for line in lines:
                     columns = list(re.finditer(r"(?<=\S) {2,}(?=\S)", line))
                     hanging = columns[0].end() if columns else 2
-                    filled.append(fill(line, width, subsequent_indent=" " * hanging) if line else "")
+                    filled.append(_fill(line, width, subsequent_indent=" " * hanging) if line else "")
             else:
-                filled.append(fill(" ".join(lines), width))
+                filled.append(_fill(" ".join(lines), width))
             filled.append("")
         return "\n".join(indent + line for line in "\n".join(filled[:-1]).split("\n"))
 
@@ -78,12 +79,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line and end with status 2."""
-        width = shutil.get_terminal_size().columns if sys.stderr.isatty() else sys.maxsize
         said = f"{self.prog}: error: {message}; {self.prog}{_UNBROKEN}--help lists the options"
-        print(
-            textwrap.fill(said, width, break_long_words=False, break_on_hyphens=False).replace(_UNBROKEN, " "),
-            file=sys.stderr,
-        )
+        if sys.stderr.isatty():
+            said = _fill(said, shutil.get_terminal_size().columns)
+        print(said.replace(_UNBROKEN, " "), file=sys.stderr)
         raise SystemExit(2)
 
 
@@ -120,8 +119,7 @@ def _wrapped(text: str, width: int) -> str:
             lines.append(line)
             continue
         parts = re.sub(r"(--[\w-]+) (?=[^-\s])", rf"\1{_UNBROKEN}", line)
-        filled = textwrap.fill(parts, width, break_long_words=False, break_on_hyphens=False, drop_whitespace=True)
-        lines.append(filled.replace(_UNBROKEN, " "))
+        lines.append(_fill(parts, width).replace(_UNBROKEN, " "))
     return "\n".join(lines)
 
 

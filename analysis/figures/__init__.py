@@ -74,9 +74,9 @@ def height_of(lines: int, points: float) -> float:
     return lines * points * _HEIGHT_OF_LINES / 72
 
 
-def width_of_panels(count: int, *, across: int, side: float, left: float = 0.0, between: float = 0.0) -> float:
-    """Inches that a row of `panels` takes, before which titles cannot be broken into lines."""
-    return left + min(count, across) * (side + between)
+def width_of_row(num_panels: int, *, side: float, left: float = 0.0, between: float = 0.0) -> float:
+    """Inches that a row of `panels` takes: titles are broken into lines of that width before the figure is made."""
+    return left + num_panels * (side + between)
 
 
 def panels(
@@ -109,7 +109,7 @@ def panels(
         foot: below the last row.
         narrowest: least width of the figure; in a wider one the panels stand at the left.
     """
-    width = max(width_of_panels(count, across=across, side=side, left=left, between=between), narrowest)
+    width = max(width_of_row(min(count, across), side=side, left=left, between=between), narrowest)
     height = top + -(-count // across) * (above + side + below) + foot
     figure = Figure(figsize=(width, height))
     for number in range(count):

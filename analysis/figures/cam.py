@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.cam import OWN_MAP, Column, Panel
-from analysis.figures import height_of, num_lines, panels, style, width_of, width_of_panels, wrapped
+from analysis.figures import height_of, num_lines, panels, style, width_of, width_of_row, wrapped
 from analysis.matrices import column_order, trained_on_label
 from grid.train_sets import TrainSet
 
@@ -62,7 +62,7 @@ def cam_panel(panel: Panel, generators: Sequence[str], *, label: str = "") -> Fi
     with style():
         widest = max(width_of(text, 9, bold=is_own) for text, is_own in zip(headings, in_domain, strict=True))
         between = max(0.0, widest - _CELL) + _GAP
-        width = max(width_of_panels(len(headings), across=len(headings), side=_CELL, between=between), _NARROWEST)
+        width = max(width_of_row(len(headings), side=_CELL, between=between), _NARROWEST)
         title = f"{label or panel.variant}, detection: tested on {panel.tested_on}"
         title = wrapped(title, inches=width, points=11 * _BOLD)
         note = wrapped(_note(panel), inches=width, points=8)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures import height_of, num_lines, panels, style, width_of, width_of_panels, wrapped
+from analysis.figures import height_of, num_lines, panels, style, width_of, width_of_row, wrapped
 from analysis.figures.palette import Look, looks
 from analysis.matrices import column_order, decimals, trained_on_label
 from grid.means import mean_of
@@ -279,7 +279,7 @@ def _grid(
         wrapped(f"trained on {trained_on_label(name, generators)}", inches=_SIDE + between - 0.1, points=9)
         for name in trained
     ]
-    width = width_of_panels(across, across=across, side=_SIDE, left=left, between=between)
+    width = width_of_row(across, side=_SIDE, left=left, between=between)
     heading = wrapped(title, inches=max(width, _NARROWEST), points=10)
     figure, grid = panels(
         len(trained), across=across, side=_SIDE, left=left, between=between,
